@@ -1,0 +1,271 @@
+//! Broadcasts: numbered by the root of their collection, applied on every PE in number order, each with a completion
+//! tree of its own.
+//!
+//! The sender's message goes to the root PE, which gives the next number and sends one message to every PE. A PE
+//! applies number `n` after all of `n - 1` has been delivered to its elements, in steps of at most [`BATCH`] elements,
+//! so a large collection does not starve the PE. An awaited broadcast has a tracker cell on every PE, which counts its
+//! elements and then reports to one cell of the caller; user reductions are not involved.
+
+use std::panic::Location;
+
+use crate::cell::State;
+use crate::collection::{Collection, Job, Progress};
+use crate::current::{self, Here};
+use crate::entry::{Delivery, Entry, Invoke};
+use crate::error::CallError;
+use crate::ids::{ChareId, CollectionId};
+use crate::message::{Msg, Name, Payload};
+use crate::pending::Pending;
+use crate::proxy::all_pes;
+use crate::reply::{After, CellRef, Reply, Sink, send_answer};
+use crate::scheduler::pe::Pe;
+use crate::scheduler::queue::Work;
+use crate::waiting::What;
+
+/// Elements that one step delivers to.
+const BATCH: usize = 256;
+
+/// Who waits for a broadcast, and whether for values.
+#[derive(Clone, Copy)]
+pub(crate) struct Awaited {
+    cell: CellRef,
+    gather: bool,
+}
+
+/// Sends a broadcast from wherever the running code is.
+pub(crate) fn send<E: Entry>(collection: CollectionId, args: E::Args, awaited: Option<Awaited>)
+where
+    E::Args: Clone,
+{
+    let number = Number::<E> { collection, args, awaited };
+    current::here(|here| match here {
+        Here::Pe(pe) if pe.id() == collection.root() => number.at_root(pe),
+        Here::Pe(pe) => pe.post(collection.root(), Msg::for_pe(number)),
+        Here::Foreign(shared) => shared.post_foreign(collection.root(), Msg::for_pe(number)),
+        Here::Nowhere => crate::call::nowhere(),
+    });
+}
+
+/// Outcomes by element number, as a gathering broadcast collects them.
+pub(crate) type Outcomes<R> = Vec<(u64, Result<R, CallError>)>;
+
+/// Sends a broadcast that is waited for. `finish` makes the value from the sorted outcomes (none unless `gather`) and
+/// the first error.
+pub(crate) fn start<E: Entry, V: Send + 'static>(
+    collection: CollectionId,
+    args: E::Args,
+    gather: bool,
+    finish: impl FnOnce(Outcomes<E::Output>, Option<CallError>) -> Result<V, CallError> + 'static,
+    at: &'static Location<'static>,
+) -> Pending<V>
+where
+    E::Args: Clone,
+{
+    current::on_pe("awaiting a broadcast", |pe| {
+        let cell = open_root::<E::Output, V>(pe, finish);
+        send::<E>(collection, args, Some(Awaited { cell, gather }));
+        Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
+    })
+}
+
+/// Opens the cell that the trackers of all PEs report to.
+pub(crate) fn open_root<R: Send + 'static, V: Send + 'static>(
+    pe: &Pe,
+    finish: impl FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError> + 'static,
+) -> CellRef {
+    let root = Root {
+        missing_pes: pe.pe_count(),
+        outcomes: Vec::new(),
+        error: None,
+        finish: Some(Box::new(finish)),
+    };
+    CellRef { pe: pe.id(), key: pe.cells.open_sink::<Report<R>>(root) }
+}
+
+/// Opens the cell that counts `count` outcomes on this PE; `None` if there are none to wait for, which is reported now.
+pub(crate) fn open_tracker<R: Send + 'static>(pe: &Pe, count: u64, root: CellRef, gather: bool) -> Option<CellRef> {
+    let tracker = Tracker::<R> { missing: count, report: Some(Report { outcomes: Vec::new(), error: None }), root, gather };
+    if count == 0 {
+        send_answer(pe, root, 0, Ok(Report::<R> { outcomes: Vec::new(), error: None }));
+        return None;
+    }
+    Some(CellRef { pe: pe.id(), key: pe.cells.open_sink::<R>(tracker) })
+}
+
+/// What one PE reports of its elements.
+struct Report<R> {
+    outcomes: Outcomes<R>,
+    error: Option<CallError>,
+}
+
+struct Tracker<R> {
+    missing: u64,
+    report: Option<Report<R>>,
+    root: CellRef,
+    gather: bool,
+}
+
+impl<R: Send + 'static> Sink<R> for Tracker<R> {
+    fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After {
+        if let Some(report) = &mut self.report {
+            if self.gather {
+                report.outcomes.push((from, outcome));
+            } else if let Err(error) = outcome {
+                report.error.get_or_insert(error);
+            }
+        }
+        self.missing -= 1;
+        if self.missing > 0 {
+            return After::Open;
+        }
+        if let Some(report) = self.report.take() {
+            send_answer(pe, self.root, 0, Ok(report));
+        }
+        After::Closed
+    }
+
+    fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
+        self.take(pe, u64::MAX, Err(error))
+    }
+}
+
+type Finish<R, V> = Box<dyn FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError>>;
+
+struct Root<R, V> {
+    missing_pes: usize,
+    outcomes: Outcomes<R>,
+    error: Option<CallError>,
+    finish: Option<Finish<R, V>>,
+}
+
+impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
+    fn take(&mut self, pe: &Pe, _: u64, report: Result<Report<R>, CallError>) -> After {
+        match report {
+            Ok(report) => {
+                self.outcomes.extend(report.outcomes);
+                self.error = self.error.take().or(report.error);
+            }
+            Err(error) => return self.refuse(pe, error),
+        }
+        self.missing_pes -= 1;
+        if self.missing_pes > 0 {
+            return After::Open;
+        }
+        self.outcomes.sort_unstable_by_key(|(element, _)| *element);
+        let outcomes = std::mem::take(&mut self.outcomes);
+        let finish = self.finish.take().expect("the last PE reports once");
+        After::ready(finish(outcomes, self.error.take()))
+    }
+
+    fn refuse(&mut self, _: &Pe, error: CallError) -> After {
+        After::ready::<V>(Err(error))
+    }
+}
+
+/// A broadcast on its way to the root, which numbers it.
+struct Number<E: Entry> {
+    collection: CollectionId,
+    args: E::Args,
+    awaited: Option<Awaited>,
+}
+
+impl<E: Entry> Number<E>
+where
+    E::Args: Clone,
+{
+    fn at_root(self, pe: &Pe) {
+        let Number { collection, args, awaited } = self;
+        let number = pe.collection(collection).expect("the root made the collection").next_broadcast();
+        for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
+            pe.post(to, Msg::for_pe(Apply::<E> { collection, number, args: args.clone(), awaited }));
+        }
+        Apply::<E> { collection, number, args, awaited }.accept(pe);
+    }
+}
+
+impl<E: Entry> Payload for Number<E>
+where
+    E::Args: Clone,
+{
+    const NAME: Name = Name::Entry(E::INFO);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        self.at_root(pe);
+    }
+}
+
+/// A numbered broadcast on its way to a PE.
+struct Apply<E: Entry> {
+    collection: CollectionId,
+    number: u64,
+    args: E::Args,
+    awaited: Option<Awaited>,
+}
+
+impl<E: Entry> Apply<E>
+where
+    E::Args: Clone,
+{
+    fn accept(self, pe: &Pe) {
+        let Some(collection) = pe.collection(self.collection) else {
+            return pe.hold_for_collection(self.collection, Msg::for_pe(self));
+        };
+        let job = Deliver::<E> { args: Some(self.args), awaited: self.awaited, tracker: None, next: None };
+        collection.accept_broadcast(pe, self.number, Box::new(job));
+    }
+}
+
+impl<E: Entry> Payload for Apply<E>
+where
+    E::Args: Clone,
+{
+    const NAME: Name = Name::Entry(E::INFO);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        self.accept(pe);
+    }
+}
+
+/// A broadcast that is being delivered to the elements of one PE.
+struct Deliver<E: Entry> {
+    args: Option<E::Args>,
+    awaited: Option<Awaited>,
+    tracker: Option<CellRef>,
+    next: Option<usize>,
+}
+
+impl<E: Entry> Job for Deliver<E>
+where
+    E::Args: Clone,
+{
+    fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress {
+        let start = match self.next {
+            Some(start) => start,
+            None => {
+                self.tracker = self.awaited.and_then(|awaited| {
+                    open_tracker::<E::Output>(pe, collection.local_count(), awaited.cell, awaited.gather)
+                });
+                0
+            }
+        };
+        let slots = collection.slot_count();
+        let end = slots.min(start + BATCH);
+        for slot in start..end {
+            let reply = self.tracker.map_or(Reply::none(), Reply::to);
+            let args = if slot + 1 == slots { self.args.take() } else { self.args.clone() };
+            let args = args.expect("taken by the last element only");
+            match collection.slot(slot) {
+                Some(chare) if chare.state.get() == State::Idle => E::deliver(Delivery::new(chare, args, reply)),
+                Some(chare) if chare.state.get() == State::Exclusive => {
+                    let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
+                    chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
+                }
+                Some(chare) => reply.refuse(pe, CallError::Poisoned(chare.info())),
+                None => {
+                    let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
+                    collection.hold_for_element(Msg::new(id, reply, Invoke::<E>(args)));
+                }
+            }
+        }
+        self.next = Some(end);
+        if end < slots { Progress::More } else { Progress::Done }
+    }
+}

@@ -1,0 +1,240 @@
+//! Chares in memory: one allocation each, a header and the user's state behind it, addressed by pointer.
+//!
+//! This file is the only one that turns that pointer into references to the user's state. The rule that it keeps: at
+//! any time at most one of these holds a reference to a chare's state: the plain method or the constructor that is
+//! running on it, one `with` closure, or the exclusive coroutine that owns it. [`State`] and `borrowed` say which.
+//! While an exclusive coroutine is parked no reference is formed at all.
+//!
+//! A [`ChareRef`] is valid while its chare lives, and a chare is freed only by its own PE, between steps and after its
+//! coroutines. Nothing outside a step keeps one: tables hold them, messages and wakers hold ids.
+
+use std::alloc::Layout;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::channel::Channels;
+use crate::chare::{Chare, ChareInfo};
+use crate::condition::Condition;
+use crate::ids::ChareId;
+use crate::scheduler::queue::Work;
+
+/// Who may touch a chare's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Nobody at the moment: any message may run.
+    Idle,
+    /// An exclusive coroutine, until it ends. Messages and wake-ups of others are held.
+    Exclusive,
+    /// Nobody ever again.
+    Poisoned,
+}
+
+/// The header of every chare.
+pub(crate) struct ChareHead {
+    table: &'static ChareTable,
+    pub(crate) id: ChareId,
+    pub(crate) state: Cell<State>,
+    /// A plain method or a `with` closure holds `&mut` to the state.
+    borrowed: Cell<bool>,
+    /// Somebody held `&mut` since the conditions were last looked at.
+    pub(crate) dirty: Cell<bool>,
+    /// Reductions that the chare has contributed to.
+    pub(crate) contributed: Cell<u64>,
+    /// What few chares need; none until the first use.
+    extra: RefCell<Option<Box<Extra>>>,
+}
+
+/// The parts of a chare that are made at their first use.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// What arrived while an exclusive coroutine owned the chare, in order of arrival.
+    pub(crate) held: VecDeque<Work>,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) channels: Channels,
+    pub(crate) account: Option<chare_device::Account>,
+}
+
+struct ChareTable {
+    layout: Layout,
+    drop_value: unsafe fn(NonNull<ChareHead>),
+    info: &'static ChareInfo,
+    keep_after_panic: bool,
+}
+
+#[repr(C)]
+struct ChareBody<C> {
+    head: ChareHead,
+    value: MaybeUninit<C>,
+}
+
+struct TableOf<C>(std::marker::PhantomData<C>);
+
+impl<C: Chare> TableOf<C> {
+    const TABLE: ChareTable = ChareTable {
+        layout: Layout::new::<ChareBody<C>>(),
+        drop_value: drop_value::<C>,
+        info: C::INFO,
+        keep_after_panic: C::KEEP_AFTER_PANIC,
+    };
+}
+
+unsafe fn drop_value<C>(head: NonNull<ChareHead>) {
+    let body = head.cast::<ChareBody<C>>();
+    // SAFETY: the caller owns the chare and its value is initialised.
+    unsafe { std::ptr::drop_in_place((*body.as_ptr()).value.as_mut_ptr()) }
+}
+
+/// The address of a live chare.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChareRef(NonNull<ChareHead>);
+
+impl ChareRef {
+    /// Puts a constructed chare in its place in memory.
+    pub(crate) fn new<C: Chare>(id: ChareId, value: C) -> ChareRef {
+        let layout = Layout::new::<ChareBody<C>>();
+        // SAFETY: the layout is not empty, the header is in it.
+        let block = unsafe { std::alloc::alloc(layout) };
+        let Some(block) = NonNull::new(block) else { std::alloc::handle_alloc_error(layout) };
+        let head = ChareHead {
+            table: &TableOf::<C>::TABLE,
+            id,
+            state: Cell::new(State::Idle),
+            borrowed: Cell::new(false),
+            dirty: Cell::new(false),
+            contributed: Cell::new(0),
+            extra: RefCell::new(None),
+        };
+        // SAFETY: the block is fresh and has this layout.
+        unsafe { block.cast::<ChareBody<C>>().write(ChareBody { head, value: MaybeUninit::new(value) }) };
+        ChareRef(block.cast())
+    }
+
+    pub(crate) fn info(self) -> &'static ChareInfo {
+        self.table.info
+    }
+
+    /// Marks the chare after a panic in it.
+    pub(crate) fn panicked(self) {
+        self.state.set(if self.table.keep_after_panic { State::Idle } else { State::Poisoned });
+    }
+
+    /// Calls `f` with the extra parts, made if they are not there yet.
+    pub(crate) fn extra<R>(self, f: impl FnOnce(&mut Extra) -> R) -> R {
+        f(self.extra.borrow_mut().get_or_insert_default())
+    }
+
+    /// Calls `f` with the extra parts if there are any.
+    #[inline]
+    pub(crate) fn extra_if_any<R>(self, f: impl FnOnce(&mut Extra) -> R) -> Option<R> {
+        self.extra.borrow_mut().as_deref_mut().map(f)
+    }
+
+    #[inline]
+    pub(crate) fn has_extra(self) -> bool {
+        self.extra.borrow().is_some()
+    }
+
+    /// Calls `f` with the state.
+    ///
+    /// # Safety
+    /// The chare is of type `C`.
+    ///
+    /// # Panics
+    /// If somebody holds the state already: `with` inside `with`, or while an exclusive coroutine owns the chare.
+    #[inline]
+    pub(crate) unsafe fn with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
+        if self.borrowed.replace(true) || self.state.get() == State::Exclusive {
+            busy(self);
+        }
+        let _borrow = Borrow(self);
+        // SAFETY: the chare is a `C`; `borrowed` was false and no exclusive coroutine owns it, so no other reference
+        // to the state exists until `_borrow` is dropped.
+        f(unsafe { self.value::<C>().as_mut() })
+    }
+
+    /// The token by which an exclusive coroutine owns the state.
+    ///
+    /// # Safety
+    /// The chare is of type `C`, is idle, and the coroutine that gets the token is dropped before the chare.
+    pub(crate) unsafe fn claim<C: Chare>(self) -> Exclusive<C> {
+        assert_eq!(self.state.replace(State::Exclusive), State::Idle, "only an idle chare can be claimed");
+        // SAFETY: by the caller's promise.
+        Exclusive(unsafe { self.value::<C>() })
+    }
+
+    /// # Safety
+    /// The chare is of type `C`.
+    unsafe fn value<C>(self) -> NonNull<C> {
+        let body = self.0.cast::<ChareBody<C>>();
+        // SAFETY: in bounds of the chare's allocation; a place, not a reference.
+        unsafe { NonNull::new_unchecked((&raw mut (*body.as_ptr()).value).cast::<C>()) }
+    }
+
+    /// Drops the chare and frees it.
+    ///
+    /// # Safety
+    /// No step of it is running, its coroutines have been dropped, and no table refers to it any more.
+    pub(crate) unsafe fn free(self) {
+        let table = self.table;
+        // SAFETY: by the caller's promise nobody refers to the chare; it was allocated with this layout.
+        unsafe {
+            (table.drop_value)(self.0);
+            std::ptr::drop_in_place(self.0.as_ptr());
+            std::alloc::dealloc(self.0.as_ptr().cast(), table.layout);
+        }
+    }
+}
+
+impl Deref for ChareRef {
+    type Target = ChareHead;
+
+    #[inline]
+    fn deref(&self) -> &ChareHead {
+        // SAFETY: a `ChareRef` is used only while its chare lives (module docs); the header is shared by design.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+#[cold]
+fn busy(chare: ChareRef) -> ! {
+    let name = chare.info().name;
+    if chare.state.get() == State::Exclusive {
+        panic!("{name} is owned by an exclusive coroutine (`async fn(&mut self)`) until that ends");
+    }
+    panic!("{name} is borrowed already: `with` must not be called inside `with` or inside a plain method");
+}
+
+struct Borrow(ChareRef);
+
+impl Drop for Borrow {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.borrowed.set(false);
+        self.0.dirty.set(true);
+    }
+}
+
+/// The state of a chare, owned by one exclusive coroutine until it ends.
+pub struct Exclusive<C>(NonNull<C>);
+
+// SAFETY: the token stands for `&mut C`.
+unsafe impl<C: Send> Send for Exclusive<C> {}
+
+impl<C> Deref for Exclusive<C> {
+    type Target = C;
+    fn deref(&self) -> &C {
+        // SAFETY: the token is unique and lives inside a coroutine that is dropped before the chare; `State::Exclusive`
+        // keeps everybody else away.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<C> DerefMut for Exclusive<C> {
+    fn deref_mut(&mut self) -> &mut C {
+        // SAFETY: as in `deref`.
+        unsafe { self.0.as_mut() }
+    }
+}

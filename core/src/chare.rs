@@ -1,0 +1,281 @@
+//! Chares as user code sees them: the trait that `#[chare]` implements, and the two contexts, [`Cx`] and [`This`].
+//!
+//! A context is ids, never a pointer: it may be kept, sent and dropped anywhere, and finds its chare through the PE it
+//! is used on.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::panic::Location;
+
+use crate::callback::Callback;
+use crate::cell::ChareRef;
+use crate::channel::Channel;
+use crate::condition::WaitUntil;
+use crate::current;
+use crate::entry::{Entry, EntryPoint};
+use crate::ids::ChareId;
+use crate::index::Index;
+use crate::proxy::{Array, Element, FromCallback, Group};
+use crate::reduction::{self, AllReduce, Nop, Reducer};
+use crate::runtime::Runtime;
+use crate::scheduler::pe::Pe;
+
+/// Where a type of chare stands in the user's source.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct ChareInfo {
+    /// The type.
+    pub name: &'static str,
+    /// The source file of its `#[chare]` block.
+    pub file: &'static str,
+    /// The line of that block.
+    pub line: u32,
+}
+
+/// A type whose objects are chares. Implemented by `#[chare]`.
+pub trait Chare: Sized + Send + 'static {
+    /// The index of its elements: that of the array, or the PE's number in a group (`usize`).
+    type Index: Index;
+    /// The arguments of `new`: `()`, the one argument, or a tuple of them.
+    type Init: Send + 'static;
+    /// Its name and place.
+    const INFO: &'static ChareInfo;
+    /// Whether later calls still run after a panic in one.
+    const KEEP_AFTER_PANIC: bool;
+    #[doc(hidden)]
+    fn construct(start: crate::collection::Construct<Self>);
+}
+
+/// Chares declared with an index: elements of arrays.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an array element",
+    note = "give it an index: #[chare(index = usize)] or #[chare(index = (usize, usize, usize))]"
+)]
+pub trait ArrayElement: Chare {}
+
+/// Chares declared without an index: singletons and members of groups.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is an array element, so it cannot be a singleton or a group member",
+    note = "create it with `rt.array::<{Self}>(..)`, or leave `index` out of its #[chare]"
+)]
+pub trait Standalone: Chare<Index = usize> {}
+
+/// The context of a running method: who it is, where it runs, and (through [`Runtime`], which it derefs to) what any
+/// code on a PE can do.
+pub struct Cx<C> {
+    id: ChareId,
+    runtime: Runtime,
+    chare: PhantomData<fn() -> C>,
+}
+
+impl<C: Chare> Cx<C> {
+    pub(crate) fn new(id: ChareId) -> Self {
+        Cx { id, runtime: Runtime::here(), chare: PhantomData }
+    }
+
+    pub(crate) fn id(&self) -> ChareId {
+        self.id
+    }
+
+    /// This chare's index: in its array, or its PE's number in a group; 0 for a singleton.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn index(&self) -> C::Index {
+        current::on_pe("Cx::index", |pe| pe.index_of::<C>(self.id))
+    }
+
+    /// A proxy of this chare.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn this(&self) -> Element<C> {
+        Element::new(self.id, self.index())
+    }
+
+    /// Another element of this chare's array; `None` outside of it.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn element(&self, index: C::Index) -> Option<Element<C>>
+    where
+        C: ArrayElement,
+    {
+        self.array().get(index)
+    }
+
+    /// The array that this chare is an element of.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn array(&self) -> Array<C>
+    where
+        C: ArrayElement,
+    {
+        current::on_pe("Cx::array", |pe| Array::new(self.id.collection, pe.shape_of::<C>(self.id.collection)))
+    }
+
+    /// The group that this chare is a member of; `None` for a singleton.
+    pub fn group(&self) -> Option<Group<C>>
+    where
+        C: Standalone,
+    {
+        self.id.collection.single_home().is_none().then(|| Group::new(self.id.collection))
+    }
+
+    /// A callback to an entry of this chare that takes one argument (or none, for `()`).
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn callback<E, T>(&self, entry: EntryPoint<E>) -> Callback<T>
+    where
+        E: Entry<Chare = C>,
+        E::Args: FromCallback<T>,
+        T: Send + 'static,
+    {
+        self.this().callback(entry)
+    }
+
+    /// The channel to `peer` with this tag: values of type `T`, in order, both ways. Opening it again is the same
+    /// channel. The peer opens its end with this chare and the same tag; either end may be first.
+    ///
+    /// # Panics
+    /// Outside of this chare's own methods, and if this end is open already for another type of value.
+    pub fn channel<T: Send + 'static, D: Chare>(&self, peer: &Element<D>, tag: u64) -> Channel<T> {
+        Channel::open(self.id, peer.id(), tag)
+    }
+
+    /// Contributes to the next reduction of this chare's collection: the `k`-th contribution of each element belongs to
+    /// the `k`-th reduction. The reduced value goes to `target` once, after all elements have contributed. Returns at
+    /// once.
+    ///
+    /// # Panics
+    /// In a singleton, which has no collection to reduce over, and outside of this chare's own methods.
+    pub fn contribute<T, R>(&self, value: T, reducer: R, target: impl Into<Callback<R::Output>>)
+    where
+        T: Send + 'static,
+        R: Reducer<T>,
+    {
+        reduction::contribute(self.id, value, reducer, target.into());
+    }
+
+    /// Contributes like [`Cx::contribute`]; every element gets the reduced value.
+    ///
+    /// # Panics
+    /// As [`Cx::contribute`].
+    #[track_caller]
+    pub fn allreduce<T, R>(&self, value: T, reducer: R) -> AllReduce<R::Output>
+    where
+        T: Send + 'static,
+        R: Reducer<T>,
+        R::Output: Clone,
+    {
+        reduction::allreduce(self.id, value, reducer, Location::caller())
+    }
+
+    /// Waits until every element of this chare's collection has come to its barrier.
+    ///
+    /// # Panics
+    /// As [`Cx::contribute`].
+    #[track_caller]
+    pub fn barrier(&self) -> AllReduce<()> {
+        self.allreduce((), Nop)
+    }
+
+    /// The device account of this chare: what it allocates and launches through it is accounted to it.
+    ///
+    /// # Panics
+    /// Outside of this chare's own methods.
+    pub fn device(&self) -> chare_device::Account {
+        current::on_pe("Cx::device", |pe| pe.account_of(self.id))
+    }
+
+    #[track_caller]
+    pub(crate) fn chare(&self, pe: &Pe) -> ChareRef {
+        match pe.find(self.id) {
+            Some(chare) if pe.running() == Some(chare) => chare,
+            _ => panic!("this works in the chare's own methods only, and {} is not running here", C::INFO.name),
+        }
+    }
+}
+
+impl<C> Clone for Cx<C> {
+    fn clone(&self) -> Self {
+        Cx { id: self.id, runtime: self.runtime.clone(), chare: PhantomData }
+    }
+}
+
+impl<C> Deref for Cx<C> {
+    type Target = Runtime;
+    fn deref(&self) -> &Runtime {
+        &self.runtime
+    }
+}
+
+impl<C: Chare> fmt::Debug for Cx<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cx<{}>({:?})", C::INFO.name, self.id.element)
+    }
+}
+
+/// The context of an interleaving coroutine. The chare's state is touched inside [`This::with`] only, so no borrow of it
+/// lives across an `.await`, and other methods run while the coroutine waits. Derefs to [`Cx`].
+pub struct This<C>(Cx<C>);
+
+impl<C: Chare> This<C> {
+    pub(crate) fn new(id: ChareId) -> Self {
+        This(Cx::new(id))
+    }
+
+    /// Calls `f` with the chare's state.
+    ///
+    /// # Panics
+    /// If called inside another `with` of the same chare, while an exclusive coroutine owns the chare, or outside of
+    /// this chare's own methods.
+    #[track_caller]
+    pub fn with<R>(&self, f: impl FnOnce(&mut C) -> R) -> R {
+        current::on_pe("This::with", |pe| {
+            let chare = self.chare(pe);
+            // SAFETY: `This<C>` is made for chares of type `C` only.
+            unsafe { chare.with(f) }
+        })
+    }
+
+    /// As `with`, for looking only: does not make conditions be checked again.
+    pub(crate) fn look<R>(&self, f: impl FnOnce(&C) -> R) -> R {
+        current::on_pe("This::wait_until", |pe| {
+            let chare = self.chare(pe);
+            let dirty = chare.dirty.get();
+            // SAFETY: `This<C>` is made for chares of type `C` only.
+            let value = unsafe { chare.with(|state: &mut C| f(state)) };
+            chare.dirty.set(dirty);
+            value
+        })
+    }
+
+    /// Waits until `condition` holds. It is looked at now, and again after every step that may have changed the state;
+    /// those who began to wait earlier look first.
+    #[track_caller]
+    pub fn wait_until<F: Fn(&C) -> bool + Unpin>(&self, condition: F) -> WaitUntil<'_, C, F> {
+        WaitUntil::new(self, condition, Location::caller())
+    }
+}
+
+impl<C> Clone for This<C> {
+    fn clone(&self) -> Self {
+        This(self.0.clone())
+    }
+}
+
+impl<C> Deref for This<C> {
+    type Target = Cx<C>;
+    fn deref(&self) -> &Cx<C> {
+        &self.0
+    }
+}
+
+impl<C: Chare> fmt::Debug for This<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "This<{}>({:?})", C::INFO.name, self.0.id.element)
+    }
+}

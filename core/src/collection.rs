@@ -1,0 +1,437 @@
+//! Arrays and groups on one PE: the elements that live here, what waits for elements that do not exist yet, and the
+//! jobs (creation, broadcasts) that visit all of them in turn.
+//!
+//! Elements are placed in blocks: PE `p` of `P` holds the numbers `p*N/P .. (p+1)*N/P`. A group is the case `N = P`.
+//! Jobs of one collection run one after another, so a broadcast finds every element constructed (or held for, if its
+//! constructor is a coroutine that has not ended).
+
+use std::any::Any;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::broadcast;
+use crate::cell::ChareRef;
+use crate::chare::{Chare, ChareInfo, Cx};
+use crate::entry::{EntryInfo, Failure, panicked};
+use crate::error::{CallError, Failed};
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::index::Index;
+use crate::message::{Msg, Name, Payload};
+use crate::reduction::Reductions;
+use crate::reply::{CellRef, Reply};
+use crate::scheduler::pe::Pe;
+use crate::scheduler::queue::Work;
+use crate::scheduler::task::{self, Mode, PanicPayload};
+
+/// Elements that one step of a creation constructs.
+const BATCH: usize = 1024;
+
+/// What all PEs know of a collection.
+pub(crate) struct CollectionInfo {
+    pub(crate) id: CollectionId,
+    pub(crate) chare: &'static ChareInfo,
+    pub(crate) element_count: u64,
+    pe_count: u64,
+    shape: Box<dyn Any + Send + Sync>,
+    element_name: fn(&CollectionInfo, u64) -> String,
+}
+
+impl CollectionInfo {
+    /// `shape` must have a countable number of elements.
+    pub(crate) fn new<C: Chare>(id: CollectionId, shape: C::Index, pe_count: usize) -> Self {
+        CollectionInfo {
+            id,
+            chare: C::INFO,
+            element_count: shape.element_count().expect("checked before the creation"),
+            pe_count: pe_count as u64,
+            shape: Box::new(shape),
+            element_name: |info, element| format!("[{:?}]", C::Index::of_number(element, info.shape::<C>())),
+        }
+    }
+
+    pub(crate) fn shape<C: Chare>(&self) -> C::Index {
+        *self.shape.downcast_ref::<C::Index>().expect("a collection is used by chares of its own type")
+    }
+
+    /// The element's index as users write it.
+    pub(crate) fn name_of(&self, element: u64) -> String {
+        (self.element_name)(self, element)
+    }
+
+    /// What there is, for the report of an index outside of it.
+    pub(crate) fn bounds(&self) -> String {
+        format!("it has {} elements, up to {}", self.element_count, self.name_of(self.element_count.saturating_sub(1)))
+    }
+
+    /// The PE that an element is placed on; `element` is inside of the collection.
+    pub(crate) fn home(&self, element: u64) -> PeId {
+        let numerator = (u128::from(element) + 1) * u128::from(self.pe_count) - 1;
+        PeId::new((numerator / u128::from(self.element_count)) as usize)
+    }
+
+    fn first_on(&self, pe: usize) -> u64 {
+        (pe as u128 * u128::from(self.element_count) / u128::from(self.pe_count)) as u64
+    }
+}
+
+/// Whether a job has more to do.
+#[must_use]
+pub(crate) enum Progress {
+    /// It has: step it again later.
+    More,
+    /// It is finished.
+    Done,
+}
+
+/// Something that visits all elements of a collection on one PE, in bounded steps.
+pub(crate) trait Job {
+    fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress;
+}
+
+/// A collection on one PE.
+pub(crate) struct Collection {
+    pub(crate) info: Arc<CollectionInfo>,
+    first: u64,
+    slots: RefCell<Vec<Option<ChareRef>>>,
+    unborn: RefCell<HashMap<u64, Vec<Msg>>>,
+    jobs: RefCell<VecDeque<Box<dyn Job>>>,
+    early: RefCell<BTreeMap<u64, Box<dyn Job>>>,
+    accepted_broadcasts: Cell<u64>,
+    numbered_broadcasts: Cell<u64>,
+    pub(crate) reductions: RefCell<Reductions>,
+}
+
+impl Collection {
+    fn new(info: Arc<CollectionInfo>, pe: PeId) -> Self {
+        let (first, end) = (info.first_on(pe.index()), info.first_on(pe.index() + 1));
+        Collection {
+            info,
+            first,
+            slots: RefCell::new(vec![None; (end - first) as usize]),
+            unborn: RefCell::default(),
+            jobs: RefCell::default(),
+            early: RefCell::default(),
+            accepted_broadcasts: Cell::new(0),
+            numbered_broadcasts: Cell::new(0),
+            reductions: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn id(&self) -> CollectionId {
+        self.info.id
+    }
+
+    /// Elements that are placed on this PE.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
+    pub(crate) fn local_count(&self) -> u64 {
+        self.slot_count() as u64
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, slot: usize) -> Option<ChareRef> {
+        self.slots.borrow()[slot]
+    }
+
+    pub(crate) fn element_of_slot(&self, slot: usize) -> u64 {
+        self.first + slot as u64
+    }
+
+    /// The element, if it lives here.
+    #[inline]
+    pub(crate) fn find(&self, element: u64) -> Option<ChareRef> {
+        let slot = element.wrapping_sub(self.first);
+        *self.slots.borrow().get(usize::try_from(slot).ok()?)?
+    }
+
+    /// Whether the element is placed on this PE, constructed or not.
+    #[inline]
+    pub(crate) fn places(&self, element: u64) -> bool {
+        element.wrapping_sub(self.first) < self.local_count()
+    }
+
+    /// Puts a constructed element in its slot and releases what waited for it.
+    fn place(&self, pe: &Pe, chare: ChareRef) {
+        let element = chare.id.element;
+        self.slots.borrow_mut()[(element - self.first) as usize] = Some(chare);
+        if self.unborn.borrow().is_empty() {
+            return;
+        }
+        let waiting = self.unborn.borrow_mut().remove(&element);
+        for msg in waiting.into_iter().flatten() {
+            pe.enqueue(Work::Msg(msg));
+        }
+    }
+
+    /// Keeps a message until its element is constructed.
+    pub(crate) fn hold_for_element(&self, msg: Msg) {
+        self.unborn.borrow_mut().entry(msg.head().to.element).or_default().push(msg);
+    }
+
+    /// The next number, at the root.
+    pub(crate) fn next_broadcast(&self) -> u64 {
+        self.numbered_broadcasts.replace(self.numbered_broadcasts.get() + 1)
+    }
+
+    /// Queues a numbered broadcast, once all with lower numbers have been queued.
+    pub(crate) fn accept_broadcast(&self, pe: &Pe, number: u64, job: Box<dyn Job>) {
+        if number != self.accepted_broadcasts.get() {
+            self.early.borrow_mut().insert(number, job);
+            return;
+        }
+        let mut next = Some(job);
+        while let Some(job) = next {
+            self.add_job(pe, job);
+            self.accepted_broadcasts.set(self.accepted_broadcasts.get() + 1);
+            next = self.early.borrow_mut().remove(&self.accepted_broadcasts.get());
+        }
+    }
+
+    fn add_job(&self, pe: &Pe, job: Box<dyn Job>) {
+        let mut jobs = self.jobs.borrow_mut();
+        jobs.push_back(job);
+        if jobs.len() == 1 {
+            pe.enqueue(Work::Job(self.id()));
+        }
+    }
+
+    /// Steps the first job. The others wait in the queue, which is why the running one keeps its place there.
+    pub(crate) fn step_job(&self, pe: &Pe) {
+        let Some(mut job) = self.jobs.borrow_mut().pop_front() else { return };
+        match job.step(pe, self) {
+            Progress::More => self.jobs.borrow_mut().push_front(job),
+            Progress::Done => drop(job),
+        }
+        if !self.jobs.borrow().is_empty() {
+            pe.enqueue(Work::Job(self.id()));
+        }
+    }
+
+    /// Messages that wait for elements which do not exist yet, with the elements' numbers.
+    pub(crate) fn for_each_unborn(&self, mut f: impl FnMut(u64, &Msg)) {
+        for (element, waiting) in self.unborn.borrow().iter() {
+            waiting.iter().for_each(|msg| f(*element, msg));
+        }
+    }
+
+    pub(crate) fn for_each_element(&self, mut f: impl FnMut(ChareRef)) {
+        self.slots.borrow().iter().flatten().for_each(|chare| f(*chare));
+    }
+
+    /// Gives up everything, at the end of the PE. The caller frees the chares.
+    pub(crate) fn dismantle(&self) -> Vec<ChareRef> {
+        drop(self.jobs.take());
+        drop(self.early.take());
+        drop(self.unborn.take());
+        drop(self.reductions.take());
+        self.slots.take().into_iter().flatten().collect()
+    }
+}
+
+/// The collections that a PE knows: a table by creator and counter that only grows.
+pub(crate) struct Directory {
+    by_creator: UnsafeCell<Vec<Vec<Option<Box<Collection>>>>>,
+}
+
+impl Directory {
+    pub(crate) fn new(pe_count: usize) -> Self {
+        Directory { by_creator: UnsafeCell::new((0..pe_count).map(|_| Vec::new()).collect()) }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: CollectionId) -> Option<&Collection> {
+        // SAFETY: the directory is not `Sync`, and no reference into the vectors outlives a method of it. A collection's
+        // box is never removed or replaced while the directory lives, so `&Collection` may live as long as `&self`.
+        let by_creator = unsafe { &*self.by_creator.get() };
+        by_creator.get(id.root().index())?.get(id.counter())?.as_deref()
+    }
+
+    /// Adds a collection that is not there yet.
+    fn insert(&self, collection: Collection) -> &Collection {
+        let id = collection.id();
+        assert!(self.get(id).is_none(), "a collection is created once");
+        // SAFETY: as in `get`; growing the vectors moves boxes, not the collections in them.
+        let row = unsafe { &mut (&mut *self.by_creator.get())[id.root().index()] };
+        if row.len() <= id.counter() {
+            row.resize_with(id.counter() + 1, || None);
+        }
+        row[id.counter()].insert(Box::new(collection))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Collection> {
+        // SAFETY: as in `get`; callers do not create collections while they iterate.
+        let by_creator = unsafe { &*self.by_creator.get() };
+        by_creator.iter().flatten().flatten().map(|collection| &**collection)
+    }
+}
+
+/// The creation of a collection on one PE.
+pub(crate) struct Create<C: Chare> {
+    pub(crate) info: Arc<CollectionInfo>,
+    pub(crate) init: C::Init,
+    /// The cell that waits for all constructors.
+    pub(crate) root: Option<CellRef>,
+}
+
+impl<C: Chare> Create<C>
+where
+    C::Init: Clone,
+{
+    /// Makes the collection known on this PE, and begins to construct its elements.
+    pub(crate) fn begin(self, pe: &Pe) {
+        let collection = pe.directory.insert(Collection::new(self.info, pe.id()));
+        collection.add_job(pe, Box::new(ConstructAll::<C> { init: self.init, root: self.root, tracker: None, next: None }));
+        pe.release_for_collection(collection.id());
+    }
+}
+
+impl<C: Chare> Payload for Create<C>
+where
+    C::Init: Clone,
+{
+    const NAME: Name = Name::Runtime("the creation of a collection");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        self.begin(pe);
+    }
+}
+
+struct ConstructAll<C: Chare> {
+    init: C::Init,
+    root: Option<CellRef>,
+    tracker: Option<CellRef>,
+    next: Option<usize>,
+}
+
+impl<C: Chare> Job for ConstructAll<C>
+where
+    C::Init: Clone,
+{
+    fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress {
+        let start = match self.next {
+            Some(start) => start,
+            None => {
+                let count = collection.local_count();
+                self.tracker = self.root.and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false));
+                0
+            }
+        };
+        let slots = collection.slot_count();
+        let end = slots.min(start + BATCH);
+        for slot in start..end {
+            let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
+            let reply = self.tracker.map_or(Reply::none(), Reply::to);
+            C::construct(Construct { id, init: self.init.clone(), reply });
+        }
+        self.next = Some(end);
+        if end < slots { Progress::More } else { Progress::Done }
+    }
+}
+
+/// The creation of a singleton, at its home.
+pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
+
+impl<C: Chare> Payload for CreateSingle<C> {
+    const NAME: Name = Name::Runtime("the creation of a singleton");
+    fn run(self, to: ChareId, reply: Reply, _: &Pe) {
+        C::construct(Construct { id: to, init: self.0, reply });
+    }
+}
+
+/// One construction, about to run on its PE.
+pub struct Construct<C: Chare> {
+    id: ChareId,
+    init: C::Init,
+    reply: Reply,
+}
+
+impl<C: Chare> Construct<C> {
+    /// Runs a plain constructor.
+    #[inline]
+    pub fn plain(self, new: impl FnOnce(&Cx<C>, C::Init) -> Result<C, Failure>) {
+        let Construct { id, init, reply } = self;
+        crate::current::on_pe("a constructor", |pe| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| new(&Cx::new(id), init)));
+            finish(pe, id, outcome, reply);
+        });
+    }
+
+    /// Runs a constructor that is a coroutine; messages for the chare wait until it has ended.
+    pub fn coroutine<Fut>(self, new: impl FnOnce(Cx<C>, C::Init) -> Fut)
+    where
+        Fut: Future<Output = Result<C, Failure>> + Send + 'static,
+    {
+        let Construct { id, init, reply } = self;
+        crate::current::on_pe("a constructor", |pe| {
+            let future = new(Cx::new(id), init);
+            let done = move |pe: &Pe, outcome| finish::<C>(pe, id, outcome, reply);
+            task::start(pe, None, NewOf::<C>::INFO, Mode::Interleaving, future, done);
+        });
+    }
+}
+
+struct NewOf<C>(std::marker::PhantomData<C>);
+
+impl<C: Chare> NewOf<C> {
+    const INFO: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "new", file: C::INFO.file, line: C::INFO.line };
+}
+
+#[inline]
+fn finish<C: Chare>(pe: &Pe, id: ChareId, outcome: Result<Result<C, Failure>, PanicPayload>, reply: Reply) {
+    let entry = NewOf::<C>::INFO;
+    let outcome = match outcome {
+        Ok(Ok(value)) => {
+            let chare = ChareRef::new(id, value);
+            match pe.collection(id.collection) {
+                Some(collection) => collection.place(pe, chare),
+                None => pe.place_single(chare),
+            }
+            Ok(())
+        }
+        Ok(Err(failure)) => {
+            let element = pe.element_name(id);
+            Err(CallError::Failed(Arc::new(Failed { entry, element, error: failure.into_error() })))
+        }
+        Err(panic) => Err(panicked(pe, id, entry, panic)),
+    };
+    reply.answer(pe, id, outcome);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn info(element_count: u64, pe_count: u64) -> CollectionInfo {
+        static CHARE: ChareInfo = ChareInfo { name: "Test", file: "", line: 0 };
+        CollectionInfo {
+            id: CollectionId::new(PeId::new(0), 0),
+            chare: &CHARE,
+            element_count,
+            pe_count,
+            shape: Box::new(element_count as usize),
+            element_name: |_, _| String::new(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_element_is_placed_where_home_says(elements in 1_u64..5000, pes in 1_u64..70) {
+            let info = info(elements, pes);
+            let mut next = 0;
+            for pe in 0..pes as usize {
+                prop_assert_eq!(info.first_on(pe), next);
+                while next < info.first_on(pe + 1) {
+                    prop_assert_eq!(info.home(next), PeId::new(pe));
+                    next += 1;
+                }
+            }
+            prop_assert_eq!(next, elements);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Creating chares: builders for arrays, groups and singletons, and the creation that can be awaited.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::broadcast;
+use crate::chare::{ArrayElement, Chare, ChareInfo, Standalone};
+use crate::collection::{CollectionInfo, Create, CreateSingle};
+use crate::current;
+use crate::error::CallError;
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::index::Index;
+use crate::message::Msg;
+use crate::pending::Pending;
+use crate::proxy::{Array, Element, Group, all_pes};
+use crate::reply::{CellRef, Reply};
+use crate::scheduler::pe::Pe;
+use crate::waiting::What;
+
+/// An array that is to be created.
+#[must_use = "nothing is created until `create(..)` is sent or awaited"]
+pub struct ArrayBuilder<C: ArrayElement> {
+    shape: C::Index,
+}
+
+impl<C: ArrayElement> ArrayBuilder<C> {
+    pub(crate) fn new(shape: C::Index) -> Self {
+        ArrayBuilder { shape }
+    }
+
+    /// The creation of all elements, each with a clone of `init`, the arguments of `new`.
+    ///
+    /// # Panics
+    /// If the shape has no elements, or more than 64 bits count; on a thread that is not a PE.
+    #[track_caller]
+    pub fn create(self, init: C::Init) -> Creation<Array<C>>
+    where
+        C::Init: Clone,
+    {
+        let shape = self.shape;
+        let count = shape.element_count();
+        assert!(count.is_some_and(|count| count > 0), "an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements");
+        Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
+            let (id, cell) = create_everywhere::<C>(pe, shape, init, awaited);
+            (Array::new(id, shape), cell)
+        })
+    }
+}
+
+/// A group that is to be created.
+#[must_use = "nothing is created until `create(..)` is sent or awaited"]
+pub struct GroupBuilder<C: Standalone>(std::marker::PhantomData<fn() -> C>);
+
+impl<C: Standalone> GroupBuilder<C> {
+    pub(crate) fn new() -> Self {
+        GroupBuilder(std::marker::PhantomData)
+    }
+
+    /// The creation of all members, each with a clone of `init`, the arguments of `new`.
+    #[track_caller]
+    pub fn create(self, init: C::Init) -> Creation<Group<C>>
+    where
+        C::Init: Clone,
+    {
+        Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
+            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), init, awaited);
+            (Group::new(id), cell)
+        })
+    }
+}
+
+/// A single chare that is to be created.
+#[must_use = "nothing is created until `create(..)` is sent or awaited"]
+pub struct SingleBuilder<C: Standalone> {
+    pe: Option<PeId>,
+    chare: std::marker::PhantomData<fn() -> C>,
+}
+
+impl<C: Standalone> SingleBuilder<C> {
+    pub(crate) fn new() -> Self {
+        SingleBuilder { pe: None, chare: std::marker::PhantomData }
+    }
+
+    /// Places the chare on this PE; otherwise the runtime chooses.
+    pub fn on_pe(mut self, pe: impl Into<usize>) -> Self {
+        self.pe = Some(PeId::new(pe.into()));
+        self
+    }
+
+    /// The creation of the chare; `init` are the arguments of `new`.
+    ///
+    /// # Panics
+    /// If the PE does not exist; when it is sent or first polled on a thread that is not a PE.
+    #[track_caller]
+    pub fn create(self, init: C::Init) -> Creation<Element<C>> {
+        let wanted = self.pe;
+        Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
+            let number = pe.next_creation();
+            let home = wanted.unwrap_or_else(|| PeId::new((pe.id().index() + number as usize) % pe.pe_count()));
+            assert!(home.index() < pe.pe_count(), "there is no {home:?}: this run has {} PEs", pe.pe_count());
+            let id = ChareId::single(home, pe.id(), number);
+            let cell = awaited.then(|| CellRef { pe: pe.id(), key: pe.cells.open() });
+            pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
+            (Element::new(id, 0), cell)
+        })
+    }
+}
+
+/// Makes a collection known on all PEs, where its elements are then constructed.
+fn create_everywhere<C: Chare>(
+    pe: &Pe,
+    shape: C::Index,
+    init: C::Init,
+    awaited: bool,
+) -> (CollectionId, Option<CellRef>)
+where
+    C::Init: Clone,
+{
+    let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
+    let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, finish));
+    let id = CollectionId::new(pe.id(), pe.next_creation());
+    let info = Arc::new(CollectionInfo::new::<C>(id, shape, pe.pe_count()));
+    for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
+        pe.post(to, Msg::for_pe(Create::<C> { info: info.clone(), init: init.clone(), root }));
+    }
+    Create::<C> { info, init, root }.begin(pe);
+    (id, root)
+}
+
+type Launch<P> = Box<dyn FnOnce(&Pe, bool) -> (P, Option<CellRef>) + Send>;
+
+/// A creation that has not been sent yet. Awaiting it waits until all constructors have run and brings the proxy;
+/// `.send()` brings the proxy at once. Messages sent before a constructor has run are kept for its chare.
+#[must_use = "nothing is created until this is sent or awaited"]
+pub struct Creation<P> {
+    state: CreationState<P>,
+    chare: &'static ChareInfo,
+    at: &'static Location<'static>,
+}
+
+enum CreationState<P> {
+    Unsent(Launch<P>),
+    Sent(P, Pending<()>),
+    Ended,
+}
+
+impl<P> Unpin for Creation<P> {}
+
+impl<P: Copy> Creation<P> {
+    fn new(
+        chare: &'static ChareInfo,
+        at: &'static Location<'static>,
+        launch: impl FnOnce(&Pe, bool) -> (P, Option<CellRef>) + Send + 'static,
+    ) -> Self {
+        Creation { state: CreationState::Unsent(Box::new(launch)), chare, at }
+    }
+
+    /// Creates, and brings the proxy at once. An error in a constructor ends the job with a report.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn send(self) -> P {
+        match self.state {
+            CreationState::Unsent(launch) => current::on_pe("creating chares", |pe| launch(pe, false).0),
+            CreationState::Sent(proxy, _) => proxy,
+            CreationState::Ended => panic!("the creation has brought its proxy already"),
+        }
+    }
+}
+
+impl<P: Copy> Future for Creation<P> {
+    type Output = Result<P, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let CreationState::Unsent(_) = self.state {
+            let state = std::mem::replace(&mut self.state, CreationState::Ended);
+            let CreationState::Unsent(launch) = state else { unreachable!("matched above") };
+            let (proxy, cell) = current::on_pe("creating chares", |pe| launch(pe, true));
+            let cell = cell.expect("an awaited creation has a cell");
+            let what = What::Creation { chare: self.chare };
+            self.state = CreationState::Sent(proxy, Pending::new(cell, what, self.at));
+        }
+        match &mut self.state {
+            CreationState::Sent(proxy, pending) => {
+                let proxy = *proxy;
+                pending.poll(context).map_ok(|()| proxy)
+            }
+            _ => panic!("a creation was polled after it was ready"),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The only thread-local of the runtime: which PE, or which runtime, the running code belongs to.
+//!
+//! A PE is current from the start of its loop to its end, on its own thread; [`Entered`] makes a runtime current on a
+//! foreign thread. Everything that user code holds (proxies, futures, wakers) is ids; it finds the PE here, takes the
+//! fast path if it is the right one and goes through an inbox otherwise.
+
+use std::alloc::Layout;
+use std::cell::Cell;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use crate::message::{Head, Msg};
+use crate::ids::PeId;
+use crate::runtime::Shared;
+use crate::scheduler::block;
+use crate::scheduler::pe::Pe;
+
+#[derive(Clone, Copy)]
+struct Current {
+    pe: *const Pe,
+    shared: *const Shared,
+}
+
+const NOBODY: Current = Current { pe: ptr::null(), shared: ptr::null() };
+
+thread_local! {
+    static CURRENT: Cell<Current> = const { Cell::new(NOBODY) };
+}
+
+/// Makes a PE current on this thread; the previous one is restored on drop.
+pub(crate) struct OnPe<'a> {
+    previous: Current,
+    _pe: &'a Pe,
+}
+
+impl<'a> OnPe<'a> {
+    pub(crate) fn enter(pe: &'a Pe) -> Self {
+        OnPe { previous: CURRENT.replace(Current { pe, shared: ptr::null() }), _pe: pe }
+    }
+}
+
+impl Drop for OnPe<'_> {
+    fn drop(&mut self) {
+        CURRENT.set(self.previous);
+    }
+}
+
+/// Makes a runtime current on a thread that is not one of its PEs, so that proxies, promises and futures work there.
+/// The previous one is restored on drop; guards must be dropped in the reverse order of their making.
+#[must_use = "the runtime is current until this is dropped"]
+pub struct Entered {
+    previous: Current,
+    _shared: Arc<Shared>,
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Entered {
+    pub(crate) fn enter(shared: Arc<Shared>) -> Self {
+        let current = Current { pe: ptr::null(), shared: Arc::as_ptr(&shared) };
+        Entered { previous: CURRENT.replace(current), _shared: shared, _not_send: std::marker::PhantomData }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.set(self.previous);
+    }
+}
+
+/// Where the running code is.
+pub(crate) enum Here<'a> {
+    /// On a PE.
+    Pe(&'a Pe),
+    /// On a foreign thread that has entered a runtime.
+    Foreign(&'a Shared),
+    /// On a thread that no runtime knows.
+    Nowhere,
+}
+
+/// Calls `f` with the place that the running code is at.
+#[inline]
+pub(crate) fn here<R>(f: impl FnOnce(Here<'_>) -> R) -> R {
+    let current = CURRENT.get();
+    // SAFETY: `pe` is set by `OnPe`, which borrows the PE, and `shared` by `Entered`, which keeps it alive; both are
+    // reset before what they point to ends, and on this thread, so the references live through the call.
+    unsafe {
+        if let Some(pe) = current.pe.as_ref() {
+            f(Here::Pe(pe))
+        } else if let Some(shared) = current.shared.as_ref() {
+            f(Here::Foreign(shared))
+        } else {
+            f(Here::Nowhere)
+        }
+    }
+}
+
+/// Calls `f` with the current PE, if the running code is on one.
+#[inline]
+pub(crate) fn pe<R>(f: impl FnOnce(Option<&Pe>) -> R) -> R {
+    let current = CURRENT.get();
+    // SAFETY: as in `here`.
+    f(unsafe { current.pe.as_ref() })
+}
+
+/// Calls `f` with the current PE.
+///
+/// # Panics
+/// On a thread that is not a PE; `what` says what was attempted.
+#[inline]
+#[track_caller]
+pub(crate) fn on_pe<R>(what: &str, f: impl FnOnce(&Pe) -> R) -> R {
+    pe(|pe| match pe {
+        Some(pe) => f(pe),
+        None => off_pe(what),
+    })
+}
+
+#[cold]
+#[track_caller]
+fn off_pe(what: &str) -> ! {
+    panic!("{what} works on a PE only: this thread belongs to no PE (send a message to a chare instead)")
+}
+
+/// Sends a message to a PE from wherever the running code is. Dropped, with its reply broken, if no runtime is
+/// current or the runtime has ended.
+pub(crate) fn post(to: PeId, msg: Msg) {
+    here(|here| match here {
+        Here::Pe(pe) => pe.post(to, msg),
+        Here::Foreign(shared) => shared.post_foreign(to, msg),
+        Here::Nowhere => drop(msg),
+    })
+}
+
+/// A block of the current PE's free lists, or of the allocator on other threads.
+#[inline]
+pub(crate) fn allocate(layout: Layout) -> NonNull<u8> {
+    pe(|pe| match pe {
+        Some(pe) => pe.allocate(layout),
+        None => block::allocate_global(layout),
+    })
+}
+
+/// Gives a block back.
+///
+/// # Safety
+/// `block` came from [`allocate`] (on any thread) with the same `layout` and is not used afterwards.
+#[inline]
+pub(crate) unsafe fn free(block: NonNull<u8>, layout: Layout) {
+    pe(|pe| match pe {
+        // SAFETY: the caller's promise.
+        Some(pe) => unsafe { pe.free(block, layout) },
+        // SAFETY: the caller's promise.
+        None => unsafe { block::free_global(block, layout) },
+    })
+}
+
+/// Gives back the block of a message whose contents are gone.
+///
+/// # Safety
+/// As [`free`]; the block may still be the anchor of the current PE's inbox.
+pub(crate) unsafe fn free_message(head: NonNull<Head>, layout: Layout) {
+    pe(|pe| match pe {
+        // SAFETY: the caller's promise.
+        Some(pe) => unsafe { pe.release_block(head) },
+        // SAFETY: off a PE a message was never popped from an inbox here, so nothing pins it.
+        None => unsafe { block::free_global(head.cast(), layout) },
+    })
+}

@@ -1,0 +1,227 @@
+//! Entry methods: what `#[entry]` generates against, and how one invocation runs on a chare.
+//!
+//! An entry is a type; its call carries the arguments by value. [`Delivery`] is one invocation whose chare is idle, and
+//! its three methods are the three kinds of entry: a plain method, an exclusive coroutine, an interleaving one. Each
+//! catches panics and answers the [`Reply`] exactly once.
+
+use std::error::Error;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::cell::{ChareRef, Exclusive, State};
+use crate::chare::{Chare, Cx, This};
+use crate::condition;
+use crate::current;
+use crate::error::{BoxError, CallError, Failed, Panicked};
+use crate::ids::ChareId;
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::task::{self, Mode, PanicPayload};
+
+/// Where an entry method stands in the user's source.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct EntryInfo {
+    /// The type of the chare.
+    pub chare: &'static str,
+    /// The method.
+    pub name: &'static str,
+    /// The source file.
+    pub file: &'static str,
+    /// The line of the method.
+    pub line: u32,
+}
+
+/// One entry method of one type of chare. Implemented by `#[chare]`.
+pub trait Entry: Sized + 'static {
+    /// The chare that it belongs to.
+    type Chare: Chare;
+    /// Its arguments, as a tuple.
+    type Args: Send + 'static;
+    /// What a call brings: the method's value, or that of its `Result`.
+    type Output: Send + 'static;
+    /// Its name and place.
+    const INFO: &'static EntryInfo;
+    #[doc(hidden)]
+    fn deliver(delivery: Delivery<Self>);
+}
+
+/// An entry method as a value, to make callbacks from: `Boss::RESULT` for `fn result`.
+pub struct EntryPoint<E>(PhantomData<fn() -> E>);
+
+impl<E: Entry> EntryPoint<E> {
+    #[doc(hidden)]
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        EntryPoint(PhantomData)
+    }
+}
+
+impl<E> Clone for EntryPoint<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for EntryPoint<E> {}
+
+/// The error of a method that returned `Err`, on its way to whoever waits.
+pub struct Failure(BoxError);
+
+/// Return types of entries that are flattened: a `Result`'s value is the call's value, its error the call's error.
+pub trait Flat {
+    /// The value inside.
+    type Value;
+    #[doc(hidden)]
+    fn flat(self) -> Result<Self::Value, Failure>;
+}
+
+impl<T, E: Into<BoxError>> Flat for Result<T, E> {
+    type Value = T;
+    fn flat(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure(error.into()))
+    }
+}
+
+#[doc(hidden)]
+pub fn flat<R: Flat>(result: R) -> Result<R::Value, Failure> {
+    result.flat()
+}
+
+/// The arguments of a call, as a message carries them.
+pub(crate) struct Invoke<E: Entry>(pub(crate) E::Args);
+
+impl<E: Entry> Payload for Invoke<E> {
+    const NAME: Name = Name::Entry(E::INFO);
+
+    #[inline]
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
+        match pe.find(to) {
+            Some(chare) if chare.state.get() == State::Idle => {
+                E::deliver(Delivery { chare, args: self.0, reply });
+            }
+            _ => pe.undeliverable(Msg::new(to, reply, self)),
+        }
+    }
+}
+
+/// One invocation of `E` on an idle chare.
+pub struct Delivery<E: Entry> {
+    chare: ChareRef,
+    args: E::Args,
+    reply: Reply,
+}
+
+impl<E: Entry> Delivery<E> {
+    /// An invocation by something else than a message of its own, such as a broadcast.
+    pub(crate) fn new(chare: ChareRef, args: E::Args, reply: Reply) -> Self {
+        debug_assert_eq!(chare.state.get(), State::Idle);
+        Delivery { chare, args, reply }
+    }
+
+    /// Runs a plain method to its end.
+    #[inline]
+    pub fn plain(self, method: impl FnOnce(&mut E::Chare, &Cx<E::Chare>, E::Args) -> Result<E::Output, Failure>) {
+        current::on_pe("an entry method", |pe| {
+            let Delivery { chare, args, reply } = self;
+            pe.begin_step(chare);
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                // SAFETY: messages for a chare are made from entries of its own type.
+                unsafe { chare.with(|state| method(state, &Cx::new(chare.id), args)) }
+            }));
+            pe.end_step();
+            let outcome = conclude(pe, chare, E::INFO, outcome);
+            reply.answer(pe, chare.id, outcome);
+            after_step(pe, chare);
+        })
+    }
+
+    /// Starts a coroutine that owns the chare until it ends.
+    pub fn exclusive<Fut>(self, method: impl FnOnce(Exclusive<E::Chare>, Cx<E::Chare>, E::Args) -> Fut)
+    where
+        Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
+    {
+        current::on_pe("an entry method", |pe| {
+            let Delivery { chare, args, reply } = self;
+            // SAFETY: messages for a chare are made from entries of its own type; it is idle; tasks are dropped
+            // before chares.
+            let state = unsafe { chare.claim::<E::Chare>() };
+            let future = method(state, Cx::new(chare.id), args);
+            start(pe, chare, E::INFO, Mode::Exclusive, future, reply);
+        })
+    }
+
+    /// Starts a coroutine that shares the chare with others.
+    pub fn interleaving<Fut>(self, method: impl FnOnce(This<E::Chare>, E::Args) -> Fut)
+    where
+        Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
+    {
+        current::on_pe("an entry method", |pe| {
+            let Delivery { chare, args, reply } = self;
+            let future = method(This::new(chare.id), args);
+            start(pe, chare, E::INFO, Mode::Interleaving, future, reply);
+        })
+    }
+}
+
+fn start<R: Send + 'static>(
+    pe: &Pe,
+    chare: ChareRef,
+    info: &'static EntryInfo,
+    mode: Mode,
+    future: impl Future<Output = Result<R, Failure>> + Send + 'static,
+    reply: Reply,
+) {
+    task::start(pe, Some(chare), info, mode, future, move |pe: &Pe, outcome| {
+        let outcome = conclude(pe, chare, info, outcome);
+        reply.answer(pe, chare.id, outcome);
+    });
+}
+
+/// What follows every step on a chare: conditions are looked at again.
+#[inline]
+pub(crate) fn after_step(pe: &Pe, chare: ChareRef) {
+    if chare.has_extra() {
+        condition::recheck(pe, chare);
+    }
+}
+
+/// Turns the outcome of a method into what its caller sees; poisons the chare after a panic.
+#[inline]
+pub(crate) fn conclude<R>(
+    pe: &Pe,
+    chare: ChareRef,
+    entry: &'static EntryInfo,
+    outcome: Result<Result<R, Failure>, PanicPayload>,
+) -> Result<R, CallError> {
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(failure)) => {
+            let element = pe.element_name(chare.id);
+            Err(CallError::Failed(Arc::new(Failed { entry, element, error: failure.0 })))
+        }
+        Err(panic) => {
+            chare.panicked();
+            Err(panicked(pe, chare.id, entry, panic))
+        }
+    }
+}
+
+/// The error of a caught panic; its location comes from the hook that saw it.
+#[cold]
+pub(crate) fn panicked(pe: &Pe, id: ChareId, entry: &'static EntryInfo, panic: PanicPayload) -> CallError {
+    let message = match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(panic) => panic.downcast_ref::<&str>().map_or("a value that is no text", |text| text).to_owned(),
+    };
+    let element = pe.element_name(id);
+    CallError::Panicked(Arc::new(Panicked { entry, element, message, location: pe.take_panic_location() }))
+}
+
+impl Failure {
+    pub(crate) fn into_error(self) -> Box<dyn Error + Send + Sync> {
+        self.0
+    }
+}

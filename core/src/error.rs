@@ -1,0 +1,183 @@
+//! What can go wrong, as seen by whoever waits: one enum for calls, small ones where a value must be given back.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::chare::ChareInfo;
+use crate::entry::EntryInfo;
+
+/// Any error, as `main` and entries return it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The result of programs and entries; the error defaults to any error.
+pub type Result<T, E = BoxError> = std::result::Result<T, E>;
+
+/// Why a call, a creation or another awaited value brought no value.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The method panicked. The chare is poisoned afterwards, unless it was declared `keep_after_panic`.
+    #[error("{0}")]
+    Panicked(Arc<Panicked>),
+    /// The method returned `Err`.
+    #[error("{0}")]
+    Failed(Arc<Failed>),
+    /// There is no such element, and there will be none.
+    #[error("{0}")]
+    NoElement(Arc<NoElement>),
+    /// The chare panicked earlier, so its state is not to be trusted.
+    #[error("{} was poisoned by an earlier panic: declare it #[chare(keep_after_panic)] if its state survives one", .0.name)]
+    Poisoned(&'static ChareInfo),
+    /// Every writing end was dropped before the value came.
+    #[error("broken promise: the last writing end was dropped without a value")]
+    BrokenPromise,
+    /// The members of a collection gave different reducers to one reduction.
+    #[error("{0}")]
+    Reduction(Arc<str>),
+    /// The runtime ended before the value came.
+    #[error("the runtime has ended")]
+    Ended,
+}
+
+/// A panic in an entry method.
+#[derive(Debug)]
+pub struct Panicked {
+    /// The method that was running.
+    pub entry: &'static EntryInfo,
+    /// The element that it ran on, as users write its index.
+    pub element: String,
+    /// What the panic said.
+    pub message: String,
+    /// `file:line:column` of the panic, where known.
+    pub location: String,
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Panicked { entry, element, message, location } = self;
+        write!(f, "{}{element}.{} panicked at {location}: {message}", entry.chare, entry.name)
+    }
+}
+
+/// An `Err` that an entry method returned.
+#[derive(Debug)]
+pub struct Failed {
+    /// The method that returned it.
+    pub entry: &'static EntryInfo,
+    /// The element that it ran on, as users write its index.
+    pub element: String,
+    /// The error itself. Where it came from another process only its text does.
+    pub error: BoxError,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Failed { entry, element, error } = self;
+        write!(f, "{}{element}.{} failed: {error}", entry.chare, entry.name)?;
+        let mut source = error.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+/// A message to an element that does not exist.
+#[derive(Debug)]
+pub struct NoElement {
+    /// The type of the chare.
+    pub chare: &'static str,
+    /// The index, as users write it.
+    pub element: String,
+    /// What the collection has instead.
+    pub bounds: String,
+}
+
+impl fmt::Display for NoElement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NoElement { chare, element, bounds } = self;
+        write!(f, "{chare} has no element {element}: {bounds}")
+    }
+}
+
+impl CallError {
+    /// The error that the method returned, if it returned one of type `E`.
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        match self {
+            CallError::Failed(failed) => failed.error.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// A promise took no value; the value is given back.
+#[derive(thiserror::Error)]
+#[error("the promise is fulfilled already: it takes {expected} value(s)")]
+pub struct Fulfilled<T> {
+    /// How many values the promise takes in all.
+    pub expected: usize,
+    /// The value that was one too many.
+    pub value: T,
+}
+
+impl<T> fmt::Debug for Fulfilled<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fulfilled").field("expected", &self.expected).finish_non_exhaustive()
+    }
+}
+
+/// A channel took no value; the value is given back.
+#[derive(thiserror::Error)]
+#[error("the channel is full: {queued} values wait for credit; await `reserve()` before sending more")]
+pub struct Full<T> {
+    /// Values that wait at the sending end.
+    pub queued: usize,
+    /// The value that was one too many.
+    pub value: T,
+}
+
+impl<T> fmt::Debug for Full<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Full").field("queued", &self.queued).finish_non_exhaustive()
+    }
+}
+
+/// Why a channel brought no value.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChannelError {
+    /// The two ends disagree on the type of the values.
+    #[error("channel {tag} from {peer} carries `{sent}`, but this end receives `{expected}`")]
+    WrongType {
+        /// The chare at the other end.
+        peer: String,
+        /// The tag of the channel.
+        tag: u64,
+        /// What the other end sends.
+        sent: &'static str,
+        /// What this end was opened for.
+        expected: &'static str,
+    },
+    /// The channel was opened in another chare than the one that uses it.
+    #[error("a channel end works in its own chare only; send the values, not the channel")]
+    NotHere,
+}
+
+/// Ends the program with an exit code and a one-line message, when returned from `main`.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ExitWith {
+    /// The process's exit code.
+    pub code: i32,
+    /// What is printed on standard error, after `error: `; nothing if empty.
+    pub message: String,
+}
+
+impl ExitWith {
+    /// A wrong use of the program: exit code 2.
+    pub fn usage(message: impl fmt::Display) -> ExitWith {
+        ExitWith { code: 2, message: message.to_string() }
+    }
+}

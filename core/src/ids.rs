@@ -1,0 +1,100 @@
+//! The names of things: PEs, collections, chares. All ids are 64-bit or wider than any count they name, so none is
+//! ever reused within a run.
+
+use std::fmt;
+
+/// A processing element: one scheduling loop on one thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeId(u32);
+
+impl PeId {
+    /// The PE with this number; PEs are numbered from 0 over the whole job.
+    pub const fn new(number: usize) -> Self {
+        PeId(number as u32)
+    }
+
+    /// The PE's number.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Debug for PeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PE {}", self.0)
+    }
+}
+
+impl fmt::Display for PeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl From<PeId> for usize {
+    fn from(pe: PeId) -> usize {
+        pe.index()
+    }
+}
+
+const COUNTER_BITS: u32 = 40;
+const SINGLE_BIT: u64 = 1 << 63;
+
+/// A collection (array or group), or the set of singletons whose home is one PE.
+///
+/// An array or group is `creator << 40 | counter`: the creator is its *root*, the PE that numbers its broadcasts and
+/// completes its reductions. The singletons of PE `p` are the collection `1 << 63 | p`, which always exists.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct CollectionId(pub(crate) u64);
+
+impl CollectionId {
+    pub(crate) fn new(creator: PeId, counter: u64) -> Self {
+        assert!(counter < 1 << COUNTER_BITS, "a PE creates at most 2^40 collections");
+        CollectionId((creator.index() as u64) << COUNTER_BITS | counter)
+    }
+
+    pub(crate) const fn singles_of(home: PeId) -> Self {
+        CollectionId(SINGLE_BIT | home.index() as u64)
+    }
+
+    /// The home PE, if this is a set of singletons.
+    pub(crate) fn single_home(self) -> Option<PeId> {
+        (self.0 & SINGLE_BIT != 0).then(|| PeId::new((self.0 & !SINGLE_BIT) as usize))
+    }
+
+    pub(crate) fn root(self) -> PeId {
+        PeId::new((self.0 >> COUNTER_BITS) as usize)
+    }
+
+    pub(crate) fn counter(self) -> usize {
+        (self.0 & ((1 << COUNTER_BITS) - 1)) as usize
+    }
+}
+
+/// One chare: its collection, and which element of it. Arrays count elements in row-major order, groups by PE,
+/// singletons by `creator << 40 | counter`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(crate) struct ChareId {
+    pub(crate) collection: CollectionId,
+    pub(crate) element: u64,
+}
+
+impl ChareId {
+    pub(crate) fn single(home: PeId, creator: PeId, counter: u64) -> Self {
+        ChareId { collection: CollectionId::singles_of(home), element: CollectionId::new(creator, counter).0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_keep_their_parts() {
+        let id = CollectionId::new(PeId::new(77), 123_456_789);
+        assert_eq!((id.root(), id.counter(), id.single_home()), (PeId::new(77), 123_456_789, None));
+        let single = ChareId::single(PeId::new(5), PeId::new(9), 1);
+        assert_eq!(single.collection.single_home(), Some(PeId::new(5)));
+        assert_ne!(single, ChareId::single(PeId::new(5), PeId::new(8), 1));
+    }
+}

@@ -1,0 +1,128 @@
+//! A GPU-aware actor runtime for accelerator clusters.
+//!
+//! People write *chares*: objects that own data and device buffers, are called asynchronously through typed proxies,
+//! and live on *PEs*, scheduling loops on threads. Their coroutine methods launch kernels and suspend until the device,
+//! a message or a timer wakes them. Inside a process a call moves its arguments by pointer.
+//!
+//! ```
+//! use chare::prelude::*;
+//!
+//! struct Hello {
+//!     greeted: u32,
+//! }
+//!
+//! #[chare(index = usize)]
+//! impl Hello {
+//!     fn new() -> Self {
+//!         Hello { greeted: 0 }
+//!     }
+//!
+//!     #[entry]
+//!     fn say_hi(&mut self, cx: &Cx<Self>, from: usize) -> u32 {
+//!         println!("hello {} from {from} on PE {}", cx.index(), cx.my_pe());
+//!         self.greeted += 1;
+//!         self.greeted
+//!     }
+//! }
+//!
+//! #[chare::main]
+//! async fn main(rt: Runtime) -> Result<()> {
+//!     let hellos = rt.array::<Hello>(8).create(()).await?;
+//!     hellos.at(1).say_hi(0).send();
+//!     let greeted = hellos.at(3).say_hi(0).await?;
+//!     let all = hellos.say_hi(9).gather().await?;
+//!     assert_eq!((greeted, all[3], all.len()), (1, 2, 8));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # How a method interleaves: the receiver says
+//!
+//! | signature | kind |
+//! |---|---|
+//! | `fn f(&mut self, ..)` | runs to completion |
+//! | `async fn f(&mut self, ..)` | *exclusive* coroutine: it owns the chare until it ends; other messages wait |
+//! | `async fn f(this: This<Self>, ..)` | *interleaving* coroutine: state is touched in `this.with(..)` only; others run while it waits |
+//!
+//! # What is promised
+//!
+//! * Messages between two chares have no order, except through a [`Channel`].
+//! * A broadcast reaches every element that exists exactly once; broadcasts of one collection apply in one order.
+//! * Messages to chares that are not constructed yet are kept.
+//! * An error or panic reaches whoever awaits the call; if nobody does, the run ends with a report. A program that can
+//!   never go on ends with a report of what each coroutine waits for and exit code 3.
+
+mod broadcast;
+mod call;
+mod callback;
+mod cell;
+mod channel;
+mod chare;
+mod collection;
+mod condition;
+mod create;
+mod current;
+mod entry;
+mod error;
+mod ids;
+mod index;
+mod message;
+mod options;
+mod pending;
+mod promise;
+mod proxy;
+mod quiescence;
+pub mod reduction;
+mod reply;
+mod report;
+mod runtime;
+mod scheduler;
+mod shared;
+mod sleep;
+mod waiting;
+
+pub use call::{Broadcast, Call, CallFuture};
+pub use callback::Callback;
+pub use channel::{Channel, Permit, Recv, Reserve};
+pub use chare::{ArrayElement, Chare, ChareInfo, Cx, Standalone, This};
+pub use chare_device as device;
+pub use chare_macros::{chare, entry, main, test};
+pub use condition::WaitUntil;
+pub use create::{ArrayBuilder, Creation, GroupBuilder, SingleBuilder};
+pub use current::Entered;
+pub use entry::{Entry, EntryInfo, EntryPoint};
+pub use error::{BoxError, CallError, ChannelError, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked, Result};
+pub use ids::PeId;
+pub use index::Index;
+pub use options::{OPTIONS_HELP, Options, OptionsError};
+pub use promise::{Promise, PromiseFuture, PromisesFuture};
+pub use proxy::{Array, Element, FromCallback, Group, Target};
+pub use quiescence::Quiescence;
+pub use report::{ExitReport, HANG_EXIT_CODE};
+pub use runtime::{Handle, MainOutput, Runtime, StartError};
+pub use shared::Shared;
+pub use sleep::Sleep;
+
+/// What most programs use.
+pub mod prelude {
+    pub use crate::reduction as reduce;
+    pub use crate::{
+        Array, CallError, Callback, Channel, Cx, Element, Group, PeId, Promise, Result, Runtime, Shared, Target, This,
+        chare, entry,
+    };
+}
+
+/// What the macros generate against; not for users.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::cell::Exclusive;
+    pub use crate::collection::Construct;
+    pub use crate::entry::{Delivery, Failure, Flat, flat};
+    pub use crate::runtime::{main, test};
+
+    /// Coroutines may move to another thread, so they are `Send`.
+    pub fn must_be_send<F: Future + Send>(_: F) {}
+
+    /// Arguments and values of entries are owned, and may move to another thread.
+    pub fn must_own<T: Send + 'static>() {}
+}

@@ -1,0 +1,234 @@
+//! Messages: one allocation each, a header and the arguments behind it, moved by pointer inside a process.
+//!
+//! What a message does when it is taken is in its [`Table`], one static per kind of message. Invariant: whoever holds a
+//! [`Msg`] owns the arguments and the reply; either the table's `run` consumes both, or dropping the message drops the
+//! arguments and breaks the reply, so that nobody waits for a message that is gone.
+
+use std::alloc::Layout;
+use std::any::TypeId;
+use std::mem::{self, ManuallyDrop};
+use std::ptr::NonNull;
+
+use crate::current;
+use crate::entry::EntryInfo;
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::reply::Reply;
+use crate::scheduler::inbox::Linked;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::sync::AtomicPtr;
+
+/// The header of every message. The link comes first: it is the only part that other threads write.
+#[repr(C)]
+pub(crate) struct Head {
+    link: AtomicPtr<Head>,
+    table: &'static Table,
+    /// The chare that the message is for; meaningless in messages for a PE.
+    pub(crate) to: ChareId,
+    pub(crate) reply: Reply,
+}
+
+/// What is known of a kind of message when the program is compiled.
+pub(crate) struct Table {
+    layout: Layout,
+    payload_type: fn() -> TypeId,
+    /// Consumes the message on its PE. The block is owned by `run`, which frees it.
+    run: unsafe fn(NonNull<Head>, &Pe),
+    drop_contents: unsafe fn(NonNull<Head>),
+    /// The entry that it invokes, or the runtime's own name for it.
+    pub(crate) name: Name,
+}
+
+/// How reports name a message.
+#[derive(Clone, Copy)]
+pub(crate) enum Name {
+    Entry(&'static EntryInfo),
+    Runtime(&'static str),
+}
+
+#[repr(C)]
+struct Body<A> {
+    head: Head,
+    args: A,
+}
+
+/// The contents of a kind of message, and what taking it means.
+pub(crate) trait Payload: Send + Sized + 'static {
+    const NAME: Name;
+    /// Runs on the PE that took the message; the block has been freed already.
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe);
+}
+
+struct TableOf<P>(std::marker::PhantomData<P>);
+
+impl<P: Payload> TableOf<P> {
+    const TABLE: Table = Table {
+        layout: Layout::new::<Body<P>>(),
+        payload_type: TypeId::of::<P>,
+        run: run_payload::<P>,
+        drop_contents: drop_payload::<P>,
+        name: P::NAME,
+    };
+}
+
+/// Moves the contents out of a message and frees its block.
+///
+/// # Safety
+/// `head` points to a live `Body<P>` that the caller owns.
+unsafe fn take_contents<P>(head: NonNull<Head>, pe: &Pe) -> (ChareId, Reply, P) {
+    let body = head.cast::<Body<P>>();
+    // SAFETY: the caller owns the body; the block is freed without dropping what is read here.
+    unsafe {
+        let to = (*body.as_ptr()).head.to;
+        let reply = std::ptr::read(&raw const (*body.as_ptr()).head.reply);
+        let payload = std::ptr::read(&raw const (*body.as_ptr()).args);
+        pe.release_block(head);
+        (to, reply, payload)
+    }
+}
+
+unsafe fn run_payload<P: Payload>(head: NonNull<Head>, pe: &Pe) {
+    // SAFETY: `run` is called with the message that this table belongs to, which it owns.
+    let (to, reply, payload) = unsafe { take_contents::<P>(head, pe) };
+    payload.run(to, reply, pe);
+}
+
+unsafe fn drop_payload<P>(head: NonNull<Head>) {
+    let body = head.cast::<Body<P>>();
+    // SAFETY: the caller owns the contents and forgets them.
+    unsafe {
+        std::ptr::drop_in_place(&raw mut (*body.as_ptr()).args);
+        std::ptr::drop_in_place(&raw mut (*body.as_ptr()).head.reply);
+    }
+}
+
+/// An owned message whose kind is erased.
+#[must_use]
+pub(crate) struct Msg(NonNull<Head>);
+
+// SAFETY: payloads are `Send`, and so is a reply; the header holds only ids and a static.
+unsafe impl Send for Msg {}
+
+impl Msg {
+    /// A message for the chare `to`, in a block of the current PE if there is one.
+    #[inline]
+    pub(crate) fn new<P: Payload>(to: ChareId, reply: Reply, payload: P) -> Msg {
+        let table = &TableOf::<P>::TABLE;
+        let block = current::allocate(table.layout);
+        let head = Head { link: AtomicPtr::new(std::ptr::null_mut()), table, to, reply };
+        // SAFETY: the block is fresh and has the layout of `Body<P>`.
+        unsafe { block.cast::<Body<P>>().write(Body { head, args: payload }) };
+        Msg(block.cast())
+    }
+
+    /// A message for a PE.
+    pub(crate) fn for_pe<P: Payload>(payload: P) -> Msg {
+        let nobody = ChareId { collection: CollectionId::singles_of(PeId::new(0)), element: u64::MAX };
+        Msg::new(nobody, Reply::none(), payload)
+    }
+
+    /// A block without contents, the first anchor of an inbox. The inbox's reader disposes of it.
+    pub(crate) fn stub() -> NonNull<Head> {
+        Msg::for_pe(Stub).into_raw()
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        // SAFETY: a `Msg` owns a live block.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub(crate) fn name(&self) -> Name {
+        self.head().table.name
+    }
+
+    /// Takes the reply away: the message will answer nobody.
+    pub(crate) fn take_reply(&mut self) -> Reply {
+        // SAFETY: a `Msg` owns a live block, and nobody else looks at its reply.
+        mem::replace(unsafe { &mut (*self.0.as_ptr()).reply }, Reply::none())
+    }
+
+    #[inline]
+    pub(crate) fn into_raw(self) -> NonNull<Head> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// # Safety
+    /// `head` came from [`Msg::into_raw`] and is used by nobody else.
+    #[inline]
+    pub(crate) unsafe fn from_raw(head: NonNull<Head>) -> Msg {
+        Msg(head)
+    }
+
+    /// Takes the message: runs it on `pe`, the PE of this thread.
+    #[inline]
+    pub(crate) fn run(self, pe: &Pe) {
+        let head = self.into_raw();
+        // SAFETY: the message is owned and its table is that of its contents.
+        unsafe { (head.as_ref().table.run)(head, pe) }
+    }
+
+    /// The contents, if the message is of kind `P`.
+    pub(crate) fn into_payload<P: Payload>(self, pe: &Pe) -> Option<P> {
+        if (self.head().table.payload_type)() != TypeId::of::<P>() {
+            return None;
+        }
+        // SAFETY: the table is that of `P`, and the message is owned.
+        let (_, reply, payload) = unsafe { take_contents::<P>(self.into_raw(), pe) };
+        drop(reply);
+        Some(payload)
+    }
+
+    /// The same message in a block that no inbox refers to, if `pe`'s inbox still needs this one.
+    pub(crate) fn unpinned(self, pe: &Pe) -> Msg {
+        if !pe.pins(self.0) {
+            return self;
+        }
+        let layout = self.head().table.layout;
+        let copy = current::allocate(layout).cast::<Head>();
+        let pinned = self.into_raw();
+        let link_bytes = size_of::<AtomicPtr<Head>>();
+        // SAFETY: both blocks have the layout; the contents move by copy, and the old block is released without
+        // dropping them. Its link, which a producer may be writing just now, is neither read nor moved.
+        unsafe {
+            (&raw mut (*copy.as_ptr()).link).write(AtomicPtr::new(std::ptr::null_mut()));
+            let from = pinned.cast::<u8>().as_ptr().add(link_bytes);
+            let to = copy.cast::<u8>().as_ptr().add(link_bytes);
+            std::ptr::copy_nonoverlapping(from, to, layout.size() - link_bytes);
+            pe.release_block(pinned);
+        }
+        Msg(copy)
+    }
+}
+
+impl Drop for Msg {
+    fn drop(&mut self) {
+        let table = self.head().table;
+        // SAFETY: the message is owned; its contents are dropped once, then its block is given back.
+        unsafe {
+            (table.drop_contents)(self.0);
+            current::free_message(self.0, table.layout);
+        }
+    }
+}
+
+// SAFETY: the link is used by the inbox only; `dispose` frees the block with the layout that it was allocated with.
+unsafe impl Linked for Head {
+    unsafe fn link<'a>(node: NonNull<Self>) -> &'a AtomicPtr<Self> {
+        // SAFETY: the caller keeps the node alive.
+        unsafe { &(*node.as_ptr()).link }
+    }
+
+    unsafe fn dispose(node: NonNull<Self>) {
+        // SAFETY: the header stays readable until the block is freed; its contents have been consumed.
+        unsafe {
+            let layout = node.as_ref().table.layout;
+            current::free(node.cast(), layout);
+        }
+    }
+}
+
+struct Stub;
+
+impl Payload for Stub {
+    const NAME: Name = Name::Runtime("inbox anchor");
+    fn run(self, _: ChareId, _: Reply, _: &Pe) {}
+}

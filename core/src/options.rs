@@ -1,0 +1,170 @@
+//! The options of a run: from the command line (`--pes`, `--device`), the environment (`CHARE_PES`, `CHARE_DEVICE`), or
+//! a program that fills them in. What the runtime does not know it leaves to the program.
+
+use chare_device::DeviceSpec;
+
+use crate::scheduler::waker::MAX_PES;
+
+/// The runtime's options, for a program's own help text.
+pub const OPTIONS_HELP: &str = "\
+  --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
+  --device SPEC   auto, host, host:4, host:4@1,3,1,3:mem=1GiB, ... [default: auto] [env: CHARE_DEVICE]";
+
+/// How to run: how many PEs, on which devices.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pes: usize,
+    device: DeviceSpec,
+    args: Vec<String>,
+}
+
+/// An option that the runtime cannot use; one line that says what and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct OptionsError(String);
+
+impl Default for Options {
+    fn default() -> Self {
+        let pes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PES);
+        Options { pes, device: DeviceSpec::default(), args: Vec::new() }
+    }
+}
+
+impl Options {
+    /// Reads the options of this process: its command line, and its environment where that says nothing.
+    ///
+    /// # Errors
+    /// If an option's value is missing or unusable.
+    pub fn from_env() -> Result<Options, OptionsError> {
+        Options::parse(std::env::args(), |name| std::env::var(name).ok())
+    }
+
+    /// Takes the runtime's options out of a command line (program name first); `env` looks up the environment. The
+    /// rest is kept for the program. Everything after `--` belongs to the program.
+    ///
+    /// # Errors
+    /// If an option's value is missing or unusable.
+    pub fn parse(
+        args: impl IntoIterator<Item = String>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Options, OptionsError> {
+        let mut options = Options::default();
+        if let Some(value) = env("CHARE_PES") {
+            options.pes = parse_pes("CHARE_PES", &value)?;
+        }
+        if let Some(value) = env("CHARE_DEVICE") {
+            options.device = parse_device("CHARE_DEVICE", &value)?;
+        }
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            if arg == "--" {
+                options.args.push(arg);
+                options.args.extend(args);
+                break;
+            }
+            let (name, inline) = match arg.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (arg.as_str(), None),
+            };
+            let mut value = || inline.clone().or_else(|| args.next()).ok_or_else(|| missing_value(name));
+            match name {
+                "--pes" => options.pes = parse_pes("--pes", &value()?)?,
+                "--device" => options.device = parse_device("--device", &value()?)?,
+                _ => options.args.push(arg),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Runs on this many PEs.
+    ///
+    /// # Panics
+    /// If `pes` is 0 or larger than 4096.
+    pub fn with_pes(mut self, pes: usize) -> Self {
+        assert!((1..=MAX_PES).contains(&pes), "a runtime has 1 to {MAX_PES} PEs");
+        self.pes = pes;
+        self
+    }
+
+    /// Runs on these devices.
+    pub fn with_device(mut self, device: DeviceSpec) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The number of PEs.
+    pub fn pes(&self) -> usize {
+        self.pes
+    }
+
+    /// The devices.
+    pub fn device(&self) -> &DeviceSpec {
+        &self.device
+    }
+
+    /// The program's own arguments, its name first.
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+}
+
+fn missing_value(name: &str) -> OptionsError {
+    OptionsError(format!("{name} needs a value: {name}=VALUE or {name} VALUE"))
+}
+
+fn parse_pes(name: &str, value: &str) -> Result<usize, OptionsError> {
+    let pes: usize = value
+        .parse()
+        .map_err(|_| OptionsError(format!("{name} {value}: not a number; give the number of PEs, from 1 to {MAX_PES}")))?;
+    if (1..=MAX_PES).contains(&pes) {
+        Ok(pes)
+    } else {
+        Err(OptionsError(format!("{name} {value}: a run has from 1 to {MAX_PES} PEs; leave {name} out for one per core")))
+    }
+}
+
+fn parse_device(name: &str, value: &str) -> Result<DeviceSpec, OptionsError> {
+    value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, OptionsError> {
+        Options::parse(line.split_whitespace().map(str::to_owned), |_| None)
+    }
+
+    #[test]
+    fn takes_its_own_and_leaves_the_rest() {
+        let options = parse("prog --input f.npy --pes 3 --json --device=host:2").unwrap();
+        assert_eq!(options.pes(), 3);
+        assert_eq!(options.args(), ["prog", "--input", "f.npy", "--json"]);
+        assert_eq!(options.device(), &"host:2".parse().unwrap());
+        assert_eq!(parse("prog -- --pes 3").unwrap().args(), ["prog", "--", "--pes", "3"]);
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_environment() {
+        let env = |name: &str| (name == "CHARE_PES").then(|| "5".to_owned());
+        let args = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(Options::parse(args("prog"), env).unwrap().pes(), 5);
+        assert_eq!(Options::parse(args("prog --pes 2"), env).unwrap().pes(), 2);
+    }
+
+    #[test]
+    fn bad_values_are_named_with_a_remedy() {
+        for (line, words) in [
+            ("prog --pes 0", ["--pes 0", "from 1 to"]),
+            ("prog --pes x", ["--pes x", "not a number"]),
+            ("prog --pes -1", ["--pes -1", "not a number"]),
+            ("prog --pes 99999", ["--pes 99999", "from 1 to"]),
+            ("prog --pes", ["--pes needs a value", "--pes=VALUE"]),
+            ("prog --device nonsense", ["--device nonsense", "host"]),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{line}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+}

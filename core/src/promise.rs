@@ -1,0 +1,117 @@
+//! Promises: the writing end is sent anywhere and cloned at will, the reading end is a future where it was made.
+//!
+//! The clones in a process share one count of values to come and one reference count; the last clone that goes while
+//! values are missing breaks the promise.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use crate::error::{CallError, Fulfilled};
+use crate::pending::{Pending, pending_future};
+use crate::reply::{self, After, CellRef, Sink};
+use crate::scheduler::pe::Pe;
+
+/// The writing end of a value, or of several, to come.
+pub struct Promise<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
+    cell: CellRef,
+    expected: usize,
+    missing: AtomicUsize,
+    value: std::marker::PhantomData<fn(T)>,
+}
+
+impl<T: Send + 'static> Promise<T> {
+    pub(crate) fn new(cell: CellRef, expected: usize) -> Self {
+        let missing = AtomicUsize::new(expected);
+        Promise(Arc::new(Inner { cell, expected, missing, value: std::marker::PhantomData }))
+    }
+
+    /// Fulfils the promise, or brings one of its values. Returns at once; works on any thread that has entered the
+    /// runtime.
+    ///
+    /// # Errors
+    /// [`Fulfilled`] with the value if it has all its values (or has failed).
+    pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
+        let inner = &*self.0;
+        // Relaxed: the count only decides who may send; the values travel by message.
+        let taken = inner.missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1));
+        if taken.is_err() {
+            return Err(Fulfilled { expected: inner.expected, value });
+        }
+        reply::send_answer_from_anywhere(inner.cell, Ok(value));
+        Ok(())
+    }
+
+    /// Breaks the promise: the reader gets `error`. Does nothing if all values have been sent.
+    pub fn fail(&self, error: CallError) {
+        if self.0.missing.swap(0, Ordering::Relaxed) > 0 {
+            reply::send_answer_from_anywhere::<T>(self.0.cell, Err(error));
+        }
+    }
+}
+
+impl<T> Drop for Inner<T> {
+    fn drop(&mut self) {
+        if *self.missing.get_mut() > 0 {
+            reply::refuse_from_anywhere(self.cell, CallError::BrokenPromise);
+        }
+    }
+}
+
+impl<T> Clone for Promise<T> {
+    fn clone(&self) -> Self {
+        Promise(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for Promise<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.cell == other.0.cell
+    }
+}
+
+impl<T> Eq for Promise<T> {}
+
+impl<T> std::fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let missing = self.0.missing.load(Ordering::Relaxed);
+        write!(f, "Promise({missing} of {} values missing)", self.0.expected)
+    }
+}
+
+/// The reading end of a promise of one value.
+#[must_use = "futures do nothing unless polled"]
+pub struct PromiseFuture<T: Send + 'static>(pub(crate) Pending<T>);
+
+pending_future!(PromiseFuture<T>, Result<T, CallError>, |outcome| outcome);
+
+/// The reading end of a promise of several values: all of them, in order of arrival.
+#[must_use = "futures do nothing unless polled"]
+pub struct PromisesFuture<T: Send + 'static>(pub(crate) Pending<Vec<T>>);
+
+pending_future!(PromisesFuture<T>, Result<Vec<T>, CallError>, |outcome| outcome);
+
+/// Collects the values of a promise of several; the first error ends it.
+pub(crate) struct Several<T> {
+    pub(crate) missing: usize,
+    pub(crate) values: Vec<T>,
+}
+
+impl<T: Send + 'static> Sink<T> for Several<T> {
+    fn take(&mut self, pe: &Pe, _: u64, outcome: Result<T, CallError>) -> After {
+        match outcome {
+            Ok(value) => self.values.push(value),
+            Err(error) => return self.refuse(pe, error),
+        }
+        self.missing -= 1;
+        if self.missing > 0 { After::Open } else { After::ready(Ok(std::mem::take(&mut self.values))) }
+    }
+
+    fn refuse(&mut self, _: &Pe, error: CallError) -> After {
+        After::ready::<Vec<T>>(Err(error))
+    }
+}

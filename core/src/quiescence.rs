@@ -1,0 +1,195 @@
+//! Quiescence: nothing runs, nothing is queued, in flight or on a device. `QUIESCENCE.md` beside this file argues why
+//! the detection is right.
+//!
+//! Every PE that becomes idle publishes its counts of messages posted and taken, and an epoch that is odd while it is
+//! idle. PE 0, when idle itself, reads all of them twice; if no epoch changed in between and the sums agree, there was
+//! a moment at which the program was quiescent, and it still is, since only outside events could end that.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use crossbeam_utils::CachePadded;
+
+use crate::current;
+use crate::error::CallError;
+use crate::ids::{ChareId, PeId};
+use crate::message::{Msg, Name, Payload};
+use crate::pending::Pending;
+use crate::reply::{CellRef, Reply, send_answer};
+use crate::report::Reason;
+use crate::scheduler::pe::Pe;
+use crate::waiting::What;
+
+/// What one PE publishes.
+#[derive(Default)]
+pub(crate) struct Published {
+    /// Odd while the PE is idle; the other values are those of the last time it became idle.
+    epoch: AtomicU64,
+    posted: AtomicU64,
+    taken: AtomicU64,
+    timers: AtomicUsize,
+    external: AtomicUsize,
+}
+
+/// What all PEs publish.
+pub(crate) struct Board {
+    pes: Box<[CachePadded<Published>]>,
+    /// Messages posted by threads that are no PEs; counted before they are pushed.
+    foreign_posted: AtomicU64,
+    idle_count: AtomicUsize,
+}
+
+impl Board {
+    pub(crate) fn new(pe_count: usize) -> Self {
+        Board {
+            pes: (0..pe_count).map(|_| CachePadded::default()).collect(),
+            foreign_posted: AtomicU64::new(0),
+            idle_count: AtomicUsize::new(0),
+        }
+    }
+
+    pub(crate) fn count_foreign(&self) {
+        self.foreign_posted.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// One reading of all PEs; `None` if one is active.
+    fn read(&self) -> Option<Reading> {
+        let mut reading = Reading { taken: 0, posted: 0, timers: 0, external: 0, epochs: Vec::new() };
+        for published in &self.pes {
+            let epoch = published.epoch.load(Ordering::SeqCst);
+            if epoch % 2 == 0 {
+                return None;
+            }
+            reading.epochs.push(epoch);
+            reading.posted += published.posted.load(Ordering::SeqCst);
+            reading.taken += published.taken.load(Ordering::SeqCst);
+            reading.timers += published.timers.load(Ordering::SeqCst);
+            reading.external += published.external.load(Ordering::SeqCst);
+        }
+        reading.posted += self.foreign_posted.load(Ordering::SeqCst);
+        Some(reading)
+    }
+}
+
+#[derive(PartialEq)]
+struct Reading {
+    epochs: Vec<u64>,
+    posted: u64,
+    taken: u64,
+    timers: usize,
+    external: usize,
+}
+
+/// What PE 0 found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// This PE does not judge.
+    NotMine,
+    /// Something runs or is under way.
+    Busy,
+    /// Only a device works; look again soon.
+    DeviceBusy,
+    /// Quiescent, and somebody has been told.
+    Answered,
+    /// Quiescent; something outside will wake it.
+    Quiescent,
+}
+
+/// Publishes that this PE has nothing to do. The last one to do so wakes PE 0, which judges.
+pub(crate) fn announce_idle(pe: &Pe) {
+    let board = pe.shared().board();
+    let mine = &board.pes[pe.id().index()];
+    mine.posted.store(pe.traffic.posted.get(), Ordering::SeqCst);
+    mine.taken.store(pe.traffic.taken.get(), Ordering::SeqCst);
+    mine.timers.store(pe.timers.pending_count(), Ordering::SeqCst);
+    mine.external.store(pe.tasks.external_count(), Ordering::SeqCst);
+    mine.epoch.fetch_add(1, Ordering::SeqCst);
+    let idle = board.idle_count.fetch_add(1, Ordering::SeqCst) + 1;
+    if idle == pe.pe_count() && pe.id().index() != 0 {
+        pe.shared().wake(PeId::new(0));
+    }
+}
+
+/// Publishes that this PE has something to do, before it does it.
+pub(crate) fn announce_active(pe: &Pe) {
+    let board = pe.shared().board();
+    board.idle_count.fetch_sub(1, Ordering::SeqCst);
+    board.pes[pe.id().index()].epoch.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Looks whether the program is quiescent, and acts if it is: those who await quiescence are answered; if there is
+/// nobody and nothing else can wake a coroutine, the program hangs and is ended with a report. Called by PE 0 when it
+/// has announced that it is idle.
+pub(crate) fn judge(pe: &Pe) -> Verdict {
+    let board = pe.shared().board();
+    let Some(first) = board.read() else { return Verdict::Busy };
+    if first.posted != first.taken {
+        return Verdict::Busy;
+    }
+    if pe.shared().devices().pending() > 0 {
+        return Verdict::DeviceBusy;
+    }
+    // A device's completion posts its wake-up before it stops being pending, so the second reading sees that.
+    if board.read().as_ref() != Some(&first) {
+        return Verdict::Busy;
+    }
+    if first.external > 0 {
+        return Verdict::Busy;
+    }
+    if let Some(fault) = pe.shared().devices().take_unreported_faults().into_iter().next() {
+        pe.shared().stop(Reason::DeviceFault(fault.to_string()));
+        return Verdict::Answered;
+    }
+    let waiters = pe.quiescence_waiters.take();
+    if waiters.is_empty() {
+        if first.timers > 0 {
+            return Verdict::Quiescent;
+        }
+        pe.shared().stop(Reason::Hang);
+    }
+    for cell in waiters {
+        send_answer(pe, cell, 0, Ok(()));
+    }
+    Verdict::Answered
+}
+
+/// Waits for quiescence; made by [`crate::Runtime::quiescence`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Quiescence {
+    pending: Option<Pending<()>>,
+    at: &'static Location<'static>,
+}
+
+impl Quiescence {
+    pub(crate) fn new(at: &'static Location<'static>) -> Self {
+        Quiescence { pending: None, at }
+    }
+}
+
+impl Future for Quiescence {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let at = self.at;
+        let pending = self.pending.get_or_insert_with(|| {
+            current::on_pe("awaiting quiescence", |pe| {
+                let cell = CellRef { pe: pe.id(), key: pe.cells.open() };
+                pe.post(PeId::new(0), Msg::for_pe(AwaitQuiescence(cell)));
+                Pending::new(cell, What::Quiescence, at)
+            })
+        });
+        pending.poll(context)
+    }
+}
+
+struct AwaitQuiescence(CellRef);
+
+impl Payload for AwaitQuiescence {
+    const NAME: Name = Name::Runtime("a request for quiescence");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.quiescence_waiters.borrow_mut().push(self.0);
+    }
+}

@@ -1,0 +1,396 @@
+//! Where the outcome of a method goes, and the one-shot cells that bring it to a future.
+//!
+//! A [`Reply`] is the obligation to answer exactly once; dropping it breaks the promise. A *cell* lives on the PE whose
+//! code waits, in a slab of (slot, generation) keys, so an answer for a future that is gone finds a stale key. A cell
+//! holds one value, or a [`Sink`] that collects several.
+
+use std::any::{Any, type_name};
+use std::cell::RefCell;
+use std::mem;
+use std::panic::Location;
+use std::task::{Context, Poll};
+
+use crate::callback::Callback;
+use crate::current;
+use crate::error::CallError;
+use crate::ids::{ChareId, PeId};
+use crate::message::{Msg, Name, Payload};
+use crate::scheduler::pe::Pe;
+use crate::waiting::{Waiter, What};
+
+/// A cell, from anywhere: its PE, and `generation << 32 | slot` there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct CellRef {
+    pub(crate) pe: PeId,
+    pub(crate) key: u64,
+}
+
+/// Where the outcome of a method goes.
+pub(crate) struct Reply(To);
+
+enum To {
+    /// Nobody waits: an error ends the job.
+    Nobody,
+    /// To a cell.
+    Cell(CellRef),
+    /// To a callback, which is a `Callback` of the entry's own output type.
+    Callback(Box<ErasedCallback>),
+}
+
+/// A callback whose type the entry knows.
+pub(crate) struct ErasedCallback(Box<dyn AnyCallback>);
+
+pub(crate) trait AnyCallback: Send {
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+    fn fail(self: Box<Self>, error: CallError);
+}
+
+impl Reply {
+    pub(crate) const fn none() -> Reply {
+        Reply(To::Nobody)
+    }
+
+    pub(crate) fn to(cell: CellRef) -> Reply {
+        Reply(To::Cell(cell))
+    }
+
+    pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>) -> Reply {
+        Reply(To::Callback(Box::new(ErasedCallback(Box::new(callback)))))
+    }
+
+    fn into_destination(mut self) -> To {
+        mem::replace(&mut self.0, To::Nobody)
+    }
+
+    /// Answers. An error with nobody to tell goes to `pe`, which ends the job with a report.
+    #[inline]
+    pub(crate) fn answer<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
+        match self.into_destination() {
+            To::Nobody => {
+                if let Err(error) = outcome {
+                    pe.unawaited(error);
+                }
+            }
+            To::Cell(cell) => send_answer(pe, cell, from.element, outcome),
+            To::Callback(callback) => match outcome {
+                Ok(value) => match callback.0.into_any().downcast::<Callback<R>>() {
+                    Ok(callback) => callback.deliver(value),
+                    Err(_) => unreachable!("a reply callback has the entry's output type"),
+                },
+                Err(error) => callback.0.fail(error),
+            },
+        }
+    }
+
+    /// Answers with an error only: the type of the value is not known here.
+    pub(crate) fn refuse(self, pe: &Pe, error: CallError) {
+        match self.into_destination() {
+            To::Nobody => pe.unawaited(error),
+            To::Cell(cell) => pe.post(cell.pe, Msg::for_pe(Refusal { key: cell.key, error })),
+            To::Callback(callback) => callback.0.fail(error),
+        }
+    }
+}
+
+/// Brings an outcome to a cell of any PE.
+#[inline]
+pub(crate) fn send_answer<R: Send + 'static>(pe: &Pe, to: CellRef, from: u64, outcome: Result<R, CallError>) {
+    if to.pe == pe.id() {
+        pe.cells.deposit(pe, to.key, from, outcome);
+    } else {
+        pe.post(to.pe, Msg::for_pe(Answer { key: to.key, from, outcome }));
+    }
+}
+
+/// Brings an outcome to a cell from wherever the running code is, foreign threads included.
+pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome: Result<R, CallError>) {
+    current::pe(|pe| match pe {
+        Some(pe) => send_answer(pe, to, 0, outcome),
+        None => current::post(to.pe, Msg::for_pe(Answer { key: to.key, from: 0, outcome })),
+    });
+}
+
+/// Breaks the promise of a cell from wherever the running code is.
+pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
+    current::post(to.pe, Msg::for_pe(Refusal { key: to.key, error }));
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let To::Cell(cell) = self.0 {
+            refuse_from_anywhere(cell, CallError::BrokenPromise);
+        }
+    }
+}
+
+/// An outcome on its way to a cell of another PE, and its resting place in a cell.
+pub(crate) struct Answer<R> {
+    key: u64,
+    from: u64,
+    outcome: Result<R, CallError>,
+}
+
+impl<R: Send + 'static> Payload for Answer<R> {
+    const NAME: Name = Name::Runtime("the answer of a call");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.cells.deposit(pe, self.key, self.from, self.outcome);
+    }
+}
+
+/// An error for a cell whose value type the sender does not know.
+struct Refusal {
+    key: u64,
+    error: CallError,
+}
+
+impl Payload for Refusal {
+    const NAME: Name = Name::Runtime("the refusal of a call");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.cells.refuse(pe, self.key, self.error);
+    }
+}
+
+/// Collects several outcomes of type `R` in one cell.
+pub(crate) trait Sink<R>: 'static {
+    /// Takes one outcome.
+    fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After;
+    /// Takes an error whose sender does not know `R`.
+    fn refuse(&mut self, pe: &Pe, error: CallError) -> After;
+}
+
+/// What becomes of the cell after its sink has taken an outcome.
+pub(crate) enum After {
+    /// It waits for more.
+    Open,
+    /// It is full: an `Answer` for the future that waits.
+    Ready(Msg),
+    /// It is done, and nobody waits at it.
+    Closed,
+}
+
+impl After {
+    pub(crate) fn ready<R: Send + 'static>(outcome: Result<R, CallError>) -> After {
+        After::Ready(Msg::for_pe(Answer { key: 0, from: 0, outcome }))
+    }
+}
+
+trait AnySink {
+    fn as_any(&mut self) -> &mut dyn Any;
+    fn refuse(&mut self, pe: &Pe, error: CallError) -> After;
+}
+
+struct SinkBox<R>(Box<dyn Sink<R>>);
+
+impl<R: 'static> AnySink for SinkBox<R> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
+        self.0.refuse(pe, error)
+    }
+}
+
+enum Content {
+    Vacant { next: u32 },
+    Empty,
+    Ready(Msg),
+    Refused(CallError),
+    Sink(Box<dyn AnySink>),
+    /// The sink is running.
+    Busy,
+}
+
+struct Slot {
+    generation: u32,
+    content: Content,
+    waiter: Option<Waiter>,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The cells of one PE.
+pub(crate) struct Cells(RefCell<Slab>);
+
+struct Slab {
+    slots: Vec<Slot>,
+    free: u32,
+}
+
+impl Slab {
+    fn get(&mut self, key: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(key as u32 as usize)?;
+        (u64::from(slot.generation) == key >> 32).then_some(slot)
+    }
+
+    fn close(&mut self, key: u64) -> (Content, Option<Waiter>) {
+        let free = self.free;
+        let Some(slot) = self.get(key) else { return (Content::Empty, None) };
+        let content = mem::replace(&mut slot.content, Content::Vacant { next: free });
+        let waiter = slot.waiter.take();
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free = key as u32;
+        (content, waiter)
+    }
+}
+
+impl Cells {
+    pub(crate) fn new() -> Self {
+        Cells(RefCell::new(Slab { slots: Vec::new(), free: NONE }))
+    }
+
+    /// Opens a cell for one value.
+    #[inline]
+    pub(crate) fn open(&self) -> u64 {
+        self.open_with(Content::Empty)
+    }
+
+    /// Opens a cell that collects.
+    pub(crate) fn open_sink<R: 'static>(&self, sink: impl Sink<R>) -> u64 {
+        self.open_with(Content::Sink(Box::new(SinkBox::<R>(Box::new(sink)))))
+    }
+
+    fn open_with(&self, content: Content) -> u64 {
+        let mut slab = self.0.borrow_mut();
+        let index = slab.free;
+        if let Some(slot) = slab.slots.get_mut(index as usize) {
+            let Content::Vacant { next } = mem::replace(&mut slot.content, content) else {
+                unreachable!("the free list holds vacant slots only")
+            };
+            let key = u64::from(slot.generation) << 32 | u64::from(index);
+            slab.free = next;
+            return key;
+        }
+        let index = u32::try_from(slab.slots.len()).expect("fewer than 2^32 waits at a time on one PE");
+        slab.slots.push(Slot { generation: 0, content, waiter: None });
+        u64::from(index)
+    }
+
+    /// Brings an outcome to a cell. If nobody waits any more, a value is dropped and an error ends the job.
+    #[inline]
+    pub(crate) fn deposit<R: Send + 'static>(&self, pe: &Pe, key: u64, from: u64, outcome: Result<R, CallError>) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else {
+            drop(slab);
+            if let Err(error) = outcome {
+                pe.unawaited(error);
+            }
+            return;
+        };
+        match &mut slot.content {
+            Content::Empty => {
+                let waiter = slot.waiter.take();
+                slot.content = Content::Ready(Msg::for_pe(Answer { key, from, outcome }));
+                drop(slab);
+                if let Some(waiter) = waiter {
+                    waiter.wake(pe);
+                }
+            }
+            Content::Sink(_) => {
+                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else { unreachable!() };
+                drop(slab);
+                let Some(typed) = sink.as_any().downcast_mut::<SinkBox<R>>() else {
+                    unreachable!("a cell takes one type of value, got {}", type_name::<R>())
+                };
+                let after = typed.0.take(pe, from, outcome);
+                self.after_sink(pe, key, sink, after);
+            }
+            // A second answer: promises check that before they send, so only a duplicate error can come here.
+            Content::Ready(_) | Content::Refused(_) | Content::Busy | Content::Vacant { .. } => {}
+        }
+    }
+
+    fn refuse(&self, pe: &Pe, key: u64, error: CallError) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else { return };
+        match &mut slot.content {
+            Content::Empty => {
+                slot.content = Content::Refused(error);
+                let waiter = slot.waiter.take();
+                drop(slab);
+                if let Some(waiter) = waiter {
+                    waiter.wake(pe);
+                }
+            }
+            Content::Sink(_) => {
+                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else { unreachable!() };
+                drop(slab);
+                let after = sink.refuse(pe, error);
+                self.after_sink(pe, key, sink, after);
+            }
+            Content::Ready(_) | Content::Refused(_) | Content::Busy | Content::Vacant { .. } => {}
+        }
+    }
+
+    fn after_sink(&self, pe: &Pe, key: u64, sink: Box<dyn AnySink>, after: After) {
+        let mut slab = self.0.borrow_mut();
+        // The future may have been dropped by what the sink did; then the slot is gone.
+        let Some(slot) = slab.get(key) else { return };
+        match after {
+            After::Open => slot.content = Content::Sink(sink),
+            After::Ready(answer) => {
+                slot.content = Content::Ready(answer);
+                let waiter = slot.waiter.take();
+                drop(slab);
+                if let Some(waiter) = waiter {
+                    waiter.wake(pe);
+                }
+            }
+            After::Closed => drop(slab.close(key)),
+        }
+    }
+
+    /// Takes the value, or registers the waker.
+    #[inline]
+    pub(crate) fn poll<R: Send + 'static>(
+        &self,
+        pe: &Pe,
+        key: u64,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> Poll<Result<R, CallError>> {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else { return Poll::Ready(Err(CallError::Ended)) };
+        if !matches!(slot.content, Content::Ready(_) | Content::Refused(_)) {
+            Waiter::register(&mut slot.waiter, pe, context, what, at);
+            return Poll::Pending;
+        }
+        let (content, waiter) = slab.close(key);
+        drop(slab);
+        if let Some(waiter) = waiter {
+            waiter.cancel(pe);
+        }
+        match content {
+            Content::Ready(answer) => match answer.into_payload::<Answer<R>>(pe) {
+                Some(answer) => Poll::Ready(answer.outcome),
+                None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
+            },
+            Content::Refused(error) => Poll::Ready(Err(error)),
+            _ => unreachable!("matched above"),
+        }
+    }
+
+    /// The future is gone: what comes later finds nobody.
+    pub(crate) fn abandon(&self, pe: &Pe, key: u64) {
+        let (content, waiter) = self.0.borrow_mut().close(key);
+        if let Some(waiter) = waiter {
+            waiter.cancel(pe);
+        }
+        match content {
+            Content::Refused(error @ (CallError::Failed(_) | CallError::Panicked(_))) => pe.unawaited(error),
+            content => drop(content),
+        }
+    }
+
+    /// Every registered wait of this PE.
+    pub(crate) fn for_each_waiter(&self, mut f: impl FnMut(&Waiter)) {
+        self.0.borrow().slots.iter().filter_map(|slot| slot.waiter.as_ref()).for_each(&mut f);
+    }
+
+    /// Drops all contents, at the end of the PE.
+    pub(crate) fn clear(&self) {
+        let slots = mem::take(&mut self.0.borrow_mut().slots);
+        self.0.borrow_mut().free = NONE;
+        drop(slots);
+    }
+}

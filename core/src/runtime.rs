@@ -1,0 +1,558 @@
+//! A run: starting the PEs, what they share, ending them; and [`Runtime`], what code on a PE can ask for.
+//!
+//! `Runtime::run` is re-entrant: two runtimes in a process do not know of each other. It never ends the process.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::panic::Location;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, Once, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use chare_device::{DeviceError, Devices, HostMode};
+
+use crate::chare::{ArrayElement, Standalone};
+use crate::create::{GroupBuilder, SingleBuilder, ArrayBuilder};
+use crate::current::{self, Entered, OnPe};
+use crate::entry::EntryInfo;
+use crate::error::{BoxError, CallError, Panicked};
+use crate::ids::PeId;
+use crate::message::{Head, Msg};
+use crate::options::{Options, OptionsError};
+use crate::pending::Pending;
+use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
+use crate::quiescence::{Board, Quiescence};
+use crate::reply::CellRef;
+use crate::report::{ExitReport, Reason, hang_part};
+use crate::scheduler::block::Depot;
+use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
+use crate::scheduler::pe::Pe;
+use crate::scheduler::task::{self, Mode, PanicPayload};
+use crate::scheduler::thread::{ThreadMail, WallClock, drive};
+use crate::scheduler::waker;
+use crate::sleep::Sleep;
+use crate::waiting::What;
+
+/// What the PEs of a process share.
+pub(crate) struct Shared {
+    number: u8,
+    options: Options,
+    devices: Devices,
+    depot: Depot,
+    board: Board,
+    inboxes: Box<[Inbox<Head>]>,
+    threads: Box<[OnceLock<Thread>]>,
+    stopping: AtomicBool,
+    reason: Mutex<Option<Reason>>,
+    oversubscribed: bool,
+    started: Instant,
+}
+
+impl Shared {
+    pub(crate) fn number(&self) -> u8 {
+        self.number
+    }
+
+    pub(crate) fn pe_count(&self) -> usize {
+        self.inboxes.len()
+    }
+
+    pub(crate) fn devices(&self) -> &Devices {
+        &self.devices
+    }
+
+    #[inline]
+    pub(crate) fn depot(&self) -> &Depot {
+        &self.depot
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(crate) fn inbox(&self, pe: PeId) -> &Inbox<Head> {
+        &self.inboxes[pe.index()]
+    }
+
+    /// Whether there are more PEs than cores.
+    pub(crate) fn is_oversubscribed(&self) -> bool {
+        self.oversubscribed
+    }
+
+    #[inline]
+    pub(crate) fn is_stopping(&self) -> bool {
+        // Relaxed: only a hint to stop stepping; what must be seen afterwards is ordered by the barriers in `run_pe`.
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Pushes a message into the inbox of a PE and wakes it if it sleeps.
+    #[inline]
+    pub(crate) fn push(&self, to: PeId, msg: Msg) {
+        // SAFETY: the message is given up; messages are `Send`.
+        let pushed = unsafe { self.inboxes[to.index()].push(msg.into_raw()) };
+        if pushed == Pushed::Wake {
+            self.wake(to);
+        }
+    }
+
+    /// As `push`, from a thread that is no PE of this runtime. After the end the message is dropped.
+    pub(crate) fn post_foreign(&self, to: PeId, msg: Msg) {
+        if self.is_stopping() {
+            return drop(msg);
+        }
+        self.board.count_foreign();
+        self.push(to, msg);
+    }
+
+    /// Sends a message to its chare by way of a PE that can find it.
+    pub(crate) fn send_foreign(&self, msg: Msg) {
+        let id = msg.head().to;
+        let by = id.collection.single_home().unwrap_or_else(|| id.collection.root());
+        self.post_foreign(by, msg);
+    }
+
+    #[cold]
+    pub(crate) fn wake(&self, pe: PeId) {
+        if let Some(thread) = self.threads[pe.index()].get() {
+            thread.unpark();
+        }
+    }
+
+    /// Ends the run; the first reason counts.
+    pub(crate) fn stop(&self, reason: Reason) {
+        self.lock_reason().get_or_insert(reason);
+        self.stopping.store(true, Ordering::SeqCst);
+        for pe in 0..self.pe_count() {
+            self.wake(PeId::new(pe));
+        }
+    }
+
+    fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
+        self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Why a run could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An option cannot be used.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// A device cannot be opened.
+    #[error("--device {spec}: {error}")]
+    Device {
+        /// What was asked for.
+        spec: String,
+        /// What is wrong with it.
+        error: DeviceError,
+    },
+    /// Too many runtimes run in this process already.
+    #[error("256 runtimes run in this process already; wait until one has ended")]
+    TooManyRuntimes,
+    /// A thread could not be started.
+    #[error("cannot start a thread for PE {pe}: {error}; run with fewer --pes")]
+    Thread {
+        /// The PE.
+        pe: usize,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
+/// The runtime, as code on a PE sees it. It holds nothing: it finds its PE when it is used.
+#[derive(Clone, Debug)]
+pub struct Runtime(PhantomData<()>);
+
+impl Runtime {
+    pub(crate) const fn here() -> Self {
+        Runtime(PhantomData)
+    }
+
+    /// Runs a program to its end: starts the PEs (this thread becomes PE 0), runs `main` as a coroutine there, and
+    /// returns when `main` has returned, `exit` was called, or an error ended the run. Blocks meanwhile. May be called
+    /// again, and from several threads at a time.
+    ///
+    /// # Errors
+    /// [`StartError`] if the run could not start. How a run ended, well or not, is in the [`ExitReport`].
+    pub fn run<F, Fut, R>(options: Options, main: F) -> Result<ExitReport, StartError>
+    where
+        F: FnOnce(Runtime) -> Fut,
+        Fut: Future<Output = R> + Send + 'static,
+        R: MainOutput,
+    {
+        note_panics();
+        let pe_count = options.pes();
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let free_cores = cores.saturating_sub(pe_count);
+        let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
+        let devices = Devices::open(options.device(), mode)
+            .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
+        let number = NumberGuard::reserve()?;
+        let (inboxes, readers): (Vec<_>, Vec<_>) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
+        let shared = Arc::new(Shared {
+            number: number.0,
+            devices,
+            depot: Depot::new(),
+            board: Board::new(pe_count),
+            inboxes: inboxes.into(),
+            threads: (0..pe_count).map(|_| OnceLock::new()).collect(),
+            stopping: AtomicBool::new(false),
+            reason: Mutex::new(None),
+            oversubscribed: pe_count > cores,
+            started: Instant::now(),
+            options,
+        });
+        waker::enrol(number.0, &shared);
+        let parts = run_pes(&shared, readers, main)?;
+        let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
+        Ok(ExitReport::new(reason, &parts))
+    }
+
+    /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
+    pub fn array<C: ArrayElement>(&self, shape: C::Index) -> ArrayBuilder<C> {
+        ArrayBuilder::new(shape)
+    }
+
+    /// A group: one chare on every PE. Not yet created.
+    pub fn group<C: Standalone>(&self) -> GroupBuilder<C> {
+        GroupBuilder::new()
+    }
+
+    /// A single chare, not yet created.
+    pub fn single<C: Standalone>(&self) -> SingleBuilder<C> {
+        SingleBuilder::new()
+    }
+
+    /// A promise of one value: its writing end, which can be sent anywhere, and its reading end.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn promise<T: Send + 'static>(&self) -> (Promise<T>, PromiseFuture<T>) {
+        let at = Location::caller();
+        current::on_pe("making a promise", |pe| {
+            let cell = CellRef { pe: pe.id(), key: pe.cells.open() };
+            (Promise::new(cell, 1), PromiseFuture(Pending::new(cell, What::Promise, at)))
+        })
+    }
+
+    /// A promise of `count` values, which arrive in any order.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE, and if `count` is 0.
+    #[track_caller]
+    pub fn promises<T: Send + 'static>(&self, count: usize) -> (Promise<T>, PromisesFuture<T>) {
+        assert!(count > 0, "a promise is of one value or more");
+        let at = Location::caller();
+        current::on_pe("making a promise", |pe| {
+            let key = pe.cells.open_sink::<T>(Several { missing: count, values: Vec::new() });
+            let cell = CellRef { pe: pe.id(), key };
+            (Promise::new(cell, count), PromisesFuture(Pending::new(cell, What::Promise, at)))
+        })
+    }
+
+    /// Waits at least this long. Suspends the coroutine only.
+    #[track_caller]
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        Sleep::new(duration, Location::caller())
+    }
+
+    /// Waits until nothing runs, is queued, in flight or on a device. Coroutines that wait do not count as running.
+    #[track_caller]
+    pub fn quiescence(&self) -> Quiescence {
+        Quiescence::new(Location::caller())
+    }
+
+    /// The PE that this code runs on.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn my_pe(&self) -> PeId {
+        current::on_pe("my_pe", Pe::id)
+    }
+
+    /// The number of PEs.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn num_pes(&self) -> usize {
+        current::on_pe("num_pes", Pe::pe_count)
+    }
+
+    /// All PEs, in order.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn pes(&self) -> impl Iterator<Item = PeId> + use<> {
+        (0..self.num_pes()).map(PeId::new)
+    }
+
+    /// The program's own arguments, its name first; the runtime's options are taken out.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn args(&self) -> Vec<String> {
+        current::on_pe("args", |pe| pe.shared().options.args().to_vec())
+    }
+
+    /// The devices that the PEs launch on, as a person reads them.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn device_names(&self) -> Vec<String> {
+        current::on_pe("device_names", |pe| {
+            let devices = pe.shared().devices();
+            (0..devices.len()).map(|device| devices.get(device).name().to_string()).collect()
+        })
+    }
+
+    /// Ends the run on all PEs with this exit code. Returns at once; what was sent before may not be delivered.
+    ///
+    /// # Panics
+    /// On a thread that is neither a PE nor has entered the runtime.
+    pub fn exit(&self, code: i32) {
+        stop_here(Reason::Exit(code));
+    }
+
+    /// Ends the run on all PEs with exit code 1 and prints `message`.
+    ///
+    /// # Panics
+    /// On a thread that is neither a PE nor has entered the runtime.
+    pub fn abort(&self, message: impl Into<String>) {
+        stop_here(Reason::Aborted(message.into()));
+    }
+
+    /// A handle by which another thread can enter this runtime.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn handle(&self) -> Handle {
+        current::on_pe("handle", |pe| Handle(pe.shared().clone()))
+    }
+}
+
+fn stop_here(reason: Reason) {
+    current::here(|here| match here {
+        current::Here::Pe(pe) => pe.shared().stop(reason),
+        current::Here::Foreign(shared) => shared.stop(reason),
+        current::Here::Nowhere => crate::call::nowhere(),
+    });
+}
+
+/// Lets threads that are no PEs (of a thread pool, of a user interface) use proxies, promises and futures.
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// Makes the runtime current on this thread while the guard lives. After the run has ended, what is sent is
+    /// dropped.
+    pub fn enter(&self) -> Entered {
+        Entered::enter(self.0.clone())
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handle of runtime {}", self.0.number)
+    }
+}
+
+struct NumberGuard(u8);
+
+impl NumberGuard {
+    fn reserve() -> Result<Self, StartError> {
+        waker::reserve_number().map(NumberGuard).ok_or(StartError::TooManyRuntimes)
+    }
+}
+
+impl Drop for NumberGuard {
+    fn drop(&mut self) {
+        waker::release_number(self.0);
+    }
+}
+
+/// Starts the PEs and runs them to the end; returns their parts of the hang report.
+fn run_pes<F, Fut, R>(
+    shared: &Arc<Shared>,
+    readers: Vec<InboxReader<Head>>,
+    main: F,
+) -> Result<Vec<String>, StartError>
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let barrier = Barrier::new(shared.pe_count());
+    let parts = Mutex::new(vec![String::new(); shared.pe_count()]);
+    let mut readers = readers.into_iter().map(ReaderForThread);
+    let first = readers.next().expect("there is at least one PE");
+    // Threads begin when all of them exist: they wait for this lock, and read whether to go.
+    let go = Mutex::new(false);
+    thread::scope(|scope| {
+        let mut starting = go.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for (pe, reader) in (1..).zip(readers) {
+            let (go, barrier, parts) = (&go, &barrier, &parts);
+            let spawned = thread::Builder::new().name(format!("PE {pe}")).spawn_scoped(scope, move || {
+                if *go.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+                    run_pe(PeId::new(pe), shared, reader, barrier, parts, |_| {});
+                }
+            });
+            spawned.map_err(|error| StartError::Thread { pe, error })?;
+        }
+        *starting = true;
+        drop(starting);
+        run_pe(PeId::new(0), shared, first, &barrier, &parts, |pe| start_main(pe, main));
+        Ok::<(), StartError>(())
+    })?;
+    Ok(parts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+}
+
+struct ReaderForThread(InboxReader<Head>);
+
+// SAFETY: the reader moves to its PE's thread before it is used, and stays there.
+unsafe impl Send for ReaderForThread {}
+
+/// The life of one PE, on its own thread. It ends in steps: (1) stop stepping; (2) wait until all have; (3) write the
+/// hang report, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until all have; (6) drop what
+/// came meanwhile.
+fn run_pe(
+    id: PeId,
+    shared: &Arc<Shared>,
+    reader: ReaderForThread,
+    barrier: &Barrier,
+    parts: &Mutex<Vec<String>>,
+    begin: impl FnOnce(&Pe),
+) {
+    let ReaderForThread(reader) = reader;
+    shared.threads[id.index()].get_or_init(thread::current);
+    let mail = ThreadMail { pe: id, shared: shared.clone(), reader };
+    let pe = Pe::new(id, shared.clone(), Box::new(mail), Box::new(WallClock(shared.started)));
+    let _on_pe = OnPe::enter(&pe);
+    begin(&pe);
+    drive(&pe);
+    barrier.wait();
+    if matches!(*shared.lock_reason(), Some(Reason::Hang)) {
+        let part = hang_part(&pe);
+        parts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[id.index()] = part;
+    }
+    barrier.wait();
+    pe.dismantle();
+    barrier.wait();
+    pe.drain();
+}
+
+static MAIN: EntryInfo = EntryInfo { chare: "main", name: "main", file: "the program's main", line: 0 };
+
+fn start_main<F, Fut, R>(pe: &Pe, main: F)
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let done = |pe: &Pe, outcome: Result<R, PanicPayload>| {
+        let reason = match outcome.map(MainOutput::into_result) {
+            Ok(Ok(())) => Reason::Returned,
+            Ok(Err(error)) => Reason::Failed(error),
+            Err(panic) => Reason::Unawaited(main_panicked(pe, &panic)),
+        };
+        pe.shared().stop(reason);
+    };
+    task::start(pe, None, &MAIN, Mode::Interleaving, main(Runtime::here()), done);
+}
+
+fn main_panicked(pe: &Pe, panic: &PanicPayload) -> CallError {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    CallError::Panicked(Arc::new(Panicked {
+        entry: &MAIN,
+        element: String::new(),
+        message: text.unwrap_or("a value that is no text").to_owned(),
+        location: pe.take_panic_location(),
+    }))
+}
+
+/// What `main` may return: nothing, or a `Result` of nothing.
+pub trait MainOutput: Send + 'static {
+    #[doc(hidden)]
+    fn into_result(self) -> Result<(), BoxError>;
+}
+
+impl MainOutput for () {
+    fn into_result(self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<BoxError> + Send + 'static> MainOutput for Result<(), E> {
+    fn into_result(self) -> Result<(), BoxError> {
+        self.map_err(Into::into)
+    }
+}
+
+/// Installs, once per process, a panic hook that keeps the place of a panic on a PE for the report. Other panics go to
+/// the hook that was there before.
+fn note_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let noted = current::pe(|pe| match (pe, info.location()) {
+                (Some(pe), Some(location)) => {
+                    pe.note_panic(location.to_string());
+                    true
+                }
+                _ => false,
+            });
+            if !noted {
+                previous(info);
+            }
+        }));
+    });
+}
+
+/// What `#[chare::main]` calls: options from the command line, the report on standard error, its code as exit code.
+#[doc(hidden)]
+pub fn main<F, Fut, R>(_program: &'static str, main: F) -> ExitCode
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let report = Options::from_env().map_err(StartError::from).and_then(|options| Runtime::run(options, main));
+    match report {
+        Ok(report) => {
+            let text = report.to_string();
+            if !text.is_empty() {
+                eprintln!("{text}");
+            }
+            // Exit codes of processes have 8 bits; what does not fit is still not success.
+            ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What `#[chare::test]` calls: runs `main` on `pes` PEs and panics with the report unless it succeeds.
+#[doc(hidden)]
+#[track_caller]
+pub fn test<F, Fut, R>(pes: usize, device: Option<&'static str>, main: F)
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let mut options = Options::default().with_pes(pes);
+    if let Some(spec) = device {
+        options = options.with_device(spec.parse().unwrap_or_else(|error| panic!("device {spec}: {error}")));
+    }
+    match Runtime::run(options, main) {
+        Ok(report) if report.is_success() => {}
+        Ok(report) => panic!("exit code {}: {report}", report.code()),
+        Err(error) => panic!("{error}"),
+    }
+}

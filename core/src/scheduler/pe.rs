@@ -1,0 +1,470 @@
+//! A PE: its queue, tables and counters, and the step that advances it.
+//!
+//! Everything here belongs to one thread; other threads reach a PE by its inbox only. A step takes its inputs from
+//! [`Mail`] and [`Clock`] and never blocks, so whoever drives the PE (a thread here, a simulator elsewhere) decides
+//! what it sees and when. No borrow of a table is held while user code runs or user values are dropped.
+
+use std::alloc::Layout;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use crate::cell::{ChareRef, State};
+use crate::chare::Chare;
+use crate::collection::{Collection, Directory};
+use crate::error::{CallError, NoElement};
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::message::{Head, Msg};
+use crate::reply::{CellRef, Cells};
+use crate::report::Reason;
+use crate::runtime::Shared;
+use crate::scheduler::block::BlockCache;
+use crate::scheduler::inbox::Linked;
+use crate::scheduler::queue::{RunQueue, Work};
+use crate::scheduler::task::{self, TaskKey, Tasks};
+use crate::scheduler::timer::Timers;
+
+/// Things done between two looks at the inbox.
+const WORK_PER_POLL: usize = 32;
+/// Messages taken from the inbox at a time.
+const MAIL_PER_POLL: usize = 256;
+
+/// Where a PE's messages come from and go to.
+pub(crate) trait Mail {
+    /// The oldest message that has come, if any. Its block stays pinned until the next call (see the inbox).
+    fn receive(&self) -> Option<Msg>;
+    /// Whether no message is there or on its way: false means that the PE must not sleep.
+    fn is_empty(&self) -> bool;
+    /// Sends to another PE.
+    fn send(&self, to: PeId, msg: Msg);
+    /// Takes back the pinned block, whose contents are gone.
+    fn release_pinned(&self, block: NonNull<Head>);
+}
+
+/// What time it is.
+pub(crate) trait Clock {
+    /// Nanoseconds since the runtime began; never goes back.
+    fn now_ns(&self) -> u64;
+}
+
+/// Counters that quiescence detection compares: messages between PEs.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    pub(crate) posted: Cell<u64>,
+    pub(crate) taken: Cell<u64>,
+}
+
+/// One PE.
+pub(crate) struct Pe {
+    id: PeId,
+    pe_count: usize,
+    shared: Arc<Shared>,
+    mail: Box<dyn Mail>,
+    clock: Box<dyn Clock>,
+    queue: RunQueue,
+    blocks: BlockCache,
+    pinned: Cell<*const Head>,
+    running: Cell<Option<ChareRef>>,
+    running_task: Cell<Option<TaskKey>>,
+    panic_location: RefCell<String>,
+    singles: RefCell<HashMap<u64, ChareRef>>,
+    unborn_singles: RefCell<HashMap<u64, Vec<Msg>>>,
+    unborn_collections: RefCell<HashMap<CollectionId, Vec<Msg>>>,
+    created: Cell<u64>,
+    pub(crate) directory: Directory,
+    pub(crate) cells: Cells,
+    pub(crate) tasks: Tasks,
+    pub(crate) timers: Timers,
+    pub(crate) traffic: Traffic,
+    pub(crate) quiescence_waiters: RefCell<Vec<CellRef>>,
+}
+
+impl Pe {
+    pub(crate) fn new(id: PeId, shared: Arc<Shared>, mail: Box<dyn Mail>, clock: Box<dyn Clock>) -> Self {
+        let pe_count = shared.pe_count();
+        Pe {
+            id,
+            pe_count,
+            shared,
+            mail,
+            clock,
+            queue: RunQueue::new(),
+            blocks: BlockCache::new(),
+            pinned: Cell::new(ptr::null()),
+            running: Cell::new(None),
+            running_task: Cell::new(None),
+            panic_location: RefCell::default(),
+            singles: RefCell::default(),
+            unborn_singles: RefCell::default(),
+            unborn_collections: RefCell::default(),
+            created: Cell::new(0),
+            directory: Directory::new(pe_count),
+            cells: Cells::new(),
+            tasks: Tasks::new(),
+            timers: Timers::new(),
+            traffic: Traffic::default(),
+            quiescence_waiters: RefCell::default(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> PeId {
+        self.id
+    }
+
+    pub(crate) fn pe_count(&self) -> usize {
+        self.pe_count
+    }
+
+    #[inline]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    /// A number for something that this PE creates.
+    pub(crate) fn next_creation(&self) -> u64 {
+        self.created.replace(self.created.get() + 1)
+    }
+
+    // Memory.
+
+    #[inline]
+    pub(crate) fn allocate(&self, layout: Layout) -> NonNull<u8> {
+        self.blocks.allocate(layout, self.shared.depot())
+    }
+
+    /// # Safety
+    /// `block` came from an `allocate` of this module with the same `layout` and is not used afterwards.
+    #[inline]
+    pub(crate) unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { self.blocks.free(block, layout, self.shared.depot()) }
+    }
+
+    /// Whether the inbox still needs the memory of this message.
+    #[inline]
+    pub(crate) fn pins(&self, head: NonNull<Head>) -> bool {
+        ptr::eq(self.pinned.get(), head.as_ptr())
+    }
+
+    /// Frees the block of a message whose contents are gone, now or when the inbox lets go of it.
+    ///
+    /// # Safety
+    /// The caller owns the block and does not use it afterwards.
+    #[inline]
+    pub(crate) unsafe fn release_block(&self, head: NonNull<Head>) {
+        if self.pins(head) {
+            self.mail.release_pinned(head);
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { Head::dispose(head) };
+        }
+    }
+
+    // Sending.
+
+    /// Puts something at the end of the run queue.
+    #[inline]
+    pub(crate) fn enqueue(&self, work: Work) {
+        self.queue.push(work);
+    }
+
+    pub(crate) fn enqueue_first(&self, held: VecDeque<Work>) {
+        self.queue.push_first(held);
+    }
+
+    /// Sends a message to a PE, which may be this one.
+    pub(crate) fn post(&self, to: PeId, msg: Msg) {
+        if to == self.id {
+            return self.enqueue(Work::Msg(msg));
+        }
+        if self.shared.is_stopping() {
+            return drop(msg);
+        }
+        self.traffic.posted.set(self.traffic.posted.get() + 1);
+        self.mail.send(to, msg.unpinned(self));
+    }
+
+    /// Sends a message to its chare.
+    #[inline]
+    pub(crate) fn send(&self, msg: Msg) {
+        let to = msg.head().to;
+        if let Some(collection) = self.directory.get(to.collection)
+            && collection.places(to.element)
+        {
+            return self.enqueue(Work::Msg(msg));
+        }
+        self.send_away(msg);
+    }
+
+    fn send_away(&self, msg: Msg) {
+        let to = msg.head().to;
+        if let Some(home) = to.collection.single_home() {
+            return self.post(home, msg);
+        }
+        match self.directory.get(to.collection) {
+            Some(collection) if to.element < collection.info.element_count => {
+                self.post(collection.info.home(to.element), msg);
+            }
+            Some(_) => self.no_element(msg),
+            None => self.hold_for_collection(to.collection, msg),
+        }
+    }
+
+    /// What becomes of a message whose chare cannot take it now: held, refused, or sent where the chare is.
+    #[cold]
+    pub(crate) fn undeliverable(&self, mut msg: Msg) {
+        let to = msg.head().to;
+        match self.find(to) {
+            Some(chare) if chare.state.get() == State::Poisoned => {
+                let error = CallError::Poisoned(chare.info());
+                msg.take_reply().refuse(self, error);
+            }
+            Some(chare) => chare.extra(|extra| extra.held.push_back(Work::Msg(msg))),
+            None => match (to.collection.single_home(), self.directory.get(to.collection)) {
+                (Some(home), _) if home == self.id => {
+                    self.unborn_singles.borrow_mut().entry(to.element).or_default().push(msg);
+                }
+                (None, Some(collection)) if collection.places(to.element) => collection.hold_for_element(msg),
+                _ => self.send_away(msg),
+            },
+        }
+    }
+
+    #[cold]
+    fn no_element(&self, mut msg: Msg) {
+        let to = msg.head().to;
+        let error = NoElement {
+            chare: self.directory.get(to.collection).map_or("", |collection| collection.info.chare.name),
+            element: self.element_name(to),
+            bounds: self.bounds_of(to.collection),
+        };
+        msg.take_reply().refuse(self, CallError::NoElement(Arc::new(error)));
+    }
+
+    /// Keeps a message until its collection is known here.
+    pub(crate) fn hold_for_collection(&self, id: CollectionId, msg: Msg) {
+        self.unborn_collections.borrow_mut().entry(id).or_default().push(msg);
+    }
+
+    pub(crate) fn release_for_collection(&self, id: CollectionId) {
+        let held = self.unborn_collections.borrow_mut().remove(&id);
+        for msg in held.into_iter().flatten() {
+            self.enqueue(Work::Msg(msg));
+        }
+    }
+
+    // Chares.
+
+    #[inline]
+    pub(crate) fn collection(&self, id: CollectionId) -> Option<&Collection> {
+        self.directory.get(id)
+    }
+
+    /// The chare, if it lives here.
+    #[inline]
+    pub(crate) fn find(&self, id: ChareId) -> Option<ChareRef> {
+        match self.directory.get(id.collection) {
+            Some(collection) => collection.find(id.element),
+            None if id.collection.single_home() == Some(self.id) => self.singles.borrow().get(&id.element).copied(),
+            None => None,
+        }
+    }
+
+    pub(crate) fn place_single(&self, chare: ChareRef) {
+        let element = chare.id.element;
+        self.singles.borrow_mut().insert(element, chare);
+        let held = self.unborn_singles.borrow_mut().remove(&element);
+        for msg in held.into_iter().flatten() {
+            self.enqueue(Work::Msg(msg));
+        }
+    }
+
+    /// The chare whose method is running.
+    #[inline]
+    pub(crate) fn running(&self) -> Option<ChareRef> {
+        self.running.get()
+    }
+
+    #[inline]
+    pub(crate) fn running_task(&self) -> Option<TaskKey> {
+        self.running_task.get()
+    }
+
+    #[inline]
+    pub(crate) fn begin_step(&self, chare: ChareRef) {
+        self.running.set(Some(chare));
+    }
+
+    pub(crate) fn begin_task(&self, chare: Option<ChareRef>, task: TaskKey) {
+        self.running.set(chare);
+        self.running_task.set(Some(task));
+    }
+
+    #[inline]
+    pub(crate) fn end_step(&self) {
+        self.running.set(None);
+        self.running_task.set(None);
+    }
+
+    #[inline]
+    pub(crate) fn wake(&self, task: TaskKey) {
+        self.tasks.wake(self, task);
+    }
+
+    pub(crate) fn index_of<C: Chare>(&self, id: ChareId) -> C::Index {
+        use crate::index::Index;
+        match self.directory.get(id.collection) {
+            Some(collection) => C::Index::of_number(id.element, collection.info.shape::<C>()),
+            None => C::Index::of_number(0, C::Index::from_array([1; 6])),
+        }
+    }
+
+    pub(crate) fn shape_of<C: Chare>(&self, id: CollectionId) -> C::Index {
+        self.directory.get(id).expect("a chare's collection is known where it lives").info.shape::<C>()
+    }
+
+    pub(crate) fn account_of(&self, id: ChareId) -> chare_device::Account {
+        let chare = match self.find(id) {
+            Some(chare) if self.running() == Some(chare) => chare,
+            _ => panic!("a chare uses its device in its own methods only"),
+        };
+        if let Some(account) = chare.extra(|extra| extra.account.clone()) {
+            return account;
+        }
+        let devices = self.shared.devices();
+        let account = devices.get(self.id.index() % devices.len()).account(self.chare_name(id));
+        chare.extra(|extra| extra.account = Some(account.clone()));
+        account
+    }
+
+    // Names, for reports.
+
+    pub(crate) fn element_name(&self, id: ChareId) -> String {
+        match self.directory.get(id.collection) {
+            Some(collection) => collection.info.name_of(id.element),
+            None => String::new(),
+        }
+    }
+
+    pub(crate) fn bounds_of(&self, id: CollectionId) -> String {
+        self.directory.get(id).map_or_else(|| "it is not known here".to_owned(), |collection| collection.info.bounds())
+    }
+
+    pub(crate) fn chare_name(&self, id: ChareId) -> String {
+        let chare = match self.directory.get(id.collection) {
+            Some(collection) => Some(collection.info.chare),
+            None => self.find(id).map(ChareRef::info),
+        };
+        format!("{}{}", chare.map_or("a singleton of another PE", |info| info.name), self.element_name(id))
+    }
+
+    // Ends.
+
+    /// An error that nobody waits for ends the job.
+    #[cold]
+    pub(crate) fn unawaited(&self, error: CallError) {
+        self.shared.stop(Reason::Unawaited(error));
+    }
+
+    pub(crate) fn note_panic(&self, location: String) {
+        *self.panic_location.borrow_mut() = location;
+    }
+
+    pub(crate) fn take_panic_location(&self) -> String {
+        self.panic_location.take()
+    }
+
+    // Stepping.
+
+    /// Does a bounded amount of work. False if there was none.
+    pub(crate) fn step(&self) -> bool {
+        let mut worked = false;
+        for _ in 0..WORK_PER_POLL {
+            let Some(work) = self.queue.pop() else { break };
+            worked = true;
+            match work {
+                Work::Msg(msg) => msg.run(self),
+                Work::Resume(task) => task::resume(self, task),
+                Work::Job(collection) => {
+                    if let Some(collection) = self.directory.get(collection) {
+                        collection.step_job(self);
+                    }
+                }
+            }
+            if self.shared.is_stopping() {
+                return true;
+            }
+        }
+        let received = self.receive();
+        if self.timers.pending_count() > 0 {
+            self.timers.fire(self, self.now_ns());
+        }
+        worked || received || !self.queue.is_empty()
+    }
+
+    /// Moves what has come to the run queue. False if nothing has.
+    pub(crate) fn receive(&self) -> bool {
+        for count in 0..MAIL_PER_POLL {
+            let Some(msg) = self.mail.receive() else { return count > 0 };
+            let head = msg.into_raw();
+            self.pinned.set(head.as_ptr());
+            self.traffic.taken.set(self.traffic.taken.get() + 1);
+            // SAFETY: just taken apart.
+            self.enqueue(Work::Msg(unsafe { Msg::from_raw(head) }));
+        }
+        true
+    }
+
+    pub(crate) fn mail_is_empty(&self) -> bool {
+        self.mail.is_empty()
+    }
+
+    pub(crate) fn for_each_single(&self, mut f: impl FnMut(ChareRef)) {
+        self.singles.borrow().values().for_each(|chare| f(*chare));
+    }
+
+    /// Messages that wait for a singleton or a collection that is not there: how many of which kind.
+    pub(crate) fn for_each_unborn(&self, mut f: impl FnMut(&Msg)) {
+        self.unborn_singles.borrow().values().flatten().for_each(&mut f);
+        self.unborn_collections.borrow().values().flatten().for_each(&mut f);
+    }
+
+    /// Ends the PE, after every PE of the process has stopped stepping: coroutines first, then chares, then messages
+    /// and values. What their destructors send is dropped.
+    pub(crate) fn dismantle(&self) {
+        self.tasks.clear(self);
+        let mut chares: Vec<ChareRef> = self.singles.take().into_values().collect();
+        for collection in self.directory.iter() {
+            chares.extend(collection.dismantle());
+        }
+        for chare in chares {
+            self.begin_step(chare);
+            let freed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                // SAFETY: no step is running, the coroutines are gone, the tables have been emptied.
+                unsafe { chare.free() }
+            }));
+            drop(freed);
+            self.end_step();
+        }
+        drop(self.queue.take_all());
+        drop(self.unborn_singles.take());
+        drop(self.unborn_collections.take());
+        self.cells.clear();
+    }
+
+    /// Drops what other PEs have sent since, after all of them have been dismantled.
+    pub(crate) fn drain(&self) {
+        while let Some(msg) = self.mail.receive() {
+            let head = msg.into_raw();
+            self.pinned.set(head.as_ptr());
+            // SAFETY: just taken apart.
+            drop(unsafe { Msg::from_raw(head) });
+        }
+    }
+}

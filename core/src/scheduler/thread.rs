@@ -1,0 +1,149 @@
+//! PEs as threads: the driver that steps a PE, and what it does when there is nothing to do.
+//!
+//! An idle PE polls its inbox for a while, announces that it is idle (see `quiescence`), yields the core for a while,
+//! and parks. Where there are more PEs than cores it yields at once, since what it waits for may need its core.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::ids::PeId;
+use crate::message::{Head, Msg};
+use crate::quiescence;
+use crate::report::Reason;
+use crate::runtime::Shared;
+use crate::scheduler::inbox::InboxReader;
+use crate::scheduler::pe::{Clock, Mail, Pe};
+
+/// Looks at the inbox before a PE announces that it is idle: about 20 us.
+const POLLS_BEFORE_IDLE: u32 = 2000;
+/// Yields before it parks.
+const YIELDS_BEFORE_PARK: u32 = 200;
+/// How long a parked PE 0 sleeps while a device works on something that nobody waits for.
+const DEVICE_NAP: Duration = Duration::from_micros(500);
+
+/// The wall clock, from the runtime's beginning.
+pub(crate) struct WallClock(pub(crate) Instant);
+
+impl Clock for WallClock {
+    fn now_ns(&self) -> u64 {
+        // 584 years fit.
+        self.0.elapsed().as_nanos() as u64
+    }
+}
+
+/// The inboxes of the PEs of one process.
+pub(crate) struct ThreadMail {
+    pub(crate) pe: PeId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) reader: InboxReader<Head>,
+}
+
+impl Mail for ThreadMail {
+    #[inline]
+    fn receive(&self) -> Option<Msg> {
+        // SAFETY: what the inbox brings was given up by its sender.
+        self.reader.pop().map(|head| unsafe { Msg::from_raw(head) })
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.reader.may_have_more(self.shared.inbox(self.pe))
+    }
+
+    #[inline]
+    fn send(&self, to: PeId, msg: Msg) {
+        self.shared.push(to, msg);
+    }
+
+    fn release_pinned(&self, block: NonNull<Head>) {
+        // SAFETY: the block is the one popped last, and its contents are gone.
+        unsafe { self.reader.release(block) };
+    }
+}
+
+/// Whether the PE has announced that it is idle.
+struct Announcement<'a> {
+    pe: &'a Pe,
+    made: Cell<bool>,
+}
+
+impl Announcement<'_> {
+    fn make(&self) {
+        if !self.made.replace(true) {
+            quiescence::announce_idle(self.pe);
+        }
+    }
+}
+
+impl Drop for Announcement<'_> {
+    fn drop(&mut self) {
+        if self.made.get() {
+            quiescence::announce_active(self.pe);
+        }
+    }
+}
+
+/// Steps a PE until the runtime stops.
+pub(crate) fn drive(pe: &Pe) {
+    let shared = pe.shared().clone();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        while !shared.is_stopping() {
+            if !pe.step() {
+                idle(pe, &shared);
+            }
+        }
+    }));
+    if let Err(panic) = outcome {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("a value that is no text");
+        shared.stop(Reason::Internal(format!("PE {} panicked at {}: {text}", pe.id(), pe.take_panic_location())));
+    }
+}
+
+/// Waits until there is something to do; never returns without a reason to look again.
+fn idle(pe: &Pe, shared: &Shared) {
+    let announcement = Announcement { pe, made: Cell::new(false) };
+    let polls = if shared.is_oversubscribed() { 0 } else { POLLS_BEFORE_IDLE };
+    for _ in 0..polls {
+        if pe.receive() || timer_is_due(pe) || shared.is_stopping() {
+            return;
+        }
+        std::hint::spin_loop();
+    }
+    for _ in 0..YIELDS_BEFORE_PARK {
+        if pe.receive() || timer_is_due(pe) || shared.is_stopping() {
+            return;
+        }
+        thread::yield_now();
+    }
+    announcement.make();
+    loop {
+        let verdict = if pe.id().index() == 0 { quiescence::judge(pe) } else { quiescence::Verdict::NotMine };
+        if verdict == quiescence::Verdict::Answered || shared.is_stopping() {
+            return;
+        }
+        let inbox = shared.inbox(pe.id());
+        inbox.set_parked(true);
+        if pe.mail_is_empty() && !timer_is_due(pe) && !shared.is_stopping() {
+            let timer = pe.timers.next_deadline_ns().map(|deadline| {
+                Duration::from_nanos(deadline.saturating_sub(pe.now_ns()))
+            });
+            let nap = (verdict == quiescence::Verdict::DeviceBusy).then_some(DEVICE_NAP);
+            match timer.into_iter().chain(nap).min() {
+                Some(limit) => thread::park_timeout(limit),
+                None => thread::park(),
+            }
+        }
+        inbox.set_parked(false);
+        if pe.receive() || timer_is_due(pe) || shared.is_stopping() {
+            return;
+        }
+    }
+}
+
+fn timer_is_due(pe: &Pe) -> bool {
+    pe.timers.next_deadline_ns().is_some_and(|deadline| deadline <= pe.now_ns())
+}
