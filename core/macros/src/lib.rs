@@ -1,0 +1,121 @@
+//! The attributes of `chare`: what a user writes on an `impl` block, a method, `main` or a test.
+//!
+//! This crate is apart because attributes must be; it knows the *shape* of the runtime's types and none of the
+//! runtime. Everything that it generates is safe code on the public items of `::chare` and on the few helpers in
+//! `::chare::__private`.
+//!
+//! An `impl` block passes three stages: `parse` reads the tokens and refuses every misuse in the user's words (all
+//! of them in one go), `ir` is what is left when nothing is wrong, and `codegen` turns that into items. An entry
+//! method that was refused is left out and the rest of the block is generated all the same, so that one mistake does
+//! not drown in errors about proxies that do not exist.
+
+mod codegen;
+mod errors;
+mod ir;
+mod launch;
+mod options;
+mod parse;
+mod signature;
+mod types;
+
+use proc_macro::TokenStream;
+use quote::quote;
+
+/// Makes a type a chare: goes on its `impl` block.
+///
+/// Options: `index = T` makes the type an element of arrays that are indexed by `T` (without it, it serves as
+/// singleton and as group); `keep_after_panic` lets the object live on after a panic in one of its entry methods.
+///
+/// The block has one constructor `fn new` (or `async fn new`), which may take `cx: &Cx<Self>` first and returns
+/// `Self` or `Result<Self, E>`. A method with `#[entry]` can be called by message. Its receiver says how it interleaves
+/// with other messages:
+///
+/// | signature | meaning |
+/// |---|---|
+/// | `fn(&mut self, ..)`, `fn(&self, ..)` | runs to completion |
+/// | `async fn(&mut self, ..)`, `async fn(&self, ..)` | exclusive coroutine: other messages wait until it ends |
+/// | `async fn(this: This<Self>, ..)` | interleaving coroutine: state only inside `this.with(..)` |
+///
+/// After `self` a method may take `cx: &Cx<Self>`; all other parameters, and what it returns, are owned: they are
+/// moved to another PE, or encoded and sent to another process. A returned `Result` arrives flat: its `Err` becomes
+/// the error of the call.
+///
+/// Names that proxies have already (`at`, `on`, `send`, `gather`, ..) are refused as entry names.
+///
+/// For a type `Hello` with an entry method `say_hi` this generates `trait HelloEntries`, whose `say_hi` is the call on
+/// every proxy of `Hello`, and `Hello::SAY_HI`, the method's name as a value, for callbacks.
+///
+/// ```ignore
+/// #[chare(index = usize)]
+/// impl Hello {
+///     fn new(_cx: &Cx<Self>) -> Self { Hello { greeted: 0 } }
+///
+///     #[entry]
+///     fn say_hi(&mut self, cx: &Cx<Self>, from: usize) -> u32 {
+///         println!("hello {} from {from} on PE {}", cx.index(), cx.my_pe());
+///         self.greeted += 1;
+///         self.greeted
+///     }
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn chare(options: TokenStream, item: TokenStream) -> TokenStream {
+    let parse::Parsed { block, chare, errors } = parse::chare(options.into(), item.into());
+    let generated = chare.as_ref().map(codegen::chare);
+    let errors = errors.into_compile_errors();
+    quote!(#block #generated #errors).into()
+}
+
+/// Marks a method of a `#[chare]` block as callable by message.
+///
+/// `#[chare]` reads and removes it; what is left of it elsewhere is a mistake and says so.
+#[proc_macro_attribute]
+pub fn entry(_options: TokenStream, item: TokenStream) -> TokenStream {
+    let error = syn::Error::new(
+        proc_macro2::Span::call_site(),
+        "`#[entry]` marks a method inside a `#[chare]` block: write `#[chare]` on the `impl` block around it",
+    )
+    .into_compile_error();
+    let item = proc_macro2::TokenStream::from(item);
+    quote!(#error #item).into()
+}
+
+/// Makes `async fn main(rt: Runtime) -> Result<()>` the program: it reads the options of the command line (`--pes`,
+/// `--device`, ..), starts the runtime on every rank and maps the report of the run to an exit code.
+///
+/// The parameter `rt` may be left out.
+///
+/// ```ignore
+/// #[chare::main]
+/// async fn main(rt: Runtime) -> Result<()> {
+///     println!("{} PEs", rt.num_pes());
+///     Ok(())
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
+    launch::main(options.into(), item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}
+
+/// Makes `async fn t(rt: Runtime)` (which may return a `Result`) a `#[test]` that runs on a runtime of its own.
+///
+/// Options: `pes = 4` sets the number of PEs (2 unless told); `pes = [1, 2, 4]` makes a module named after the
+/// function with one test for each count (`t::pes_1`, `t::pes_2`, ..); `device = "host:2"` sets the devices, in the
+/// words of the command line. `#[should_panic]` and `#[ignore]` mean what they mean on a plain test.
+///
+/// ```ignore
+/// #[chare::test(pes = [1, 4])]
+/// async fn a_group_has_one_member_per_pe(rt: Runtime) -> Result<()> {
+///     let sizes = rt.group::<Probe>().create(()).await?.size().gather().await?;
+///     assert_eq!(sizes.len(), rt.num_pes());
+///     Ok(())
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn test(options: TokenStream, item: TokenStream) -> TokenStream {
+    launch::test(options.into(), item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
+}

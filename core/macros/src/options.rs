@@ -1,0 +1,229 @@
+//! What stands in the parentheses of `#[chare(..)]`, `#[entry(..)]` and `#[chare::test(..)]`.
+
+use proc_macro2::TokenStream;
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream, Parser};
+use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Token, Type, bracketed, parenthesized, token};
+
+use crate::errors::Errors;
+
+/// Options of `#[entry]` that a later version will have.
+const LATER_ENTRY_OPTIONS: [&str; 6] = ["restart", "when", "expedited", "inline", "local", "priority"];
+
+/// The options of `#[chare]`.
+#[derive(Default)]
+pub(crate) struct ChareOptions {
+    pub(crate) index: Option<Type>,
+    pub(crate) keep_after_panic: bool,
+}
+
+impl ChareOptions {
+    pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> ChareOptions {
+        let mut options = ChareOptions::default();
+        let mut seen = Vec::new();
+        let known = |name: &Ident, input: ParseStream<'_>, errors: &mut Errors| {
+            match name.to_string().as_str() {
+                "index" => {
+                    if !input.peek(Token![=]) {
+                        errors.on(
+                            name,
+                            "`index` needs the type of an element's index: `index = usize`",
+                        );
+                        return skip_value(input);
+                    }
+                    input.parse::<Token![=]>()?;
+                    options.index = Some(input.parse()?);
+                }
+                "keep_after_panic" => {
+                    if input.peek(Token![=]) || input.peek(token::Paren) {
+                        errors.on(
+                            name,
+                            "`keep_after_panic` takes no value: writing it switches it on",
+                        );
+                        return skip_value(input);
+                    }
+                    options.keep_after_panic = true;
+                }
+                _ => {
+                    errors.on(
+                        name,
+                        format!(
+                            "unknown option `{name}`: `#[chare]` takes `index = <type>` and `keep_after_panic`"
+                        ),
+                    );
+                    return skip_value(input);
+                }
+            }
+            Ok(())
+        };
+        each_option(tokens, &mut seen, errors, known);
+        options
+    }
+}
+
+/// Checks the options of one `#[entry]`: this version has none.
+pub(crate) fn check_entry(attribute: &Attribute, errors: &mut Errors) {
+    let tokens = match &attribute.meta {
+        Meta::Path(_) => return,
+        Meta::List(list) => list.tokens.clone(),
+        Meta::NameValue(_) => return errors.on(attribute, "`#[entry]` takes no value: write `#[entry]`"),
+    };
+    each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
+        if LATER_ENTRY_OPTIONS.iter().any(|later| name == later) {
+            errors.on(
+                name,
+                format!("`#[entry({name})]` is not supported yet: write `#[entry]`"),
+            );
+        } else {
+            errors.on(
+                name,
+                format!("unknown option `{name}`: `#[entry]` takes no options, write `#[entry]`"),
+            );
+        }
+        skip_value(input)
+    });
+}
+
+/// The options of `#[chare::test]`.
+pub(crate) struct TestOptions {
+    pub(crate) pes: Pes,
+    pub(crate) device: Option<LitStr>,
+}
+
+/// How many PEs a test runs on.
+pub(crate) enum Pes {
+    One(usize),
+    /// One test for each.
+    Each(Vec<usize>),
+}
+
+impl TestOptions {
+    const DEFAULT_PES: usize = 2;
+
+    pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> TestOptions {
+        let mut options = TestOptions {
+            pes: Pes::One(Self::DEFAULT_PES),
+            device: None,
+        };
+        each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
+            match name.to_string().as_str() {
+                "pes" if input.peek(Token![=]) => {
+                    input.parse::<Token![=]>()?;
+                    options.pes = parse_pes(input, errors)?;
+                }
+                "pes" => {
+                    errors.on(
+                        name,
+                        "`pes` needs a number of PEs or a list of them: `pes = 4`, `pes = [1, 4]`",
+                    );
+                    return skip_value(input);
+                }
+                "device" if input.peek(Token![=]) && input.peek2(LitStr) => {
+                    input.parse::<Token![=]>()?;
+                    options.device = Some(input.parse()?);
+                }
+                "device" => {
+                    errors.on(
+                        name,
+                        "`device` needs a string, in the words of the command line: `device = \"host:2\"`",
+                    );
+                    return skip_value(input);
+                }
+                _ => {
+                    errors.on(
+                        name,
+                        format!(
+                            "unknown option `{name}`: `#[chare::test]` takes `pes = ..` and `device = \"..\"`"
+                        ),
+                    );
+                    return skip_value(input);
+                }
+            }
+            Ok(())
+        });
+        options
+    }
+}
+
+fn parse_pes(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pes> {
+    if !input.peek(token::Bracket) {
+        return Ok(Pes::One(parse_pe_count(input, errors)?));
+    }
+    let list;
+    let brackets = bracketed!(list in input);
+    let mut counts = Vec::new();
+    while !list.is_empty() {
+        let span = list.span();
+        let count = parse_pe_count(&list, errors)?;
+        if counts.contains(&count) {
+            errors.at(span, format!("{count} PEs stand twice in this list"));
+        } else {
+            counts.push(count);
+        }
+        if !list.is_empty() {
+            list.parse::<Token![,]>()?;
+        }
+    }
+    if counts.is_empty() {
+        errors.at(
+            brackets.span.join(),
+            "this list makes no test at all: name at least one number of PEs",
+        );
+    }
+    Ok(Pes::Each(counts))
+}
+
+fn parse_pe_count(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<usize> {
+    let number: LitInt = input
+        .parse()
+        .map_err(|error| syn::Error::new(error.span(), "expected a number of PEs, such as `4`"))?;
+    let count = number.base10_parse()?;
+    if count == 0 {
+        errors.on(number, "a runtime has at least one PE");
+        return Ok(1);
+    }
+    Ok(count)
+}
+
+/// Reads `name ..` separated by commas; `option` reads what stands after one name. An option given twice and tokens
+/// that are no list of options are reported here.
+fn each_option(
+    tokens: TokenStream,
+    seen: &mut Vec<Ident>,
+    errors: &mut Errors,
+    mut option: impl FnMut(&Ident, ParseStream<'_>, &mut Errors) -> syn::Result<()>,
+) {
+    let list = |input: ParseStream<'_>| {
+        while !input.is_empty() {
+            let name = input.call(Ident::parse_any)?;
+            if seen.contains(&name) {
+                errors.on(
+                    &name,
+                    format!("the option `{name}` is given twice: leave one of them"),
+                );
+            }
+            option(&name, input, errors)?;
+            seen.push(name);
+            if !input.is_empty() {
+                input.parse::<Token![,]>()?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = list.parse2(tokens) {
+        errors.push(error);
+    }
+}
+
+/// Passes over `= ..` or `(..)` after a name that means nothing here.
+fn skip_value(input: ParseStream<'_>) -> syn::Result<()> {
+    if input.peek(Token![=]) {
+        input.parse::<Token![=]>()?;
+        Expr::parse(input)?;
+    } else if input.peek(token::Paren) {
+        let inner;
+        parenthesized!(inner in input);
+        inner.parse::<TokenStream>()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+use chare::prelude::*;
+
+#[chare]
+fn hello() {}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use chare::prelude::*;
+
+#[chare(index = usize)]
+struct Hello {
+    greeted: u32,
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use chare::prelude::*;
+
+struct Hello;
+
+impl Hello {
+    #[entry]
+    fn say_hi(&mut self) {}
+}
+
+fn main() {}

@@ -1,0 +1,35 @@
+#[chare::test]
+fn not_async() {}
+
+#[chare::test(pes = 0)]
+async fn no_pes() {}
+
+#[chare::test(pes = [])]
+async fn no_counts() {}
+
+#[chare::test(pes = [2, 2])]
+async fn same_counts() {}
+
+#[chare::test(pes = "4")]
+async fn string_of_pes() {}
+
+#[chare::test(pes)]
+async fn pes_without_number() {}
+
+#[chare::test(device = 2)]
+async fn device_number() {}
+
+#[chare::test(device = "host", threads = 3, device = "host")]
+async fn other_options() {}
+
+#[chare::test]
+#[test]
+async fn test_twice() {}
+
+#[chare::test]
+async fn generic<T>() {}
+
+#[chare::test]
+async unsafe fn risky() {}
+
+fn main() {}
