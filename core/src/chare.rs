@@ -101,7 +101,7 @@ impl<C: Chare> Cx<C> {
     where
         C: ArrayElement,
     {
-        self.array().get(index)
+        self.array().try_at(index)
     }
 
     /// The array that this chare is an element of.
@@ -185,9 +185,9 @@ impl<C: Chare> Cx<C> {
     /// The device account of this chare: what it allocates and launches through it is accounted to it.
     ///
     /// # Panics
-    /// Outside of this chare's own methods.
+    /// Outside of this chare's own methods and constructor.
     pub fn device(&self) -> chare_device::Account {
-        current::on_pe("Cx::device", |pe| pe.account_of(self.id))
+        current::on_pe("Cx::device", |pe| pe.account_of(self.id, C::INFO.name))
     }
 
     #[track_caller]

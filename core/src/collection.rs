@@ -384,9 +384,13 @@ impl<C: Chare> NewOf<C> {
 #[inline]
 fn finish<C: Chare>(pe: &Pe, id: ChareId, outcome: Result<Result<C, Failure>, PanicPayload>, reply: Reply) {
     let entry = NewOf::<C>::INFO;
+    let account = pe.take_unborn_account(id);
     let outcome = match outcome {
         Ok(Ok(value)) => {
             let chare = ChareRef::new(id, value);
+            if account.is_some() {
+                chare.extra(|extra| extra.account = account);
+            }
             match pe.collection(id.collection) {
                 Some(collection) => collection.place(pe, chare),
                 None => pe.place_single(chare),

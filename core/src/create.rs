@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::broadcast;
-use crate::chare::{ArrayElement, Chare, ChareInfo, Standalone};
+use crate::chare::{Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle};
 use crate::current;
 use crate::error::CallError;
@@ -22,11 +22,11 @@ use crate::waiting::What;
 
 /// An array that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
-pub struct ArrayBuilder<C: ArrayElement> {
+pub struct ArrayBuilder<C: Chare> {
     shape: C::Index,
 }
 
-impl<C: ArrayElement> ArrayBuilder<C> {
+impl<C: Chare> ArrayBuilder<C> {
     pub(crate) fn new(shape: C::Index) -> Self {
         ArrayBuilder { shape }
     }
@@ -52,9 +52,9 @@ impl<C: ArrayElement> ArrayBuilder<C> {
 
 /// A group that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
-pub struct GroupBuilder<C: Standalone>(std::marker::PhantomData<fn() -> C>);
+pub struct GroupBuilder<C: Chare>(std::marker::PhantomData<fn() -> C>);
 
-impl<C: Standalone> GroupBuilder<C> {
+impl<C: Chare<Index = usize>> GroupBuilder<C> {
     pub(crate) fn new() -> Self {
         GroupBuilder(std::marker::PhantomData)
     }
@@ -74,12 +74,12 @@ impl<C: Standalone> GroupBuilder<C> {
 
 /// A single chare that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
-pub struct SingleBuilder<C: Standalone> {
+pub struct SingleBuilder<C: Chare> {
     pe: Option<PeId>,
     chare: std::marker::PhantomData<fn() -> C>,
 }
 
-impl<C: Standalone> SingleBuilder<C> {
+impl<C: Chare<Index = usize>> SingleBuilder<C> {
     pub(crate) fn new() -> Self {
         SingleBuilder { pe: None, chare: std::marker::PhantomData }
     }

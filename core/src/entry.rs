@@ -70,6 +70,10 @@ impl<E> Copy for EntryPoint<E> {}
 /// The error of a method that returned `Err`, on its way to whoever waits.
 pub struct Failure(BoxError);
 
+#[diagnostic::on_unimplemented(
+    message = "an entry cannot return `{Self}`",
+    note = "the error of an entry's `Result` must be an error type, `String` or `&str`: it is sent to whoever awaits the call"
+)]
 /// Return types of entries that are flattened: a `Result`'s value is the call's value, its error the call's error.
 pub trait Flat {
     /// The value inside.
@@ -78,6 +82,7 @@ pub trait Flat {
     fn flat(self) -> Result<Self::Value, Failure>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T, E: Into<BoxError>> Flat for Result<T, E> {
     type Value = T;
     fn flat(self) -> Result<T, Failure> {

@@ -7,6 +7,10 @@ mod sealed {
     pub trait Sealed {}
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an array's index",
+    note = "an index is `usize`, or a tuple of two to six `usize`"
+)]
 /// An index of a dense array, and, as a value, the array's shape. `usize` and tuples of two to six of them.
 pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static + sealed::Sealed {
     /// The number of dimensions.

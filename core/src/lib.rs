@@ -120,8 +120,6 @@ pub mod __private {
     pub use crate::entry::{Delivery, Failure, Flat, flat};
     pub use crate::runtime::{main, test};
 
-    /// Coroutines may move to another thread, so they are `Send`.
-    pub fn must_be_send<F: Future + Send>(_: F) {}
 
     /// Arguments and values of entries are owned, and may move to another thread.
     pub fn must_own<T: Send + 'static>() {}

@@ -8,13 +8,15 @@ use crate::scheduler::waker::MAX_PES;
 /// The runtime's options, for a program's own help text.
 pub const OPTIONS_HELP: &str = "\
   --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
-  --device SPEC   auto, host, host:4, host:4@1,3,1,3:mem=1GiB, ... [default: auto] [env: CHARE_DEVICE]";
+  --device SPEC   auto, host, host:4, host:4@1,3,1,3:mem=1GiB, ... [default: auto] [env: CHARE_DEVICE]
+  --quiet         Programs report no progress";
 
 /// How to run: how many PEs, on which devices.
 #[derive(Clone, Debug)]
 pub struct Options {
     pes: usize,
     device: DeviceSpec,
+    quiet: bool,
     args: Vec<String>,
 }
 
@@ -26,7 +28,7 @@ pub struct OptionsError(String);
 impl Default for Options {
     fn default() -> Self {
         let pes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PES);
-        Options { pes, device: DeviceSpec::default(), args: Vec::new() }
+        Options { pes, device: DeviceSpec::default(), quiet: false, args: Vec::new() }
     }
 }
 
@@ -70,6 +72,7 @@ impl Options {
             match name {
                 "--pes" => options.pes = parse_pes("--pes", &value()?)?,
                 "--device" => options.device = parse_device("--device", &value()?)?,
+                "--quiet" if inline.is_none() => options.quiet = true,
                 _ => options.args.push(arg),
             }
         }
@@ -100,6 +103,11 @@ impl Options {
     /// The devices.
     pub fn device(&self) -> &DeviceSpec {
         &self.device
+    }
+
+    /// Whether programs are asked to report no progress.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// The program's own arguments, its name first.
@@ -137,8 +145,8 @@ mod tests {
 
     #[test]
     fn takes_its_own_and_leaves_the_rest() {
-        let options = parse("prog --input f.npy --pes 3 --json --device=host:2").unwrap();
-        assert_eq!(options.pes(), 3);
+        let options = parse("prog --input f.npy --pes 3 --quiet --json --device=host:2").unwrap();
+        assert_eq!((options.pes(), options.is_quiet()), (3, true));
         assert_eq!(options.args(), ["prog", "--input", "f.npy", "--json"]);
         assert_eq!(options.device(), &"host:2".parse().unwrap());
         assert_eq!(parse("prog -- --pes 3").unwrap().args(), ["prog", "--", "--pes", "3"]);

@@ -81,7 +81,7 @@ impl<C: ArrayElement> Array<C> {
     }
 
     /// The element at `index`, or `None` outside of the array.
-    pub fn get(&self, index: C::Index) -> Option<Element<C>> {
+    pub fn try_at(&self, index: C::Index) -> Option<Element<C>> {
         let element = index.number_in(self.shape)?;
         Some(Element { id: ChareId { collection: self.id, element }, index })
     }

@@ -298,6 +298,14 @@ impl Runtime {
         current::on_pe("args", |pe| pe.shared().options.args().to_vec())
     }
 
+    /// Whether the user asked for no progress reports (`--quiet`).
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn is_quiet(&self) -> bool {
+        current::on_pe("is_quiet", |pe| pe.shared().options.is_quiet())
+    }
+
     /// The devices that the PEs launch on, as a person reads them.
     ///
     /// # Panics
@@ -474,6 +482,10 @@ fn main_panicked(pe: &Pe, panic: &PanicPayload) -> CallError {
 }
 
 /// What `main` may return: nothing, or a `Result` of nothing.
+#[diagnostic::on_unimplemented(
+    message = "`main` cannot return `{Self}`",
+    note = "it returns nothing, or a `Result<()>` such as `chare::Result<()>`"
+)]
 pub trait MainOutput: Send + 'static {
     #[doc(hidden)]
     fn into_result(self) -> Result<(), BoxError>;

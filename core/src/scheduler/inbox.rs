@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 
 use crossbeam_utils::CachePadded;
 
-use super::sync::{AtomicBool, AtomicPtr, Ordering};
+use super::sync::{AtomicBool, AtomicPtr, Ordering, in_total_order};
 
 /// A block of memory that can stand in an [`Inbox`].
 ///
@@ -77,6 +77,7 @@ impl<T: Linked> Inbox<T> {
         // dispose of it before it has read this very store (README, "why the link write is safe").
         // Pairs with the Acquire load in `pop`.
         unsafe { T::link(previous) }.store(node.as_ptr(), Ordering::Release);
+        in_total_order();
         if self.parked.load(Ordering::SeqCst) { Pushed::Wake } else { Pushed::Seen }
     }
 
@@ -104,12 +105,19 @@ impl<T: Linked> InboxReader<T> {
 
     /// Whether a message is there or on its way; false means that nothing was pushed since the last pop.
     pub(crate) fn may_have_more(&self, inbox: &Inbox<T>) -> bool {
+        in_total_order();
         inbox.tail.load(Ordering::SeqCst) != self.front.get().as_ptr()
     }
 
     /// Whether the inbox still needs the memory of `node`, which must then not leave this thread.
     pub(crate) fn pins(&self, node: NonNull<T>) -> bool {
         self.front.get() == node
+    }
+
+    /// The anchor, to be disposed of when the inbox ends.
+    #[cfg(all(test, loom))]
+    pub(crate) fn front(&self) -> NonNull<T> {
+        self.front.get()
     }
 
     /// Gives back a block whose contents have been consumed: disposed of now, or once the inbox needs it no longer.

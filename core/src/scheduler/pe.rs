@@ -71,6 +71,8 @@ pub(crate) struct Pe {
     singles: RefCell<HashMap<u64, ChareRef>>,
     unborn_singles: RefCell<HashMap<u64, Vec<Msg>>>,
     unborn_collections: RefCell<HashMap<CollectionId, Vec<Msg>>>,
+    /// Device accounts that constructors have asked for, until their chares are in place.
+    unborn_accounts: RefCell<HashMap<ChareId, chare_device::Account>>,
     created: Cell<u64>,
     pub(crate) directory: Directory,
     pub(crate) cells: Cells,
@@ -98,6 +100,7 @@ impl Pe {
             singles: RefCell::default(),
             unborn_singles: RefCell::default(),
             unborn_collections: RefCell::default(),
+            unborn_accounts: RefCell::default(),
             created: Cell::new(0),
             directory: Directory::new(pe_count),
             cells: Cells::new(),
@@ -329,18 +332,27 @@ impl Pe {
         self.directory.get(id).expect("a chare's collection is known where it lives").info.shape::<C>()
     }
 
-    pub(crate) fn account_of(&self, id: ChareId) -> chare_device::Account {
-        let chare = match self.find(id) {
-            Some(chare) if self.running() == Some(chare) => chare,
-            _ => panic!("a chare uses its device in its own methods only"),
+    /// The device account of a chare, in its own methods or its constructor.
+    pub(crate) fn account_of(&self, id: ChareId, class: &'static str) -> chare_device::Account {
+        let open = || {
+            let devices = self.shared.devices();
+            let name = format!("{class}{}", self.element_name(id));
+            devices.get(self.id.index() % devices.len()).account(name)
         };
-        if let Some(account) = chare.extra(|extra| extra.account.clone()) {
-            return account;
+        match self.find(id) {
+            Some(chare) if self.running() == Some(chare) => {
+                chare.extra(|extra| extra.account.get_or_insert_with(open).clone())
+            }
+            None if self.running().is_none() => {
+                self.unborn_accounts.borrow_mut().entry(id).or_insert_with(open).clone()
+            }
+            _ => panic!("a chare uses its device in its own methods only"),
         }
-        let devices = self.shared.devices();
-        let account = devices.get(self.id.index() % devices.len()).account(self.chare_name(id));
-        chare.extra(|extra| extra.account = Some(account.clone()));
-        account
+    }
+
+    /// Hands what the constructor of a chare has made over to the chare, or drops it.
+    pub(crate) fn take_unborn_account(&self, id: ChareId) -> Option<chare_device::Account> {
+        self.unborn_accounts.borrow_mut().remove(&id)
     }
 
     // Names, for reports.
