@@ -83,8 +83,18 @@ pub(crate) fn open_root<R: Send + 'static, V: Send + 'static>(
 }
 
 /// Opens the cell that counts `count` outcomes on this PE; `None` if there are none to wait for, which is reported now.
-pub(crate) fn open_tracker<R: Send + 'static>(pe: &Pe, count: u64, root: CellRef, gather: bool) -> Option<CellRef> {
-    let tracker = Tracker::<R> { missing: count, report: Some(Report { outcomes: Vec::new(), error: None }), root, gather };
+pub(crate) fn open_tracker<R: Send + 'static>(
+    pe: &Pe,
+    count: u64,
+    root: CellRef,
+    gather: bool,
+) -> Option<CellRef> {
+    let tracker = Tracker::<R> {
+        missing: count,
+        report: Some(Report { outcomes: Vec::new(), error: None }),
+        root,
+        gather,
+    };
     if count == 0 {
         send_answer(pe, root, 0, Ok(Report::<R> { outcomes: Vec::new(), error: None }));
         return None;
@@ -253,14 +263,17 @@ where
             let args = if slot + 1 == slots { self.args.take() } else { self.args.clone() };
             let args = args.expect("taken by the last element only");
             match collection.slot(slot) {
-                Some(chare) if chare.state.get() == State::Idle => E::deliver(Delivery::new(chare, args, reply)),
+                Some(chare) if chare.state.get() == State::Idle => {
+                    E::deliver(Delivery::new(chare, args, reply))
+                }
                 Some(chare) if chare.state.get() == State::Exclusive => {
                     let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
                     chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
                 }
                 Some(chare) => reply.refuse(pe, CallError::Poisoned(chare.info())),
                 None => {
-                    let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
+                    let id =
+                        ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
                     collection.hold_for_element(Msg::new(id, reply, Invoke::<E>(args)));
                 }
             }

@@ -77,7 +77,9 @@ impl<E: Entry> Future for Call<E> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let CallState::Unsent(_) = self.state {
-            let CallState::Unsent(args) = std::mem::replace(&mut self.state, CallState::Ended) else { unreachable!() };
+            let CallState::Unsent(args) = std::mem::replace(&mut self.state, CallState::Ended) else {
+                unreachable!()
+            };
             self.state = CallState::Sent(start::<E>(self.to, args, self.at));
         }
         match &mut self.state {
@@ -131,7 +133,9 @@ fn outside<C: crate::Chare>(to: Element<C>, reply: Reply) {
 
 #[cold]
 pub(crate) fn nowhere() -> ! {
-    panic!("this thread has entered no runtime, so nothing can be sent from it: hold `Handle::enter()` meanwhile")
+    panic!(
+        "this thread has entered no runtime, so nothing can be sent from it: hold `Handle::enter()` meanwhile"
+    )
 }
 
 /// The outcome of a call that has been sent.

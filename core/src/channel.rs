@@ -121,7 +121,13 @@ trait AnyValues: Any + Send {
     fn incoming_count(&self) -> usize;
     fn backlog_count(&self) -> usize;
     /// Sends what the credit allows from the backlog.
-    fn drain_backlog(&mut self, count: usize, first_number: u64, from: ChareId, end: (ChareId, u64)) -> Vec<Msg>;
+    fn drain_backlog(
+        &mut self,
+        count: usize,
+        first_number: u64,
+        from: ChareId,
+        end: (ChareId, u64),
+    ) -> Vec<Msg>;
 }
 
 impl<T: Send + 'static> AnyValues for Values<T> {
@@ -134,10 +140,18 @@ impl<T: Send + 'static> AnyValues for Values<T> {
     fn backlog_count(&self) -> usize {
         self.backlog.len()
     }
-    fn drain_backlog(&mut self, count: usize, first_number: u64, from: ChareId, end: (ChareId, u64)) -> Vec<Msg> {
+    fn drain_backlog(
+        &mut self,
+        count: usize,
+        first_number: u64,
+        from: ChareId,
+        end: (ChareId, u64),
+    ) -> Vec<Msg> {
         let (peer, tag) = end;
         let values = self.backlog.drain(..count).zip(first_number..);
-        values.map(|(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, number, value })).collect()
+        values
+            .map(|(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, number, value }))
+            .collect()
     }
 }
 
@@ -339,7 +353,12 @@ impl<T: Send + 'static> Channel<T> {
             let end = &mut extra.channels.ends[self.end];
             if let Some(sent) = end.wrong {
                 let peer = pe.chare_name(self.peer);
-                return Err(ChannelError::WrongType { peer, tag: self.tag, sent, expected: type_name::<T>() });
+                return Err(ChannelError::WrongType {
+                    peer,
+                    tag: self.tag,
+                    sent,
+                    expected: type_name::<T>(),
+                });
             }
             let value = end.values::<T>().expect("open channels have their own type").incoming.pop_front();
             if value.is_none() {
@@ -384,7 +403,9 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let channel = self.channel;
         current::on_pe("Channel::recv", |pe| {
-            let Some(own) = own_chare(pe, channel.chare) else { return Poll::Ready(Err(ChannelError::NotHere)) };
+            let Some(own) = own_chare(pe, channel.chare) else {
+                return Poll::Ready(Err(ChannelError::NotHere));
+            };
             let outcome = channel.take(pe, own).transpose();
             own.extra(|extra| {
                 let end = &mut extra.channels.ends[channel.end];
@@ -540,7 +561,9 @@ struct Credit {
 impl Credit {
     fn arrive(self, pe: &Pe, peer: ChareRef) {
         let (messages, waiters) = peer.extra(|extra| {
-            let Some(place) = extra.channels.find(self.from, self.tag) else { return (Vec::new(), Vec::new()) };
+            let Some(place) = extra.channels.find(self.from, self.tag) else {
+                return (Vec::new(), Vec::new());
+            };
             let end = &mut extra.channels.ends[place];
             end.credit += self.count;
             let count = end.values.backlog_count().min(end.credit as usize);

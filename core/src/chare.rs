@@ -194,7 +194,9 @@ impl<C: Chare> Cx<C> {
     pub(crate) fn chare(&self, pe: &Pe) -> ChareRef {
         match pe.find(self.id) {
             Some(chare) if pe.running() == Some(chare) => chare,
-            _ => panic!("this works in the chare's own methods only, and {} is not running here", C::INFO.name),
+            _ => {
+                panic!("this works in the chare's own methods only, and {} is not running here", C::INFO.name)
+            }
         }
     }
 }

@@ -63,7 +63,11 @@ impl CollectionInfo {
 
     /// What there is, for the report of an index outside of it.
     pub(crate) fn bounds(&self) -> String {
-        format!("it has {} elements, up to {}", self.element_count, self.name_of(self.element_count.saturating_sub(1)))
+        format!(
+            "it has {} elements, up to {}",
+            self.element_count,
+            self.name_of(self.element_count.saturating_sub(1))
+        )
     }
 
     /// The PE that an element is placed on; `element` is inside of the collection.
@@ -285,7 +289,10 @@ where
     /// Makes the collection known on this PE, and begins to construct its elements.
     pub(crate) fn begin(self, pe: &Pe) {
         let collection = pe.directory.insert(Collection::new(self.info, pe.id()));
-        collection.add_job(pe, Box::new(ConstructAll::<C> { init: self.init, root: self.root, tracker: None, next: None }));
+        collection.add_job(
+            pe,
+            Box::new(ConstructAll::<C> { init: self.init, root: self.root, tracker: None, next: None }),
+        );
         pe.release_for_collection(collection.id());
     }
 }
@@ -316,7 +323,8 @@ where
             Some(start) => start,
             None => {
                 let count = collection.local_count();
-                self.tracker = self.root.and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false));
+                self.tracker =
+                    self.root.and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false));
                 0
             }
         };

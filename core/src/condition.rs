@@ -27,7 +27,9 @@ pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
         return;
     }
     let waiting: Vec<Waiter> = chare
-        .extra_if_any(|extra| extra.conditions.iter_mut().filter_map(|condition| condition.waiter.take()).collect())
+        .extra_if_any(|extra| {
+            extra.conditions.iter_mut().filter_map(|condition| condition.waiter.take()).collect()
+        })
         .unwrap_or_default();
     for waiter in waiting {
         waiter.wake(pe);
@@ -82,7 +84,9 @@ impl<C: Chare, F: Fn(&C) -> bool + Unpin> Future for WaitUntil<'_, C, F> {
                 })
             });
             chare.extra(|extra| {
-                if let Some(condition) = extra.conditions.iter_mut().find(|condition| condition.number == number) {
+                if let Some(condition) =
+                    extra.conditions.iter_mut().find(|condition| condition.number == number)
+                {
                     Waiter::register(&mut condition.waiter, pe, context, What::Condition, at);
                 }
             });

@@ -42,7 +42,10 @@ impl<C: Chare> ArrayBuilder<C> {
     {
         let shape = self.shape;
         let count = shape.element_count();
-        assert!(count.is_some_and(|count| count > 0), "an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements");
+        assert!(
+            count.is_some_and(|count| count > 0),
+            "an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements"
+        );
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
             let (id, cell) = create_everywhere::<C>(pe, shape, init, awaited);
             (Array::new(id, shape), cell)
@@ -99,7 +102,8 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
         let wanted = self.pe;
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
             let number = pe.next_creation();
-            let home = wanted.unwrap_or_else(|| PeId::new((pe.id().index() + number as usize) % pe.pe_count()));
+            let home =
+                wanted.unwrap_or_else(|| PeId::new((pe.id().index() + number as usize) % pe.pe_count()));
             assert!(home.index() < pe.pe_count(), "there is no {home:?}: this run has {} PEs", pe.pe_count());
             let id = ChareId::single(home, pe.id(), number);
             let cell = awaited.then(|| CellRef { pe: pe.id(), key: pe.cells.open() });

@@ -9,8 +9,8 @@ use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::message::{Head, Msg};
 use crate::ids::PeId;
+use crate::message::{Head, Msg};
 use crate::runtime::Shared;
 use crate::scheduler::block;
 use crate::scheduler::pe::Pe;

@@ -128,7 +128,10 @@ impl<E: Entry> Delivery<E> {
 
     /// Runs a plain method to its end.
     #[inline]
-    pub fn plain(self, method: impl FnOnce(&mut E::Chare, &Cx<E::Chare>, E::Args) -> Result<E::Output, Failure>) {
+    pub fn plain(
+        self,
+        method: impl FnOnce(&mut E::Chare, &Cx<E::Chare>, E::Args) -> Result<E::Output, Failure>,
+    ) {
         current::on_pe("an entry method", |pe| {
             let Delivery { chare, args, reply } = self;
             pe.begin_step(chare);

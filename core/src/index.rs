@@ -22,7 +22,9 @@ pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static + sealed
 
     /// The number of elements of an array of this shape, or `None` if it does not fit in 64 bits.
     fn element_count(self) -> Option<u64> {
-        self.to_array()[..Self::DIMS].iter().try_fold(1_u64, |count, &extent| count.checked_mul(extent as u64))
+        self.to_array()[..Self::DIMS]
+            .iter()
+            .try_fold(1_u64, |count, &extent| count.checked_mul(extent as u64))
     }
 
     /// The element's number in row-major order, or `None` outside of `shape`.

@@ -91,7 +91,9 @@ pub use condition::WaitUntil;
 pub use create::{ArrayBuilder, Creation, GroupBuilder, SingleBuilder};
 pub use current::Entered;
 pub use entry::{Entry, EntryInfo, EntryPoint};
-pub use error::{BoxError, CallError, ChannelError, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked, Result};
+pub use error::{
+    BoxError, CallError, ChannelError, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked, Result,
+};
 pub use ids::PeId;
 pub use index::Index;
 pub use options::{OPTIONS_HELP, Options, OptionsError};
@@ -107,8 +109,8 @@ pub use sleep::Sleep;
 pub mod prelude {
     pub use crate::reduction as reduce;
     pub use crate::{
-        Array, CallError, Callback, Channel, Cx, Element, Group, PeId, Promise, Result, Runtime, Shared, Target, This,
-        chare, entry,
+        Array, CallError, Callback, Channel, Cx, Element, Group, PeId, Promise, Result, Runtime, Shared,
+        Target, This, chare, entry,
     };
 }
 
@@ -120,7 +122,11 @@ pub mod __private {
     pub use crate::entry::{Delivery, Failure, Flat, flat};
     pub use crate::runtime::{main, test};
 
-
     /// Arguments and values of entries are owned, and may move to another thread.
     pub fn must_own<T: Send + 'static>() {}
 }
+
+/// The program in the README, compiled and run as a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

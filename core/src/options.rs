@@ -121,13 +121,15 @@ fn missing_value(name: &str) -> OptionsError {
 }
 
 fn parse_pes(name: &str, value: &str) -> Result<usize, OptionsError> {
-    let pes: usize = value
-        .parse()
-        .map_err(|_| OptionsError(format!("{name} {value}: not a number; give the number of PEs, from 1 to {MAX_PES}")))?;
+    let pes: usize = value.parse().map_err(|_| {
+        OptionsError(format!("{name} {value}: not a number; give the number of PEs, from 1 to {MAX_PES}"))
+    })?;
     if (1..=MAX_PES).contains(&pes) {
         Ok(pes)
     } else {
-        Err(OptionsError(format!("{name} {value}: a run has from 1 to {MAX_PES} PEs; leave {name} out for one per core")))
+        Err(OptionsError(format!(
+            "{name} {value}: a run has from 1 to {MAX_PES} PEs; leave {name} out for one per core"
+        )))
     }
 }
 

@@ -38,7 +38,8 @@ impl<T: Send + 'static> Promise<T> {
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
         let inner = &*self.0;
         // Relaxed: the count only decides who may send; the values travel by message.
-        let taken = inner.missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1));
+        let taken =
+            inner.missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1));
         if taken.is_err() {
             return Err(Fulfilled { expected: inner.expected, value });
         }

@@ -92,6 +92,7 @@ impl<C: ArrayElement> Array<C> {
     }
 
     /// The number of elements.
+    #[expect(clippy::missing_panics_doc, reason = "an array that was created has a countable shape")]
     pub fn element_count(&self) -> u64 {
         self.shape.element_count().expect("an array that was created has a countable shape")
     }

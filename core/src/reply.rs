@@ -191,7 +191,9 @@ impl<R: 'static> AnySink for SinkBox<R> {
 }
 
 enum Content {
-    Vacant { next: u32 },
+    Vacant {
+        next: u32,
+    },
     Empty,
     Ready(Msg),
     Refused(CallError),
@@ -267,7 +269,13 @@ impl Cells {
 
     /// Brings an outcome to a cell. If nobody waits any more, a value is dropped and an error ends the job.
     #[inline]
-    pub(crate) fn deposit<R: Send + 'static>(&self, pe: &Pe, key: u64, from: u64, outcome: Result<R, CallError>) {
+    pub(crate) fn deposit<R: Send + 'static>(
+        &self,
+        pe: &Pe,
+        key: u64,
+        from: u64,
+        outcome: Result<R, CallError>,
+    ) {
         let mut slab = self.0.borrow_mut();
         let Some(slot) = slab.get(key) else {
             drop(slab);
@@ -286,7 +294,9 @@ impl Cells {
                 }
             }
             Content::Sink(_) => {
-                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else { unreachable!() };
+                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else {
+                    unreachable!()
+                };
                 drop(slab);
                 let Some(typed) = sink.as_any().downcast_mut::<SinkBox<R>>() else {
                     unreachable!("a cell takes one type of value, got {}", type_name::<R>())
@@ -312,7 +322,9 @@ impl Cells {
                 }
             }
             Content::Sink(_) => {
-                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else { unreachable!() };
+                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else {
+                    unreachable!()
+                };
                 drop(slab);
                 let after = sink.refuse(pe, error);
                 self.after_sink(pe, key, sink, after);

@@ -108,9 +108,15 @@ impl fmt::Display for ExitReport {
                 if text.is_empty() { Ok(()) } else { write!(f, "error: {text}") }
             }
             Reason::Aborted(message) => write!(f, "error: aborted: {message}"),
-            Reason::Unawaited(error) => write!(f, "error: {error} (nobody awaited the call, so the program ends)"),
-            Reason::DeviceFault(fault) => write!(f, "error: {fault} (nobody awaited it, so the program ends)"),
-            Reason::Internal(message) => write!(f, "error: the runtime failed, please report this: {message}"),
+            Reason::Unawaited(error) => {
+                write!(f, "error: {error} (nobody awaited the call, so the program ends)")
+            }
+            Reason::DeviceFault(fault) => {
+                write!(f, "error: {fault} (nobody awaited it, so the program ends)")
+            }
+            Reason::Internal(message) => {
+                write!(f, "error: the runtime failed, please report this: {message}")
+            }
             Reason::Hang => write!(
                 f,
                 "error: the program hangs: nothing runs, is queued, in flight or on a device, and nobody awaits \
@@ -138,8 +144,12 @@ pub(crate) fn hang_part(pe: &Pe) -> String {
             let owner = pe.chare_name(chare.id);
             for work in &extra.held {
                 match work {
-                    Work::Msg(msg) => held.add(format!("{} for {owner}, which an exclusive coroutine owns", name(msg))),
-                    Work::Resume(_) => held.add(format!("a wake-up in {owner}, which an exclusive coroutine owns")),
+                    Work::Msg(msg) => {
+                        held.add(format!("{} for {owner}, which an exclusive coroutine owns", name(msg)))
+                    }
+                    Work::Resume(_) => {
+                        held.add(format!("a wake-up in {owner}, which an exclusive coroutine owns"))
+                    }
                     Work::Job(_) => {}
                 }
             }
@@ -147,15 +157,23 @@ pub(crate) fn hang_part(pe: &Pe) -> String {
                 let (unread, backlog) = end.queued();
                 let peer = pe.chare_name(end.peer);
                 if unread > 0 && !end.opened {
-                    held.add(format!("{unread} values for {owner} in channel {} from {peer}, which it has not opened", end.tag));
+                    held.add(format!(
+                        "{unread} values for {owner} in channel {} from {peer}, which it has not opened",
+                        end.tag
+                    ));
                 }
                 if backlog > 0 {
-                    held.add(format!("{backlog} values of {owner} in channel {} wait for credit of {peer}", end.tag));
+                    held.add(format!(
+                        "{backlog} values of {owner} in channel {} wait for credit of {peer}",
+                        end.tag
+                    ));
                 }
             }
         });
     });
-    pe.for_each_unborn(|msg| held.add(format!("{} for {}, which was never created", name(msg), pe.chare_name(msg.head().to))));
+    pe.for_each_unborn(|msg| {
+        held.add(format!("{} for {}, which was never created", name(msg), pe.chare_name(msg.head().to)))
+    });
     for collection in pe.directory.iter() {
         collection.for_each_unborn(|element, msg| {
             let target = format!("{}{}", collection.info.chare.name, collection.info.name_of(element));
@@ -221,7 +239,8 @@ fn describe(pe: &Pe, what: &What) -> String {
         What::Creation { chare } => format!("the creation of {}", chare.name),
         What::Promise => "a promise".to_owned(),
         What::Reduction { collection, sequence } => {
-            let chare = pe.collection(*collection).map_or("a collection", |collection| collection.info.chare.name);
+            let chare =
+                pe.collection(*collection).map_or("a collection", |collection| collection.info.chare.name);
             format!("reduction {sequence} of {chare}")
         }
         What::Sleep => "a timer".to_owned(),

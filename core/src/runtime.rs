@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use chare_device::{DeviceError, Devices, HostMode};
 
 use crate::chare::{ArrayElement, Standalone};
-use crate::create::{GroupBuilder, SingleBuilder, ArrayBuilder};
+use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder};
 use crate::current::{self, Entered, OnPe};
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
@@ -532,7 +532,8 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    let report = Options::from_env().map_err(StartError::from).and_then(|options| Runtime::run(options, main));
+    let report =
+        Options::from_env().map_err(StartError::from).and_then(|options| Runtime::run(options, main));
     match report {
         Ok(report) => {
             let text = report.to_string();

@@ -124,7 +124,14 @@ pub struct AllReduce<O: Send + 'static>(Pending<O>);
 
 pending_future!(AllReduce<O>, Result<O, CallError>, |outcome| outcome);
 
-fn add<T, R>(pe: &Pe, id: ChareId, value: T, reducer: R, target: Target<R::Output>, waiting: Option<u64>) -> u64
+fn add<T, R>(
+    pe: &Pe,
+    id: ChareId,
+    value: T,
+    reducer: R,
+    target: Target<R::Output>,
+    waiting: Option<u64>,
+) -> u64
 where
     T: Send + 'static,
     R: Reducer<T>,
@@ -199,12 +206,18 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         let Part { collection: id, sequence, from, merged } = self;
         let collection = pe.collection(id).expect("the root made the collection");
         let mut reductions = collection.reductions.borrow_mut();
-        let at_root = reductions.at_root.entry(sequence).or_insert_with(|| {
-            Box::new(AtRoot::<T, R> { count: 0, parts: Vec::new() })
-        });
+        let at_root = reductions
+            .at_root
+            .entry(sequence)
+            .or_insert_with(|| Box::new(AtRoot::<T, R> { count: 0, parts: Vec::new() }));
         let Some(at_root) = at_root.downcast_mut::<AtRoot<T, R>>() else {
             drop(reductions);
-            mismatch(collection, sequence, ("another type", "another reducer"), (type_name::<T>(), type_name::<R>()));
+            mismatch(
+                collection,
+                sequence,
+                ("another type", "another reducer"),
+                (type_name::<T>(), type_name::<R>()),
+            );
         };
         at_root.count += merged.count;
         at_root.parts.push((from, merged));

@@ -131,8 +131,11 @@ pub(crate) struct BlockCache {
 
 impl BlockCache {
     pub(crate) fn new() -> Self {
-        let list =
-            |_| List { open: Cell::new(ptr::null_mut()), open_count: Cell::new(0), full: Cell::new(ptr::null_mut()) };
+        let list = |_| List {
+            open: Cell::new(ptr::null_mut()),
+            open_count: Cell::new(0),
+            full: Cell::new(ptr::null_mut()),
+        };
         BlockCache { lists: std::array::from_fn(list) }
     }
 

@@ -97,7 +97,11 @@ fn loom_a_push_is_never_slept_through() {
         let sleeps = !reader.may_have_more(&shared.inbox);
         producer.join().unwrap();
         if sleeps {
-            assert_eq!(shared.woken.load(Ordering::SeqCst), 1, "asleep with a message in the inbox, and nobody wakes it");
+            assert_eq!(
+                shared.woken.load(Ordering::SeqCst),
+                1,
+                "asleep with a message in the inbox, and nobody wakes it"
+            );
         }
         shared.inbox.set_parked(false);
         let popped = reader.pop().expect("the push has ended");

@@ -274,7 +274,9 @@ impl Pe {
     pub(crate) fn find(&self, id: ChareId) -> Option<ChareRef> {
         match self.directory.get(id.collection) {
             Some(collection) => collection.find(id.element),
-            None if id.collection.single_home() == Some(self.id) => self.singles.borrow().get(&id.element).copied(),
+            None if id.collection.single_home() == Some(self.id) => {
+                self.singles.borrow().get(&id.element).copied()
+            }
             None => None,
         }
     }
@@ -365,7 +367,9 @@ impl Pe {
     }
 
     pub(crate) fn bounds_of(&self, id: CollectionId) -> String {
-        self.directory.get(id).map_or_else(|| "it is not known here".to_owned(), |collection| collection.info.bounds())
+        self.directory
+            .get(id)
+            .map_or_else(|| "it is not known here".to_owned(), |collection| collection.info.bounds())
     }
 
     pub(crate) fn chare_name(&self, id: ChareId) -> String {

@@ -66,13 +66,21 @@ where
     F: Future + 'static,
     D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
 {
-    const TABLE: TaskTable =
-        TaskTable { layout: Layout::new::<TaskBody<F, D>>(), poll: poll_body::<F, D>, drop: drop_body::<F, D> };
+    const TABLE: TaskTable = TaskTable {
+        layout: Layout::new::<TaskBody<F, D>>(),
+        poll: poll_body::<F, D>,
+        drop: drop_body::<F, D>,
+    };
 }
 
 /// # Safety
 /// `head` is the live body of a parked coroutine of this type, on its PE.
-unsafe fn poll_body<F, D>(head: NonNull<TaskHead>, pe: &Pe, key: TaskKey, context: &mut Context<'_>) -> Poll<()>
+unsafe fn poll_body<F, D>(
+    head: NonNull<TaskHead>,
+    pe: &Pe,
+    key: TaskKey,
+    context: &mut Context<'_>,
+) -> Poll<()>
 where
     F: Future + 'static,
     D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
@@ -133,7 +141,9 @@ pub(crate) fn start<F, D>(
     let head = TaskHead { table, chare, info, mode };
     let block = pe.allocate(table.layout).cast::<TaskBody<F, D>>();
     // SAFETY: the block is fresh and has this layout.
-    unsafe { block.write(TaskBody { head, future: ManuallyDrop::new(future), done: ManuallyDrop::new(done) }) };
+    unsafe {
+        block.write(TaskBody { head, future: ManuallyDrop::new(future), done: ManuallyDrop::new(done) })
+    };
     let key = pe.tasks.open(block.cast());
     poll(pe, key, block.cast());
 }
@@ -165,10 +175,10 @@ fn poll(pe: &Pe, key: TaskKey, head: NonNull<TaskHead>) {
     match polled {
         Poll::Pending => pe.tasks.parked(key),
         Poll::Ready(()) => {
-            if let Some(chare) = chare {
-                if mode == Mode::Exclusive {
-                    released(pe, chare);
-                }
+            if let Some(chare) = chare
+                && mode == Mode::Exclusive
+            {
+                released(pe, chare);
             }
         }
     }
@@ -221,10 +231,7 @@ impl Slab {
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Tasks {
-            slab: RefCell::new(Slab { slots: Vec::new(), free: NONE }),
-            external_count: Cell::new(0),
-        }
+        Tasks { slab: RefCell::new(Slab { slots: Vec::new(), free: NONE }), external_count: Cell::new(0) }
     }
 
     fn open(&self, head: NonNull<TaskHead>) -> TaskKey {
@@ -335,8 +342,13 @@ impl Tasks {
         loop {
             let next = {
                 let slab = self.slab.borrow();
-                let mut live = slab.slots.iter().enumerate().filter_map(|(i, slot)| slot.head.map(|head| (i, slot, head)));
-                live.next().map(|(i, slot, head)| (TaskKey { slot: i as u32, generation: slot.generation }, head))
+                let mut live = slab
+                    .slots
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(i, slot)| slot.head.map(|head| (i, slot, head)));
+                live.next()
+                    .map(|(i, slot, head)| (TaskKey { slot: i as u32, generation: slot.generation }, head))
             };
             let Some((key, head)) = next else { return };
             self.close(key);

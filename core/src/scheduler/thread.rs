@@ -97,9 +97,14 @@ pub(crate) fn drive(pe: &Pe) {
         }
     }));
     if let Err(panic) = outcome {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let text = text.unwrap_or("a value that is no text");
-        shared.stop(Reason::Internal(format!("PE {} panicked at {}: {text}", pe.id(), pe.take_panic_location())));
+        shared.stop(Reason::Internal(format!(
+            "PE {} panicked at {}: {text}",
+            pe.id(),
+            pe.take_panic_location()
+        )));
     }
 }
 
@@ -128,9 +133,10 @@ fn idle(pe: &Pe, shared: &Shared) {
         let inbox = shared.inbox(pe.id());
         inbox.set_parked(true);
         if pe.mail_is_empty() && !timer_is_due(pe) && !shared.is_stopping() {
-            let timer = pe.timers.next_deadline_ns().map(|deadline| {
-                Duration::from_nanos(deadline.saturating_sub(pe.now_ns()))
-            });
+            let timer = pe
+                .timers
+                .next_deadline_ns()
+                .map(|deadline| Duration::from_nanos(deadline.saturating_sub(pe.now_ns())));
             let nap = (verdict == quiescence::Verdict::DeviceBusy).then_some(DEVICE_NAP);
             match timer.into_iter().chain(nap).min() {
                 Some(limit) => thread::park_timeout(limit),
