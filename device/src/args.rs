@@ -1,0 +1,323 @@
+//! The arguments of a launch: what may be passed for which parameter, and the snapshot rule.
+//!
+//! An argument goes through three steps. `bind` borrows it and checks its device; for a buffer that is
+//! written while shares of it live it also reserves other memory. Nothing has changed yet, so a launch that
+//! fails here leaves every argument as it was. `commit` cannot fail: it puts the reserved memory in place and
+//! returns the raw form. `visit` lists the buffers for ordering and faults. All three are generic over the
+//! argument, so that in the usual case (nothing shared, nothing spoiled) they melt into a few loads and
+//! compares.
+
+use std::sync::Arc;
+
+use crate::account::Account;
+use crate::backend::AccessMode;
+use crate::buffer::{DeviceSlice, DeviceVec};
+use crate::error::DeviceError;
+use crate::memory::{Contents, Memory};
+use crate::param::{Each, Element, In, InOut, Maybe, Out, Param, Params, RawBuffer, Scalar, for_each_tuple};
+
+/// One buffer of a bound argument, as `visit` shows it.
+#[derive(Clone, Copy)]
+pub struct Used<'a> {
+    pub(crate) memory: &'a Arc<Memory>,
+    pub(crate) mode: AccessMode,
+    pub(crate) copy_from: Option<&'a Arc<Memory>>,
+}
+
+/// What can be passed to a launch for the parameter `P`. Not for implementing elsewhere.
+///
+/// | parameter | argument |
+/// |---|---|
+/// | `In<T>` | `&DeviceVec<T>`, `&DeviceSlice<T>` |
+/// | `Out<T>`, `InOut<T>` | `&mut DeviceVec<T>` |
+/// | `Maybe<P>` | `Option` of an argument for `P` |
+/// | `Each<P, N>` | `[_; N]` of arguments for `P` |
+/// | a [`Scalar`] | itself |
+///
+/// ```compile_fail
+/// # use chare_device::*;
+/// # const FILL: Kernel<(Out<f64>, f64)> = Kernel::new("fill", fill);
+/// # fn fill(_: &Launch, (out, value): (&mut [f64], f64)) { out.fill(value) }
+/// fn written_but_not_mut(account: &Account, buffer: &DeviceVec<f64>) {
+///     account.launch(&FILL, 8, (buffer, 1.0)).unwrap();
+/// }
+/// ```
+/// ```compile_fail
+/// # use chare_device::*;
+/// # const FILL: Kernel<(Out<f64>, f64)> = Kernel::new("fill", fill);
+/// # fn fill(_: &Launch, (out, value): (&mut [f64], f64)) { out.fill(value) }
+/// fn wrong_element(account: &Account, buffer: &mut DeviceVec<f32>) {
+///     account.launch(&FILL, 8, (buffer, 1.0)).unwrap();
+/// }
+/// ```
+/// ```compile_fail
+/// # use chare_device::*;
+/// # const FILL: Kernel<(Out<f64>, f64)> = Kernel::new("fill", fill);
+/// # fn fill(_: &Launch, (out, value): (&mut [f64], f64)) { out.fill(value) }
+/// fn wrong_scalar(account: &Account, buffer: &mut DeviceVec<f64>) {
+///     account.launch(&FILL, 8, (buffer, 1u32)).unwrap();
+/// }
+/// ```
+/// ```compile_fail
+/// # use chare_device::*;
+/// # const FILL: Kernel<(Out<f64>, f64)> = Kernel::new("fill", fill);
+/// # fn fill(_: &Launch, (out, value): (&mut [f64], f64)) { out.fill(value) }
+/// fn missing_argument(account: &Account, buffer: &mut DeviceVec<f64>) {
+///     account.launch(&FILL, 8, (buffer,)).unwrap();
+/// }
+/// ```
+/// ```compile_fail
+/// # use chare_device::*;
+/// # const FILL: Kernel<(Out<f64>, f64)> = Kernel::new("fill", fill);
+/// # fn fill(_: &Launch, (out, value): (&mut [f64], f64)) { out.fill(value) }
+/// fn a_share_is_read_only(account: &Account, buffer: &mut DeviceSlice<f64>) {
+///     account.launch(&FILL, 8, (buffer, 1.0)).unwrap();
+/// }
+/// ```
+/// ```compile_fail
+/// # use chare_device::*;
+/// const SWAP: Kernel<(Out<f64>, Out<f64>)> = Kernel::new("swap", swap);
+/// # fn swap(_: &Launch, (a, b): (&mut [f64], &mut [f64])) { a.swap_with_slice(b) }
+/// fn written_twice(account: &Account, buffer: &mut DeviceVec<f64>) {
+///     account.launch(&SWAP, 8, (&mut *buffer, &mut *buffer)).unwrap();
+/// }
+/// ```
+/// What is wrong in these is only what they are named for; this compiles:
+/// ```
+/// # use chare_device::*;
+/// # const FILL: Kernel<(Out<f64>, f64)> = Kernel::new("fill", fill);
+/// # fn fill(_: &Launch, (out, value): (&mut [f64], f64)) { out.fill(value) }
+/// fn right(account: &Account, buffer: &mut DeviceVec<f64>) {
+///     account.launch(&FILL, 8, (buffer, 1.0)).unwrap();
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be passed where the kernel takes `{P}`",
+    label = "wrong argument for the parameter `{P}`",
+    note = "`In<T>` takes `&DeviceVec<T>` or `&DeviceSlice<T>`; `Out<T>` and `InOut<T>` take `&mut DeviceVec<T>`; a scalar \
+            is passed by value and has exactly the declared type"
+)]
+pub trait Arg<P: Param> {
+    #[doc(hidden)]
+    type Bound;
+
+    #[doc(hidden)]
+    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError>;
+
+    #[doc(hidden)]
+    fn commit(bound: &mut Self::Bound) -> P::Raw;
+
+    #[doc(hidden)]
+    fn visit<F: FnMut(Used<'_>)>(bound: &Self::Bound, each: &mut F);
+}
+
+impl<S: Scalar> Arg<S> for S {
+    type Bound = S;
+
+    #[inline(always)]
+    fn bind(self, _: &Account) -> Result<S, DeviceError> {
+        Ok(self)
+    }
+
+    #[inline(always)]
+    fn commit(bound: &mut S) -> S {
+        *bound
+    }
+
+    #[inline(always)]
+    fn visit<F: FnMut(Used<'_>)>(_: &S, _: &mut F) {}
+}
+
+#[inline(always)]
+fn raw<T: Element>(memory: &Memory) -> RawBuffer<T> {
+    RawBuffer { address: memory.address().as_ptr().cast(), len: memory.len_elems() }
+}
+
+macro_rules! read_argument {
+    ($Buffer:ident) => {
+        impl<'x, T: Element> Arg<In<T>> for &'x $Buffer<T> {
+            type Bound = &'x Arc<Memory>;
+
+            #[inline(always)]
+            fn bind(self, account: &Account) -> Result<&'x Arc<Memory>, DeviceError> {
+                account.check_here(self.memory())?;
+                Ok(self.memory())
+            }
+
+            #[inline(always)]
+            fn commit(bound: &mut &'x Arc<Memory>) -> RawBuffer<T> {
+                raw(bound)
+            }
+
+            #[inline(always)]
+            fn visit<F: FnMut(Used<'_>)>(bound: &&'x Arc<Memory>, each: &mut F) {
+                each(Used { memory: bound, mode: AccessMode::Read, copy_from: None });
+            }
+        }
+    };
+}
+read_argument!(DeviceVec);
+read_argument!(DeviceSlice);
+
+/// A buffer that is written, and the other memory it changes to if it is shared.
+pub struct Written<'x, T> {
+    buffer: &'x mut DeviceVec<T>,
+    /// Before `commit`: the memory to change to. After it: the memory that was left behind.
+    other: Option<Arc<Memory>>,
+}
+
+impl<'x, T: Element> Written<'x, T> {
+    #[inline(always)]
+    fn bind(buffer: &'x mut DeviceVec<T>, account: &Account) -> Result<Self, DeviceError> {
+        account.check_here(buffer.memory())?;
+        let other = if buffer.memory().is_unshared() { None } else { Some(Self::reserve(buffer, account)?) };
+        Ok(Written { buffer, other })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reserve(buffer: &DeviceVec<T>, account: &Account) -> Result<Arc<Memory>, DeviceError> {
+        account.reserve::<T>(buffer.shape(), Contents::Unspecified)
+    }
+
+    #[inline(always)]
+    fn commit(&mut self) -> RawBuffer<T> {
+        if let Some(memory) = self.other.take() {
+            self.other = Some(self.buffer.replace(memory));
+        }
+        raw(self.buffer.memory())
+    }
+}
+
+macro_rules! written_argument {
+    ($Param:ident, $mode:expr, $copies:expr) => {
+        impl<'x, T: Element> Arg<$Param<T>> for &'x mut DeviceVec<T> {
+            type Bound = Written<'x, T>;
+
+            #[inline(always)]
+            fn bind(self, account: &Account) -> Result<Written<'x, T>, DeviceError> {
+                Written::bind(self, account)
+            }
+
+            #[inline(always)]
+            fn commit(bound: &mut Written<'x, T>) -> RawBuffer<T> {
+                bound.commit()
+            }
+
+            #[inline(always)]
+            fn visit<F: FnMut(Used<'_>)>(bound: &Written<'x, T>, each: &mut F) {
+                let copy_from = if $copies { bound.other.as_ref() } else { None };
+                each(Used { memory: bound.buffer.memory(), mode: $mode, copy_from });
+            }
+        }
+    };
+}
+written_argument!(Out, AccessMode::Overwrite, false);
+written_argument!(InOut, AccessMode::Update, true);
+
+impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
+    type Bound = Option<A::Bound>;
+
+    #[inline(always)]
+    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError> {
+        self.map(|argument| argument.bind(account)).transpose()
+    }
+
+    #[inline(always)]
+    fn commit(bound: &mut Self::Bound) -> Option<P::Raw> {
+        bound.as_mut().map(A::commit)
+    }
+
+    #[inline(always)]
+    fn visit<F: FnMut(Used<'_>)>(bound: &Self::Bound, each: &mut F) {
+        if let Some(bound) = bound {
+            A::visit(bound, each);
+        }
+    }
+}
+
+impl<P: Param, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
+    type Bound = [A::Bound; N];
+
+    #[inline(always)]
+    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError> {
+        // `array::try_map` is not stable: bind into options first, and look for the first error afterwards.
+        let mut error = None;
+        let bound = self.map(|argument| match error {
+            None => argument.bind(account).map_err(|refused| error = Some(refused)).ok(),
+            Some(_) => None,
+        });
+        match error {
+            None => Ok(bound.map(|bound| bound.expect("without an error every argument was bound"))),
+            Some(error) => Err(error),
+        }
+    }
+
+    #[inline(always)]
+    fn commit(bound: &mut Self::Bound) -> [P::Raw; N] {
+        bound.each_mut().map(A::commit)
+    }
+
+    #[inline(always)]
+    fn visit<F: FnMut(Used<'_>)>(bound: &Self::Bound, each: &mut F) {
+        for bound in bound {
+            A::visit(bound, each);
+        }
+    }
+}
+
+/// The arguments of a launch of a kernel with the parameters `A`: a tuple of as many [`Arg`]s. Not for
+/// implementing elsewhere.
+#[diagnostic::on_unimplemented(
+    message = "these are not the arguments of a kernel with the parameters `{A}`",
+    label = "one argument per parameter, in a tuple",
+    note = "the kernel's parameters are `{A}`; the arguments given are `{Self}`"
+)]
+pub trait Args<A: Params> {
+    #[doc(hidden)]
+    type Bound;
+
+    #[doc(hidden)]
+    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError>;
+
+    #[doc(hidden)]
+    fn commit(bound: &mut Self::Bound) -> A::Raw;
+
+    #[doc(hidden)]
+    fn visit<F: FnMut(Used<'_>)>(bound: &Self::Bound, each: &mut F);
+}
+
+macro_rules! args {
+    ($($P:ident)+) => { args!(@ $($P)+; $($P)+; XA XB XC XD XE XF XG XH XI XJ XK XL XM XN XO XP;); };
+    (@ $Next:ident $($Left:ident)*; $($P:ident)+; $X:ident $($XLeft:ident)*; $($Xs:ident)*) => {
+        args!(@ $($Left)*; $($P)+; $($XLeft)*; $($Xs)* $X);
+    };
+    (@ ; $($P:ident)+; $($XLeft:ident)*; $($X:ident)+) => {
+        impl<$($P: Param, $X: Arg<$P>),+> Args<($($P,)+)> for ($($X,)+) {
+            type Bound = ($($X::Bound,)+);
+
+            #[inline(always)]
+            #[allow(non_snake_case)]
+            fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError> {
+                let ($($X,)+) = self;
+                Ok(($($X.bind(account)?,)+))
+            }
+
+            #[inline(always)]
+            #[allow(non_snake_case)]
+            fn commit(bound: &mut Self::Bound) -> ($($P::Raw,)+) {
+                let ($($X,)+) = bound;
+                ($(<$X as Arg<$P>>::commit($X),)+)
+            }
+
+            #[inline(always)]
+            #[allow(non_snake_case)]
+            fn visit<EACH: FnMut(Used<'_>)>(bound: &Self::Bound, each: &mut EACH) {
+                let ($($X,)+) = bound;
+                $(<$X as Arg<$P>>::visit($X, each);)+
+            }
+        }
+    };
+}
+
+for_each_tuple!(args);

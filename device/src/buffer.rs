@@ -1,0 +1,149 @@
+//! Typed handles to device memory: the owner's [`DeviceVec`] and the read-only snapshot [`DeviceSlice`].
+//!
+//! Neither holds an address: both are one pointer to a [`Memory`], which the owner's handle exchanges for
+//! another one when it writes while shares live. So a handle can be moved, swapped and sent while operations
+//! on it are in flight.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::memory::Memory;
+use crate::param::Element;
+use crate::shape::Shape;
+
+/// A typed buffer in device memory, charged to the [`Account`](crate::Account) that allocated it.
+///
+/// In a launch, `&DeviceVec` is read and `&mut DeviceVec` is written. Dropping it frees the memory in stream
+/// order: it goes back to the device's pool after the last share is gone and the last operation using it has
+/// finished.
+pub struct DeviceVec<T> {
+    memory: Arc<Memory>,
+    elements: PhantomData<fn() -> T>,
+}
+
+impl<T: Element> DeviceVec<T> {
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+        DeviceVec { memory, elements: PhantomData }
+    }
+
+    /// The number of elements.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.memory.len_elems()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The extents it was allocated with.
+    pub fn shape(&self) -> Shape {
+        self.memory.shape()
+    }
+
+    /// A snapshot of the contents as they are after everything enqueued so far.
+    ///
+    /// Returns at once and copies nothing. Until the last clone of it is dropped, a launch that overwrites
+    /// this buffer ([`Out`](crate::Out)) gets other memory from the pool, and one that updates it
+    /// ([`InOut`](crate::InOut)) copies first; afterwards writes are in place again.
+    pub fn share(&self) -> DeviceSlice<T> {
+        self.memory.add_share();
+        DeviceSlice { memory: self.memory.clone(), elements: PhantomData }
+    }
+
+    #[inline(always)]
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Puts other memory in the place of the present one, which is returned.
+    pub(crate) fn replace(&mut self, memory: Arc<Memory>) -> Arc<Memory> {
+        std::mem::replace(&mut self.memory, memory)
+    }
+}
+
+impl<T: Element> fmt::Debug for DeviceVec<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "DeviceVec<{}>{:?} on {}",
+            std::any::type_name::<T>(),
+            self.shape(),
+            self.memory.device().name
+        )
+    }
+}
+
+/// A read-only snapshot of a [`DeviceVec`]: cloneable, sendable, and never changed by later writes of the
+/// owner.
+pub struct DeviceSlice<T> {
+    memory: Arc<Memory>,
+    elements: PhantomData<fn() -> T>,
+}
+
+impl<T: Element> DeviceSlice<T> {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.memory.len_elems()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The extents of the buffer it was taken of.
+    pub fn shape(&self) -> Shape {
+        self.memory.shape()
+    }
+
+    #[inline(always)]
+    pub(crate) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}
+
+impl<T> Clone for DeviceSlice<T> {
+    fn clone(&self) -> Self {
+        self.memory.add_share();
+        DeviceSlice { memory: self.memory.clone(), elements: PhantomData }
+    }
+}
+
+impl<T> Drop for DeviceSlice<T> {
+    fn drop(&mut self) {
+        self.memory.remove_share();
+    }
+}
+
+impl<T: Element> fmt::Debug for DeviceSlice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "DeviceSlice<{}>{:?} on {}",
+            std::any::type_name::<T>(),
+            self.shape(),
+            self.memory.device().name
+        )
+    }
+}
+
+/// What device memory can be read from: [`DeviceVec`] and [`DeviceSlice`]. Not for implementing elsewhere.
+pub trait Source<T: Element> {
+    #[doc(hidden)]
+    fn source(&self) -> &Arc<Memory>;
+}
+
+impl<T: Element> Source<T> for DeviceVec<T> {
+    fn source(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}
+
+impl<T: Element> Source<T> for DeviceSlice<T> {
+    fn source(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}

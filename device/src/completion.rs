@@ -1,0 +1,201 @@
+//! The end of one operation, as a future.
+//!
+//! In inline mode a completion is born with its value and allocates nothing. Otherwise it shares a cell with
+//! the operation: the operation *stores* its outcome there when its work is done and *publishes* it when it
+//! counts as finished (later, on a device that is slower than the host). No wake-up is lost, since both
+//! `poll` and `publish` hold the cell's lock: if `poll` comes first its waker is there for `publish`, else it
+//! sees the outcome.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use crate::error::DeviceError;
+use crate::fault::FaultRecord;
+
+/// The result of an operation that has been submitted.
+///
+/// Awaiting it suspends until the operation has finished on its device. Dropping it neither cancels the
+/// operation nor hides a fault: a fault that nobody awaited is returned by the account's next call.
+///
+/// # Panics
+///
+/// Polling again after it has returned `Ready` panics.
+pub struct Completion<T> {
+    state: State<T>,
+}
+
+enum State<T> {
+    Ready(T),
+    Faulted(Arc<FaultRecord>),
+    Pending(Arc<Cell<T>>),
+    Taken,
+}
+
+impl<T> Completion<T> {
+    #[inline]
+    pub(crate) fn ready(value: T) -> Self {
+        Completion { state: State::Ready(value) }
+    }
+
+    #[cold]
+    pub(crate) fn faulted(fault: Arc<FaultRecord>) -> Self {
+        Completion { state: State::Faulted(fault) }
+    }
+
+    pub(crate) fn pending(cell: Arc<Cell<T>>) -> Self {
+        Completion { state: State::Pending(cell) }
+    }
+
+    /// Whether the operation has finished, so that the next poll returns its result.
+    pub fn is_ready(&self) -> bool {
+        match &self.state {
+            State::Ready(_) | State::Faulted(_) => true,
+            State::Pending(cell) => cell.lock().published,
+            State::Taken => false,
+        }
+    }
+
+    /// Blocks the calling thread until the operation has finished. For programs without an executor, and
+    /// tests.
+    ///
+    /// # Errors
+    ///
+    /// As for awaiting: [`DeviceError::Fault`] if the kernel failed, or one that it depends on.
+    pub fn wait(mut self) -> Result<T, DeviceError> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match Pin::new(&mut self).poll(&mut context) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+/// Wakes a thread that blocks in [`Completion::wait`].
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+// The value is never pinned: it is moved out when it is ready.
+impl<T> Unpin for Completion<T> {}
+
+impl<T> Future for Completion<T> {
+    type Output = Result<T, DeviceError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ready(value) => Ok(value),
+            State::Faulted(fault) => Err(fault),
+            State::Pending(cell) => {
+                let mut inside = cell.lock();
+                if !inside.published {
+                    match &mut inside.waker {
+                        Some(waker) => waker.clone_from(context.waker()),
+                        none => *none = Some(context.waker().clone()),
+                    }
+                    drop(inside);
+                    self.state = State::Pending(cell);
+                    return Poll::Pending;
+                }
+                inside.outcome.take().expect("an outcome is stored before it is published, and taken once")
+            }
+            State::Taken => panic!("a completion was polled after it had returned its result"),
+        };
+        Poll::Ready(outcome.map_err(|fault| DeviceError::Fault(fault.report())))
+    }
+}
+
+impl<T> Drop for Completion<T> {
+    #[inline]
+    fn drop(&mut self) {
+        match &self.state {
+            State::Ready(_) | State::Taken => {}
+            State::Faulted(fault) => fault.drop_unpolled(),
+            State::Pending(cell) => cell.abandon(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Completion<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Completion").field("is_ready", &self.is_ready()).finish_non_exhaustive()
+    }
+}
+
+/// The place that an operation and its completion share.
+pub(crate) struct Cell<T> {
+    inside: Mutex<Inside<T>>,
+}
+
+struct Inside<T> {
+    outcome: Option<Result<T, Arc<FaultRecord>>>,
+    published: bool,
+    abandoned: bool,
+    waker: Option<Waker>,
+}
+
+impl<T> Cell<T> {
+    pub(crate) fn new() -> Arc<Self> {
+        let inside = Inside { outcome: None, published: false, abandoned: false, waker: None };
+        Arc::new(Cell { inside: Mutex::new(inside) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside<T>> {
+        self.inside.lock().expect("nothing panics under this lock")
+    }
+
+    /// Keeps the outcome until it is published.
+    pub(crate) fn store(&self, outcome: Result<T, Arc<FaultRecord>>) {
+        self.lock().outcome = Some(outcome);
+    }
+
+    /// Notes that the completion is gone.
+    fn abandon(&self) {
+        let mut inside = self.lock();
+        inside.abandoned = true;
+        inside.waker = None;
+        if inside.published {
+            inside.discard();
+        }
+    }
+}
+
+impl<T> Inside<T> {
+    /// Drops an outcome that nobody will take; a fault is passed on.
+    fn discard(&mut self) {
+        if let Some(Err(fault)) = self.outcome.take() {
+            fault.drop_unpolled();
+        }
+    }
+}
+
+/// The operation's end of a completion, whatever its type.
+pub(crate) trait Publish: Send + Sync {
+    /// Makes the stored outcome visible and wakes who waits for it.
+    fn publish(&self);
+}
+
+impl<T: Send> Publish for Cell<T> {
+    fn publish(&self) {
+        let mut inside = self.lock();
+        inside.published = true;
+        let waker = inside.waker.take();
+        if inside.abandoned {
+            inside.discard();
+        }
+        drop(inside);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}

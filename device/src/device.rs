@@ -1,0 +1,262 @@
+//! Devices: opening them, their memory, and what each account has of it.
+
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+use crate::account::Account;
+use crate::backend::Backend;
+use crate::error::{DeviceError, OutOfMemory};
+use crate::fault::{Fault, FaultLog};
+use crate::host::Host;
+use crate::pool::Pool;
+use crate::spec::{DeviceSpec, HostMode};
+
+/// The devices of one runtime.
+///
+/// Dropping it waits until every submitted operation has finished and every completion has been published,
+/// then joins the worker threads. Buffers and completions may outlive it; afterwards devices with workers
+/// refuse to do more.
+pub struct Devices {
+    devices: Vec<Device>,
+    backend: Arc<Host>,
+    faults: Arc<FaultLog>,
+    reason: &'static str,
+}
+
+impl Devices {
+    /// Opens the devices that `spec` asks for. `default_mode` says where host kernels run if the
+    /// specification does not.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Workers`] if the worker threads cannot be started.
+    pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
+        let speeds = spec.host_speeds();
+        let fastest = speeds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let slowdowns: Vec<f64> = speeds.iter().map(|speed| fastest / speed).collect();
+        let mode = spec.mode().unwrap_or(default_mode);
+        let backend = Arc::new(Host::start(mode, &slowdowns)?);
+        let faults = Arc::new(FaultLog::default());
+        let uuid_prefix = host_uuid();
+        let device = |(ordinal, speed): (usize, &f64)| Device {
+            core: Arc::new(DeviceCore {
+                runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0,
+                ordinal,
+                name: Arc::from(format!("host:{ordinal}")),
+                uuid: format!("{uuid_prefix}:{ordinal}"),
+                speed: *speed,
+                capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
+                pool: Mutex::default(),
+                ledgers: Mutex::default(),
+                faults: faults.clone(),
+                backend: backend.clone(),
+            }),
+        };
+        let devices = speeds.iter().enumerate().map(device).collect();
+        let reason = if spec.is_auto() { "host: the only backend of this build" } else { "as asked for" };
+        Ok(Devices { devices, backend, faults, reason })
+    }
+
+    /// How many devices there are: at least one.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// The device with this ordinal.
+    ///
+    /// # Panics
+    ///
+    /// If `ordinal` is not less than [`len`](Self::len).
+    pub fn get(&self, ordinal: usize) -> &Device {
+        &self.devices[ordinal]
+    }
+
+    /// The devices, by ordinal.
+    pub fn iter(&self) -> std::slice::Iter<'_, Device> {
+        self.devices.iter()
+    }
+
+    /// Why these devices were chosen, in a few words.
+    pub fn reason(&self) -> &str {
+        self.reason
+    }
+
+    /// Operations submitted and not finished, over all devices. An operation counts until after the waker of
+    /// its completion has been called, so at zero every waiter has been woken.
+    pub fn pending(&self) -> usize {
+        self.backend.pending()
+    }
+
+    /// Takes the faults that nobody has been given: those whose completion was dropped or has not been
+    /// polled, and that no later call of their account has returned. In the order in which they happened.
+    pub fn take_unreported_faults(&self) -> Vec<Fault> {
+        self.faults.take_unreported()
+    }
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        self.backend.close();
+    }
+}
+
+impl fmt::Debug for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.devices).finish()
+    }
+}
+
+/// The part of a host device's identity that other processes of the machine do not have.
+fn host_uuid() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("host:{}:{}", name.trim(), std::process::id())
+}
+
+/// One device. A cheap clone.
+#[derive(Clone)]
+pub struct Device {
+    core: Arc<DeviceCore>,
+}
+
+impl Device {
+    pub(crate) fn from_core(core: &Arc<DeviceCore>) -> Self {
+        Device { core: core.clone() }
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// Its place among the devices of this process.
+    pub fn ordinal(&self) -> usize {
+        self.core.ordinal
+    }
+
+    /// A name that no other device has, and that every process sharing the device knows it by. Virtual host
+    /// devices are not shared between processes.
+    pub fn uuid(&self) -> &str {
+        &self.core.uuid
+    }
+
+    /// Its relative speed, as specified.
+    pub fn speed(&self) -> f64 {
+        self.core.speed
+    }
+
+    /// The bytes it can hold; `u64::MAX` if no limit was stated.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.core.capacity_bytes
+    }
+
+    /// The bytes in use, in size classes of the pool. Freed memory counts until the last operation on it has
+    /// finished.
+    pub fn used_bytes(&self) -> u64 {
+        self.core.pool().live_bytes() as u64
+    }
+
+    /// Opens an account: a stream of work on this device, and the bytes held by one owner. `label` stands in
+    /// messages.
+    pub fn account(&self, label: impl Into<Arc<str>>) -> Account {
+        let ledger = Arc::new(Ledger::new(label.into()));
+        let mut ledgers = self.core.ledgers();
+        // Now and then forget the ones that are gone; doubling keeps the cost per account constant.
+        if ledgers.len() == ledgers.capacity() {
+            ledgers.retain(|ledger| ledger.strong_count() > 0);
+            let more = ledgers.len().max(8);
+            ledgers.reserve(more);
+        }
+        ledgers.push(Arc::downgrade(&ledger));
+        drop(ledgers);
+        Account::new(self.core.clone(), ledger)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("name", &self.name())
+            .field("speed", &self.speed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one owner holds, and whether it has bad news coming. Outlives its account while memory is charged to
+/// it.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) label: Arc<str>,
+    pub(crate) used_bytes: AtomicU64,
+    /// Faults whose completions were dropped, for the account's next call.
+    pub(crate) dropped_faults: AtomicU32,
+}
+
+impl Ledger {
+    fn new(label: Arc<str>) -> Self {
+        Ledger { label, used_bytes: AtomicU64::new(0), dropped_faults: AtomicU32::new(0) }
+    }
+}
+
+/// The state of a device.
+pub(crate) struct DeviceCore {
+    /// Whether a kernel is simply called: inline, at native speed.
+    pub(crate) runs_at_once: bool,
+    pub(crate) ordinal: usize,
+    pub(crate) name: Arc<str>,
+    uuid: String,
+    speed: f64,
+    capacity_bytes: u64,
+    pool: Mutex<Pool>,
+    ledgers: Mutex<Vec<Weak<Ledger>>>,
+    pub(crate) faults: Arc<FaultLog>,
+    pub(crate) backend: Arc<Host>,
+}
+
+impl DeviceCore {
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().expect("nothing panics under this lock")
+    }
+
+    fn ledgers(&self) -> MutexGuard<'_, Vec<Weak<Ledger>>> {
+        self.ledgers.lock().expect("nothing panics under this lock")
+    }
+
+    /// Takes a block of class size `bytes`; the second value says whether it is zeroed.
+    pub(crate) fn take_block(&self, bytes: usize) -> Option<(NonNull<u8>, bool)> {
+        self.pool().take(bytes, self.capacity_bytes, &*self.backend)
+    }
+
+    /// Takes back a block of class size `bytes` that nobody uses any more.
+    pub(crate) fn give_block(&self, address: NonNull<u8>, bytes: usize) {
+        self.pool().give(address, bytes);
+    }
+
+    /// The error for a request of `bytes` by the owner of `ledger`.
+    #[cold]
+    pub(crate) fn out_of_memory(&self, ledger: &Ledger, bytes: usize) -> DeviceError {
+        let ledgers = self.ledgers();
+        let held = |ledger: Arc<Ledger>| (ledger.label.clone(), ledger.used_bytes.load(Ordering::Relaxed));
+        let mut owners: Vec<_> = ledgers.iter().filter_map(Weak::upgrade).map(held).collect();
+        drop(ledgers);
+        owners.retain(|(_, bytes)| *bytes > 0);
+        owners.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        DeviceError::OutOfMemory(Box::new(OutOfMemory {
+            device: self.name.clone(),
+            owner: ledger.label.clone(),
+            requested_bytes: bytes as u64,
+            capacity_bytes: self.capacity_bytes,
+            used_bytes: self.pool().live_bytes() as u64,
+            owners,
+        }))
+    }
+}
+
+impl Drop for DeviceCore {
+    fn drop(&mut self) {
+        // Every block handed out keeps the device alive, so all of them are back.
+        self.pool.get_mut().expect("nothing panics under this lock").trim(&*self.backend);
+    }
+}

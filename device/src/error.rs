@@ -1,0 +1,104 @@
+//! The one error type of device calls and completions.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::fault::Fault;
+use crate::spec::SpecError;
+
+/// Why a device call or a completion failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// The device specification is wrong, or names a device that is not here.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The device has not enough memory left.
+    #[error(transparent)]
+    OutOfMemory(Box<OutOfMemory>),
+    /// A kernel failed: this one, one whose output it depends on, or an earlier one that nobody awaited.
+    #[error("{0}")]
+    Fault(Fault),
+    /// A buffer lives on another device than the account it was used with.
+    #[error(
+        "a buffer on {buffer} was used by {owner} on {device}; bring it over with `Account::import` first"
+    )]
+    WrongDevice {
+        /// The device that holds the buffer.
+        buffer: Arc<str>,
+        /// The device of the account.
+        device: Arc<str>,
+        /// The label of the account.
+        owner: Arc<str>,
+    },
+    /// The requested shape has another number of elements than the buffer.
+    #[error("a buffer of {len} elements cannot take a shape of {wanted}")]
+    Shape {
+        /// Elements of the buffer.
+        len: usize,
+        /// Elements asked for.
+        wanted: usize,
+    },
+    /// An array to upload is not contiguous in row-major order.
+    #[error(
+        "an array must be in standard (row-major, contiguous) layout to be uploaded; use `as_standard_layout()`"
+    )]
+    Layout,
+    /// A buffer was asked for with more axes than there can be.
+    #[error(transparent)]
+    Axes(#[from] crate::shape::TooManyAxes),
+    /// The devices have been closed.
+    #[error("{device} has been closed")]
+    Closed {
+        /// The device.
+        device: Arc<str>,
+    },
+    /// The worker threads of the devices could not be started.
+    #[error("the worker threads of the host devices did not start: {message}")]
+    Workers {
+        /// What the system said.
+        message: String,
+    },
+}
+
+/// An allocation that did not fit, and who holds the memory.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OutOfMemory {
+    /// The device.
+    pub device: Arc<str>,
+    /// The label of the account that asked.
+    pub owner: Arc<str>,
+    /// What it asked for, rounded up to the pool's size class.
+    pub requested_bytes: u64,
+    /// The capacity of the device.
+    pub capacity_bytes: u64,
+    /// What was in use.
+    pub used_bytes: u64,
+    /// Bytes by owner, largest first.
+    pub owners: Vec<(Arc<str>, u64)>,
+}
+
+/// How many owners the message of an [`OutOfMemory`] lists.
+const LISTED_OWNERS: usize = 8;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let OutOfMemory { device, owner, requested_bytes, capacity_bytes, used_bytes, owners } = self;
+        write!(f, "{device} is out of memory: {owner} asked for {requested_bytes} bytes, ")?;
+        write!(f, "{used_bytes} of {capacity_bytes} are in use; held by")?;
+        if owners.is_empty() {
+            write!(f, " nobody")?;
+        }
+        for (index, (label, bytes)) in owners.iter().take(LISTED_OWNERS).enumerate() {
+            write!(f, "{} {label}: {bytes}", if index == 0 { "" } else { "," })?;
+        }
+        if owners.len() > LISTED_OWNERS {
+            let rest: u64 = owners[LISTED_OWNERS..].iter().map(|(_, bytes)| bytes).sum();
+            write!(f, ", {} more: {rest}", owners.len() - LISTED_OWNERS)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for OutOfMemory {}

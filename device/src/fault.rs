@@ -1,0 +1,120 @@
+//! Device faults, and the rule that none is lost.
+//!
+//! A kernel that fails leaves one [`FaultRecord`], shared by its completion, by the buffers it was writing
+//! (they are *poisoned*: what depends on them fails with the same record) and by the [`FaultLog`] of its
+//! devices. The record's status only moves forward:
+//!
+//! * *held*: a completion that carries it is alive and has not been polled;
+//! * *dropped*: a completion that carries it was dropped unpolled; the account's next call returns it;
+//! * *reported*: somebody has been given it.
+//!
+//! [`Devices::take_unreported_faults`](crate::Devices::take_unreported_faults) takes the held and the dropped
+//! ones. So a fault is reported at least once, and never twice by different ways except to waiters, each of
+//! which gets it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::device::Ledger;
+
+/// A kernel that panicked, indexed out of bounds or was refused by its device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fault {
+    /// The kernel, or the runtime's own operation, that failed first.
+    pub kernel: &'static str,
+    /// The device it ran on.
+    pub device: Arc<str>,
+    /// The label of the account that launched it.
+    pub owner: Arc<str>,
+    /// What went wrong, in the words of the panic or of the driver.
+    pub message: Arc<str>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { kernel, device, owner, message } = self;
+        write!(f, "kernel `{kernel}` of {owner} failed on {device}: {message}")
+    }
+}
+
+const HELD: u8 = 0;
+const DROPPED: u8 = 1;
+const REPORTED: u8 = 2;
+
+/// One fault and how far it has got on its way to somebody.
+#[derive(Debug)]
+pub(crate) struct FaultRecord {
+    fault: Fault,
+    ledger: Arc<Ledger>,
+    status: AtomicU8,
+}
+
+impl FaultRecord {
+    /// Marks the fault as reported and returns it.
+    pub(crate) fn report(&self) -> Fault {
+        if self.status.swap(REPORTED, Ordering::AcqRel) == DROPPED {
+            self.ledger.dropped_faults.fetch_sub(1, Ordering::Release);
+        }
+        self.fault.clone()
+    }
+
+    /// Notes that a completion carrying this fault was dropped unpolled.
+    pub(crate) fn drop_unpolled(&self) {
+        if self.status.compare_exchange(HELD, DROPPED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            // May briefly come after the decrement of a concurrent report: the count wraps and is right again
+            // here.
+            self.ledger.dropped_faults.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn is(&self, status: u8) -> bool {
+        self.status.load(Ordering::Acquire) == status
+    }
+}
+
+/// The faults of one set of devices that may still be unreported.
+#[derive(Debug, Default)]
+pub(crate) struct FaultLog {
+    records: Mutex<Vec<Arc<FaultRecord>>>,
+}
+
+impl FaultLog {
+    /// Records that `kernel`, launched by the owner of `ledger`, failed.
+    #[cold]
+    pub(crate) fn record(
+        &self,
+        kernel: &'static str,
+        device: &Arc<str>,
+        ledger: &Arc<Ledger>,
+        message: &str,
+    ) -> Arc<FaultRecord> {
+        let fault = Fault {
+            kernel,
+            device: device.clone(),
+            owner: ledger.label.clone(),
+            message: Arc::from(message),
+        };
+        let record = Arc::new(FaultRecord { fault, ledger: ledger.clone(), status: AtomicU8::new(HELD) });
+        let mut records = self.records.lock().expect("nothing panics under this lock");
+        records.retain(|record| !record.is(REPORTED));
+        records.push(record.clone());
+        record
+    }
+
+    /// Takes one fault of `ledger` whose completion was dropped.
+    #[cold]
+    pub(crate) fn take_dropped(&self, ledger: &Arc<Ledger>) -> Option<Fault> {
+        let mut records = self.records.lock().expect("nothing panics under this lock");
+        let found =
+            records.iter().position(|record| Arc::ptr_eq(&record.ledger, ledger) && record.is(DROPPED));
+        found.map(|index| records.remove(index).report())
+    }
+
+    /// Takes every fault that nobody has been given, in the order in which they happened.
+    pub(crate) fn take_unreported(&self) -> Vec<Fault> {
+        let records = std::mem::take(&mut *self.records.lock().expect("nothing panics under this lock"));
+        records.into_iter().filter(|record| !record.is(REPORTED)).map(|record| record.report()).collect()
+    }
+}

@@ -1,0 +1,57 @@
+//! The pace of a virtual device: on one with slowdown `s`, work that takes the host `t` counts as finished
+//! after `s * t`.
+
+use std::time::{Duration, Instant};
+
+/// Waits shorter than this are spun: a sleep is not that exact.
+const SPIN: Duration = Duration::from_micros(100);
+
+/// Does `work` and says when it counts as finished. At native speed (1) no clock is read and the answer is
+/// `None`.
+pub(super) fn finish_time(slowdown: f64, work: impl FnOnce()) -> Option<Instant> {
+    if slowdown <= 1.0 {
+        work();
+        return None;
+    }
+    let start = Instant::now();
+    work();
+    Some(slowed_end(start, start.elapsed(), slowdown))
+}
+
+fn slowed_end(start: Instant, host_time: Duration, slowdown: f64) -> Instant {
+    start + host_time.mul_f64(slowdown)
+}
+
+/// Does `work` and returns when it counts as finished.
+pub(super) fn run_slowed(slowdown: f64, work: impl FnOnce()) {
+    let Some(end) = finish_time(slowdown, work) else {
+        return;
+    };
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        match left.checked_sub(SPIN) {
+            Some(sleep) => std::thread::sleep(sleep),
+            None => std::hint::spin_loop(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_work_counts_as_finished_later() {
+        let start = Instant::now();
+        assert_eq!(slowed_end(start, Duration::from_millis(5), 3.0), start + Duration::from_millis(15));
+        let mut runs = 0;
+        assert_eq!(finish_time(1.0, || runs += 1), None);
+        let end = finish_time(2.5, || runs += 1).unwrap();
+        assert!(end >= start && runs == 2);
+        run_slowed(4.0, || runs += 1);
+        assert_eq!(runs, 3);
+    }
+}

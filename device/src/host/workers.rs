@@ -1,0 +1,307 @@
+//! Worker threads that run operations as a GPU would: in stream order, after the events of the buffers they
+//! use.
+//!
+//! # The life of an operation
+//!
+//! All states are kept under one lock, `Workers::shared.state`. An operation is
+//!
+//! 1. *waiting*: `unmet > 0` operations before it have not finished; each of them lists it among its
+//!    `followers`;
+//! 2. *ready*: `unmet == 0`; it stands in the queue of its device;
+//! 3. *running*: a worker has taken it and it holds one of its device's lanes; no lock is held meanwhile;
+//! 4. *lingering* (on slow devices only): its work is done, but it counts as running until its time in
+//!    `timers`;
+//! 5. *finished*: it is no longer in `live`. Then its completion is published, and last it leaves the count
+//!    of pending operations.
+//!
+//! An operation waits only for operations submitted before it, so there are no cycles; and a worker only ever
+//! takes ready operations, never waits for one. So one worker is enough for any set of streams, and every
+//! operation finishes.
+//!
+//! # Who wakes whom
+//!
+//! An operation is *runnable* when it is ready and its device has a free lane. A worker sleeps only if, under
+//! the lock, it has found nothing runnable and no timer due; if there are timers it sleeps no longer than the
+//! earliest. Operations become runnable in three places. In `submit`: it wakes one worker. When an operation
+//! finishes, by its followers getting ready or by its lane getting free: the worker that finished it looks
+//! again before it sleeps. And when a worker that takes one operation leaves others runnable, or timers with
+//! nobody to watch them: it wakes one more. So while anything is runnable, some worker is awake and on its
+//! way to look.
+//!
+//! # Lanes
+//!
+//! The workers are spread over the devices: each device runs at most `ceil(workers / devices)` operations at
+//! once, and a slow device's lane is busy for the whole of the slowed time. So a device of half the speed has
+//! half the throughput.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::pace;
+use crate::backend::{AccessMode, Operation};
+use crate::completion::Publish;
+use crate::error::DeviceError;
+use crate::event::Event;
+
+/// The worker threads of one set of devices.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    pending: AtomicUsize,
+}
+
+struct State {
+    next_event: u64,
+    live: BTreeMap<Event, Live>,
+    devices: Vec<Lanes>,
+    timers: BinaryHeap<Reverse<(Instant, Event)>>,
+    /// The device that is looked at first, so that none is starved.
+    first: usize,
+    closed: bool,
+}
+
+/// An operation that has not finished.
+struct Live {
+    unmet: usize,
+    followers: Vec<Event>,
+    device: usize,
+    /// Taken when it starts to run.
+    operation: Option<Operation>,
+    completion: Arc<dyn Publish>,
+}
+
+/// One device's ready operations, and how many more may start.
+struct Lanes {
+    slowdown: f64,
+    ready: VecDeque<Event>,
+    free: usize,
+}
+
+impl Workers {
+    /// Starts `count` threads for devices with these slowdowns.
+    pub(super) fn start(count: usize, slowdowns: &[f64]) -> Result<Self, DeviceError> {
+        let count = count.max(1);
+        let free = count.div_ceil(slowdowns.len());
+        let lanes = |&slowdown: &f64| Lanes { slowdown, ready: VecDeque::new(), free };
+        let state = State {
+            next_event: 0,
+            live: BTreeMap::new(),
+            devices: slowdowns.iter().map(lanes).collect(),
+            timers: BinaryHeap::new(),
+            first: 0,
+            closed: false,
+        };
+        let shared =
+            Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), pending: AtomicUsize::new(0) });
+        let workers = Workers { shared, threads: Mutex::default() };
+        for index in 0..count {
+            let shared = workers.shared.clone();
+            let thread =
+                std::thread::Builder::new().name(format!("device-{index}")).spawn(move || shared.work());
+            match thread {
+                Ok(thread) => workers.threads().push(thread),
+                Err(error) => {
+                    workers.close();
+                    return Err(DeviceError::Workers { message: error.to_string() });
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().expect("nothing panics under this lock")
+    }
+
+    /// Waits until everything submitted has finished and been published, and joins the threads.
+    pub(super) fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_all();
+        for thread in std::mem::take(&mut *self.threads()) {
+            // A waker may drop the devices on a worker; that one ends by itself.
+            if thread.thread().id() != std::thread::current().id() {
+                thread.join().expect("workers catch the panics of kernels and have none of their own");
+            }
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        // Pairs with the release in `Shared::finish`: at zero, what the wakers did is visible.
+        self.shared.pending.load(Ordering::Acquire)
+    }
+
+    /// Queues an operation behind its stream and the events of its buffers.
+    pub(super) fn submit(&self, operation: Operation) -> Result<(), DeviceError> {
+        let mut state = self.shared.lock();
+        if state.closed {
+            let device = Arc::from(format!("host:{}", operation.device));
+            return Err(DeviceError::Closed { device });
+        }
+        self.shared.pending.fetch_add(1, Ordering::Relaxed);
+        let event = Event(state.next_event);
+        state.next_event += 1;
+        let unmet = state.order(event, &operation);
+        let (device, completion) = (operation.device, operation.completion.clone());
+        let live = Live { unmet, followers: Vec::new(), device, operation: Some(operation), completion };
+        state.live.insert(event, live);
+        if unmet == 0 {
+            state.devices[device].ready.push_back(event);
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Puts `event` behind the operations that must come first, makes it the last one of its stream and its
+    /// buffers, and returns how many of the earlier ones have not finished.
+    fn order(&mut self, event: Event, operation: &Operation) -> usize {
+        let mut unmet = 0;
+        let mut after = |earlier: Event| {
+            if let Some(live) = self.live.get_mut(&earlier) {
+                live.followers.push(event);
+                unmet += 1;
+            }
+        };
+        let mut last = operation.stream.last.lock().expect("nothing panics under this lock");
+        last.replace(event).map(&mut after);
+        drop(last);
+        for access in &operation.accesses {
+            let mut tracked = access.memory.tracked();
+            tracked.events.last_write.map(&mut after);
+            if access.mode != AccessMode::Read {
+                tracked.events.reads.drain(..).for_each(&mut after);
+            }
+            drop(tracked);
+            if let Some(old) = &access.copy_from {
+                old.tracked().events.last_write.map(&mut after);
+            }
+        }
+        for access in &operation.accesses {
+            let mut tracked = access.memory.tracked();
+            match access.mode {
+                AccessMode::Read => {
+                    tracked.events.reads.retain(|earlier| self.live.contains_key(earlier));
+                    tracked.events.reads.push(event);
+                }
+                AccessMode::Overwrite | AccessMode::Update => tracked.events.last_write = Some(event),
+            }
+            // What is copied from is shared, and its owner has other memory from now on: nobody will write it
+            // again.
+        }
+        unmet
+    }
+
+    /// Takes the next runnable operation.
+    fn take_runnable(&mut self) -> Option<(Event, Operation, f64)> {
+        let count = self.devices.len();
+        let runnable = |lanes: &Lanes| lanes.free > 0 && !lanes.ready.is_empty();
+        let index = (0..count).map(|n| (self.first + n) % count).find(|&n| runnable(&self.devices[n]))?;
+        self.first = (index + 1) % count;
+        let lanes = &mut self.devices[index];
+        lanes.free -= 1;
+        let event = lanes.ready.pop_front().expect("a runnable device has a ready operation");
+        let live = self.live.get_mut(&event).expect("a ready operation has not finished");
+        let operation = live.operation.take().expect("an operation is run once");
+        Some((event, operation, lanes.slowdown))
+    }
+
+    fn has_runnable(&self) -> bool {
+        self.devices.iter().any(|lanes| lanes.free > 0 && !lanes.ready.is_empty())
+    }
+
+    /// Takes an operation out of the live ones: its lane is free, its followers have one less to wait for.
+    fn retire(&mut self, event: Event) -> Arc<dyn Publish> {
+        let finished = self.live.remove(&event).expect("an operation finishes once");
+        self.devices[finished.device].free += 1;
+        for event in finished.followers {
+            let follower = self.live.get_mut(&event).expect("a follower cannot have finished");
+            follower.unmet -= 1;
+            if follower.unmet == 0 {
+                self.devices[follower.device].ready.push_back(event);
+            }
+        }
+        finished.completion
+    }
+
+    /// Takes a lingering operation whose time has come.
+    fn take_due(&mut self) -> Option<Event> {
+        let &Reverse((time, event)) = self.timers.peek()?;
+        if time > Instant::now() {
+            return None;
+        }
+        self.timers.pop();
+        Some(event)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    /// The loop of one worker.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(event) = state.take_due() {
+                state = self.finish(state, event);
+            } else if let Some((event, operation, slowdown)) = state.take_runnable() {
+                if state.has_runnable() || !state.timers.is_empty() {
+                    self.wake.notify_one();
+                }
+                drop(state);
+                let Operation { accesses, work, .. } = operation;
+                let end = pace::finish_time(slowdown, || work(&accesses));
+                // Before anybody can see that it has finished, so that its memory counts as free by then.
+                drop(accesses);
+                state = self.lock();
+                match end {
+                    None => state = self.finish(state, event),
+                    Some(end) => state.timers.push(Reverse((end, event))),
+                }
+            } else if state.closed && state.live.is_empty() {
+                self.wake.notify_all();
+                return;
+            } else {
+                state = self.sleep(state);
+            }
+        }
+    }
+
+    /// Retires an operation, publishes its completion without holding the lock, and only then stops counting
+    /// it.
+    fn finish<'a>(&'a self, mut state: MutexGuard<'a, State>, event: Event) -> MutexGuard<'a, State> {
+        let completion = state.retire(event);
+        let more = state.has_runnable();
+        drop(state);
+        if more {
+            // This worker is about to call a waker, which may take long.
+            self.wake.notify_one();
+        }
+        completion.publish();
+        // Pairs with the acquire in `pending`.
+        self.pending.fetch_sub(1, Ordering::Release);
+        self.lock()
+    }
+
+    fn sleep<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        match state.timers.peek() {
+            None => self.wake.wait(state).expect("nothing panics under this lock"),
+            Some(&Reverse((time, _))) => {
+                let left = time.saturating_duration_since(Instant::now());
+                self.wake.wait_timeout(state, left).expect("nothing panics under this lock").0
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Devices for programs made of many small owners: buffers, streams, events and typed kernels.
+//!
+//! This crate is apart because it knows devices and no chares: whatever owns device memory here is an
+//! [`Account`] with a label, and whoever waits is a [`Waker`](std::task::Waker). It promises four things.
+//!
+//! * **Typed launches.** A [`Kernel`] is a constant whose parameter list is a type; the wrong buffer, or `&`
+//!   where the kernel writes, does not compile.
+//! * **Stream order, then data order.** Work of one account runs in the order of its calls. Work of different
+//!   accounts that touches one buffer is ordered by that buffer's events.
+//! * **Snapshots.** [`DeviceVec::share`] gives a read-only view that later writes of the owner never change.
+//! * **No silent fault.** A kernel that fails is an error at whoever awaits it or depends on what it wrote;
+//!   if nobody does, at the account's next call; if there is none, in [`Devices::take_unreported_faults`].
+//!
+//! | word | on a GPU | on the `host` backend |
+//! |---|---|---|
+//! | [`Device`] | a device | a virtual device with a relative speed and a capacity |
+//! | [`Account`] | a stream and the bytes charged to one owner | the same |
+//! | [`Kernel`] | compiled device code | a Rust function |
+//! | [`DeviceVec`] | pooled device memory | pooled, aligned host memory |
+//! | [`Completion`] | an event | a cell filled by a worker, or a value born ready |
+//!
+//! # Examples
+//!
+//! ```
+//! use chare_device::{Devices, DeviceSpec, HostMode, In, InOut, Kernel, Launch};
+//!
+//! const AXPY: Kernel<(f64, In<f64>, InOut<f64>)> = Kernel::new("axpy", axpy);
+//! fn axpy(_: &Launch, (a, x, y): (f64, &[f64], &mut [f64])) {
+//!     for (y, x) in y.iter_mut().zip(x) {
+//!         *y += a * x;
+//!     }
+//! }
+//!
+//! let devices = Devices::open(&DeviceSpec::default(), HostMode::Inline)?;
+//! let account = devices.get(0).account("me");
+//! let (x, mut y) = (account.upload(vec![1.0; 8])?, account.alloc::<f64>(8)?);
+//! account.launch(&AXPY, 8, (2.0, &x, &mut y))?;
+//! assert_eq!(account.download(&y)?.wait()?, [2.0; 8]);
+//! # Ok::<(), chare_device::DeviceError>(())
+//! ```
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion"))]
+
+mod account;
+mod args;
+mod backend;
+mod buffer;
+mod completion;
+mod device;
+mod error;
+mod event;
+mod fault;
+mod host;
+mod kernel;
+mod launch;
+mod memory;
+mod param;
+mod pool;
+mod shape;
+mod spec;
+
+pub use account::Account;
+pub use args::{Arg, Args};
+pub use buffer::{DeviceSlice, DeviceVec, Source};
+pub use bytemuck::{NoUninit, Pod};
+pub use completion::Completion;
+pub use device::{Device, Devices};
+pub use error::{DeviceError, OutOfMemory};
+pub use fault::Fault;
+pub use kernel::Kernel;
+pub use launch::{Grid, Launch};
+pub use param::{Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar};
+pub use shape::Shape;
+pub use spec::{DeviceSpec, HostMode, SpecError};

@@ -1,0 +1,181 @@
+//! One allocation of device memory: who pays for it, what must finish before it is used, and who shares it.
+//!
+//! A [`Memory`] is kept by the [`DeviceVec`](crate::DeviceVec) that owns it, by the shares of it and by
+//! submitted operations that use it; after the last of them it goes back to its device's pool. Its contents
+//! are always initialised bytes.
+//!
+//! `state` holds two facts that every launch needs, so that one load answers both: the number of shares, and
+//! whether the contents are poisoned (a kernel failed while writing them). Only a share or the owner (by `&`)
+//! can make another share, so whoever holds `&mut DeviceVec` and reads zero shares is the only one who can
+//! start a use of the memory.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::device::{DeviceCore, Ledger};
+use crate::error::DeviceError;
+use crate::event::BufferEvents;
+use crate::fault::FaultRecord;
+use crate::pool;
+use crate::shape::Shape;
+
+/// The alignment of every allocation, as `cuMemAlloc` promises it.
+pub(crate) const MAX_ALIGN: usize = 256;
+
+/// Bit of `state`: the contents are what a failed kernel left.
+const POISONED: u32 = 1;
+/// Added to `state` for each share.
+const SHARE: u32 = 2;
+
+/// An allocation of device memory. See the module's comment.
+// In this order, so that what a launch reads stands in the first cache line.
+#[repr(C)]
+pub struct Memory {
+    state: AtomicU32,
+    address: NonNull<u8>,
+    len_elems: usize,
+    device: Arc<DeviceCore>,
+    ledger: Arc<Ledger>,
+    reserved_bytes: usize,
+    len_bytes: usize,
+    tracked: Mutex<Tracked>,
+    shape: Shape,
+}
+
+/// What operations leave behind on a buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Tracked {
+    pub(crate) events: BufferEvents,
+    /// The fault that poisoned the contents. `Some` exactly if `POISONED` is set.
+    poison: Option<Arc<FaultRecord>>,
+}
+
+// SAFETY: the address is plain memory owned by this value; access to it is ordered by borrows, shares and
+// events.
+unsafe impl Send for Memory {}
+// SAFETY: as above; everything else in it is `Sync`.
+unsafe impl Sync for Memory {}
+
+/// What the contents of new memory are.
+pub(crate) enum Contents {
+    /// All zeros.
+    Zeros,
+    /// Initialised bytes of no particular value.
+    Unspecified,
+}
+
+impl Memory {
+    /// Takes `shape.len()` elements of `elem_bytes` bytes from the pool of `device`, charged to `ledger`.
+    pub(crate) fn new(
+        device: &Arc<DeviceCore>,
+        ledger: &Arc<Ledger>,
+        shape: Shape,
+        elem_bytes: usize,
+        contents: Contents,
+    ) -> Result<Arc<Memory>, DeviceError> {
+        let len_elems = shape.len();
+        let wanted_bytes = len_elems.checked_mul(elem_bytes);
+        let reserved = wanted_bytes.and_then(pool::class_bytes);
+        let Some((reserved_bytes, (address, zeroed))) =
+            reserved.and_then(|bytes| Some((bytes, device.take_block(bytes)?)))
+        else {
+            return Err(device.out_of_memory(ledger, reserved.unwrap_or(usize::MAX)));
+        };
+        ledger.used_bytes.fetch_add(reserved_bytes as u64, Ordering::Relaxed);
+        if matches!(contents, Contents::Zeros) && !zeroed {
+            // SAFETY: the block has `reserved_bytes` bytes and nobody else uses it.
+            unsafe { address.write_bytes(0, wanted_bytes.unwrap_or(0)) };
+        }
+        Ok(Arc::new(Memory {
+            state: AtomicU32::new(0),
+            address,
+            len_elems,
+            device: device.clone(),
+            ledger: ledger.clone(),
+            reserved_bytes,
+            len_bytes: wanted_bytes.unwrap_or(0),
+            tracked: Mutex::default(),
+            shape,
+        }))
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        self.address
+    }
+
+    #[inline(always)]
+    pub(crate) fn len_elems(&self) -> usize {
+        self.len_elems
+    }
+
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    #[inline(always)]
+    pub(crate) fn device(&self) -> &Arc<DeviceCore> {
+        &self.device
+    }
+
+    /// Whether nobody shares the memory. With `&mut` of its owner, this stays so.
+    #[inline(always)]
+    pub(crate) fn is_unshared(&self) -> bool {
+        // Pairs with the release in `remove_share`: what a former share's holder read happens before our
+        // writes.
+        self.state.load(Ordering::Acquire) < SHARE
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_poisoned(&self) -> bool {
+        // Pairs with the release in `set_poison`.
+        self.state.load(Ordering::Acquire) & POISONED != 0
+    }
+
+    /// Counts one more share.
+    pub(crate) fn add_share(&self) {
+        // Relaxed, as for `Arc`: the caller has the memory through an owner or a share already.
+        let before = self.state.fetch_add(SHARE, Ordering::Relaxed);
+        assert!(before < u32::MAX / 2, "a buffer has fewer than 2^30 shares");
+    }
+
+    /// Counts one share less.
+    pub(crate) fn remove_share(&self) {
+        // Pairs with the acquire in `is_unshared`.
+        self.state.fetch_sub(SHARE, Ordering::Release);
+    }
+
+    /// The events and the poison, for the backend that orders operations.
+    pub(crate) fn tracked(&self) -> MutexGuard<'_, Tracked> {
+        self.tracked.lock().expect("nothing panics under this lock")
+    }
+
+    /// The fault that poisoned the contents.
+    pub(crate) fn poison(&self) -> Option<Arc<FaultRecord>> {
+        if self.is_poisoned() { self.tracked().poison.clone() } else { None }
+    }
+
+    /// Says what the contents are worth: spoiled by a fault, or (`None`) whole again.
+    #[cold]
+    pub(crate) fn set_poison(&self, fault: Option<Arc<FaultRecord>>) {
+        let mut tracked = self.tracked();
+        // Pairs with the acquire in `is_poisoned`.
+        match &fault {
+            Some(_) => self.state.fetch_or(POISONED, Ordering::Release),
+            None => self.state.fetch_and(!POISONED, Ordering::Release),
+        };
+        tracked.poison = fault;
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.ledger.used_bytes.fetch_sub(self.reserved_bytes as u64, Ordering::Relaxed);
+        self.device.give_block(self.address, self.reserved_bytes);
+    }
+}

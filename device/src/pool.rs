@@ -1,0 +1,120 @@
+//! Size classes, and the free memory of one device kept by class.
+//!
+//! Invariant: every block of a class has exactly the class's size, so a block returned can serve any later
+//! request of its class. `live_bytes` counts what is handed out, `cached_bytes` what waits here; their sum
+//! never passes the capacity.
+
+use std::ptr::NonNull;
+
+use crate::backend::Backend;
+
+/// The smallest class, and the granularity of the small ones.
+const MIN_BLOCK_BYTES: usize = 256;
+
+/// Classes per doubling: at most a fifth of a block is waste.
+const STEPS: usize = 4;
+
+/// The size of the class that serves `bytes`, or `None` if there is no such class.
+pub(crate) fn class_bytes(bytes: usize) -> Option<usize> {
+    if bytes <= MIN_BLOCK_BYTES * STEPS {
+        return Some(bytes.max(1).next_multiple_of(MIN_BLOCK_BYTES));
+    }
+    bytes.checked_next_multiple_of(1 << (bytes.ilog2() - STEPS.ilog2()))
+}
+
+/// The free blocks of one device, and how much of it is in use.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    /// Free blocks by class size. Few classes are in use at once, so a sorted vector is searched.
+    classes: Vec<(usize, Vec<Block>)>,
+    live_bytes: usize,
+    cached_bytes: usize,
+}
+
+/// The start of a block that nobody uses.
+#[derive(Debug)]
+struct Block(NonNull<u8>);
+
+// SAFETY: a free block is memory that nobody refers to; it may be handed out on any thread.
+unsafe impl Send for Block {}
+
+impl Pool {
+    /// Bytes handed out.
+    pub(crate) fn live_bytes(&self) -> usize {
+        self.live_bytes
+    }
+
+    /// Takes a block of class size `bytes`. The second value says whether it is known to be all zeros. `None`
+    /// if the capacity or the machine does not allow it.
+    pub(crate) fn take(
+        &mut self,
+        bytes: usize,
+        capacity_bytes: u64,
+        backend: &dyn Backend,
+    ) -> Option<(NonNull<u8>, bool)> {
+        if let Ok(index) = self.classes.binary_search_by_key(&bytes, |class| class.0)
+            && let Some(block) = self.classes[index].1.pop()
+        {
+            self.cached_bytes -= bytes;
+            self.live_bytes += bytes;
+            return Some((block.0, false));
+        }
+        let wanted = |held: usize| held as u64 + bytes as u64;
+        if wanted(self.live_bytes + self.cached_bytes) > capacity_bytes {
+            self.trim(backend);
+        }
+        if wanted(self.live_bytes) > capacity_bytes {
+            return None;
+        }
+        let address = backend.allocate(bytes).or_else(|| {
+            self.trim(backend);
+            backend.allocate(bytes)
+        })?;
+        self.live_bytes += bytes;
+        Some((address, true))
+    }
+
+    /// Takes back a block of class size `bytes` that [`take`](Self::take) handed out and nobody uses any
+    /// more.
+    pub(crate) fn give(&mut self, address: NonNull<u8>, bytes: usize) {
+        self.live_bytes -= bytes;
+        self.cached_bytes += bytes;
+        match self.classes.binary_search_by_key(&bytes, |class| class.0) {
+            Ok(index) => self.classes[index].1.push(Block(address)),
+            Err(index) => self.classes.insert(index, (bytes, vec![Block(address)])),
+        }
+    }
+
+    /// Gives all free blocks back to the backend.
+    pub(crate) fn trim(&mut self, backend: &dyn Backend) {
+        for (bytes, blocks) in self.classes.drain(..) {
+            for block in blocks {
+                // SAFETY: the block came from `allocate` of this backend with this size, and nobody uses it.
+                unsafe { backend.release(block.0, bytes) };
+            }
+        }
+        self.cached_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_close_and_ordered() {
+        let mut last = 0;
+        for bytes in 0..100_000 {
+            let class = class_bytes(bytes).unwrap();
+            assert!(
+                class >= bytes && class >= last && class.is_multiple_of(MIN_BLOCK_BYTES),
+                "{bytes} -> {class}"
+            );
+            assert!(class <= (bytes + bytes / STEPS).max(bytes + MIN_BLOCK_BYTES), "{bytes} -> {class}");
+            assert_eq!(class_bytes(class), Some(class));
+            last = class;
+        }
+        assert_eq!(class_bytes(1 << 20), Some(1 << 20));
+        assert_eq!(class_bytes(usize::MAX), None);
+    }
+}

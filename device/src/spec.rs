@@ -1,0 +1,258 @@
+//! What devices to open, as a user writes it after `--device`.
+//!
+//! ```text
+//! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2
+//! ```
+//! A specification that parses can be printed and parsed again to the same value.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The backends of this build, as error messages list them.
+const BACKENDS: &str = "this build has `host`";
+
+/// Where the kernels of host devices run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostMode {
+    /// On the calling thread: every operation has finished when the call that submits it returns.
+    Inline,
+    /// On this many worker threads, shared by the devices: operations are enqueued, as on a GPU.
+    Workers(usize),
+}
+
+/// Which devices to open.
+///
+/// Parsed from text: `auto`, `host`, `host:4` (four virtual devices), `host:4@1,3,1,3` (with relative speeds:
+/// the fastest runs at native speed, one of a third of its speed takes three times as long). Suffixes:
+/// `:mem=1GiB` (capacity of each device), `:inline` or `:workers=N` (see [`HostMode`]).
+///
+/// ```
+/// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
+/// assert_eq!(spec.to_string(), "host:2@1,3:mem=64MiB:inline");
+/// # Ok::<(), chare_device::SpecError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DeviceSpec {
+    /// `None` is `auto`.
+    host: Option<HostDevices>,
+    capacity_bytes: Option<u64>,
+    mode: Option<HostMode>,
+}
+
+/// How many virtual host devices there are, and their speeds (one per device, or none stated).
+#[derive(Debug, Clone, PartialEq)]
+struct HostDevices {
+    count: usize,
+    speeds: Vec<f64>,
+}
+
+impl DeviceSpec {
+    /// Where kernels run, if the specification says so.
+    pub fn mode(&self) -> Option<HostMode> {
+        self.mode
+    }
+
+    /// The capacity of each device, if stated.
+    pub fn capacity_bytes(&self) -> Option<u64> {
+        self.capacity_bytes
+    }
+
+    /// Whether the choice of backend is left to the program.
+    pub fn is_auto(&self) -> bool {
+        self.host.is_none()
+    }
+
+    /// The relative speeds of the host devices to open, one per device.
+    pub(crate) fn host_speeds(&self) -> Vec<f64> {
+        match &self.host {
+            None => vec![1.0],
+            Some(host) if host.speeds.is_empty() => vec![1.0; host.count],
+            Some(host) => host.speeds.clone(),
+        }
+    }
+}
+
+/// Why a device specification was refused: one line, with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// No backend of this build has that name.
+    #[error("unknown device `{name}`: {BACKENDS}; use `auto`, `host` or `host:<count>`")]
+    UnknownDevice {
+        /// What was asked for.
+        name: String,
+    },
+    /// A part of the specification cannot be read.
+    #[error("bad device specification: `{part}` in `{spec}`: {reason}")]
+    BadPart {
+        /// The whole specification.
+        spec: String,
+        /// The part at fault.
+        part: String,
+        /// What was expected.
+        reason: &'static str,
+    },
+}
+
+impl FromStr for DeviceSpec {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let mut parts = text.trim().split(':').peekable();
+        let mut spec = DeviceSpec::default();
+        let bad =
+            |part: &str, reason| SpecError::BadPart { spec: text.to_owned(), part: part.to_owned(), reason };
+        match parts.next() {
+            Some("auto") => {}
+            Some("host") => {
+                let mut host = HostDevices { count: 1, speeds: Vec::new() };
+                if let Some(part) = parts.next_if(|part| part.starts_with(|c: char| c.is_ascii_digit())) {
+                    host = parse_host(part).map_err(|reason| bad(part, reason))?;
+                }
+                spec.host = Some(host);
+            }
+            _ => {
+                return Err(SpecError::UnknownDevice { name: text.trim().to_owned() });
+            }
+        }
+        for part in parts {
+            if part == "inline" {
+                set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
+            } else if let Some(count) = part.strip_prefix("workers=") {
+                let count = parse_count(count, "expected a number of worker threads, at least 1");
+                count
+                    .and_then(|count| set_once(&mut spec.mode, HostMode::Workers(count)))
+                    .map_err(|reason| bad(part, reason))?;
+            } else if let Some(bytes) = part.strip_prefix("mem=") {
+                let bytes = parse_bytes(bytes).ok_or("expected bytes, such as 4096, 64KiB, 512MiB or 1GiB");
+                bytes
+                    .and_then(|bytes| set_once(&mut spec.capacity_bytes, bytes))
+                    .map_err(|reason| bad(part, reason))?;
+            } else {
+                return Err(bad(part, "expected `mem=<bytes>`, `inline` or `workers=<count>`"));
+            }
+        }
+        Ok(spec)
+    }
+}
+
+fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), &'static str> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err("this has been given already (`inline` and `workers` exclude each other)"),
+    }
+}
+
+fn parse_count(text: &str, reason: &'static str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|&count| count > 0).ok_or(reason)
+}
+
+fn parse_host(part: &str) -> Result<HostDevices, &'static str> {
+    const COUNT: &str = "expected a number of devices, at least 1, as in `host:4` or `host:4@1,3,1,3`";
+    const SPEEDS: &str = "expected one positive speed per device, as in `host:4@1,3,1,3`";
+    let (count, speeds) = part.split_once('@').map_or((part, None), |(count, speeds)| (count, Some(speeds)));
+    let count = parse_count(count, COUNT)?;
+    let Some(speeds) = speeds else {
+        return Ok(HostDevices { count, speeds: Vec::new() });
+    };
+    let speeds: Vec<f64> = speeds.split(',').map(|speed| speed.parse().unwrap_or(f64::NAN)).collect();
+    let all_positive = speeds.iter().all(|speed| speed.is_finite() && *speed > 0.0);
+    if speeds.len() == count && all_positive { Ok(HostDevices { count, speeds }) } else { Err(SPEEDS) }
+}
+
+const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+fn parse_bytes(text: &str) -> Option<u64> {
+    let found = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let (number, shift) = found.unwrap_or((text, 0));
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            None => write!(f, "auto")?,
+            Some(HostDevices { count: 1, speeds }) if speeds.is_empty() => write!(f, "host")?,
+            Some(host) => {
+                write!(f, "host:{}", host.count)?;
+                for (index, speed) in host.speeds.iter().enumerate() {
+                    write!(f, "{}{speed}", if index == 0 { '@' } else { ',' })?;
+                }
+            }
+        }
+        if let Some(bytes) = self.capacity_bytes {
+            let whole = |&&(_, shift): &&(&str, u32)| bytes > 0 && bytes % (1 << shift) == 0;
+            match UNITS.iter().find(whole) {
+                Some((unit, shift)) => write!(f, ":mem={}{unit}", bytes >> shift)?,
+                None => write!(f, ":mem={bytes}")?,
+            }
+        }
+        match self.mode {
+            None => Ok(()),
+            Some(HostMode::Inline) => write!(f, ":inline"),
+            Some(HostMode::Workers(count)) => write!(f, ":workers={count}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_survives_printing() {
+        for text in [
+            "auto",
+            "auto:inline",
+            "host",
+            "host:4",
+            "host:4@1,3,1,3",
+            "host:2@0.5,2",
+            "host:mem=1GiB",
+            "host:2:mem=5MiB:inline",
+            "host:1@2:mem=1000:workers=3",
+        ] {
+            let spec: DeviceSpec = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(spec.to_string(), text);
+        }
+        let in_another_order: DeviceSpec = "host:2:inline:mem=5120KiB".parse().unwrap();
+        assert_eq!(in_another_order.to_string(), "host:2:mem=5MiB:inline");
+        assert_eq!("host:3".parse::<DeviceSpec>().unwrap().host_speeds(), [1.0; 3]);
+        assert!(DeviceSpec::default().is_auto());
+    }
+
+    #[test]
+    fn an_unknown_device_is_named_with_what_there_is() {
+        for name in ["cuda", "wgpu:0", "foo", ""] {
+            let error = name.parse::<DeviceSpec>().unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("`{name}`")) && error.contains("this build has `host`"),
+                "{error}"
+            );
+            assert!(error.contains("use `auto`") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn bad_parts_are_named() {
+        for (text, part) in [
+            ("host:0", "0"),
+            ("host:2@1", "2@1"),
+            ("host:2@1,x", "2@1,x"),
+            ("host:2@1,-1", "2@1,-1"),
+            ("host:2@1,inf", "2@1,inf"),
+            ("host:mem=1TB", "mem=1TB"),
+            ("host:mem=99999999999GiB", "mem=99999999999GiB"),
+            ("host:workers=0", "workers=0"),
+            ("host:inline:workers=2", "workers=2"),
+            ("host:mem=1:mem=2", "mem=2"),
+            ("host:fast", "fast"),
+            ("auto:4", "4"),
+        ] {
+            match text.parse::<DeviceSpec>() {
+                Err(SpecError::BadPart { part: found, .. }) => assert_eq!(found, part, "{text}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+}
