@@ -264,7 +264,7 @@ where
             let args = args.expect("taken by the last element only");
             match collection.slot(slot) {
                 Some(chare) if chare.state.get() == State::Idle => {
-                    E::deliver(Delivery::new(chare, args, reply))
+                    E::deliver(Delivery::new(pe, chare, args, reply))
                 }
                 Some(chare) if chare.state.get() == State::Exclusive => {
                     let msg = Msg::new(chare.id, reply, Invoke::<E>(args));

@@ -10,13 +10,13 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::broadcast;
 use crate::cell::ChareRef;
 use crate::chare::{Chare, ChareInfo, Cx};
-use crate::entry::{EntryInfo, Failure, panicked};
-use crate::error::{CallError, Failed};
+use crate::entry::{EntryInfo, Failure, failed, panicked};
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::index::Index;
 use crate::message::{Msg, Name, Payload};
@@ -99,6 +99,7 @@ pub(crate) trait Job {
 pub(crate) struct Collection {
     pub(crate) info: Arc<CollectionInfo>,
     first: u64,
+    count: u64,
     slots: RefCell<Vec<Option<ChareRef>>>,
     unborn: RefCell<HashMap<u64, Vec<Msg>>>,
     jobs: RefCell<VecDeque<Box<dyn Job>>>,
@@ -114,6 +115,7 @@ impl Collection {
         Collection {
             info,
             first,
+            count: end - first,
             slots: RefCell::new(vec![None; (end - first) as usize]),
             unborn: RefCell::default(),
             jobs: RefCell::default(),
@@ -134,7 +136,7 @@ impl Collection {
     }
 
     pub(crate) fn local_count(&self) -> u64 {
-        self.slot_count() as u64
+        self.count
     }
 
     #[inline]
@@ -156,7 +158,7 @@ impl Collection {
     /// Whether the element is placed on this PE, constructed or not.
     #[inline]
     pub(crate) fn places(&self, element: u64) -> bool {
-        element.wrapping_sub(self.first) < self.local_count()
+        element.wrapping_sub(self.first) < self.count
     }
 
     /// Puts a constructed element in its slot and releases what waited for it.
@@ -167,9 +169,8 @@ impl Collection {
             return;
         }
         let waiting = self.unborn.borrow_mut().remove(&element);
-        for msg in waiting.into_iter().flatten() {
-            pe.enqueue(Work::Msg(msg));
-        }
+        // First, since broadcasts that are queued already have higher numbers.
+        pe.enqueue_first(waiting.into_iter().flatten().map(Work::Msg).collect());
     }
 
     /// Keeps a message until its element is constructed.
@@ -240,19 +241,34 @@ impl Collection {
 /// The collections that a PE knows: a table by creator and counter that only grows.
 pub(crate) struct Directory {
     by_creator: UnsafeCell<Vec<Vec<Option<Box<Collection>>>>>,
+    /// The collection that was asked for last: programs send to one for long.
+    last: Cell<(CollectionId, Option<NonNull<Collection>>)>,
 }
 
 impl Directory {
     pub(crate) fn new(pe_count: usize) -> Self {
-        Directory { by_creator: UnsafeCell::new((0..pe_count).map(|_| Vec::new()).collect()) }
+        Directory {
+            by_creator: UnsafeCell::new((0..pe_count).map(|_| Vec::new()).collect()),
+            last: Cell::new((CollectionId::singles_of(PeId::new(0)), None)),
+        }
     }
 
     #[inline]
     pub(crate) fn get(&self, id: CollectionId) -> Option<&Collection> {
+        match self.last.get() {
+            // SAFETY: the collection is in its box as long as the directory lives.
+            (last, Some(collection)) if last == id => Some(unsafe { collection.as_ref() }),
+            _ => self.look_up(id),
+        }
+    }
+
+    fn look_up(&self, id: CollectionId) -> Option<&Collection> {
         // SAFETY: the directory is not `Sync`, and no reference into the vectors outlives a method of it. A collection's
         // box is never removed or replaced while the directory lives, so `&Collection` may live as long as `&self`.
         let by_creator = unsafe { &*self.by_creator.get() };
-        by_creator.get(id.root().index())?.get(id.counter())?.as_deref()
+        let collection = by_creator.get(id.root().index())?.get(id.counter())?.as_deref()?;
+        self.last.set((id, Some(NonNull::from(collection))));
+        Some(collection)
     }
 
     /// Adds a collection that is not there yet.
@@ -405,10 +421,7 @@ fn finish<C: Chare>(pe: &Pe, id: ChareId, outcome: Result<Result<C, Failure>, Pa
             }
             Ok(())
         }
-        Ok(Err(failure)) => {
-            let element = pe.element_name(id);
-            Err(CallError::Failed(Arc::new(Failed { entry, element, error: failure.into_error() })))
-        }
+        Ok(Err(failure)) => Err(failed(pe, id, entry, failure)),
         Err(panic) => Err(panicked(pe, id, entry, panic)),
     };
     reply.answer(pe, id, outcome);

@@ -78,7 +78,7 @@ pub(crate) enum Here<'a> {
 }
 
 /// Calls `f` with the place that the running code is at.
-#[inline]
+#[inline(always)]
 pub(crate) fn here<R>(f: impl FnOnce(Here<'_>) -> R) -> R {
     let current = CURRENT.get();
     // SAFETY: `pe` is set by `OnPe`, which borrows the PE, and `shared` by `Entered`, which keeps it alive; both are
@@ -95,7 +95,7 @@ pub(crate) fn here<R>(f: impl FnOnce(Here<'_>) -> R) -> R {
 }
 
 /// Calls `f` with the current PE, if the running code is on one.
-#[inline]
+#[inline(always)]
 pub(crate) fn pe<R>(f: impl FnOnce(Option<&Pe>) -> R) -> R {
     let current = CURRENT.get();
     // SAFETY: as in `here`.
@@ -106,7 +106,7 @@ pub(crate) fn pe<R>(f: impl FnOnce(Option<&Pe>) -> R) -> R {
 ///
 /// # Panics
 /// On a thread that is not a PE; `what` says what was attempted.
-#[inline]
+#[inline(always)]
 #[track_caller]
 pub(crate) fn on_pe<R>(what: &str, f: impl FnOnce(&Pe) -> R) -> R {
     pe(|pe| match pe {
@@ -132,7 +132,7 @@ pub(crate) fn post(to: PeId, msg: Msg) {
 }
 
 /// A block of the current PE's free lists, or of the allocator on other threads.
-#[inline]
+#[inline(always)]
 pub(crate) fn allocate(layout: Layout) -> NonNull<u8> {
     pe(|pe| match pe {
         Some(pe) => pe.allocate(layout),
@@ -161,7 +161,7 @@ pub(crate) unsafe fn free(block: NonNull<u8>, layout: Layout) {
 pub(crate) unsafe fn free_message(head: NonNull<Head>, layout: Layout) {
     pe(|pe| match pe {
         // SAFETY: the caller's promise.
-        Some(pe) => unsafe { pe.release_block(head) },
+        Some(pe) => unsafe { pe.release_block(head, layout) },
         // SAFETY: off a PE a message was never popped from an inbox here, so nothing pins it.
         None => unsafe { block::free_global(head.cast(), layout) },
     })

@@ -4,7 +4,6 @@
 //! its three methods are the three kinds of entry: a plain method, an exclusive coroutine, an interleaving one. Each
 //! catches panics and answers the [`Reply`] exactly once.
 
-use std::error::Error;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +12,6 @@ use std::sync::Arc;
 use crate::cell::{ChareRef, Exclusive, State};
 use crate::chare::{Chare, Cx, This};
 use crate::condition;
-use crate::current;
 use crate::error::{BoxError, CallError, Failed, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
@@ -45,7 +43,7 @@ pub trait Entry: Sized + 'static {
     /// Its name and place.
     const INFO: &'static EntryInfo;
     #[doc(hidden)]
-    fn deliver(delivery: Delivery<Self>);
+    fn deliver(delivery: Delivery<'_, Self>);
 }
 
 /// An entry method as a value, to make callbacks from: `Boss::RESULT` for `fn result`.
@@ -105,7 +103,7 @@ impl<E: Entry> Payload for Invoke<E> {
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
             Some(chare) if chare.state.get() == State::Idle => {
-                E::deliver(Delivery { chare, args: self.0, reply });
+                E::deliver(Delivery { pe, chare, args: self.0, reply });
             }
             _ => pe.undeliverable(Msg::new(to, reply, self)),
         }
@@ -113,37 +111,36 @@ impl<E: Entry> Payload for Invoke<E> {
 }
 
 /// One invocation of `E` on an idle chare.
-pub struct Delivery<E: Entry> {
+pub struct Delivery<'a, E: Entry> {
+    pe: &'a Pe,
     chare: ChareRef,
     args: E::Args,
     reply: Reply,
 }
 
-impl<E: Entry> Delivery<E> {
+impl<'a, E: Entry> Delivery<'a, E> {
     /// An invocation by something else than a message of its own, such as a broadcast.
-    pub(crate) fn new(chare: ChareRef, args: E::Args, reply: Reply) -> Self {
+    pub(crate) fn new(pe: &'a Pe, chare: ChareRef, args: E::Args, reply: Reply) -> Self {
         debug_assert_eq!(chare.state.get(), State::Idle);
-        Delivery { chare, args, reply }
+        Delivery { pe, chare, args, reply }
     }
 
     /// Runs a plain method to its end.
-    #[inline]
+    #[inline(always)]
     pub fn plain(
         self,
         method: impl FnOnce(&mut E::Chare, &Cx<E::Chare>, E::Args) -> Result<E::Output, Failure>,
     ) {
-        current::on_pe("an entry method", |pe| {
-            let Delivery { chare, args, reply } = self;
-            pe.begin_step(chare);
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                // SAFETY: messages for a chare are made from entries of its own type.
-                unsafe { chare.with(|state| method(state, &Cx::new(chare.id), args)) }
-            }));
-            pe.end_step();
-            let outcome = conclude(pe, chare, E::INFO, outcome);
-            reply.answer(pe, chare.id, outcome);
-            after_step(pe, chare);
-        })
+        let Delivery { pe, chare, args, reply } = self;
+        pe.begin_step(chare);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: messages for a chare are made from entries of its own type.
+            unsafe { chare.with(|state| method(state, &Cx::new(chare.id), args)) }
+        }));
+        pe.end_step();
+        let outcome = conclude(pe, chare, E::INFO, outcome);
+        reply.answer(pe, chare.id, outcome);
+        after_step(pe, chare);
     }
 
     /// Starts a coroutine that owns the chare until it ends.
@@ -151,14 +148,12 @@ impl<E: Entry> Delivery<E> {
     where
         Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
     {
-        current::on_pe("an entry method", |pe| {
-            let Delivery { chare, args, reply } = self;
-            // SAFETY: messages for a chare are made from entries of its own type; it is idle; tasks are dropped
-            // before chares.
-            let state = unsafe { chare.claim::<E::Chare>() };
-            let future = method(state, Cx::new(chare.id), args);
-            start(pe, chare, E::INFO, Mode::Exclusive, future, reply);
-        })
+        let Delivery { pe, chare, args, reply } = self;
+        // SAFETY: messages for a chare are made from entries of its own type; it is idle; tasks are dropped before
+        // chares.
+        let state = unsafe { chare.claim::<E::Chare>() };
+        let future = method(state, Cx::new(chare.id), args);
+        start(pe, chare, E::INFO, Mode::Exclusive, future, reply);
     }
 
     /// Starts a coroutine that shares the chare with others.
@@ -166,11 +161,9 @@ impl<E: Entry> Delivery<E> {
     where
         Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
     {
-        current::on_pe("an entry method", |pe| {
-            let Delivery { chare, args, reply } = self;
-            let future = method(This::new(chare.id), args);
-            start(pe, chare, E::INFO, Mode::Interleaving, future, reply);
-        })
+        let Delivery { pe, chare, args, reply } = self;
+        let future = method(This::new(chare.id), args);
+        start(pe, chare, E::INFO, Mode::Interleaving, future, reply);
     }
 }
 
@@ -197,7 +190,7 @@ pub(crate) fn after_step(pe: &Pe, chare: ChareRef) {
 }
 
 /// Turns the outcome of a method into what its caller sees; poisons the chare after a panic.
-#[inline]
+#[inline(always)]
 pub(crate) fn conclude<R>(
     pe: &Pe,
     chare: ChareRef,
@@ -206,15 +199,18 @@ pub(crate) fn conclude<R>(
 ) -> Result<R, CallError> {
     match outcome {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(failure)) => {
-            let element = pe.element_name(chare.id);
-            Err(CallError::Failed(Arc::new(Failed { entry, element, error: failure.0 })))
-        }
+        Ok(Err(failure)) => Err(failed(pe, chare.id, entry, failure)),
         Err(panic) => {
             chare.panicked();
             Err(panicked(pe, chare.id, entry, panic))
         }
     }
+}
+
+/// The error of a method that returned one.
+#[cold]
+pub(crate) fn failed(pe: &Pe, id: ChareId, entry: &'static EntryInfo, failure: Failure) -> CallError {
+    CallError::Failed(Arc::new(Failed { entry, element: pe.element_name(id), error: failure.0 }))
 }
 
 /// The error of a caught panic; its location comes from the hook that saw it.
@@ -226,10 +222,4 @@ pub(crate) fn panicked(pe: &Pe, id: ChareId, entry: &'static EntryInfo, panic: P
     };
     let element = pe.element_name(id);
     CallError::Panicked(Arc::new(Panicked { entry, element, message, location: pe.take_panic_location() }))
-}
-
-impl Failure {
-    pub(crate) fn into_error(self) -> Box<dyn Error + Send + Sync> {
-        self.0
-    }
 }

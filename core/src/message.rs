@@ -74,6 +74,7 @@ impl<P: Payload> TableOf<P> {
 ///
 /// # Safety
 /// `head` points to a live `Body<P>` that the caller owns.
+#[inline(always)]
 unsafe fn take_contents<P>(head: NonNull<Head>, pe: &Pe) -> (ChareId, Reply, P) {
     let body = head.cast::<Body<P>>();
     // SAFETY: the caller owns the body; the block is freed without dropping what is read here.
@@ -81,7 +82,7 @@ unsafe fn take_contents<P>(head: NonNull<Head>, pe: &Pe) -> (ChareId, Reply, P) 
         let to = (*body.as_ptr()).head.to;
         let reply = std::ptr::read(&raw const (*body.as_ptr()).head.reply);
         let payload = std::ptr::read(&raw const (*body.as_ptr()).args);
-        pe.release_block(head);
+        pe.release_block(head, Layout::new::<Body<P>>());
         (to, reply, payload)
     }
 }
@@ -110,10 +111,10 @@ unsafe impl Send for Msg {}
 
 impl Msg {
     /// A message for the chare `to`, in a block of the current PE if there is one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new<P: Payload>(to: ChareId, reply: Reply, payload: P) -> Msg {
         let table = &TableOf::<P>::TABLE;
-        let block = current::allocate(table.layout);
+        let block = current::allocate(Layout::new::<Body<P>>());
         let head = Head { link: AtomicPtr::new(std::ptr::null_mut()), table, to, reply };
         // SAFETY: the block is fresh and has the layout of `Body<P>`.
         unsafe { block.cast::<Body<P>>().write(Body { head, args: payload }) };
@@ -193,7 +194,7 @@ impl Msg {
             let from = pinned.cast::<u8>().as_ptr().add(link_bytes);
             let to = copy.cast::<u8>().as_ptr().add(link_bytes);
             std::ptr::copy_nonoverlapping(from, to, layout.size() - link_bytes);
-            pe.release_block(pinned);
+            pe.release_block(pinned, layout);
         }
         Msg(copy)
     }

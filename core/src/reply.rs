@@ -63,8 +63,17 @@ impl Reply {
     }
 
     /// Answers. An error with nobody to tell goes to `pe`, which ends the job with a report.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn answer<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
+        if matches!(self.0, To::Nobody) && outcome.is_ok() {
+            // Nothing to drop in a reply to nobody.
+            mem::forget(self);
+            return;
+        }
+        self.tell(pe, from, outcome);
+    }
+
+    fn tell<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
         match self.into_destination() {
             To::Nobody => {
                 if let Err(error) = outcome {

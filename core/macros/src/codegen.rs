@@ -202,7 +202,7 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
             quote_spanned!(span=> #check delivery.interleaving(|this, #args| async move { #value }))
         }
     };
-    quote_spanned!(span=> fn deliver(delivery: ::chare::__private::Delivery<Self>) { #run })
+    quote_spanned!(span=> #[inline] fn deliver(delivery: ::chare::__private::Delivery<'_, Self>) { #run })
 }
 
 /// `<Chare>::method(state, cx, args..)`.

@@ -20,10 +20,13 @@ const CLASS_COUNT: usize = 16;
 const ALIGN: usize = 16;
 /// Blocks that travel between a PE and the depot at a time.
 const MAGAZINE: usize = 64;
-/// Full magazines that the depot keeps per class; more go back to the allocator.
-const DEPOT_MAGAZINES: usize = 64;
+/// Bytes of free blocks of one class that a PE keeps before it hands magazines to the depot.
+const KEPT_BYTES: usize = 4 << 20;
+/// Bytes of free blocks of one class that the depot keeps; more go back to the allocator.
+const DEPOT_BYTES: usize = 16 << 20;
 
 /// The size class that serves `layout`; none for large or over-aligned blocks, which go to the allocator.
+#[inline(always)]
 const fn class_of(layout: Layout) -> Option<usize> {
     let class = (layout.size() + HEADROOM_BYTES).div_ceil(STEP_BYTES);
     if class > CLASS_COUNT || layout.align() > ALIGN { None } else { Some(class.saturating_sub(1)) }
@@ -31,6 +34,10 @@ const fn class_of(layout: Layout) -> Option<usize> {
 
 fn class_layout(class: usize) -> Layout {
     Layout::from_size_align((class + 1) * STEP_BYTES - HEADROOM_BYTES, ALIGN).expect("class sizes are small")
+}
+
+const fn kept_count(class: usize) -> usize {
+    KEPT_BYTES / ((class + 1) * STEP_BYTES)
 }
 
 fn allocate_raw(layout: Layout) -> NonNull<u8> {
@@ -81,7 +88,7 @@ impl Depot {
     /// Keeps the magazine, or gives it back if the depot is full.
     fn put(&self, class: usize, magazine: Magazine) -> Option<Magazine> {
         let mut shelf = self.lock(class);
-        if shelf.len() < DEPOT_MAGAZINES {
+        if shelf.len() < DEPOT_BYTES / ((class + 1) * STEP_BYTES * MAGAZINE) {
             shelf.push(magazine);
             None
         } else {
@@ -116,12 +123,10 @@ unsafe fn free_chain(mut chain: *mut FreeBlock, class: usize) {
     }
 }
 
-/// Two stacks: blocks come from and go to `open`; `full` is a magazine kept back, so that a count that swings around
-/// a multiple of [`MAGAZINE`] does not visit the depot each time.
+/// One stack of free blocks.
 struct List {
-    open: Cell<*mut FreeBlock>,
-    open_count: Cell<usize>,
-    full: Cell<*mut FreeBlock>,
+    top: Cell<*mut FreeBlock>,
+    count: Cell<usize>,
 }
 
 /// The free lists of one PE. Not `Sync`: only its own thread uses it.
@@ -131,24 +136,20 @@ pub(crate) struct BlockCache {
 
 impl BlockCache {
     pub(crate) fn new() -> Self {
-        let list = |_| List {
-            open: Cell::new(ptr::null_mut()),
-            open_count: Cell::new(0),
-            full: Cell::new(ptr::null_mut()),
-        };
+        let list = |_| List { top: Cell::new(ptr::null_mut()), count: Cell::new(0) };
         BlockCache { lists: std::array::from_fn(list) }
     }
 
     /// A block for `layout`, uninitialised.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn allocate(&self, layout: Layout, depot: &Depot) -> NonNull<u8> {
         let Some(class) = class_of(layout) else { return allocate_raw(layout) };
         let list = &self.lists[class];
-        match NonNull::new(list.open.get()) {
+        match NonNull::new(list.top.get()) {
             Some(block) => {
                 // SAFETY: a free block holds its link.
-                list.open.set(unsafe { block.as_ref().next });
-                list.open_count.set(list.open_count.get() - 1);
+                list.top.set(unsafe { block.as_ref().next });
+                list.count.set(list.count.get() - 1);
                 block.cast()
             }
             None => Self::refill(list, class, depot),
@@ -157,15 +158,11 @@ impl BlockCache {
 
     #[cold]
     fn refill(list: &List, class: usize, depot: &Depot) -> NonNull<u8> {
-        let chain = match NonNull::new(list.full.replace(ptr::null_mut())) {
-            Some(full) => Some(full),
-            None => depot.take(class).and_then(|magazine| NonNull::new(magazine.0)),
-        };
-        match chain {
+        match depot.take(class).and_then(|magazine| NonNull::new(magazine.0)) {
             Some(block) => {
                 // SAFETY: a free block holds its link.
-                list.open.set(unsafe { block.as_ref().next });
-                list.open_count.set(MAGAZINE - 1);
+                list.top.set(unsafe { block.as_ref().next });
+                list.count.set(MAGAZINE - 1);
                 block.cast()
             }
             None => allocate_raw(class_layout(class)),
@@ -176,30 +173,36 @@ impl BlockCache {
     ///
     /// # Safety
     /// `block` was allocated in this module with the same `layout` and is not used afterwards.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn free(&self, block: NonNull<u8>, layout: Layout, depot: &Depot) {
         let Some(class) = class_of(layout) else {
             // SAFETY: large blocks are allocated with their own layout.
             return unsafe { alloc::dealloc(block.as_ptr(), layout) };
         };
         let list = &self.lists[class];
-        if list.open_count.get() == MAGAZINE {
-            Self::spill(list, class, depot);
-        }
         let free = block.cast::<FreeBlock>();
         // SAFETY: the block is large enough for a link, aligned, and ours.
-        unsafe { free.write(FreeBlock { next: list.open.get() }) };
-        list.open.set(free.as_ptr());
-        list.open_count.set(list.open_count.get() + 1);
+        unsafe { free.write(FreeBlock { next: list.top.get() }) };
+        list.top.set(free.as_ptr());
+        list.count.set(list.count.get() + 1);
+        if list.count.get() > kept_count(class) {
+            Self::spill(list, class, depot);
+        }
     }
 
+    /// Hands the topmost magazine to the depot, or back to the allocator if that is full.
     #[cold]
     fn spill(list: &List, class: usize, depot: &Depot) {
-        let older = list.full.replace(list.open.replace(ptr::null_mut()));
-        list.open_count.set(0);
-        if !older.is_null()
-            && let Some(Magazine(chain)) = depot.put(class, Magazine(older))
-        {
+        let first = list.top.get();
+        let mut last = first;
+        for _ in 1..MAGAZINE {
+            // SAFETY: the list is longer than a magazine, and a free block holds its link.
+            last = unsafe { (*last).next };
+        }
+        // SAFETY: as above; the chain is cut behind its last block.
+        list.top.set(unsafe { std::mem::replace(&mut (*last).next, ptr::null_mut()) });
+        list.count.set(list.count.get() - MAGAZINE);
+        if let Some(Magazine(chain)) = depot.put(class, Magazine(first)) {
             // SAFETY: the depot gave the magazine back, so it is ours alone.
             unsafe { free_chain(chain, class) };
         }
@@ -210,10 +213,7 @@ impl Drop for BlockCache {
     fn drop(&mut self) {
         for (class, list) in self.lists.iter().enumerate() {
             // SAFETY: the lists own their blocks.
-            unsafe {
-                free_chain(list.open.get(), class);
-                free_chain(list.full.get(), class);
-            }
+            unsafe { free_chain(list.top.get(), class) };
         }
     }
 }
@@ -242,12 +242,13 @@ mod tests {
         let (sender, receiver) = (BlockCache::new(), BlockCache::new());
         let layout = Layout::from_size_align(100, 8).unwrap();
         let mut seen = std::collections::HashSet::new();
-        for _ in 0..100 * MAGAZINE {
+        let bound = kept_count(class_of(layout).unwrap()) + 2 * MAGAZINE;
+        for _ in 0..4 * bound {
             let block = sender.allocate(layout, &depot);
             seen.insert(block);
             // SAFETY: allocated above with the same layout.
             unsafe { receiver.free(block, layout, &depot) };
         }
-        assert!(seen.len() <= 4 * MAGAZINE, "{} distinct blocks: the depot does not recycle", seen.len());
+        assert!(seen.len() <= bound, "{} distinct blocks: the depot does not recycle", seen.len());
     }
 }

@@ -20,7 +20,6 @@ use crate::reply::{CellRef, Cells};
 use crate::report::Reason;
 use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
-use crate::scheduler::inbox::Linked;
 use crate::scheduler::queue::{RunQueue, Work};
 use crate::scheduler::task::{self, TaskKey, Tasks};
 use crate::scheduler::timer::Timers;
@@ -158,14 +157,14 @@ impl Pe {
     /// Frees the block of a message whose contents are gone, now or when the inbox lets go of it.
     ///
     /// # Safety
-    /// The caller owns the block and does not use it afterwards.
+    /// The caller owns the block, which has this layout, and does not use it afterwards.
     #[inline]
-    pub(crate) unsafe fn release_block(&self, head: NonNull<Head>) {
+    pub(crate) unsafe fn release_block(&self, head: NonNull<Head>, layout: Layout) {
         if self.pins(head) {
             self.mail.release_pinned(head);
         } else {
             // SAFETY: the caller's promise.
-            unsafe { Head::dispose(head) };
+            unsafe { self.free(head.cast(), layout) };
         }
     }
 
@@ -285,9 +284,7 @@ impl Pe {
         let element = chare.id.element;
         self.singles.borrow_mut().insert(element, chare);
         let held = self.unborn_singles.borrow_mut().remove(&element);
-        for msg in held.into_iter().flatten() {
-            self.enqueue(Work::Msg(msg));
-        }
+        self.enqueue_first(held.into_iter().flatten().map(Work::Msg).collect());
     }
 
     /// The chare whose method is running.
