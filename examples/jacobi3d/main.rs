@@ -1,0 +1,184 @@
+//! Heat in a box: Jacobi's method on a 3-D field, cut into blocks that each run as a coroutine on a device.
+//!
+//! Each step replaces every interior cell by the mean of its six neighbours; the outer layer stays as given. A block
+//! packs its faces on the device, sends them to its neighbours, waits for theirs (which suspends this block only; other
+//! blocks of the PE go on), and launches the step. The largest change of a step is reduced over all blocks.
+//!
+//! ```text
+//! cargo run --release --example jacobi3d -- --input field.npy --steps 500 --output out.npy --image plane.png
+//! ```
+
+use std::mem::swap;
+use std::time::Instant;
+
+use chare::ExitWith;
+use chare::device::{DeviceSlice, DeviceVec};
+use chare::prelude::*;
+use chare_examples::cli::{self, Invocation};
+use chare_examples::decomposition::Decomposition;
+use chare_examples::field::Field;
+use chare_examples::jacobi3d::{Job, Options, Summary};
+use chare_examples::progress::Progress;
+use chare_kernels::Face;
+use chare_kernels::jacobi3d::{Jacobi3d, padded_shape};
+use ndarray::{Array3, s};
+
+/// What every block knows: one allocation, shared by all blocks of the process.
+struct Problem<T> {
+    field: Array3<T>,
+    decomposition: Decomposition,
+    steps: u32,
+    tolerance: f64,
+    monitor: Element<Monitor>,
+}
+
+/// A block of cells with one layer of ghosts around it. All its arrays live on its device.
+struct Block<T: Jacobi3d> {
+    problem: Shared<Problem<T>>,
+    dims: [u32; 3],
+    u: DeviceVec<T>,
+    unew: DeviceVec<T>,
+    faces: [Option<DeviceVec<T>>; 6],
+    change: DeviceVec<T>,
+}
+
+#[chare(index = (usize, usize, usize))]
+impl<T: Jacobi3d + Into<f64>> Block<T> {
+    fn new(cx: &Cx<Self>, problem: Shared<Problem<T>>) -> Result<Self> {
+        let (x, y, z) = cx.index();
+        let halo = problem.decomposition.block_with_halo(problem.field.view(), [x, y, z]);
+        let (nx, ny, nz) = halo.dim();
+        let dims = [nx as u32 - 2, ny as u32 - 2, nz as u32 - 2];
+        let dev = cx.device();
+        let (u, unew, change) = (dev.from_array(&halo)?, dev.from_array(&halo)?, dev.alloc(1)?);
+        let mut faces = [const { None }; 6];
+        for face in Face::ALL.into_iter().filter(|&face| neighbour(cx, face).is_some()) {
+            faces[face.index()] = Some(dev.alloc(face.len(dims))?);
+        }
+        Ok(Block { problem, dims, u, unew, faces, change })
+    }
+
+    /// Steps until the end; returns the number of steps and the last one's largest change anywhere.
+    #[entry]
+    async fn solve(&mut self, cx: &Cx<Self>) -> Result<(u32, f64)> {
+        let (dev, dims) = (cx.device(), self.dims);
+        let neighbours: Vec<(usize, Channel<DeviceSlice<T>>)> = Face::ALL
+            .into_iter()
+            .filter_map(|face| Some((face.index(), cx.channel(&neighbour(cx, face)?, 0))))
+            .collect();
+        let mut step = 0;
+        loop {
+            let faces = self.faces.each_mut().map(Option::as_mut);
+            dev.launch(&T::PACK_FACES, dims, (&self.u, faces, dims))?;
+            for (face, channel) in &neighbours {
+                let cells = self.faces[*face].as_ref().expect("made for every neighbour");
+                channel.send(cells.share())?;
+            }
+            let mut ghosts = [const { None }; 6];
+            for (face, channel) in &neighbours {
+                ghosts[*face] = Some(dev.import(&channel.recv().await?)?);
+            }
+            let ghosts = ghosts.each_ref().map(Option::as_ref);
+            dev.launch(&T::UNPACK_FACES, dims, (ghosts, &mut self.u, dims))?;
+            dev.launch(&T::STEP, dims, (&self.u, &mut self.unew, &mut self.change, dims))?;
+            swap(&mut self.u, &mut self.unew);
+            let change: f64 = dev.download(&self.change)?.await?[0].into();
+            let residual = cx.allreduce(change, reduce::Max).await?;
+            step += 1;
+            if cx.index() == (0, 0, 0) {
+                self.problem.monitor.reached(step, residual).send();
+            }
+            if step == self.problem.steps || residual <= self.problem.tolerance {
+                return Ok((step, residual));
+            }
+        }
+    }
+
+    /// The block's own cells.
+    #[entry]
+    async fn cells(&mut self, cx: &Cx<Self>) -> Result<Array3<T>> {
+        let padded = cx.device().to_array(&self.u, padded_shape(self.dims))?.await?;
+        let [nx, ny, nz] = self.dims.map(|extent| extent as usize);
+        Ok(padded.slice(s![1..=nx, 1..=ny, 1..=nz]).to_owned())
+    }
+}
+
+/// The block at a face of this one, unless that face is a part of the boundary.
+fn neighbour<T: Jacobi3d + Into<f64>>(cx: &Cx<Block<T>>, face: Face) -> Option<Element<Block<T>>> {
+    let (x, y, z) = cx.index();
+    let [dx, dy, dz] = face.offset().map(|offset| offset as isize);
+    cx.element((x.checked_add_signed(dx)?, y.checked_add_signed(dy)?, z.checked_add_signed(dz)?))
+}
+
+/// Shows how far the run has come; on PE 0.
+struct Monitor(Option<Progress>);
+
+#[chare]
+impl Monitor {
+    fn new(steps: u32, quiet: bool) -> Self {
+        Monitor(Some(Progress::on_stderr(steps.into(), quiet)))
+    }
+
+    #[entry]
+    fn reached(&mut self, step: u32, residual: f64) {
+        if let Some(progress) = &mut self.0 {
+            progress.reached(step.into(), residual);
+        }
+    }
+
+    #[entry]
+    fn finish(&mut self) {
+        if let Some(progress) = self.0.take() {
+            progress.finish();
+        }
+    }
+}
+
+/// Runs the problem; returns the resulting field, the steps, the last residual and the seconds of the steps alone.
+async fn run<T: Jacobi3d + Into<f64>>(rt: &Runtime, problem: Problem<T>) -> Result<(Array3<T>, u32, f64, f64)> {
+    let (mut field, decomposition, monitor) = (problem.field.clone(), problem.decomposition, problem.monitor);
+    let blocks = rt.array::<Block<T>>(decomposition.blocks().into()).create(Shared::new(problem)).await?;
+    let start = Instant::now();
+    let ends = blocks.solve().gather().await?;
+    let seconds = start.elapsed().as_secs_f64();
+    monitor.finish().await?;
+    for (index, cells) in decomposition.indices().zip(blocks.cells().gather().await?) {
+        decomposition.place(field.view_mut(), index, cells.view());
+    }
+    let (steps, residual) = ends[0];
+    Ok((field, steps, residual, seconds))
+}
+
+#[chare::main]
+async fn main(rt: Runtime) -> Result<()> {
+    let options = match cli::parse::<Options>(&rt.args()).map_err(exit_with)? {
+        Invocation::Run(options) => options,
+        Invocation::Print(text) => {
+            print!("{text}");
+            return Ok(());
+        }
+    };
+    let Job { field, decomposition, steps, tolerance, results } =
+        Job::prepare(&options, rt.num_pes()).map_err(exit_with)?;
+    let monitor = rt.single::<Monitor>().on_pe(0_usize).create((steps, rt.is_quiet() || options.json)).await?;
+    let tolerance = tolerance.unwrap_or(-1.0);
+    let (field, steps, residual, seconds) = match field {
+        Field::F32(field) => {
+            let problem = Problem { field, decomposition, steps, tolerance, monitor };
+            let (field, steps, residual, seconds) = run(&rt, problem).await?;
+            (Field::F32(field), steps, residual, seconds)
+        }
+        Field::F64(field) => {
+            let problem = Problem { field, decomposition, steps, tolerance, monitor };
+            let (field, steps, residual, seconds) = run(&rt, problem).await?;
+            (Field::F64(field), steps, residual, seconds)
+        }
+    };
+    let device = rt.device_names().join(", ");
+    let summary = Summary::new(&decomposition, seconds, steps, residual, rt.num_pes(), device);
+    results.deliver(&field, &summary).map_err(exit_with)
+}
+
+fn exit_with(error: chare_examples::Error) -> chare::BoxError {
+    ExitWith { code: error.exit_code().into(), message: error.to_string() }.into()
+}
