@@ -124,7 +124,15 @@ impl<R: Send + 'static> Sink<R> for Tracker<R> {
                 report.error.get_or_insert(error);
             }
         }
-        self.missing -= 1;
+        self.settle(pe, 1)
+    }
+
+    fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
+        self.take(pe, u64::MAX, Err(error))
+    }
+
+    fn settle(&mut self, pe: &Pe, count: u64) -> After {
+        self.missing -= count;
         if self.missing > 0 {
             return After::Open;
         }
@@ -132,10 +140,6 @@ impl<R: Send + 'static> Sink<R> for Tracker<R> {
             send_answer(pe, self.root, 0, Ok(report));
         }
         After::Closed
-    }
-
-    fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
-        self.take(pe, u64::MAX, Err(error))
     }
 }
 
@@ -169,6 +173,10 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
 
     fn refuse(&mut self, _: &Pe, error: CallError) -> After {
         After::ready::<V>(Err(error))
+    }
+
+    fn settle(&mut self, _: &Pe, _: u64) -> After {
+        unreachable!("a PE reports once, with its outcomes")
     }
 }
 

@@ -8,12 +8,14 @@
 //! values wait in the sender's backlog, up to [`BACKLOG_LIMIT`].
 
 use std::any::{Any, type_name};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+
+use rustc_hash::FxHashMap;
 
 use crate::cell::ChareRef;
 use crate::current;
@@ -35,7 +37,7 @@ const SCAN_LIMIT: usize = 8;
 #[derive(Default)]
 pub(crate) struct Channels {
     ends: Vec<End>,
-    by_name: HashMap<(ChareId, u64), usize>,
+    by_name: FxHashMap<(ChareId, u64), usize>,
 }
 
 /// One end of a channel: both directions.
@@ -247,7 +249,7 @@ pub struct Channel<T> {
 impl<T: Send + 'static> Channel<T> {
     pub(crate) fn open(chare: ChareId, peer: ChareId, tag: u64) -> Self {
         current::on_pe("opening a channel", |pe| {
-            let own = own_chare(pe, chare).expect("a chare opens channels in its own methods");
+            let own = pe.running_as(chare).expect("a chare opens channels in its own methods");
             let end = own.extra(|extra| {
                 let place = extra.channels.find_or_make::<T>(peer, tag);
                 let end = &mut extra.channels.ends[place];
@@ -323,13 +325,13 @@ impl<T: Send + 'static> Channel<T> {
     /// Outside of the methods of the chare that opened the channel.
     pub fn try_recv(&self) -> Result<Option<T>, ChannelError> {
         current::on_pe("Channel::try_recv", |pe| {
-            let own = own_chare(pe, self.chare).ok_or(ChannelError::NotHere)?;
+            let own = pe.running_as(self.chare).ok_or(ChannelError::NotHere)?;
             self.take(pe, own)
         })
     }
 
     fn with_end<R>(&self, what: &str, f: impl FnOnce(&Pe, ChareRef, &mut End) -> R) -> R {
-        current::on_pe(what, |pe| match own_chare(pe, self.chare) {
+        current::on_pe(what, |pe| match pe.running_as(self.chare) {
             Some(own) => own.extra(|extra| f(pe, own, &mut extra.channels.ends[self.end])),
             None => panic!("{what}: a channel end works in the methods of its own chare only"),
         })
@@ -385,10 +387,6 @@ impl<T> std::fmt::Debug for Channel<T> {
     }
 }
 
-fn own_chare(pe: &Pe, id: ChareId) -> Option<ChareRef> {
-    pe.find(id).filter(|&chare| pe.running() == Some(chare))
-}
-
 /// Receives one value; made by [`Channel::recv`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Recv<'a, T: Send + 'static> {
@@ -403,7 +401,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let channel = self.channel;
         current::on_pe("Channel::recv", |pe| {
-            let Some(own) = own_chare(pe, channel.chare) else {
+            let Some(own) = pe.running_as(channel.chare) else {
                 return Poll::Ready(Err(ChannelError::NotHere));
             };
             let outcome = channel.take(pe, own).transpose();

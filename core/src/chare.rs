@@ -43,7 +43,7 @@ pub trait Chare: Sized + Send + 'static {
     /// Whether later calls still run after a panic in one.
     const KEEP_AFTER_PANIC: bool;
     #[doc(hidden)]
-    fn construct(start: crate::collection::Construct<Self>);
+    fn construct(start: crate::collection::Construct<'_, Self>);
 }
 
 /// Chares declared with an index: elements of arrays.

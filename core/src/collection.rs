@@ -7,16 +7,19 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use crate::broadcast;
 use crate::cell::ChareRef;
 use crate::chare::{Chare, ChareInfo, Cx};
 use crate::entry::{EntryInfo, Failure, failed, panicked};
+use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::index::Index;
 use crate::message::{Msg, Name, Payload};
@@ -101,7 +104,7 @@ pub(crate) struct Collection {
     first: u64,
     count: u64,
     slots: RefCell<Vec<Option<ChareRef>>>,
-    unborn: RefCell<HashMap<u64, Vec<Msg>>>,
+    unborn: RefCell<FxHashMap<u64, Vec<Msg>>>,
     jobs: RefCell<VecDeque<Box<dyn Job>>>,
     early: RefCell<BTreeMap<u64, Box<dyn Job>>>,
     accepted_broadcasts: Cell<u64>,
@@ -346,10 +349,16 @@ where
         };
         let slots = collection.slot_count();
         let end = slots.min(start + BATCH);
+        let constructed = Cell::new(0);
         for slot in start..end {
             let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
-            let reply = self.tracker.map_or(Reply::none(), Reply::to);
-            C::construct(Construct { id, init: self.init.clone(), reply });
+            let tell = Tell::Tracker(self.tracker, &constructed);
+            C::construct(Construct { id, init: self.init.clone(), tell });
+        }
+        if let Some(tracker) = self.tracker
+            && constructed.get() > 0
+        {
+            pe.cells.settle(pe, tracker.key, constructed.get());
         }
         self.next = Some(end);
         if end < slots { Progress::More } else { Progress::Done }
@@ -362,25 +371,44 @@ pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
 impl<C: Chare> Payload for CreateSingle<C> {
     const NAME: Name = Name::Runtime("the creation of a singleton");
     fn run(self, to: ChareId, reply: Reply, _: &Pe) {
-        C::construct(Construct { id: to, init: self.0, reply });
+        C::construct(Construct { id: to, init: self.0, tell: Tell::Reply(reply) });
     }
 }
 
 /// One construction, about to run on its PE.
-pub struct Construct<C: Chare> {
+pub struct Construct<'a, C: Chare> {
     id: ChareId,
     init: C::Init,
-    reply: Reply,
+    tell: Tell<'a>,
 }
 
-impl<C: Chare> Construct<C> {
+/// Who is told that a chare has been constructed.
+enum Tell<'a> {
+    Reply(Reply),
+    /// The tracker of a creation, if it is awaited; good constructions that are over at once are only counted.
+    Tracker(Option<CellRef>, &'a Cell<u64>),
+}
+
+impl Tell<'_> {
+    fn into_reply(self) -> Reply {
+        match self {
+            Tell::Reply(reply) => reply,
+            Tell::Tracker(tracker, _) => tracker.map_or(Reply::none(), Reply::to),
+        }
+    }
+}
+
+impl<C: Chare> Construct<'_, C> {
     /// Runs a plain constructor.
     #[inline]
     pub fn plain(self, new: impl FnOnce(&Cx<C>, C::Init) -> Result<C, Failure>) {
-        let Construct { id, init, reply } = self;
+        let Construct { id, init, tell } = self;
         crate::current::on_pe("a constructor", |pe| {
             let outcome = catch_unwind(AssertUnwindSafe(|| new(&Cx::new(id), init)));
-            finish(pe, id, outcome, reply);
+            match (place(pe, id, outcome), tell) {
+                (Ok(()), Tell::Tracker(_, constructed)) => constructed.set(constructed.get() + 1),
+                (outcome, tell) => tell.into_reply().answer(pe, id, outcome),
+            }
         });
     }
 
@@ -389,10 +417,11 @@ impl<C: Chare> Construct<C> {
     where
         Fut: Future<Output = Result<C, Failure>> + Send + 'static,
     {
-        let Construct { id, init, reply } = self;
+        let Construct { id, init, tell } = self;
+        let reply = tell.into_reply();
         crate::current::on_pe("a constructor", |pe| {
             let future = new(Cx::new(id), init);
-            let done = move |pe: &Pe, outcome| finish::<C>(pe, id, outcome, reply);
+            let done = move |pe: &Pe, outcome| reply.answer(pe, id, place::<C>(pe, id, outcome));
             task::start(pe, None, NewOf::<C>::INFO, Mode::Interleaving, future, done);
         });
     }
@@ -405,11 +434,15 @@ impl<C: Chare> NewOf<C> {
         &EntryInfo { chare: C::INFO.name, name: "new", file: C::INFO.file, line: C::INFO.line };
 }
 
+/// Puts a constructed chare in its place, where messages find it.
 #[inline]
-fn finish<C: Chare>(pe: &Pe, id: ChareId, outcome: Result<Result<C, Failure>, PanicPayload>, reply: Reply) {
-    let entry = NewOf::<C>::INFO;
+fn place<C: Chare>(
+    pe: &Pe,
+    id: ChareId,
+    outcome: Result<Result<C, Failure>, PanicPayload>,
+) -> Result<(), CallError> {
     let account = pe.take_unborn_account(id);
-    let outcome = match outcome {
+    match outcome {
         Ok(Ok(value)) => {
             let chare = ChareRef::new(id, value);
             if account.is_some() {
@@ -421,10 +454,9 @@ fn finish<C: Chare>(pe: &Pe, id: ChareId, outcome: Result<Result<C, Failure>, Pa
             }
             Ok(())
         }
-        Ok(Err(failure)) => Err(failed(pe, id, entry, failure)),
-        Err(panic) => Err(panicked(pe, id, entry, panic)),
-    };
-    reply.answer(pe, id, outcome);
+        Ok(Err(failure)) => Err(failed(pe, id, NewOf::<C>::INFO, failure)),
+        Err(panic) => Err(panicked(pe, id, NewOf::<C>::INFO, panic)),
+    }
 }
 
 #[cfg(test)]

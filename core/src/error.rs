@@ -32,7 +32,8 @@ pub enum CallError {
     /// Every writing end was dropped before the value came.
     #[error("broken promise: the last writing end was dropped without a value")]
     BrokenPromise,
-    /// The members of a collection gave different reducers to one reduction.
+    /// The contributions to a reduction could not be merged: the elements gave different reducers or values that do not
+    /// fit, or the reducer panicked.
     #[error("{0}")]
     Reduction(Arc<str>),
     /// The runtime ended before the value came.

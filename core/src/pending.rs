@@ -2,12 +2,16 @@
 //!
 //! On the PE that owns the cell a poll looks into the slab. Polled anywhere else (another PE, a foreign thread), the
 //! future asks the owner by message: the owner polls in its name with a waker that asks again, and the value comes
-//! through a [`Relay`]. Dropping the future loses nothing but its own interest.
+//! through a [`Relay`]. The PE that polls notes the wait in its [`WaitsAway`], so it is as known as one at home. Dropping
+//! the future loses nothing but its own interest.
 
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
+
+use rustc_hash::FxHashMap;
 
 use crate::current::{self, Here};
 use crate::error::CallError;
@@ -15,7 +19,7 @@ use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
-use crate::waiting::What;
+use crate::waiting::{Waiter, What};
 
 /// The value that a cell will bring.
 #[must_use = "futures do nothing unless polled"]
@@ -56,20 +60,79 @@ impl<R: Send + 'static> Pending<R> {
             relay
         });
         let mut state = relay.lock();
+        let wait = state.wait.take();
         match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
+            Some(outcome) => {
+                drop(state);
+                end_wait_away(wait);
+                Poll::Ready(outcome)
+            }
             None => {
                 state.waker = Some(context.waker().clone());
+                state.wait = current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
                 Poll::Pending
             }
         }
     }
 }
 
+/// The waits of one PE's coroutines for cells of other PEs.
+#[derive(Default)]
+pub(crate) struct WaitsAway {
+    waits: RefCell<FxHashMap<u64, Option<Waiter>>>,
+    made: Cell<u64>,
+}
+
+impl WaitsAway {
+    /// Notes a wait, under the number that it has here already or under a new one.
+    fn register(
+        &self,
+        pe: &Pe,
+        wait: Option<(PeId, u64)>,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> (PeId, u64) {
+        let number = match wait {
+            Some((home, number)) if home == pe.id() => number,
+            _ => self.made.replace(self.made.get() + 1),
+        };
+        Waiter::register(self.waits.borrow_mut().entry(number).or_default(), pe, context, what, at);
+        (pe.id(), number)
+    }
+
+    fn end(&self, pe: &Pe, number: u64) {
+        let waiter = self.waits.borrow_mut().remove(&number).flatten();
+        if let Some(waiter) = waiter {
+            waiter.cancel(pe);
+        }
+    }
+
+    pub(crate) fn for_each_waiter(&self, f: impl FnMut(&Waiter)) {
+        self.waits.borrow().values().flatten().for_each(f);
+    }
+}
+
+/// Ends a wait that was noted, if the running code is on the PE that did. One that moved on meanwhile leaves its note.
+fn end_wait_away(wait: Option<(PeId, u64)>) {
+    let Some((home, number)) = wait else { return };
+    current::pe(|pe| {
+        if let Some(pe) = pe
+            && pe.id() == home
+        {
+            pe.waits_away.end(pe, number);
+        }
+    });
+}
+
 impl<R: Send + 'static> Drop for Pending<R> {
     fn drop(&mut self) {
         if self.done {
             return;
+        }
+        if let Some(relay) = &self.relay {
+            let wait = relay.lock().wait.take();
+            end_wait_away(wait);
         }
         let cell = self.cell;
         current::here(|here| match here {
@@ -92,11 +155,13 @@ struct Relay<R> {
 struct RelayState<R> {
     outcome: Option<Result<R, CallError>>,
     waker: Option<Waker>,
+    /// The PE that polls, and the number of the wait there.
+    wait: Option<(PeId, u64)>,
 }
 
 impl<R> Default for RelayState<R> {
     fn default() -> Self {
-        RelayState { outcome: None, waker: None }
+        RelayState { outcome: None, waker: None, wait: None }
     }
 }
 

@@ -115,4 +115,8 @@ impl<T: Send + 'static> Sink<T> for Several<T> {
     fn refuse(&mut self, _: &Pe, error: CallError) -> After {
         After::ready::<Vec<T>>(Err(error))
     }
+
+    fn settle(&mut self, _: &Pe, _: u64) -> After {
+        unreachable!("every value of a promise matters")
+    }
 }

@@ -165,6 +165,8 @@ pub(crate) trait Sink<R>: 'static {
     fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After;
     /// Takes an error whose sender does not know `R`.
     fn refuse(&mut self, pe: &Pe, error: CallError) -> After;
+    /// Takes `count` good outcomes at once whose values do not matter.
+    fn settle(&mut self, pe: &Pe, count: u64) -> After;
 }
 
 /// What becomes of the cell after its sink has taken an outcome.
@@ -186,6 +188,7 @@ impl After {
 trait AnySink {
     fn as_any(&mut self) -> &mut dyn Any;
     fn refuse(&mut self, pe: &Pe, error: CallError) -> After;
+    fn settle(&mut self, pe: &Pe, count: u64) -> After;
 }
 
 struct SinkBox<R>(Box<dyn Sink<R>>);
@@ -196,6 +199,9 @@ impl<R: 'static> AnySink for SinkBox<R> {
     }
     fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
         self.0.refuse(pe, error)
+    }
+    fn settle(&mut self, pe: &Pe, count: u64) -> After {
+        self.0.settle(pe, count)
     }
 }
 
@@ -318,7 +324,8 @@ impl Cells {
         }
     }
 
-    fn refuse(&self, pe: &Pe, key: u64, error: CallError) {
+    /// Brings an error to a cell whose value type the caller does not know.
+    pub(crate) fn refuse(&self, pe: &Pe, key: u64, error: CallError) {
         let mut slab = self.0.borrow_mut();
         let Some(slot) = slab.get(key) else { return };
         match &mut slot.content {
@@ -340,6 +347,18 @@ impl Cells {
             }
             Content::Ready(_) | Content::Refused(_) | Content::Busy | Content::Vacant { .. } => {}
         }
+    }
+
+    /// Brings `count` good outcomes whose values do not matter to a collecting cell.
+    pub(crate) fn settle(&self, pe: &Pe, key: u64, count: u64) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else { return };
+        let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else {
+            unreachable!("only trackers are settled, and not from inside of themselves")
+        };
+        drop(slab);
+        let after = sink.settle(pe, count);
+        self.after_sink(pe, key, sink, after);
     }
 
     fn after_sink(&self, pe: &Pe, key: u64, sink: Box<dyn AnySink>, after: After) {

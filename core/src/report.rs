@@ -136,6 +136,7 @@ pub(crate) fn hang_part(pe: &Pe) -> String {
         }
     };
     pe.cells.for_each_waiter(&mut note);
+    pe.waits_away.for_each_waiter(&mut note);
     let mut held = Counts::default();
     for_each_chare(pe, |chare| {
         chare.extra_if_any(|extra| {

@@ -78,8 +78,8 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             for (face, channel) in &neighbours {
                 ghosts[*face] = Some(dev.import(&channel.recv().await?)?);
             }
-            let ghosts = ghosts.each_ref().map(Option::as_ref);
-            dev.launch(&T::UNPACK_FACES, dims, (ghosts, &mut self.u, dims))?;
+            dev.launch(&T::UNPACK_FACES, dims, (ghosts.each_ref().map(Option::as_ref), &mut self.u, dims))?;
+            drop(ghosts); // while they live, the neighbours' next faces would need memory of their own
             dev.launch(&T::STEP, dims, (&self.u, &mut self.unew, &mut self.change, dims))?;
             swap(&mut self.u, &mut self.unew);
             let change: f64 = dev.download(&self.change)?.await?[0].into();

@@ -103,7 +103,7 @@ fn construct_fn(chare: &Chare) -> TokenStream {
         let value = finished(call_new(chare, &local, &local.cx), returns, span);
         quote_spanned!(span=> start.plain(|#cx, #init| #value))
     };
-    quote_spanned!(span=> fn construct(start: ::chare::__private::Construct<Self>) { #build })
+    quote_spanned!(span=> fn construct(start: ::chare::__private::Construct<'_, Self>) { #build })
 }
 
 fn call_new(chare: &Chare, local: &Locals, cx: &TokenStream) -> TokenStream {

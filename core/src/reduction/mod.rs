@@ -5,17 +5,23 @@
 //! part came first) and delivers the result once. Any number of reductions is in flight, since a fast element may
 //! contribute to the next before a slow one has to this. Invariants: instances of a PE are consecutive, the oldest
 //! first; an element's next contribution goes to the instance that its own count names.
+//!
+//! Contributions that cannot be merged (the elements disagree on the reducer, or the reducer panics) still count, so the
+//! reduction ends: with an error, which goes where the result would have gone.
 
 mod reducers;
 
 use std::any::{Any, type_name};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use reducers::{And, Combine, Gather, Max, Min, Nop, Or, Product, Reducer, Sum, Xor};
+
+use rustc_hash::FxHashMap;
 
 use crate::callback::Callback;
 use crate::collection::Collection;
@@ -35,17 +41,17 @@ pub(crate) struct Reductions {
     /// Reductions that every element here has contributed to.
     finished: u64,
     /// The unfinished ones; the first is number `finished`.
-    open: VecDeque<Box<dyn Local>>,
+    open: VecDeque<Open>,
     /// Cells of elements here that wait for the result of an `allreduce`, by reduction.
-    waiting: HashMap<u64, Vec<u64>>,
-    /// At the root: parts that have come, by reduction. Each is an `AtRoot<T, R>`.
-    at_root: HashMap<u64, Box<dyn Any>>,
+    waiting: FxHashMap<u64, Vec<u64>>,
+    /// At the root: parts that have come, by reduction.
+    at_root: FxHashMap<u64, AtRoot>,
 }
 
 impl Reductions {
     /// The contributions that each unfinished reduction has got here, the oldest first.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.open.iter().zip(self.finished..).map(|(local, sequence)| (sequence, local.count()))
+        self.open.iter().zip(self.finished..).map(|(open, sequence)| (sequence, open.count))
     }
 }
 
@@ -56,32 +62,66 @@ enum Target<O> {
     All(fn(&Pe, CollectionId, u64, Result<O, CallError>)),
 }
 
+impl<O: Send + 'static> Target<O> {
+    /// Tells the place of a contribution that does not fit. Waiting elements learn it at the end of the reduction.
+    fn fail(self, error: Arc<str>) {
+        if let Target::To(callback) = self {
+            callback.fail(CallError::Reduction(error));
+        }
+    }
+}
+
 /// What one PE has merged so far.
 struct Merged<T, R: Reducer<T>> {
     reducer: R,
-    partial: R::Partial,
-    count: u64,
+    /// What has been merged, or why that is impossible.
+    partial: Result<R::Partial, Arc<str>>,
     target: Target<R::Output>,
 }
 
+impl<T, R: Reducer<T>> Merged<T, R> {
+    /// Merges one more into the partial, unless that has failed before.
+    fn merge(&mut self, pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce(&R, &mut R::Partial)) {
+        let Ok(partial) = &mut self.partial else { return };
+        if let Err(error) = guard(pe, collection, sequence, || f(&self.reducer, partial)) {
+            self.partial = Err(error);
+        }
+    }
+}
+
+/// Runs code of a reducer; a panic in it becomes the error of the reduction.
+fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() -> V) -> Result<V, Arc<str>> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("a value that is no text");
+        let (chare, location) = (collection.info.chare.name, pe.take_panic_location());
+        format!("reduction {sequence} of {chare}: its reducer panicked at {location}: {text}").into()
+    })
+}
+
+/// An unfinished reduction on one PE.
+struct Open {
+    /// Contributions that have come here.
+    count: u64,
+    /// The types of value and reducer, as its first contribution gave them.
+    names: (&'static str, &'static str),
+    merged: Box<dyn Local>,
+}
+
 trait Local: Any {
-    fn count(&self) -> u64;
-    fn names(&self) -> (&'static str, &'static str);
+    /// Makes the reduction fail.
+    fn spoil(&mut self, error: Arc<str>);
     /// Sends the merged part to the root.
-    fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64);
+    fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64);
 }
 
 impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
-    fn count(&self) -> u64 {
-        self.count
+    fn spoil(&mut self, error: Arc<str>) {
+        self.partial = Err(error);
     }
 
-    fn names(&self) -> (&'static str, &'static str) {
-        (type_name::<T>(), type_name::<R>())
-    }
-
-    fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64) {
-        let part = Part { collection: collection.id(), sequence, from: pe.id(), merged: *self };
+    fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64) {
+        let part = Part { collection: collection.id(), sequence, from: pe.id(), count, merged: *self };
         let root = collection.id().root();
         if root == pe.id() { part.arrive(pe) } else { pe.post(root, Msg::for_pe(part)) }
     }
@@ -136,10 +176,7 @@ where
     T: Send + 'static,
     R: Reducer<T>,
 {
-    let chare = match pe.find(id) {
-        Some(chare) if pe.running() == Some(chare) => chare,
-        _ => panic!("a chare contributes in its own methods only"),
-    };
+    let Some(chare) = pe.running_as(id) else { panic!("a chare contributes in its own methods only") };
     let Some(collection) = pe.collection(id.collection) else {
         panic!("a singleton has no collection to reduce over: make it a group or an array");
     };
@@ -152,40 +189,46 @@ where
     debug_assert!(place <= reductions.open.len(), "an element contributes to reductions in order");
     match reductions.open.get_mut(place) {
         None => {
-            let partial = reducer.start(value, id.element);
-            reductions.open.push_back(Box::new(Merged { reducer, partial, count: 1, target }));
+            let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));
+            let merged = Box::new(Merged { reducer, partial, target });
+            let names = (type_name::<T>(), type_name::<R>());
+            reductions.open.push_back(Open { count: 1, names, merged });
         }
         Some(open) => {
-            let open: &mut dyn Any = &mut **open;
-            match open.downcast_mut::<Merged<T, R>>() {
+            open.count += 1;
+            let merged: &mut dyn Any = &mut *open.merged;
+            match merged.downcast_mut::<Merged<T, R>>() {
                 Some(merged) => {
-                    merged.reducer.add(&mut merged.partial, value, id.element);
-                    merged.count += 1;
+                    merged.merge(pe, collection, sequence, |reducer, partial| {
+                        reducer.add(partial, value, id.element);
+                    });
                 }
                 None => {
-                    let there = reductions.open[place].names();
-                    drop(reductions);
-                    mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
+                    let here = (type_name::<T>(), type_name::<R>());
+                    let error = mismatch(collection, sequence, open.names, here);
+                    open.merged.spoil(error.clone());
+                    target.fail(error);
                 }
             }
         }
     }
-    if place == 0 && reductions.open[0].count() == collection.local_count() {
+    if place == 0 && reductions.open[0].count == collection.local_count() {
         let done = reductions.open.pop_front().expect("looked at above");
         reductions.finished += 1;
         drop(reductions);
-        done.ship(pe, collection, sequence);
+        done.merged.ship(pe, collection, sequence, done.count);
     }
     sequence
 }
 
 #[cold]
-fn mismatch(collection: &Collection, sequence: u64, there: (&str, &str), here: (&str, &str)) -> ! {
-    panic!(
+fn mismatch(collection: &Collection, sequence: u64, there: (&str, &str), here: (&str, &str)) -> Arc<str> {
+    format!(
         "reduction {sequence} of {}: its elements must agree, but one gave {} of `{}`, another {} of `{}` \
          (contributions are matched in order, element by element)",
         collection.info.chare.name, there.1, there.0, here.1, here.0
     )
+    .into()
 }
 
 /// One PE's part on its way to the root.
@@ -193,50 +236,82 @@ struct Part<T, R: Reducer<T>> {
     collection: CollectionId,
     sequence: u64,
     from: PeId,
+    count: u64,
     merged: Merged<T, R>,
 }
 
-struct AtRoot<T, R: Reducer<T>> {
+/// The parts of one reduction that have come to the root.
+struct AtRoot {
     count: u64,
-    parts: Vec<(PeId, Merged<T, R>)>,
+    failed: Option<Arc<str>>,
+    /// A `Vec<(PeId, Merged<T, R>)>`.
+    parts: Box<dyn Parts>,
+}
+
+trait Parts: Any {
+    fn names(&self) -> (&'static str, &'static str);
+    /// Merges the parts in the order of their PEs and delivers the result.
+    fn conclude(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>);
+}
+
+impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
+    fn names(&self) -> (&'static str, &'static str) {
+        (type_name::<T>(), type_name::<R>())
+    }
+
+    fn conclude(mut self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>) {
+        self.sort_unstable_by_key(|(from, _)| *from);
+        let mut parts = self.into_iter().map(|(_, merged)| merged);
+        let mut total = parts.next().expect("a reduction ends when its last part has come");
+        for part in parts {
+            match part.partial {
+                Ok(other) => total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other)),
+                Err(error) => total.partial = Err(error),
+            }
+        }
+        let Merged { reducer, partial, target, .. } = total;
+        let result = failed
+            .map_or(partial, Err)
+            .and_then(|partial| guard(pe, collection, sequence, || reducer.finish(partial)))
+            .map_err(CallError::Reduction);
+        match (target, result) {
+            (Target::To(callback), Ok(value)) => callback.deliver(value),
+            (Target::To(callback), Err(error)) => callback.fail(error),
+            (Target::All(distribute), result) => distribute(pe, collection.id(), sequence, result),
+        }
+    }
 }
 
 impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
     fn arrive(self, pe: &Pe) {
-        let Part { collection: id, sequence, from, merged } = self;
+        let Part { collection: id, sequence, from, count, merged } = self;
         let collection = pe.collection(id).expect("the root made the collection");
         let mut reductions = collection.reductions.borrow_mut();
-        let at_root = reductions
-            .at_root
-            .entry(sequence)
-            .or_insert_with(|| Box::new(AtRoot::<T, R> { count: 0, parts: Vec::new() }));
-        let Some(at_root) = at_root.downcast_mut::<AtRoot<T, R>>() else {
-            drop(reductions);
-            mismatch(
-                collection,
-                sequence,
-                ("another type", "another reducer"),
-                (type_name::<T>(), type_name::<R>()),
-            );
+        let at_root = reductions.at_root.entry(sequence).or_insert_with(|| {
+            AtRoot { count: 0, failed: None, parts: Box::new(Vec::<(PeId, Merged<T, R>)>::new()) }
+        });
+        at_root.count += count;
+        let is_last = at_root.count == collection.info.element_count;
+        let there = at_root.parts.names();
+        let parts: &mut dyn Any = &mut *at_root.parts;
+        let misfit = match parts.downcast_mut::<Vec<(PeId, Merged<T, R>)>>() {
+            Some(parts) => {
+                parts.push((from, merged));
+                None
+            }
+            None => {
+                let error = mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
+                at_root.failed = Some(error.clone());
+                Some((merged.target, error))
+            }
         };
-        at_root.count += merged.count;
-        at_root.parts.push((from, merged));
-        if at_root.count < collection.info.element_count {
-            return;
-        }
-        let mut parts = std::mem::take(&mut at_root.parts);
-        reductions.at_root.remove(&sequence);
+        let complete = if is_last { reductions.at_root.remove(&sequence) } else { None };
         drop(reductions);
-        parts.sort_unstable_by_key(|(from, _)| *from);
-        let mut parts = parts.into_iter().map(|(_, merged)| merged);
-        let mut total = parts.next().expect("a part has just come");
-        for part in parts {
-            total.reducer.merge(&mut total.partial, part.partial);
+        if let Some((target, error)) = misfit {
+            target.fail(error);
         }
-        let result = total.reducer.finish(total.partial);
-        match total.target {
-            Target::To(callback) => callback.deliver(result),
-            Target::All(distribute) => distribute(pe, id, sequence, Ok(result)),
+        if let Some(AtRoot { failed, parts, .. }) = complete {
+            parts.conclude(pe, collection, sequence, failed);
         }
     }
 }
@@ -273,7 +348,11 @@ impl<O: Clone + Send + 'static> Payload for Outcome<O> {
         let collection = pe.collection(self.collection).expect("its elements have contributed");
         let waiting = collection.reductions.borrow_mut().waiting.remove(&self.sequence);
         for key in waiting.into_iter().flatten() {
-            pe.cells.deposit(pe, key, 0, self.outcome.clone());
+            match &self.outcome {
+                Ok(value) => pe.cells.deposit(pe, key, 0, Ok(value.clone())),
+                // An element that disagreed may wait for a value of another type.
+                Err(error) => pe.cells.refuse(pe, key, error.clone()),
+            }
         }
     }
 }

@@ -48,7 +48,7 @@ pub(crate) enum Pushed {
 }
 
 /// The consumer's side; one per inbox.
-pub(crate) struct InboxReader<T> {
+pub(crate) struct InboxReader<T: Linked> {
     front: Cell<NonNull<T>>,
     front_released: Cell<bool>,
 }
@@ -114,12 +114,6 @@ impl<T: Linked> InboxReader<T> {
         self.front.get() == node
     }
 
-    /// The anchor, to be disposed of when the inbox ends.
-    #[cfg(all(test, loom))]
-    pub(crate) fn front(&self) -> NonNull<T> {
-        self.front.get()
-    }
-
     /// Gives back a block whose contents have been consumed: disposed of now, or once the inbox needs it no longer.
     ///
     /// # Safety
@@ -130,6 +124,16 @@ impl<T: Linked> InboxReader<T> {
         } else {
             // SAFETY: by the caller's promise nobody else holds the block.
             unsafe { T::dispose(node) };
+        }
+    }
+}
+
+impl<T: Linked> Drop for InboxReader<T> {
+    /// Disposes of the anchor. Messages behind it must have been popped; their producers have ended.
+    fn drop(&mut self) {
+        if self.front_released.get() {
+            // SAFETY: its contents were consumed, and no producer is left that could reach it.
+            unsafe { T::dispose(self.front.get()) };
         }
     }
 }

@@ -6,9 +6,11 @@
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use crate::cell::{ChareRef, State};
 use crate::chare::Chare;
@@ -16,6 +18,7 @@ use crate::collection::{Collection, Directory};
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::message::{Head, Msg};
+use crate::pending::WaitsAway;
 use crate::reply::{CellRef, Cells};
 use crate::report::Reason;
 use crate::runtime::Shared;
@@ -67,11 +70,11 @@ pub(crate) struct Pe {
     running: Cell<Option<ChareRef>>,
     running_task: Cell<Option<TaskKey>>,
     panic_location: RefCell<String>,
-    singles: RefCell<HashMap<u64, ChareRef>>,
-    unborn_singles: RefCell<HashMap<u64, Vec<Msg>>>,
-    unborn_collections: RefCell<HashMap<CollectionId, Vec<Msg>>>,
+    singles: RefCell<FxHashMap<u64, ChareRef>>,
+    unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
+    unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
     /// Device accounts that constructors have asked for, until their chares are in place.
-    unborn_accounts: RefCell<HashMap<ChareId, chare_device::Account>>,
+    unborn_accounts: RefCell<FxHashMap<ChareId, chare_device::Account>>,
     created: Cell<u64>,
     pub(crate) directory: Directory,
     pub(crate) cells: Cells,
@@ -79,6 +82,7 @@ pub(crate) struct Pe {
     pub(crate) timers: Timers,
     pub(crate) traffic: Traffic,
     pub(crate) quiescence_waiters: RefCell<Vec<CellRef>>,
+    pub(crate) waits_away: WaitsAway,
 }
 
 impl Pe {
@@ -107,6 +111,7 @@ impl Pe {
             timers: Timers::new(),
             traffic: Traffic::default(),
             quiescence_waiters: RefCell::default(),
+            waits_away: WaitsAway::default(),
         }
     }
 
@@ -196,12 +201,11 @@ impl Pe {
     #[inline]
     pub(crate) fn send(&self, msg: Msg) {
         let to = msg.head().to;
-        if let Some(collection) = self.directory.get(to.collection)
-            && collection.places(to.element)
-        {
-            return self.enqueue(Work::Msg(msg));
-        }
-        self.send_away(msg);
+        let is_here = match to.collection.single_home() {
+            None => self.directory.get(to.collection).is_some_and(|collection| collection.places(to.element)),
+            Some(home) => home == self.id,
+        };
+        if is_here { self.enqueue(Work::Msg(msg)) } else { self.send_away(msg) }
     }
 
     fn send_away(&self, msg: Msg) {
@@ -271,12 +275,10 @@ impl Pe {
     /// The chare, if it lives here.
     #[inline]
     pub(crate) fn find(&self, id: ChareId) -> Option<ChareRef> {
-        match self.directory.get(id.collection) {
-            Some(collection) => collection.find(id.element),
-            None if id.collection.single_home() == Some(self.id) => {
-                self.singles.borrow().get(&id.element).copied()
-            }
-            None => None,
+        match id.collection.single_home() {
+            None => self.directory.get(id.collection)?.find(id.element),
+            Some(home) if home == self.id => self.singles.borrow().get(&id.element).copied(),
+            Some(_) => None,
         }
     }
 
@@ -291,6 +293,12 @@ impl Pe {
     #[inline]
     pub(crate) fn running(&self) -> Option<ChareRef> {
         self.running.get()
+    }
+
+    /// The chare with this id, if it is the one whose method is running.
+    #[inline]
+    pub(crate) fn running_as(&self, id: ChareId) -> Option<ChareRef> {
+        self.running.get().filter(|chare| chare.id == id)
     }
 
     #[inline]
@@ -338,19 +346,20 @@ impl Pe {
             let name = format!("{class}{}", self.element_name(id));
             devices.get(self.id.index() % devices.len()).account(name)
         };
-        match self.find(id) {
-            Some(chare) if self.running() == Some(chare) => {
-                chare.extra(|extra| extra.account.get_or_insert_with(open).clone())
-            }
+        match self.running_as(id) {
+            Some(chare) => chare.extra(|extra| extra.account.get_or_insert_with(open).clone()),
             None if self.running().is_none() => {
                 self.unborn_accounts.borrow_mut().entry(id).or_insert_with(open).clone()
             }
-            _ => panic!("a chare uses its device in its own methods only"),
+            None => panic!("a chare uses its device in its own methods only"),
         }
     }
 
     /// Hands what the constructor of a chare has made over to the chare, or drops it.
     pub(crate) fn take_unborn_account(&self, id: ChareId) -> Option<chare_device::Account> {
+        if self.unborn_accounts.borrow().is_empty() {
+            return None;
+        }
         self.unborn_accounts.borrow_mut().remove(&id)
     }
 
