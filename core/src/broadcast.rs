@@ -17,7 +17,7 @@ use crate::ids::{ChareId, CollectionId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::proxy::all_pes;
-use crate::reply::{After, CellRef, Reply, Sink, send_answer};
+use crate::reply::{After, CellRef, Reply, Sink, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
 use crate::waiting::What;
@@ -127,8 +127,8 @@ impl<R: Send + 'static> Sink<R> for Tracker<R> {
         self.settle(pe, 1)
     }
 
-    fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
-        self.take(pe, u64::MAX, Err(error))
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After {
+        self.take(pe, from, Err(error))
     }
 
     fn settle(&mut self, pe: &Pe, count: u64) -> After {
@@ -159,7 +159,7 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
                 self.outcomes.extend(report.outcomes);
                 self.error = self.error.take().or(report.error);
             }
-            Err(error) => return self.refuse(pe, error),
+            Err(error) => return self.refuse(pe, UNKNOWN, error),
         }
         self.missing_pes -= 1;
         if self.missing_pes > 0 {
@@ -171,7 +171,7 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
         After::ready(finish(outcomes, self.error.take()))
     }
 
-    fn refuse(&mut self, _: &Pe, error: CallError) -> After {
+    fn refuse(&mut self, _: &Pe, _: u64, error: CallError) -> After {
         After::ready::<V>(Err(error))
     }
 
@@ -278,11 +278,11 @@ where
                     let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
                     chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
                 }
-                Some(chare) => reply.refuse(pe, CallError::Poisoned(chare.info())),
+                Some(chare) => reply.refuse(pe, chare.id, CallError::Poisoned(chare.info())),
                 None => {
                     let id =
                         ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
-                    collection.hold_for_element(Msg::new(id, reply, Invoke::<E>(args)));
+                    pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
                 }
             }
         }

@@ -127,7 +127,7 @@ fn outside<C: crate::Chare>(to: Element<C>, reply: Reply) {
             element: format!("[{:?}]", to.index()),
             bounds: pe.bounds_of(id.collection),
         };
-        reply.refuse(pe, CallError::NoElement(Arc::new(error)));
+        reply.refuse(pe, id, CallError::NoElement(Arc::new(error)));
     });
 }
 

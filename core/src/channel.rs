@@ -36,28 +36,52 @@ const SCAN_LIMIT: usize = 8;
 /// The ends that a chare has.
 #[derive(Default)]
 pub(crate) struct Channels {
-    ends: Vec<End>,
-    by_name: FxHashMap<(ChareId, u64), usize>,
+    ends: Vec<Entry>,
+    /// Places in `ends`, once there are many.
+    by_name: Option<Box<FxHashMap<(ChareId, u64), usize>>>,
 }
 
-/// One end of a channel: both directions.
-pub(crate) struct End {
+/// An end under its name.
+pub(crate) struct Entry {
     pub(crate) peer: ChareId,
     pub(crate) tag: u64,
-    /// Opened by the chare itself, not only by an incoming value.
-    pub(crate) opened: bool,
-    values: Box<dyn AnyValues>,
-    /// The type that the peer sends, if it is not ours.
-    wrong: Option<&'static str>,
-    receivers: Waiters,
+    end: Box<dyn AnyEnd>,
+}
+
+/// One end of a channel, both directions. What a value touches on its usual way, sent with credit and received in
+/// order before the next one comes, is in the first words: an application with many chares has them in no near cache.
+#[repr(C)]
+struct End<T> {
     /// The number of the next value to be received.
     next_in: u64,
-    /// Values read since credit was given back.
-    read: u32,
     /// The number of the next value to be sent.
     next_out: u64,
     credit: u32,
+    /// Values read since credit was given back.
+    read: u32,
+    /// Opened by the chare itself, not only by an incoming value.
+    opened: bool,
+    /// `slow` has receivers or early values.
+    in_is_slow: bool,
+    /// `slow` has senders or a backlog.
+    out_is_slow: bool,
+    /// The oldest unread value; if there is none, nothing is unread.
+    first: Option<T>,
+    slow: Option<Box<Slow<T>>>,
+}
+
+/// The rest of an end, made when first needed.
+struct Slow<T> {
+    /// Unread values behind `first`.
+    unread: VecDeque<T>,
+    /// Values that came before earlier ones.
+    early: BTreeMap<u64, T>,
+    /// Values that wait for credit.
+    backlog: VecDeque<T>,
+    receivers: Waiters,
     senders: Waiters,
+    /// The type that the peer sends, if it is not ours.
+    wrong: Option<&'static str>,
 }
 
 /// Waits at an end, in order; each is known by a ticket.
@@ -111,128 +135,200 @@ impl Waiters {
     }
 }
 
-struct Values<T> {
-    incoming: VecDeque<T>,
-    /// Values that came before earlier ones.
-    early: BTreeMap<u64, T>,
-    backlog: VecDeque<T>,
-}
-
-trait AnyValues: Any + Send {
+/// An end whose type of value is not known.
+trait AnyEnd: Any + Send {
+    fn is_opened(&self) -> bool;
     fn type_name(&self) -> &'static str;
-    fn incoming_count(&self) -> usize;
-    fn backlog_count(&self) -> usize;
-    /// Sends what the credit allows from the backlog.
-    fn drain_backlog(
-        &mut self,
-        count: usize,
-        first_number: u64,
-        from: ChareId,
-        end: (ChareId, u64),
-    ) -> Vec<Msg>;
+    /// Notes that the peer sends another type; returns who is to be woken.
+    fn mark_wrong(&mut self, sent: &'static str) -> Option<Waiter>;
+    /// Values that have come and were not read, and values that wait for credit.
+    fn queued(&self) -> (usize, usize);
+    fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter));
+    /// Takes credit from the peer: what can be sent now, and who is to be woken.
+    fn add_credit(&mut self, count: u32, from: ChareId, peer: ChareId, tag: u64) -> (Vec<Msg>, Vec<Waiter>);
 }
 
-impl<T: Send + 'static> AnyValues for Values<T> {
-    fn type_name(&self) -> &'static str {
-        type_name::<T>()
-    }
-    fn incoming_count(&self) -> usize {
-        self.incoming.len()
-    }
-    fn backlog_count(&self) -> usize {
-        self.backlog.len()
-    }
-    fn drain_backlog(
-        &mut self,
-        count: usize,
-        first_number: u64,
-        from: ChareId,
-        end: (ChareId, u64),
-    ) -> Vec<Msg> {
-        let (peer, tag) = end;
-        let values = self.backlog.drain(..count).zip(first_number..);
-        values
-            .map(|(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, number, value }))
-            .collect()
-    }
-}
-
-impl End {
-    fn new<T: Send + 'static>(peer: ChareId, tag: u64) -> End {
+impl<T: Send + 'static> End<T> {
+    fn new() -> Self {
         End {
-            peer,
-            tag,
-            opened: false,
-            values: new_values::<T>(),
-            wrong: None,
-            receivers: Waiters::default(),
             next_in: 0,
-            read: 0,
             next_out: 0,
             credit: WINDOW,
-            senders: Waiters::default(),
+            read: 0,
+            opened: false,
+            in_is_slow: false,
+            out_is_slow: false,
+            first: None,
+            slow: None,
+        }
+    }
+
+    fn slow(&mut self) -> &mut Slow<T> {
+        self.slow.get_or_insert_with(|| {
+            Box::new(Slow {
+                unread: VecDeque::new(),
+                early: BTreeMap::new(),
+                backlog: VecDeque::new(),
+                receivers: Waiters::default(),
+                senders: Waiters::default(),
+                wrong: None,
+            })
+        })
+    }
+
+    /// Says again which directions need `slow`, after it was changed.
+    fn note_slow(&mut self) {
+        if let Some(slow) = &self.slow {
+            self.in_is_slow = !slow.early.is_empty() || !slow.receivers.queue.is_empty();
+            self.out_is_slow = !slow.backlog.is_empty() || !slow.senders.queue.is_empty();
+        }
+    }
+
+    fn backlog_count(&self) -> usize {
+        if !self.out_is_slow {
+            return 0;
+        }
+        self.slow.as_ref().map_or(0, |slow| slow.backlog.len())
+    }
+
+    #[inline]
+    fn push(&mut self, value: T) {
+        if self.first.is_none() {
+            self.first = Some(value);
+        } else {
+            self.slow().unread.push_back(value);
         }
     }
 
     #[inline]
-    fn values<T: Send + 'static>(&mut self) -> Option<&mut Values<T>> {
-        let values: &mut dyn Any = &mut *self.values;
-        values.downcast_mut()
+    fn pop(&mut self) -> Option<T> {
+        let value = self.first.take()?;
+        if let Some(slow) = &mut self.slow {
+            self.first = slow.unread.pop_front();
+        }
+        Some(value)
+    }
+
+    /// Takes in a value; returns who is to be woken.
+    #[inline]
+    fn accept(&mut self, number: u64, value: T) -> Option<Waiter> {
+        if number != self.next_in {
+            self.slow().early.insert(number, value);
+            self.in_is_slow = true;
+            return None;
+        }
+        self.next_in += 1;
+        self.push(value);
+        if self.in_is_slow { self.after_accept() } else { None }
+    }
+
+    fn after_accept(&mut self) -> Option<Waiter> {
+        while let Some(value) = self.slow.as_mut().and_then(|slow| slow.early.remove(&self.next_in)) {
+            self.next_in += 1;
+            self.push(value);
+        }
+        let woken = self.slow().receivers.next();
+        self.note_slow();
+        woken
+    }
+}
+
+impl<T: Send + 'static> AnyEnd for End<T> {
+    fn is_opened(&self) -> bool {
+        self.opened
+    }
+
+    fn type_name(&self) -> &'static str {
+        type_name::<T>()
+    }
+
+    fn mark_wrong(&mut self, sent: &'static str) -> Option<Waiter> {
+        self.slow().wrong = Some(sent);
+        self.slow().receivers.next()
+    }
+
+    fn queued(&self) -> (usize, usize) {
+        let behind = self.slow.as_ref().map_or(0, |slow| slow.unread.len());
+        (usize::from(self.first.is_some()) + behind, self.backlog_count())
+    }
+
+    fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter)) {
+        if let Some(slow) = &self.slow {
+            slow.receivers.iter().chain(slow.senders.iter()).for_each(f);
+        }
+    }
+
+    fn add_credit(&mut self, count: u32, from: ChareId, peer: ChareId, tag: u64) -> (Vec<Msg>, Vec<Waiter>) {
+        self.credit += count;
+        if !self.out_is_slow {
+            return (Vec::new(), Vec::new());
+        }
+        let (first_number, credit) = (self.next_out, self.credit);
+        let slow = self.slow();
+        let sent = slow.backlog.len().min(credit as usize);
+        let carry = |(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, number, value });
+        let messages = slow.backlog.drain(..sent).zip(first_number..).map(carry).collect();
+        let waiters = (0..credit as usize - sent).map_while(|_| slow.senders.next()).collect();
+        self.next_out += sent as u64;
+        self.credit -= sent as u32;
+        self.note_slow();
+        (messages, waiters)
+    }
+}
+
+impl Entry {
+    #[inline]
+    fn end<T: Send + 'static>(&mut self) -> Option<&mut End<T>> {
+        let end: &mut dyn Any = &mut *self.end;
+        end.downcast_mut()
+    }
+
+    /// Opened by the chare itself, not only by an incoming value.
+    pub(crate) fn is_opened(&self) -> bool {
+        self.end.is_opened()
     }
 
     /// Values that have come and were not read, and values that wait for credit.
     pub(crate) fn queued(&self) -> (usize, usize) {
-        (self.values.incoming_count(), self.values.backlog_count())
+        self.end.queued()
     }
 
-    pub(crate) fn waiters(&self) -> impl Iterator<Item = &Waiter> {
-        self.receivers.iter().chain(self.senders.iter())
+    pub(crate) fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter)) {
+        self.end.for_each_waiter(f);
     }
-
-    /// Takes in a value; returns who is to be woken.
-    fn accept<T: Send + 'static>(&mut self, number: u64, value: T) -> Option<Waiter> {
-        let next_in = self.next_in;
-        let Some(values) = self.values::<T>() else {
-            self.wrong = Some(type_name::<T>());
-            return self.receivers.next();
-        };
-        if number != next_in {
-            values.early.insert(number, value);
-            return None;
-        }
-        values.incoming.push_back(value);
-        let mut next_in = next_in + 1;
-        while let Some(value) = values.early.remove(&next_in) {
-            values.incoming.push_back(value);
-            next_in += 1;
-        }
-        self.next_in = next_in;
-        self.receivers.next()
-    }
-}
-
-fn new_values<T: Send + 'static>() -> Box<dyn AnyValues> {
-    Box::new(Values::<T> { incoming: VecDeque::new(), early: BTreeMap::new(), backlog: VecDeque::new() })
 }
 
 impl Channels {
     #[inline]
     fn find(&self, peer: ChareId, tag: u64) -> Option<usize> {
-        if self.ends.len() <= SCAN_LIMIT {
-            return self.ends.iter().position(|end| end.peer == peer && end.tag == tag);
+        match &self.by_name {
+            None => self.ends.iter().position(|entry| entry.peer == peer && entry.tag == tag),
+            Some(by_name) => by_name.get(&(peer, tag)).copied(),
         }
-        self.by_name.get(&(peer, tag)).copied()
     }
 
-    fn find_or_make<T: Send + 'static>(&mut self, peer: ChareId, tag: u64) -> usize {
-        self.find(peer, tag).unwrap_or_else(|| {
-            self.ends.push(End::new::<T>(peer, tag));
-            self.by_name.insert((peer, tag), self.ends.len() - 1);
-            self.ends.len() - 1
-        })
+    #[inline]
+    fn place_of<T: Send + 'static>(&mut self, peer: ChareId, tag: u64) -> usize {
+        match self.find(peer, tag) {
+            Some(place) => place,
+            None => self.make::<T>(peer, tag),
+        }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &End> {
+    #[cold]
+    fn make<T: Send + 'static>(&mut self, peer: ChareId, tag: u64) -> usize {
+        let place = self.ends.len();
+        self.ends.push(Entry { peer, tag, end: Box::new(End::<T>::new()) });
+        if place == SCAN_LIMIT {
+            let names = self.ends.iter().enumerate().map(|(place, entry)| ((entry.peer, entry.tag), place));
+            self.by_name = Some(Box::new(names.collect()));
+        } else if let Some(by_name) = &mut self.by_name {
+            by_name.insert((peer, tag), place);
+        }
+        place
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.ends.iter()
     }
 }
@@ -251,19 +347,22 @@ impl<T: Send + 'static> Channel<T> {
         current::on_pe("opening a channel", |pe| {
             let own = pe.running_as(chare).expect("a chare opens channels in its own methods");
             let end = own.extra(|extra| {
-                let place = extra.channels.find_or_make::<T>(peer, tag);
-                let end = &mut extra.channels.ends[place];
-                if end.values::<T>().is_none() {
-                    let there = end.values.type_name();
+                let place = extra.channels.place_of::<T>(peer, tag);
+                let entry = &mut extra.channels.ends[place];
+                if entry.end::<T>().is_none() {
+                    let there = entry.end.type_name();
                     assert!(
-                        !end.opened,
+                        !entry.is_opened(),
                         "channel {tag} is open already for values of `{there}`, not `{}`",
                         type_name::<T>()
                     );
-                    end.wrong = Some(there);
-                    end.values = new_values::<T>();
+                    let mut end = End::<T>::new();
+                    end.slow().wrong = Some(there);
+                    entry.end = Box::new(end);
                 }
-                end.opened = true;
+                if let Some(end) = entry.end::<T>() {
+                    end.opened = true;
+                }
                 place
             });
             Channel { chare, peer, tag, end, value: PhantomData }
@@ -284,8 +383,8 @@ impl<T: Send + 'static> Channel<T> {
     /// Outside of the methods of the chare that opened the channel.
     #[inline]
     pub fn send(&self, value: T) -> Result<(), Full<T>> {
-        self.with_end("Channel::send", |_, _, end| {
-            let backlog_count = end.values.backlog_count();
+        let sent = self.with_end("Channel::send", |_, end| {
+            let backlog_count = end.backlog_count();
             if end.credit > 0 && backlog_count == 0 {
                 end.credit -= 1;
                 end.next_out += 1;
@@ -294,14 +393,14 @@ impl<T: Send + 'static> Channel<T> {
             if backlog_count >= BACKLOG_LIMIT {
                 return Err(Full { queued: backlog_count, value });
             }
-            end.values::<T>().expect("open channels have their own type").backlog.push_back(value);
+            end.slow().backlog.push_back(value);
+            end.out_is_slow = true;
             Ok(None)
-        })
-        .map(|sent| {
-            if let Some((number, value)) = sent {
-                self.transmit(number, value);
-            }
-        })
+        })?;
+        if let Some((number, value)) = sent {
+            self.transmit(number, value);
+        }
+        Ok(())
     }
 
     /// Waits until a value can be sent at once, and keeps that right.
@@ -330,11 +429,29 @@ impl<T: Send + 'static> Channel<T> {
         })
     }
 
-    fn with_end<R>(&self, what: &str, f: impl FnOnce(&Pe, ChareRef, &mut End) -> R) -> R {
+    #[inline]
+    fn with_end<R>(&self, what: &str, f: impl FnOnce(&Pe, &mut End<T>) -> R) -> R {
         current::on_pe(what, |pe| match pe.running_as(self.chare) {
-            Some(own) => own.extra(|extra| f(pe, own, &mut extra.channels.ends[self.end])),
+            Some(own) => own.extra(|extra| f(pe, self.end_in(&mut extra.channels))),
             None => panic!("{what}: a channel end works in the methods of its own chare only"),
         })
+    }
+
+    #[inline]
+    fn end_in<'c>(&self, channels: &'c mut Channels) -> &'c mut End<T> {
+        channels.ends[self.end].end::<T>().expect("an open channel keeps its type")
+    }
+
+    /// Lets a future leave its end, if the chare is still there, and wakes whoever follows.
+    fn leave(&self, f: impl FnOnce(&Pe, &mut End<T>) -> Option<Waiter>) {
+        current::pe(|pe| {
+            let Some(pe) = pe else { return };
+            let Some(own) = pe.find(self.chare) else { return };
+            let next = own.extra_if_any(|extra| f(pe, self.end_in(&mut extra.channels)));
+            if let Some(waiter) = next.flatten() {
+                waiter.wake(pe);
+            }
+        });
     }
 
     /// Brings a value to the peer's end: at once if it is on this PE.
@@ -352,23 +469,17 @@ impl<T: Send + 'static> Channel<T> {
     /// Takes the next value and gives credit back.
     fn take(&self, pe: &Pe, own: ChareRef) -> Result<Option<T>, ChannelError> {
         let (value, credit) = own.extra(|extra| {
-            let end = &mut extra.channels.ends[self.end];
-            if let Some(sent) = end.wrong {
-                let peer = pe.chare_name(self.peer);
-                return Err(ChannelError::WrongType {
-                    peer,
-                    tag: self.tag,
-                    sent,
-                    expected: type_name::<T>(),
+            let end = self.end_in(&mut extra.channels);
+            let Some(value) = end.pop() else {
+                let wrong = end.slow.as_ref().and_then(|slow| slow.wrong);
+                return wrong.map_or(Ok((None, None)), |sent| {
+                    let peer = pe.chare_name(self.peer);
+                    Err(ChannelError::WrongType { peer, tag: self.tag, sent, expected: type_name::<T>() })
                 });
-            }
-            let value = end.values::<T>().expect("open channels have their own type").incoming.pop_front();
-            if value.is_none() {
-                return Ok((None, None));
-            }
+            };
             end.read += 1;
             let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
-            Ok((value, credit))
+            Ok((Some(value), credit))
         })?;
         if let Some(count) = credit {
             let credit = Credit { from: self.chare, tag: self.tag, count };
@@ -405,32 +516,40 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
                 return Poll::Ready(Err(ChannelError::NotHere));
             };
             let outcome = channel.take(pe, own).transpose();
+            if outcome.is_some() && self.ticket.is_none() {
+                return outcome.map_or(Poll::Pending, Poll::Ready);
+            }
             own.extra(|extra| {
-                let end = &mut extra.channels.ends[channel.end];
-                match outcome {
+                let end = channel.end_in(&mut extra.channels);
+                let polled = match outcome {
                     Some(outcome) => {
                         if let Some(ticket) = self.ticket.take() {
-                            end.receivers.leave(pe, ticket);
+                            end.slow().receivers.leave(pe, ticket);
                         }
                         Poll::Ready(outcome)
                     }
                     None => {
                         let (at, what) = (self.at, What::Receive { peer: channel.peer, tag: channel.tag });
-                        end.receivers.register(&mut self.ticket, pe, context, what, at);
+                        end.slow().receivers.register(&mut self.ticket, pe, context, what, at);
                         Poll::Pending
                     }
-                }
+                };
+                end.note_slow();
+                polled
             })
         })
     }
 }
 
 impl<T: Send + 'static> Drop for Recv<'_, T> {
+    #[inline]
     fn drop(&mut self) {
-        let (channel, Some(ticket)) = (self.channel, self.ticket.take()) else { return };
-        leave(channel.chare, channel.end, |pe, end| {
-            let pass_on = end.receivers.leave(pe, ticket) && end.values.incoming_count() > 0;
-            if pass_on { end.receivers.next() } else { None }
+        let Some(ticket) = self.ticket.take() else { return };
+        self.channel.leave(|pe, end| {
+            let woken = end.slow().receivers.leave(pe, ticket);
+            let next = if woken && end.first.is_some() { end.slow().receivers.next() } else { None };
+            end.note_slow();
+            next
         });
     }
 }
@@ -449,27 +568,32 @@ impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let channel = self.channel;
         let at = self.at;
-        channel.with_end("Channel::reserve", |pe, _, end| {
-            if end.credit > 0 && end.values.backlog_count() == 0 {
+        channel.with_end("Channel::reserve", |pe, end| {
+            let polled = if end.credit > 0 && end.backlog_count() == 0 {
                 end.credit -= 1;
                 if let Some(ticket) = self.ticket.take() {
-                    end.senders.leave(pe, ticket);
+                    end.slow().senders.leave(pe, ticket);
                 }
-                return Poll::Ready(Permit { channel, used: false });
-            }
-            let what = What::Credit { peer: channel.peer, tag: channel.tag };
-            end.senders.register(&mut self.ticket, pe, context, what, at);
-            Poll::Pending
+                Poll::Ready(Permit { channel, used: false })
+            } else {
+                let what = What::Credit { peer: channel.peer, tag: channel.tag };
+                end.slow().senders.register(&mut self.ticket, pe, context, what, at);
+                Poll::Pending
+            };
+            end.note_slow();
+            polled
         })
     }
 }
 
 impl<T: Send + 'static> Drop for Reserve<'_, T> {
     fn drop(&mut self) {
-        let (channel, Some(ticket)) = (self.channel, self.ticket.take()) else { return };
-        leave(channel.chare, channel.end, |pe, end| {
-            let pass_on = end.senders.leave(pe, ticket) && end.credit > 0;
-            if pass_on { end.senders.next() } else { None }
+        let Some(ticket) = self.ticket.take() else { return };
+        self.channel.leave(|pe, end| {
+            let woken = end.slow().senders.leave(pe, ticket);
+            let next = if woken && end.credit > 0 { end.slow().senders.next() } else { None };
+            end.note_slow();
+            next
         });
     }
 }
@@ -488,7 +612,7 @@ impl<T: Send + 'static> Permit<'_, T> {
     /// Outside of the methods of the chare that opened the channel.
     pub fn send(mut self, value: T) {
         self.used = true;
-        let number = self.channel.with_end("Permit::send", |_, _, end| {
+        let number = self.channel.with_end("Permit::send", |_, end| {
             end.next_out += 1;
             end.next_out - 1
         });
@@ -499,24 +623,12 @@ impl<T: Send + 'static> Permit<'_, T> {
 impl<T: Send + 'static> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if !self.used {
-            leave(self.channel.chare, self.channel.end, |_, end| {
+            self.channel.leave(|_, end| {
                 end.credit += 1;
-                end.senders.next()
+                if end.out_is_slow { end.slow().senders.next() } else { None }
             });
         }
     }
-}
-
-/// Lets a future leave its end, if the chare is still there, and wakes whoever follows.
-fn leave(chare: ChareId, end: usize, f: impl FnOnce(&Pe, &mut End) -> Option<Waiter>) {
-    current::pe(|pe| {
-        let Some(pe) = pe else { return };
-        let Some(own) = pe.find(chare) else { return };
-        let next = own.extra_if_any(|extra| extra.channels.ends.get_mut(end).and_then(|end| f(pe, end)));
-        if let Some(waiter) = next.flatten() {
-            waiter.wake(pe);
-        }
-    });
 }
 
 /// A value on its way.
@@ -529,9 +641,15 @@ struct Carry<T> {
 
 impl<T: Send + 'static> Carry<T> {
     fn arrive(self, pe: &Pe, peer: ChareRef) {
-        let waiter = peer.extra(|extra| {
-            let place = extra.channels.find_or_make::<T>(self.from, self.tag);
-            extra.channels.ends[place].accept(self.number, self.value)
+        let Carry { from, tag, number, value } = self;
+        // A value of the wrong type is dropped after the borrow has ended: its destructor is user code.
+        let (waiter, _refused) = peer.extra(|extra| {
+            let place = extra.channels.place_of::<T>(from, tag);
+            let entry = &mut extra.channels.ends[place];
+            match entry.end::<T>() {
+                Some(end) => (end.accept(number, value), None),
+                None => (entry.end.mark_wrong(type_name::<T>()), Some(value)),
+            }
         });
         if let Some(waiter) = waiter {
             waiter.wake(pe);
@@ -558,18 +676,11 @@ struct Credit {
 
 impl Credit {
     fn arrive(self, pe: &Pe, peer: ChareRef) {
-        let (messages, waiters) = peer.extra(|extra| {
-            let Some(place) = extra.channels.find(self.from, self.tag) else {
-                return (Vec::new(), Vec::new());
-            };
-            let end = &mut extra.channels.ends[place];
-            end.credit += self.count;
-            let count = end.values.backlog_count().min(end.credit as usize);
-            let messages = end.values.drain_backlog(count, end.next_out, peer.id, (end.peer, end.tag));
-            end.next_out += count as u64;
-            end.credit -= count as u32;
-            let waiters: Vec<Waiter> = (0..end.credit).map_while(|_| end.senders.next()).collect();
-            (messages, waiters)
+        let (messages, waiters) = peer.extra(|extra| match extra.channels.find(self.from, self.tag) {
+            Some(place) => {
+                extra.channels.ends[place].end.add_credit(self.count, peer.id, self.from, self.tag)
+            }
+            None => (Vec::new(), Vec::new()),
         });
         for msg in messages {
             pe.send(msg);

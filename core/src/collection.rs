@@ -152,14 +152,14 @@ impl Collection {
     }
 
     /// The element, if it lives here.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, element: u64) -> Option<ChareRef> {
         let slot = element.wrapping_sub(self.first);
         *self.slots.borrow().get(usize::try_from(slot).ok()?)?
     }
 
     /// Whether the element is placed on this PE, constructed or not.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn places(&self, element: u64) -> bool {
         element.wrapping_sub(self.first) < self.count
     }
@@ -171,7 +171,7 @@ impl Collection {
         if self.unborn.borrow().is_empty() {
             return;
         }
-        let waiting = self.unborn.borrow_mut().remove(&element);
+        let waiting = self.take_unborn(element);
         // First, since broadcasts that are queued already have higher numbers.
         pe.enqueue_first(waiting.into_iter().flatten().map(Work::Msg).collect());
     }
@@ -179,6 +179,11 @@ impl Collection {
     /// Keeps a message until its element is constructed.
     pub(crate) fn hold_for_element(&self, msg: Msg) {
         self.unborn.borrow_mut().entry(msg.head().to.element).or_default().push(msg);
+    }
+
+    /// Takes the messages that wait for an element.
+    pub(crate) fn take_unborn(&self, element: u64) -> Option<Vec<Msg>> {
+        self.unborn.borrow_mut().remove(&element)
     }
 
     /// The next number, at the root.
@@ -256,7 +261,7 @@ impl Directory {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, id: CollectionId) -> Option<&Collection> {
         match self.last.get() {
             // SAFETY: the collection is in its box as long as the directory lives.
@@ -265,6 +270,7 @@ impl Directory {
         }
     }
 
+    #[inline(never)]
     fn look_up(&self, id: CollectionId) -> Option<&Collection> {
         // SAFETY: the directory is not `Sync`, and no reference into the vectors outlives a method of it. A collection's
         // box is never removed or replaced while the directory lives, so `&Collection` may live as long as `&self`.
@@ -442,7 +448,7 @@ fn place<C: Chare>(
     outcome: Result<Result<C, Failure>, PanicPayload>,
 ) -> Result<(), CallError> {
     let account = pe.take_unborn_account(id);
-    match outcome {
+    let outcome = match outcome {
         Ok(Ok(value)) => {
             let chare = ChareRef::new(id, value);
             if account.is_some() {
@@ -456,7 +462,11 @@ fn place<C: Chare>(
         }
         Ok(Err(failure)) => Err(failed(pe, id, NewOf::<C>::INFO, failure)),
         Err(panic) => Err(panicked(pe, id, NewOf::<C>::INFO, panic)),
+    };
+    if let Err(error) = &outcome {
+        pe.give_up(id, error.clone());
     }
+    outcome
 }
 
 #[cfg(test)]

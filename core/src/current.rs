@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::ids::PeId;
 use crate::message::{Head, Msg};
-use crate::runtime::Shared;
+use crate::runtime::{Outsider, Shared};
 use crate::scheduler::block;
 use crate::scheduler::pe::Pe;
 
@@ -50,14 +50,18 @@ impl Drop for OnPe<'_> {
 #[must_use = "the runtime is current until this is dropped"]
 pub struct Entered {
     previous: Current,
-    _shared: Arc<Shared>,
+    _outsider: Outsider,
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
 impl Entered {
-    pub(crate) fn enter(shared: Arc<Shared>) -> Self {
-        let current = Current { pe: ptr::null(), shared: Arc::as_ptr(&shared) };
-        Entered { previous: CURRENT.replace(current), _shared: shared, _not_send: std::marker::PhantomData }
+    pub(crate) fn enter(outsider: Outsider) -> Self {
+        let current = Current { pe: ptr::null(), shared: Arc::as_ptr(outsider.shared()) };
+        Entered {
+            previous: CURRENT.replace(current),
+            _outsider: outsider,
+            _not_send: std::marker::PhantomData,
+        }
     }
 }
 

@@ -69,7 +69,8 @@ impl<R: Send + 'static> Pending<R> {
             }
             None => {
                 state.waker = Some(context.waker().clone());
-                state.wait = current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
+                state.wait =
+                    current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
                 Poll::Pending
             }
         }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use crate::error::{CallError, Fulfilled};
 use crate::pending::{Pending, pending_future};
-use crate::reply::{self, After, CellRef, Sink};
+use crate::reply::{self, After, CellRef, Sink, UNKNOWN};
 use crate::scheduler::pe::Pe;
 
 /// The writing end of a value, or of several, to come.
@@ -35,6 +35,9 @@ impl<T: Send + 'static> Promise<T> {
     ///
     /// # Errors
     /// [`Fulfilled`] with the value if it has all its values (or has failed).
+    ///
+    /// # Panics
+    /// On a thread that has entered no runtime.
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
         let inner = &*self.0;
         // Relaxed: the count only decides who may send; the values travel by message.
@@ -48,6 +51,9 @@ impl<T: Send + 'static> Promise<T> {
     }
 
     /// Breaks the promise: the reader gets `error`. Does nothing if all values have been sent.
+    ///
+    /// # Panics
+    /// On a thread that has entered no runtime.
     pub fn fail(&self, error: CallError) {
         if self.0.missing.swap(0, Ordering::Relaxed) > 0 {
             reply::send_answer_from_anywhere::<T>(self.0.cell, Err(error));
@@ -106,13 +112,13 @@ impl<T: Send + 'static> Sink<T> for Several<T> {
     fn take(&mut self, pe: &Pe, _: u64, outcome: Result<T, CallError>) -> After {
         match outcome {
             Ok(value) => self.values.push(value),
-            Err(error) => return self.refuse(pe, error),
+            Err(error) => return self.refuse(pe, UNKNOWN, error),
         }
         self.missing -= 1;
         if self.missing > 0 { After::Open } else { After::ready(Ok(std::mem::take(&mut self.values))) }
     }
 
-    fn refuse(&mut self, _: &Pe, error: CallError) -> After {
+    fn refuse(&mut self, _: &Pe, _: u64, error: CallError) -> After {
         After::ready::<Vec<T>>(Err(error))
     }
 

@@ -125,6 +125,7 @@ pub(crate) fn announce_active(pe: &Pe) {
 /// has announced that it is idle.
 pub(crate) fn judge(pe: &Pe) -> Verdict {
     let board = pe.shared().board();
+    let has_outsiders = pe.shared().has_outsiders();
     let Some(first) = board.read() else { return Verdict::Busy };
     if first.posted != first.taken {
         return Verdict::Busy;
@@ -145,7 +146,7 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
     }
     let waiters = pe.quiescence_waiters.take();
     if waiters.is_empty() {
-        if first.timers > 0 {
+        if first.timers > 0 || has_outsiders {
             return Verdict::Quiescent;
         }
         pe.shared().stop(Reason::Hang);

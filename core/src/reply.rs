@@ -10,8 +10,9 @@ use std::mem;
 use std::panic::Location;
 use std::task::{Context, Poll};
 
+use crate::call;
 use crate::callback::Callback;
-use crate::current;
+use crate::current::{self, Here};
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
@@ -24,6 +25,9 @@ pub(crate) struct CellRef {
     pub(crate) pe: PeId,
     pub(crate) key: u64,
 }
+
+/// The element number of an error that comes from no element that is known: such errors are gathered last.
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// Where the outcome of a method goes.
 pub(crate) struct Reply(To);
@@ -91,11 +95,13 @@ impl Reply {
         }
     }
 
-    /// Answers with an error only: the type of the value is not known here.
-    pub(crate) fn refuse(self, pe: &Pe, error: CallError) {
+    /// Answers with an error only, for the chare `from`: the type of the value is not known here.
+    pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
         match self.into_destination() {
             To::Nobody => pe.unawaited(error),
-            To::Cell(cell) => pe.post(cell.pe, Msg::for_pe(Refusal { key: cell.key, error })),
+            To::Cell(cell) => {
+                pe.post(cell.pe, Msg::for_pe(Refusal { key: cell.key, from: from.element, error }))
+            }
             To::Callback(callback) => callback.0.fail(error),
         }
     }
@@ -112,16 +118,22 @@ pub(crate) fn send_answer<R: Send + 'static>(pe: &Pe, to: CellRef, from: u64, ou
 }
 
 /// Brings an outcome to a cell from wherever the running code is, foreign threads included.
+///
+/// # Panics
+/// On a thread that has entered no runtime.
 pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome: Result<R, CallError>) {
-    current::pe(|pe| match pe {
-        Some(pe) => send_answer(pe, to, 0, outcome),
-        None => current::post(to.pe, Msg::for_pe(Answer { key: to.key, from: 0, outcome })),
+    current::here(|here| match here {
+        Here::Pe(pe) => send_answer(pe, to, 0, outcome),
+        Here::Foreign(shared) => {
+            shared.post_foreign(to.pe, Msg::for_pe(Answer { key: to.key, from: 0, outcome }))
+        }
+        Here::Nowhere => call::nowhere(),
     });
 }
 
 /// Breaks the promise of a cell from wherever the running code is.
 pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
-    current::post(to.pe, Msg::for_pe(Refusal { key: to.key, error }));
+    current::post(to.pe, Msg::for_pe(Refusal { key: to.key, from: UNKNOWN, error }));
 }
 
 impl Drop for Reply {
@@ -149,13 +161,14 @@ impl<R: Send + 'static> Payload for Answer<R> {
 /// An error for a cell whose value type the sender does not know.
 struct Refusal {
     key: u64,
+    from: u64,
     error: CallError,
 }
 
 impl Payload for Refusal {
     const NAME: Name = Name::Runtime("the refusal of a call");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.cells.refuse(pe, self.key, self.error);
+        pe.cells.refuse(pe, self.key, self.from, self.error);
     }
 }
 
@@ -164,7 +177,7 @@ pub(crate) trait Sink<R>: 'static {
     /// Takes one outcome.
     fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After;
     /// Takes an error whose sender does not know `R`.
-    fn refuse(&mut self, pe: &Pe, error: CallError) -> After;
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After;
     /// Takes `count` good outcomes at once whose values do not matter.
     fn settle(&mut self, pe: &Pe, count: u64) -> After;
 }
@@ -187,7 +200,7 @@ impl After {
 
 trait AnySink {
     fn as_any(&mut self) -> &mut dyn Any;
-    fn refuse(&mut self, pe: &Pe, error: CallError) -> After;
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After;
     fn settle(&mut self, pe: &Pe, count: u64) -> After;
 }
 
@@ -197,8 +210,8 @@ impl<R: 'static> AnySink for SinkBox<R> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }
-    fn refuse(&mut self, pe: &Pe, error: CallError) -> After {
-        self.0.refuse(pe, error)
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After {
+        self.0.refuse(pe, from, error)
     }
     fn settle(&mut self, pe: &Pe, count: u64) -> After {
         self.0.settle(pe, count)
@@ -325,7 +338,7 @@ impl Cells {
     }
 
     /// Brings an error to a cell whose value type the caller does not know.
-    pub(crate) fn refuse(&self, pe: &Pe, key: u64, error: CallError) {
+    pub(crate) fn refuse(&self, pe: &Pe, key: u64, from: u64, error: CallError) {
         let mut slab = self.0.borrow_mut();
         let Some(slot) = slab.get(key) else { return };
         match &mut slot.content {
@@ -342,7 +355,7 @@ impl Cells {
                     unreachable!()
                 };
                 drop(slab);
-                let after = sink.refuse(pe, error);
+                let after = sink.refuse(pe, from, error);
                 self.after_sink(pe, key, sink, after);
             }
             Content::Ready(_) | Content::Refused(_) | Content::Busy | Content::Vacant { .. } => {}

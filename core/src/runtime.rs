@@ -6,7 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, Once, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     reason: Mutex<Option<Reason>>,
     oversubscribed: bool,
     started: Instant,
+    /// Handles and entered threads, by which the outside may still send.
+    outsiders: AtomicUsize,
 }
 
 impl Shared {
@@ -111,6 +113,11 @@ impl Shared {
         let id = msg.head().to;
         let by = id.collection.single_home().unwrap_or_else(|| id.collection.root());
         self.post_foreign(by, msg);
+    }
+
+    /// Whether a thread of the outside may send something. Read it before the board: who goes has counted what it sent.
+    pub(crate) fn has_outsiders(&self) -> bool {
+        self.outsiders.load(Ordering::SeqCst) > 0
     }
 
     #[cold]
@@ -203,6 +210,7 @@ impl Runtime {
             reason: Mutex::new(None),
             oversubscribed: pe_count > cores,
             started: Instant::now(),
+            outsiders: AtomicUsize::new(0),
             options,
         });
         waker::enrol(number.0, &shared);
@@ -338,7 +346,7 @@ impl Runtime {
     /// # Panics
     /// On a thread that is not a PE.
     pub fn handle(&self) -> Handle {
-        current::on_pe("handle", |pe| Handle(pe.shared().clone()))
+        current::on_pe("handle", |pe| Handle(Outsider::new(pe.shared().clone())))
     }
 }
 
@@ -350,9 +358,10 @@ fn stop_here(reason: Reason) {
     });
 }
 
-/// Lets threads that are no PEs (of a thread pool, of a user interface) use proxies, promises and futures.
+/// Lets threads that are no PEs (of a thread pool, of a user interface) use proxies, promises and futures. While one
+/// lives, a program whose coroutines all wait does not count as hanging, since what they wait for may come from outside.
 #[derive(Clone)]
-pub struct Handle(Arc<Shared>);
+pub struct Handle(Outsider);
 
 impl Handle {
     /// Makes the runtime current on this thread while the guard lives. After the run has ended, what is sent is
@@ -362,9 +371,38 @@ impl Handle {
     }
 }
 
+/// Somebody outside who may still send. While there is one, nothing is a hang.
+pub(crate) struct Outsider(Arc<Shared>);
+
+impl Outsider {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.outsiders.fetch_add(1, Ordering::SeqCst);
+        Outsider(shared)
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Clone for Outsider {
+    fn clone(&self) -> Self {
+        Outsider::new(self.0.clone())
+    }
+}
+
+impl Drop for Outsider {
+    fn drop(&mut self) {
+        if self.0.outsiders.fetch_sub(1, Ordering::SeqCst) == 1 {
+            // PE 0 judges anew.
+            self.0.wake(PeId::new(0));
+        }
+    }
+}
+
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Handle of runtime {}", self.0.number)
+        write!(f, "Handle of runtime {}", self.0.shared().number)
     }
 }
 

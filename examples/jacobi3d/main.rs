@@ -135,7 +135,10 @@ impl Monitor {
 }
 
 /// Runs the problem; returns the resulting field, the steps, the last residual and the seconds of the steps alone.
-async fn run<T: Jacobi3d + Into<f64>>(rt: &Runtime, problem: Problem<T>) -> Result<(Array3<T>, u32, f64, f64)> {
+async fn run<T: Jacobi3d + Into<f64>>(
+    rt: &Runtime,
+    problem: Problem<T>,
+) -> Result<(Array3<T>, u32, f64, f64)> {
     let (mut field, decomposition, monitor) = (problem.field.clone(), problem.decomposition, problem.monitor);
     let blocks = rt.array::<Block<T>>(decomposition.blocks().into()).create(Shared::new(problem)).await?;
     let start = Instant::now();
@@ -160,7 +163,8 @@ async fn main(rt: Runtime) -> Result<()> {
     };
     let Job { field, decomposition, steps, tolerance, results } =
         Job::prepare(&options, rt.num_pes()).map_err(exit_with)?;
-    let monitor = rt.single::<Monitor>().on_pe(0_usize).create((steps, rt.is_quiet() || options.json)).await?;
+    let monitor =
+        rt.single::<Monitor>().on_pe(0_usize).create((steps, rt.is_quiet() || options.json)).await?;
     let tolerance = tolerance.unwrap_or(-1.0);
     let (field, steps, residual, seconds) = match field {
         Field::F32(field) => {

@@ -15,12 +15,7 @@ use crate::parse::constant_name;
 
 /// Everything that is generated beside the user's block.
 pub(crate) fn chare(chare: &Chare) -> TokenStream {
-    let items = [
-        chare_impl(chare),
-        checks(chare),
-        constants(chare),
-        entries_trait(chare),
-    ];
+    let items = [chare_impl(chare), checks(chare), constants(chare), entries_trait(chare)];
     let entries = chare.entries.iter().map(|entry| entry_impl(chare, entry));
     let cfgs = &chare.cfgs;
     let all = items.into_iter().flatten().chain(entries.flatten());
@@ -30,23 +25,11 @@ pub(crate) fn chare(chare: &Chare) -> TokenStream {
 
 /// `impl Chare`, and the trait that says what collections it can be in.
 fn chare_impl(chare: &Chare) -> Vec<TokenStream> {
-    let Chare {
-        ty,
-        name,
-        keep_after_panic,
-        ..
-    } = chare;
+    let Chare { ty, name, keep_after_panic, .. } = chare;
     let (impl_generics, _, where_clause) = chare.generics.split_for_impl();
     let name = name.unraw().to_string();
-    let index = chare
-        .index
-        .as_ref()
-        .map_or_else(|| quote!(usize), ToTokens::to_token_stream);
-    let kind = if chare.index.is_some() {
-        quote!(ArrayElement)
-    } else {
-        quote!(Standalone)
-    };
+    let index = chare.index.as_ref().map_or_else(|| quote!(usize), ToTokens::to_token_stream);
+    let kind = if chare.index.is_some() { quote!(ArrayElement) } else { quote!(Standalone) };
     let init = init_item(&chare.constructor);
     let construct = construct_fn(chare);
     let line = line_of(chare.name.span());
@@ -81,12 +64,7 @@ fn init_item(Constructor { span, inputs, .. }: &Constructor) -> TokenStream {
 }
 
 fn construct_fn(chare: &Chare) -> TokenStream {
-    let Constructor {
-        span,
-        is_async,
-        inputs,
-        returns,
-    } = &chare.constructor;
+    let Constructor { span, is_async, inputs, returns } = &chare.constructor;
     let local = Locals::new(*span, inputs);
     let (cx, names) = (local.cx(), &local.args);
     let init = match names.as_slice() {
@@ -189,10 +167,7 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
         Mode::Exclusive { receiver } => {
             let (binding, borrow) = match receiver {
                 Receiver::Shared => (quote_spanned!(span=> state), quote_spanned!(span=> &state)),
-                Receiver::Unique => (
-                    quote_spanned!(span=> mut state),
-                    quote_spanned!(span=> &mut state),
-                ),
+                Receiver::Unique => (quote_spanned!(span=> mut state), quote_spanned!(span=> &mut state)),
             };
             let value = coroutine(borrow);
             quote_spanned!(span=> #check delivery.exclusive(|#binding, #cx, #args| async move { #value }))
@@ -257,25 +232,14 @@ struct Locals {
 impl Locals {
     fn new(at: Span, inputs: &Inputs) -> Locals {
         let span = Span::mixed_site().located_at(at);
-        let args = (0..inputs.args.len())
-            .map(|i| Ident::new(&format!("arg{i}"), span))
-            .collect();
-        Locals {
-            span,
-            takes_cx: inputs.takes_cx,
-            cx: quote_spanned!(span=> cx),
-            args,
-        }
+        let args = (0..inputs.args.len()).map(|i| Ident::new(&format!("arg{i}"), span)).collect();
+        Locals { span, takes_cx: inputs.takes_cx, cx: quote_spanned!(span=> cx), args }
     }
 
     /// The closure's parameter for the context.
     fn cx(&self) -> TokenStream {
         let span = self.span;
-        if self.takes_cx {
-            self.cx.clone()
-        } else {
-            quote_spanned!(span=> _)
-        }
+        if self.takes_cx { self.cx.clone() } else { quote_spanned!(span=> _) }
     }
 }
 
@@ -285,16 +249,12 @@ fn entries_trait(chare: &Chare) -> Vec<TokenStream> {
     let name = format_ident!("{}Entries", chare.name.unraw(), span = chare.name.span());
     let (_, ty_generics, where_clause) = generics.split_for_impl();
     let mut with_target = generics.clone();
-    with_target
-        .params
-        .push(syn::parse_quote!(__Target: ::chare::Target<Chare = #ty>));
+    with_target.params.push(syn::parse_quote!(__Target: ::chare::Target<Chare = #ty>));
     let (impl_generics, _, _) = with_target.split_for_impl();
     let (params, _, _) = generics.split_for_impl();
     let calls = chare.entries.iter().map(|entry| trait_method(chare, entry));
-    let doc = format!(
-        "Calls of `{}`'s entry methods, on an element or on a whole collection.",
-        chare.name.unraw()
-    );
+    let doc =
+        format!("Calls of `{}`'s entry methods, on an element or on a whole collection.", chare.name.unraw());
     vec![
         quote! {
             #[doc = #doc]
@@ -311,17 +271,9 @@ fn entries_trait(chare: &Chare) -> Vec<TokenStream> {
 }
 
 fn trait_method(chare: &Chare, entry: &Entry) -> TokenStream {
-    let Entry {
-        name,
-        cfgs,
-        deprecated,
-        ..
-    } = entry;
+    let Entry { name, cfgs, deprecated, .. } = entry;
     let marker_ty = marker_type(chare, entry);
-    let docs = docs_or(
-        &entry.docs,
-        format!("Calls `{}::{}`.", chare.name.unraw(), name.unraw()),
-    );
+    let docs = docs_or(&entry.docs, format!("Calls `{}::{}`.", chare.name.unraw(), name.unraw()));
     let names: Vec<_> = entry.inputs.args.iter().map(|arg| &arg.name).collect();
     let types = entry.inputs.args.iter().map(|arg| &arg.ty);
     quote! {
@@ -343,18 +295,10 @@ fn constants(chare: &Chare) -> Vec<TokenStream> {
     let ty = &chare.ty;
     let (impl_generics, _, where_clause) = chare.generics.split_for_impl();
     let constants = chare.entries.iter().map(|entry| {
-        let Entry {
-            name,
-            cfgs,
-            deprecated,
-            ..
-        } = entry;
+        let Entry { name, cfgs, deprecated, .. } = entry;
         let constant = constant_name(name);
         let marker_ty = marker_type(chare, entry);
-        let doc = format!(
-            "The entry method `{}`, as the target of a callback.",
-            name.unraw()
-        );
+        let doc = format!("The entry method `{}`, as the target of a callback.", name.unraw());
         quote! {
             #[doc = #doc]
             #(#cfgs)*
@@ -402,12 +346,7 @@ fn own_checks(args: &[Arg]) -> Option<TokenStream> {
 }
 
 fn marker_name(chare: &Chare, entry: &Entry) -> Ident {
-    format_ident!(
-        "__{}_{}",
-        chare.name.unraw(),
-        entry.name.unraw(),
-        span = Span::call_site()
-    )
+    format_ident!("__{}_{}", chare.name.unraw(), entry.name.unraw(), span = Span::call_site())
 }
 
 fn marker_type(chare: &Chare, entry: &Entry) -> TokenStream {
@@ -421,9 +360,5 @@ fn line_of(span: Span) -> TokenStream {
 }
 
 fn docs_or(docs: &[Attribute], otherwise: String) -> TokenStream {
-    if docs.is_empty() {
-        quote!(#[doc = #otherwise])
-    } else {
-        quote!(#(#docs)*)
-    }
+    if docs.is_empty() { quote!(#[doc = #otherwise]) } else { quote!(#(#docs)*) }
 }

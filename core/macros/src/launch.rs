@@ -18,10 +18,7 @@ pub(crate) fn main(options: TokenStream, item: TokenStream) -> syn::Result<Token
     }
     let mut function = read_function(item, "#[chare::main]", &mut errors)?;
     if function.sig.ident != "main" {
-        errors.on(
-            &function.sig.ident,
-            "`#[chare::main]` goes on the program's `async fn main`",
-        );
+        errors.on(&function.sig.ident, "`#[chare::main]` goes on the program's `async fn main`");
     }
     let (attributes, name) = (function.attrs.split_off(0), function.sig.ident.clone());
     let visibility = std::mem::replace(&mut function.vis, Visibility::Inherited);
@@ -40,15 +37,8 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> syn::Result<Token
     let mut errors = Errors::default();
     let options = TestOptions::parse(options, &mut errors);
     let mut function = read_function(item, "#[chare::test]", &mut errors)?;
-    if let Some(attribute) = function
-        .attrs
-        .iter()
-        .find(|attribute| attribute.path().is_ident("test"))
-    {
-        errors.on(
-            attribute,
-            "`#[chare::test]` makes a test already: remove `#[test]`",
-        );
+    if let Some(attribute) = function.attrs.iter().find(|attribute| attribute.path().is_ident("test")) {
+        errors.on(attribute, "`#[chare::test]` makes a test already: remove `#[test]`");
     }
     let attributes = TestAttributes::take(&mut function.attrs);
     let device = match &options.device {
@@ -129,9 +119,7 @@ impl TestAttributes {
         let is =
             |attribute: &Attribute, names: &[&str]| names.iter().any(|name| attribute.path().is_ident(name));
         TestAttributes {
-            of_item: attributes
-                .extract_if(.., |attribute| is(attribute, &["cfg"]))
-                .collect(),
+            of_item: attributes.extract_if(.., |attribute| is(attribute, &["cfg"])).collect(),
             of_test: attributes
                 .extract_if(.., |attribute| is(attribute, &["should_panic", "ignore"]))
                 .collect(),
@@ -150,10 +138,7 @@ fn read_function(item: TokenStream, attribute: &str, errors: &mut Errors) -> syn
     };
     let signature = &mut function.sig;
     if signature.asyncness.is_none() {
-        errors.on(
-            signature.fn_token,
-            format!("`{attribute}` runs a coroutine: write `async fn`"),
-        );
+        errors.on(signature.fn_token, format!("`{attribute}` runs a coroutine: write `async fn`"));
     }
     let qualifiers = [
         signature.unsafety.map(|token| token.into_token_stream()),
@@ -161,35 +146,18 @@ fn read_function(item: TokenStream, attribute: &str, errors: &mut Errors) -> syn
         signature.abi.as_ref().map(|abi| abi.into_token_stream()),
     ];
     for qualifier in qualifiers.into_iter().flatten() {
-        errors.on(
-            &qualifier,
-            format!("`{attribute}` runs a plain `async fn`: remove `{qualifier}`"),
-        );
+        errors.on(&qualifier, format!("`{attribute}` runs a plain `async fn`: remove `{qualifier}`"));
     }
     if !signature.generics.params.is_empty() {
-        errors.on(
-            &signature.generics,
-            format!("`{attribute}` runs one function: it cannot be generic"),
-        );
+        errors.on(&signature.generics, format!("`{attribute}` runs one function: it cannot be generic"));
     }
     if signature.inputs.is_empty() {
         signature.inputs.push(parse_quote!(_: ::chare::Runtime));
     } else if let Some(receiver) = signature.receiver() {
-        errors.on(
-            receiver,
-            format!("`{attribute}` goes on a free function, which has no `self`"),
-        );
+        errors.on(receiver, format!("`{attribute}` goes on a free function, which has no `self`"));
     }
-    for extra in signature
-        .inputs
-        .iter()
-        .skip(1)
-        .filter(|input| matches!(input, FnArg::Typed(_)))
-    {
-        errors.on(
-            extra,
-            format!("`{attribute}` passes one argument, the runtime: `rt: Runtime`"),
-        );
+    for extra in signature.inputs.iter().skip(1).filter(|input| matches!(input, FnArg::Typed(_))) {
+        errors.on(extra, format!("`{attribute}` passes one argument, the runtime: `rt: Runtime`"));
     }
     Ok(function)
 }

@@ -94,9 +94,7 @@ pub fn entry(_options: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
-    launch::main(options.into(), item.into())
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    launch::main(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Makes `async fn t(rt: Runtime)` (which may return a `Result`) a `#[test]` that runs on a runtime of its own.
@@ -115,7 +113,5 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// ```
 #[proc_macro_attribute]
 pub fn test(options: TokenStream, item: TokenStream) -> TokenStream {
-    launch::test(options.into(), item.into())
-        .unwrap_or_else(syn::Error::into_compile_error)
-        .into()
+    launch::test(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }

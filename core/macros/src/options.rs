@@ -25,10 +25,7 @@ impl ChareOptions {
             match name.to_string().as_str() {
                 "index" => {
                     if !input.peek(Token![=]) {
-                        errors.on(
-                            name,
-                            "`index` needs the type of an element's index: `index = usize`",
-                        );
+                        errors.on(name, "`index` needs the type of an element's index: `index = usize`");
                         return skip_value(input);
                     }
                     input.parse::<Token![=]>()?;
@@ -36,10 +33,7 @@ impl ChareOptions {
                 }
                 "keep_after_panic" => {
                     if input.peek(Token![=]) || input.peek(token::Paren) {
-                        errors.on(
-                            name,
-                            "`keep_after_panic` takes no value: writing it switches it on",
-                        );
+                        errors.on(name, "`keep_after_panic` takes no value: writing it switches it on");
                         return skip_value(input);
                     }
                     options.keep_after_panic = true;
@@ -70,15 +64,10 @@ pub(crate) fn check_entry(attribute: &Attribute, errors: &mut Errors) {
     };
     each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
         if LATER_ENTRY_OPTIONS.iter().any(|later| name == later) {
-            errors.on(
-                name,
-                format!("`#[entry({name})]` is not supported yet: write `#[entry]`"),
-            );
+            errors.on(name, format!("`#[entry({name})]` is not supported yet: write `#[entry]`"));
         } else {
-            errors.on(
-                name,
-                format!("unknown option `{name}`: `#[entry]` takes no options, write `#[entry]`"),
-            );
+            errors
+                .on(name, format!("unknown option `{name}`: `#[entry]` takes no options, write `#[entry]`"));
         }
         skip_value(input)
     });
@@ -101,10 +90,7 @@ impl TestOptions {
     const DEFAULT_PES: usize = 2;
 
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> TestOptions {
-        let mut options = TestOptions {
-            pes: Pes::One(Self::DEFAULT_PES),
-            device: None,
-        };
+        let mut options = TestOptions { pes: Pes::One(Self::DEFAULT_PES), device: None };
         each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
             match name.to_string().as_str() {
                 "pes" if input.peek(Token![=]) => {
@@ -112,10 +98,8 @@ impl TestOptions {
                     options.pes = parse_pes(input, errors)?;
                 }
                 "pes" => {
-                    errors.on(
-                        name,
-                        "`pes` needs a number of PEs or a list of them: `pes = 4`, `pes = [1, 4]`",
-                    );
+                    errors
+                        .on(name, "`pes` needs a number of PEs or a list of them: `pes = 4`, `pes = [1, 4]`");
                     return skip_value(input);
                 }
                 "device" if input.peek(Token![=]) && input.peek2(LitStr) => {
@@ -165,10 +149,7 @@ fn parse_pes(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pes> {
         }
     }
     if counts.is_empty() {
-        errors.at(
-            brackets.span.join(),
-            "this list makes no test at all: name at least one number of PEs",
-        );
+        errors.at(brackets.span.join(), "this list makes no test at all: name at least one number of PEs");
     }
     Ok(Pes::Each(counts))
 }
@@ -197,10 +178,7 @@ fn each_option(
         while !input.is_empty() {
             let name = input.call(Ident::parse_any)?;
             if seen.contains(&name) {
-                errors.on(
-                    &name,
-                    format!("the option `{name}` is given twice: leave one of them"),
-                );
+                errors.on(&name, format!("the option `{name}` is given twice: leave one of them"));
             }
             option(&name, input, errors)?;
             seen.push(name);

@@ -68,28 +68,16 @@ pub(crate) fn chare(options: TokenStream, item: TokenStream) -> Parsed {
         Ok(Item::Impl(block)) => block,
         Ok(other) => {
             errors.at(head_span(&other), wrong_item(&other));
-            return Parsed {
-                block: item,
-                chare: None,
-                errors,
-            };
+            return Parsed { block: item, chare: None, errors };
         }
         Err(error) => {
             errors.push(error);
-            return Parsed {
-                block: item,
-                chare: None,
-                errors,
-            };
+            return Parsed { block: item, chare: None, errors };
         }
     };
     let methods = take_methods(&mut block, &mut errors);
     let chare = read_block(&block, methods, options, &mut errors);
-    Parsed {
-        block: block.into_token_stream(),
-        chare,
-        errors,
-    }
+    Parsed { block: block.into_token_stream(), chare, errors }
 }
 
 fn wrong_item(item: &Item) -> &'static str {
@@ -125,10 +113,7 @@ struct Methods {
 
 /// Takes every `#[entry]` off the block and copies the methods that had one, and those named `new`.
 fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Methods {
-    let mut methods = Methods {
-        constructors: Vec::new(),
-        entries: Vec::new(),
-    };
+    let mut methods = Methods { constructors: Vec::new(), entries: Vec::new() };
     for item in &mut block.items {
         let attributes = match item {
             ImplItem::Fn(method) => &mut method.attrs,
@@ -137,9 +122,7 @@ fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Methods {
             ImplItem::Macro(item) => &mut item.attrs,
             _ => continue,
         };
-        let ours: Vec<Attribute> = attributes
-            .extract_if(.., |attribute| is_entry(attribute))
-            .collect();
+        let ours: Vec<Attribute> = attributes.extract_if(.., |attribute| is_entry(attribute)).collect();
         let ImplItem::Fn(method) = item else {
             for attribute in ours {
                 errors.on(attribute, "`#[entry]` goes on a method: a `fn` with a receiver");
@@ -196,10 +179,7 @@ fn read_block(
     }
     let ty = peel(&block.self_ty).clone();
     let Some(name) = last_segment(&ty).map(|segment| segment.ident.clone()) else {
-        errors.on(
-            &ty,
-            "a chare is a struct or an enum of yours: write `impl MyType { .. }`",
-        );
+        errors.on(&ty, "a chare is a struct or an enum of yours: write `impl MyType { .. }`");
         return None;
     };
     let owns_its_state = refuse_lifetimes(block, errors);
@@ -259,10 +239,7 @@ fn read_constructor(found: &[ImplItemFn], chare: &Type, errors: &mut Errors) -> 
         return None;
     };
     for other in others {
-        errors.on(
-            &other.sig.ident,
-            "a second `new`: a chare has one constructor; branch inside it",
-        );
+        errors.on(&other.sig.ident, "a second `new`: a chare has one constructor; branch inside it");
     }
     let before = errors.count();
     let signature = &method.sig;
@@ -353,10 +330,8 @@ fn constant_is_taken(entry: &Entry, others: &[Entry], block: &ItemImpl) -> Optio
             "the entry methods `{other}` and `{name}` both get the constant `{constant}`: rename one of them"
         ));
     }
-    let written = block
-        .items
-        .iter()
-        .any(|item| matches!(item, ImplItem::Const(item) if item.ident == constant));
+    let written =
+        block.items.iter().any(|item| matches!(item, ImplItem::Const(item) if item.ident == constant));
     written.then(|| {
         format!(
             "`#[chare]` makes a constant `{constant}` for the entry method `{name}`, and there is one already: rename \
@@ -366,9 +341,5 @@ fn constant_is_taken(entry: &Entry, others: &[Entry], block: &ItemImpl) -> Optio
 }
 
 fn only(attributes: &[Attribute], name: &str) -> Vec<Attribute> {
-    attributes
-        .iter()
-        .filter(|attribute| attribute.path().is_ident(name))
-        .cloned()
-        .collect()
+    attributes.iter().filter(|attribute| attribute.path().is_ident(name)).cloned().collect()
 }

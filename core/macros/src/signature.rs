@@ -45,16 +45,10 @@ pub(crate) fn check_qualifiers(signature: &Signature, method: Method, errors: &m
         );
     }
     if let Some(abi) = &signature.abi {
-        errors.on(
-            abi,
-            format!("{who} are called by the runtime, as Rust functions: remove `extern`"),
-        );
+        errors.on(abi, format!("{who} are called by the runtime, as Rust functions: remove `extern`"));
     }
     if let Some(constness) = &signature.constness {
-        errors.on(
-            constness,
-            format!("{who} run when a message arrives: remove `const`"),
-        );
+        errors.on(constness, format!("{who} run when a message arrives: remove `const`"));
     }
     for parameter in &signature.generics.params {
         let (GenericParam::Type(_) | GenericParam::Const(_)) = parameter else {
@@ -69,10 +63,7 @@ pub(crate) fn check_qualifiers(signature: &Signature, method: Method, errors: &m
         );
     }
     if let Some(clause) = &signature.generics.where_clause {
-        errors.on(
-            clause,
-            format!("{who} have no bounds of their own: write them on the `impl` block"),
-        );
+        errors.on(clause, format!("{who} have no bounds of their own: write them on the `impl` block"));
     }
     if let Some(variadic) = &signature.variadic {
         errors.on(variadic, format!("{who} take a fixed number of arguments"));
@@ -133,12 +124,8 @@ fn self_receiver(receiver: &syn::Receiver, is_async: bool, errors: &mut Errors) 
     };
     Some(match (is_async, is_unique) {
         (false, _) => Mode::Plain,
-        (true, false) => Mode::Exclusive {
-            receiver: Receiver::Shared,
-        },
-        (true, true) => Mode::Exclusive {
-            receiver: Receiver::Unique,
-        },
+        (true, false) => Mode::Exclusive { receiver: Receiver::Shared },
+        (true, true) => Mode::Exclusive { receiver: Receiver::Unique },
     })
 }
 
@@ -148,11 +135,7 @@ fn is_plain_self(ty: &Type) -> bool {
 
 fn this_receiver(first: &PatType, signature: &Signature, chare: &Type, errors: &mut Errors) -> Option<Mode> {
     if !is_this(&first.ty) {
-        let later = signature
-            .inputs
-            .iter()
-            .filter_map(typed)
-            .find(|param| is_this(&param.ty));
+        let later = signature.inputs.iter().filter_map(typed).find(|param| is_this(&param.ty));
         match later {
             Some(this) => errors.on(this, "`this: This<Self>` stands for `self`: move it to the front"),
             None => missing_receiver(signature, signature.ident.span(), errors),
@@ -178,11 +161,7 @@ fn this_receiver(first: &PatType, signature: &Signature, chare: &Type, errors: &
 }
 
 fn missing_receiver(signature: &Signature, span: Span, errors: &mut Errors) {
-    let this = if signature.asyncness.is_some() {
-        " or `this: This<Self>`"
-    } else {
-        ""
-    };
+    let this = if signature.asyncness.is_some() { " or `this: This<Self>`" } else { "" };
     errors.at(
         span,
         format!("an entry method needs a receiver, the chare that it is called on: take `&mut self` or `&self`{this}"),
@@ -192,10 +171,7 @@ fn missing_receiver(signature: &Signature, span: Span, errors: &mut Errors) {
 /// Refuses a constructor that takes `self`, and gives its parameters.
 pub(crate) fn new_params<'a>(signature: &'a Signature, errors: &mut Errors) -> Vec<&'a PatType> {
     if let Some(receiver) = signature.receiver() {
-        errors.on(
-            receiver,
-            "`new` makes the chare, so there is no `self` yet: remove it",
-        );
+        errors.on(receiver, "`new` makes the chare, so there is no `self` yet: remove it");
     }
     let params: Vec<_> = signature.inputs.iter().filter_map(typed).collect();
     for param in &params {
@@ -246,10 +222,7 @@ pub(crate) fn inputs(
         } else {
             check_owned(&param.ty, method.argument(), errors);
             let name = arg_name(&param.pat, position, params);
-            inputs.args.push(Arg {
-                name,
-                ty: ReplaceSelf(chare).lifted(&param.ty),
-            });
+            inputs.args.push(Arg { name, ty: ReplaceSelf(chare).lifted(&param.ty) });
         }
     }
     inputs
@@ -265,20 +238,14 @@ fn check_cx(
 ) {
     let ty = &param.ty;
     if matches!(mode, Some(Mode::Interleaving)) {
-        return errors.on(
-            ty,
-            "an interleaving coroutine has its context in `this`: remove this parameter",
-        );
+        return errors.on(ty, "an interleaving coroutine has its context in `this`: remove this parameter");
     }
     match peel(ty) {
         Type::Reference(reference) if reference.mutability.is_some() => {
             errors.on(ty, "the context is shared, not changed: write `cx: &Cx<Self>`");
         }
         Type::Reference(reference) if wraps_self(&reference.elem, "Cx", chare) => {}
-        _ => errors.on(
-            ty,
-            "the context is that of this chare, by reference: write `cx: &Cx<Self>`",
-        ),
+        _ => errors.on(ty, "the context is that of this chare, by reference: write `cx: &Cx<Self>`"),
     }
     if position > 0 {
         errors.on(
@@ -361,11 +328,7 @@ pub(crate) fn entry_return(output: &ReturnType, chare: &Type, errors: &mut Error
         ReturnType::Default => (parse_quote!(()), Returns::Value),
         ReturnType::Type(_, ty) => {
             check_owned(ty, Travels::Result, errors);
-            let returns = if is_named(ty, "Result") {
-                Returns::Result(ty.span())
-            } else {
-                Returns::Value
-            };
+            let returns = if is_named(ty, "Result") { Returns::Result(ty.span()) } else { Returns::Value };
             (ReplaceSelf(chare).lifted(ty), returns)
         }
     }

@@ -113,13 +113,7 @@ impl ReplaceSelf<'_> {
             gt_token: <Token![>]>::default(),
         };
         let segments = path.segments.iter().skip(1).cloned().collect();
-        Some((
-            qself,
-            Path {
-                leading_colon: Some(<Token![::]>::default()),
-                segments,
-            },
-        ))
+        Some((qself, Path { leading_colon: Some(<Token![::]>::default()), segments }))
     }
 }
 
@@ -132,20 +126,13 @@ impl VisitMut for ReplaceSelf<'_> {
         if path.is_ident("Self") {
             *ty = self.0.clone();
         } else if let Some((qself, path)) = self.qualified(path) {
-            *ty = Type::Path(TypePath {
-                qself: Some(qself),
-                path,
-            });
+            *ty = Type::Path(TypePath { qself: Some(qself), path });
         }
     }
 
     fn visit_expr_mut(&mut self, expr: &mut Expr) {
         syn::visit_mut::visit_expr_mut(self, expr);
-        if let Expr::Path(ExprPath {
-            qself: qself @ None,
-            path,
-            ..
-        }) = expr
+        if let Expr::Path(ExprPath { qself: qself @ None, path, .. }) = expr
             && let Some((new_qself, new_path)) = self.qualified(path)
         {
             (*qself, *path) = (Some(new_qself), new_path);
@@ -175,15 +162,9 @@ mod tests {
             lifted(quote!((Vec<Self>, fn(Self) -> u8))),
             expect(quote!((Vec<Grid<T>>, fn(Grid<T>) -> u8)))
         );
-        assert_eq!(
-            lifted(quote!([f64; 2 * Self::N])),
-            expect(quote!([f64; 2 * <Grid<T>>::N]))
-        );
+        assert_eq!(lifted(quote!([f64; 2 * Self::N])), expect(quote!([f64; 2 * <Grid<T>>::N])));
         assert_eq!(lifted(quote!(Self::Part)), expect(quote!(<Grid<T>>::Part)));
-        assert_eq!(
-            lifted(quote!(<Self as Shape>::Part)),
-            expect(quote!(<Grid<T> as Shape>::Part))
-        );
+        assert_eq!(lifted(quote!(<Self as Shape>::Part)), expect(quote!(<Grid<T> as Shape>::Part)));
     }
 
     #[test]
@@ -207,19 +188,11 @@ mod tests {
     #[test]
     fn a_result_is_known_by_its_last_name() {
         let chare = ty(quote!(Hello));
-        for result in [
-            quote!(Result<Self>),
-            quote!(io::Result<Hello>),
-            quote!(std::result::Result<Self, E>),
-        ] {
+        for result in [quote!(Result<Self>), quote!(io::Result<Hello>), quote!(std::result::Result<Self, E>)]
+        {
             assert!(wraps_self(&ty(result.clone()), "Result", &chare), "{result}");
         }
-        for other in [
-            quote!(Result<u8>),
-            quote!(Option<Self>),
-            quote!(Results<Self>),
-            quote!(Self),
-        ] {
+        for other in [quote!(Result<u8>), quote!(Option<Self>), quote!(Results<Self>), quote!(Self)] {
             assert!(!wraps_self(&ty(other.clone()), "Result", &chare), "{other}");
         }
     }

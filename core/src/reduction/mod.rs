@@ -31,7 +31,7 @@ use crate::ids::{ChareId, CollectionId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::proxy::all_pes;
-use crate::reply::{CellRef, Reply};
+use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
@@ -81,7 +81,13 @@ struct Merged<T, R: Reducer<T>> {
 
 impl<T, R: Reducer<T>> Merged<T, R> {
     /// Merges one more into the partial, unless that has failed before.
-    fn merge(&mut self, pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce(&R, &mut R::Partial)) {
+    fn merge(
+        &mut self,
+        pe: &Pe,
+        collection: &Collection,
+        sequence: u64,
+        f: impl FnOnce(&R, &mut R::Partial),
+    ) {
         let Ok(partial) = &mut self.partial else { return };
         if let Err(error) = guard(pe, collection, sequence, || f(&self.reducer, partial)) {
             self.partial = Err(error);
@@ -92,7 +98,8 @@ impl<T, R: Reducer<T>> Merged<T, R> {
 /// Runs code of a reducer; a panic in it becomes the error of the reduction.
 fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() -> V) -> Result<V, Arc<str>> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        let text =
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let text = text.unwrap_or("a value that is no text");
         let (chare, location) = (collection.info.chare.name, pe.take_panic_location());
         format!("reduction {sequence} of {chare}: its reducer panicked at {location}: {text}").into()
@@ -259,13 +266,21 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
         (type_name::<T>(), type_name::<R>())
     }
 
-    fn conclude(mut self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>) {
+    fn conclude(
+        mut self: Box<Self>,
+        pe: &Pe,
+        collection: &Collection,
+        sequence: u64,
+        failed: Option<Arc<str>>,
+    ) {
         self.sort_unstable_by_key(|(from, _)| *from);
         let mut parts = self.into_iter().map(|(_, merged)| merged);
         let mut total = parts.next().expect("a reduction ends when its last part has come");
         for part in parts {
             match part.partial {
-                Ok(other) => total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other)),
+                Ok(other) => {
+                    total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other))
+                }
                 Err(error) => total.partial = Err(error),
             }
         }
@@ -287,8 +302,10 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         let Part { collection: id, sequence, from, count, merged } = self;
         let collection = pe.collection(id).expect("the root made the collection");
         let mut reductions = collection.reductions.borrow_mut();
-        let at_root = reductions.at_root.entry(sequence).or_insert_with(|| {
-            AtRoot { count: 0, failed: None, parts: Box::new(Vec::<(PeId, Merged<T, R>)>::new()) }
+        let at_root = reductions.at_root.entry(sequence).or_insert_with(|| AtRoot {
+            count: 0,
+            failed: None,
+            parts: Box::new(Vec::<(PeId, Merged<T, R>)>::new()),
         });
         at_root.count += count;
         let is_last = at_root.count == collection.info.element_count;
@@ -351,7 +368,7 @@ impl<O: Clone + Send + 'static> Payload for Outcome<O> {
             match &self.outcome {
                 Ok(value) => pe.cells.deposit(pe, key, 0, Ok(value.clone())),
                 // An element that disagreed may wait for a value of another type.
-                Err(error) => pe.cells.refuse(pe, key, error.clone()),
+                Err(error) => pe.cells.refuse(pe, key, UNKNOWN, error.clone()),
             }
         }
     }

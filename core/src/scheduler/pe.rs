@@ -73,6 +73,8 @@ pub(crate) struct Pe {
     singles: RefCell<FxHashMap<u64, ChareRef>>,
     unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
     unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
+    /// Chares whose constructors have failed, and how.
+    stillborn: RefCell<FxHashMap<ChareId, CallError>>,
     /// Device accounts that constructors have asked for, until their chares are in place.
     unborn_accounts: RefCell<FxHashMap<ChareId, chare_device::Account>>,
     created: Cell<u64>,
@@ -103,6 +105,7 @@ impl Pe {
             singles: RefCell::default(),
             unborn_singles: RefCell::default(),
             unborn_collections: RefCell::default(),
+            stillborn: RefCell::default(),
             unborn_accounts: RefCell::default(),
             created: Cell::new(0),
             directory: Directory::new(pe_count),
@@ -147,14 +150,14 @@ impl Pe {
 
     /// # Safety
     /// `block` came from an `allocate` of this module with the same `layout` and is not used afterwards.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
         // SAFETY: the caller's promise.
         unsafe { self.blocks.free(block, layout, self.shared.depot()) }
     }
 
     /// Whether the inbox still needs the memory of this message.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pins(&self, head: NonNull<Head>) -> bool {
         ptr::eq(self.pinned.get(), head.as_ptr())
     }
@@ -163,7 +166,7 @@ impl Pe {
     ///
     /// # Safety
     /// The caller owns the block, which has this layout, and does not use it afterwards.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn release_block(&self, head: NonNull<Head>, layout: Layout) {
         if self.pins(head) {
             self.mail.release_pinned(head);
@@ -176,7 +179,7 @@ impl Pe {
     // Sending.
 
     /// Puts something at the end of the run queue.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enqueue(&self, work: Work) {
         self.queue.push(work);
     }
@@ -198,7 +201,7 @@ impl Pe {
     }
 
     /// Sends a message to its chare.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&self, msg: Msg) {
         let to = msg.head().to;
         let is_here = match to.collection.single_home() {
@@ -208,6 +211,7 @@ impl Pe {
         if is_here { self.enqueue(Work::Msg(msg)) } else { self.send_away(msg) }
     }
 
+    #[inline(never)]
     fn send_away(&self, msg: Msg) {
         let to = msg.head().to;
         if let Some(home) = to.collection.single_home() {
@@ -229,9 +233,13 @@ impl Pe {
         match self.find(to) {
             Some(chare) if chare.state.get() == State::Poisoned => {
                 let error = CallError::Poisoned(chare.info());
-                msg.take_reply().refuse(self, error);
+                msg.take_reply().refuse(self, to, error);
             }
             Some(chare) => chare.extra(|extra| extra.held.push_back(Work::Msg(msg))),
+            None if self.stillborn.borrow().contains_key(&to) => {
+                let error = self.stillborn.borrow()[&to].clone();
+                msg.take_reply().refuse(self, to, error);
+            }
             None => match (to.collection.single_home(), self.directory.get(to.collection)) {
                 (Some(home), _) if home == self.id => {
                     self.unborn_singles.borrow_mut().entry(to.element).or_default().push(msg);
@@ -250,7 +258,7 @@ impl Pe {
             element: self.element_name(to),
             bounds: self.bounds_of(to.collection),
         };
-        msg.take_reply().refuse(self, CallError::NoElement(Arc::new(error)));
+        msg.take_reply().refuse(self, to, CallError::NoElement(Arc::new(error)));
     }
 
     /// Keeps a message until its collection is known here.
@@ -273,7 +281,7 @@ impl Pe {
     }
 
     /// The chare, if it lives here.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, id: ChareId) -> Option<ChareRef> {
         match id.collection.single_home() {
             None => self.directory.get(id.collection)?.find(id.element),
@@ -289,6 +297,17 @@ impl Pe {
         self.enqueue_first(held.into_iter().flatten().map(Work::Msg).collect());
     }
 
+    /// Notes that a constructor has failed: what waits for the chare, and what comes later, is refused.
+    #[cold]
+    pub(crate) fn give_up(&self, id: ChareId, error: CallError) {
+        self.stillborn.borrow_mut().insert(id, error);
+        let held = match self.directory.get(id.collection) {
+            Some(collection) => collection.take_unborn(id.element),
+            None => self.unborn_singles.borrow_mut().remove(&id.element),
+        };
+        self.enqueue_first(held.into_iter().flatten().map(Work::Msg).collect());
+    }
+
     /// The chare whose method is running.
     #[inline]
     pub(crate) fn running(&self) -> Option<ChareRef> {
@@ -296,7 +315,7 @@ impl Pe {
     }
 
     /// The chare with this id, if it is the one whose method is running.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn running_as(&self, id: ChareId) -> Option<ChareRef> {
         self.running.get().filter(|chare| chare.id == id)
     }
@@ -306,7 +325,7 @@ impl Pe {
         self.running_task.get()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin_step(&self, chare: ChareRef) {
         self.running.set(Some(chare));
     }
@@ -316,7 +335,7 @@ impl Pe {
         self.running_task.set(Some(task));
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end_step(&self) {
         self.running.set(None);
         self.running_task.set(None);

@@ -25,7 +25,7 @@ impl RunQueue {
         RunQueue(RefCell::new(VecDeque::with_capacity(1024)))
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&self, work: Work) {
         self.0.borrow_mut().push_back(work);
     }
@@ -36,7 +36,7 @@ impl RunQueue {
         held.into_iter().rev().for_each(|work| queue.push_front(work));
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pop(&self) -> Option<Work> {
         self.0.borrow_mut().pop_front()
     }

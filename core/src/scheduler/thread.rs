@@ -20,10 +20,11 @@ use crate::runtime::Shared;
 use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::{Clock, Mail, Pe};
 
-/// How long an idle PE polls without giving up its core.
-const POLL: Duration = Duration::from_micros(100);
+/// How long an idle PE polls without giving up its core; short, since the system may have put the PE that it waits for
+/// on the same core.
+const POLL: Duration = Duration::from_micros(4);
 /// How long it yields its core between looks after that.
-const YIELD: Duration = Duration::from_micros(100);
+const YIELD: Duration = Duration::from_micros(200);
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 64;
 /// How long a parked PE 0 sleeps while a device works on something that nobody waits for.
@@ -116,9 +117,9 @@ pub(crate) fn drive(pe: &Pe) {
 fn idle(pe: &Pe, shared: &Shared) {
     let announcement = Announcement { pe, made: Cell::new(false) };
     let poll = if shared.is_oversubscribed() { Duration::ZERO } else { POLL };
-    let began = Instant::now();
+    let mut waited = Duration::ZERO;
+    let mut began = None;
     loop {
-        let waited = began.elapsed();
         for _ in 0..LOOKS_PER_READING {
             if pe.receive() || shared.is_stopping() {
                 return;
@@ -128,6 +129,7 @@ fn idle(pe: &Pe, shared: &Shared) {
         if timer_is_due(pe) {
             return;
         }
+        waited = began.get_or_insert_with(Instant::now).elapsed();
         if waited >= poll + YIELD {
             break;
         }

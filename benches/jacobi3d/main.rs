@@ -1,0 +1,76 @@
+//! Jacobi's method on a 3-D field of `f64`, cut into many blocks, with the largest change reduced over all of them in every
+//! iteration: milliseconds an iteration.
+//!
+//! `chare_*` is the program as a user who cares for speed writes it: one coroutine per block, faces sent as device memory
+//! over channels, kernels launched through the device API. `plain_*` does the same without the runtime: as many threads,
+//! each with the same blocks, the same kernel functions and copies of faces, and a barrier that spins. The two run in turns
+//! on the same machine at the same time of day; `ratio_*` is `chare` over `plain`, of the best batches and in the median of
+//! the turns. All residuals of the two must be equal, bit for bit.
+
+mod blocks;
+mod plain;
+mod problem;
+
+use std::time::Instant;
+
+use chare::prelude::*;
+use chare_benches::{Amount, Bench, Sampler, Summary, run};
+
+use blocks::{Block, BlockEntries};
+use plain::Plain;
+use problem::Problem;
+
+/// The three sizes: cells of the field and of a block along an edge, iterations of a batch.
+const SIZES: [(u32, u32, u64); 3] = [(256, 64, 5), (256, 32, 5), (128, 16, 20)];
+
+/// The same batches with the runtime and without.
+struct Turns {
+    chare: Sampler,
+    plain: Sampler,
+    ratio: Sampler,
+}
+
+async fn measure(rt: Runtime, mut turns: Turns, problem: Problem, steps: u64) -> Result<Turns> {
+    let blocks = rt.array::<Block>(problem.blocks()).create(problem).await?;
+    let mut plain = Plain::new(problem, rt.num_pes());
+    while turns.chare.wants_more() | turns.plain.wants_more() | turns.ratio.wants_more() {
+        let start = Instant::now();
+        blocks.solve(steps).await?;
+        let chare_time = start.elapsed();
+        let residuals = blocks.at((0, 0, 0)).take_residuals().await?;
+
+        let start = Instant::now();
+        let expected = plain.solve(steps);
+        let plain_time = start.elapsed();
+
+        assert_eq!(residuals, expected, "the runtime changes no value");
+        assert!(expected.iter().all(|residual| residual.is_finite() && *residual > 0.0));
+        turns.chare.take_ns(chare_time, steps);
+        turns.plain.take_ns(plain_time, steps);
+        turns.ratio.take(chare_time.as_secs_f64() / plain_time.as_secs_f64());
+    }
+    Ok(turns)
+}
+
+fn main() {
+    let bench = Bench::from_args("jacobi3d");
+    let options = bench.options();
+    for (cells, block, steps) in SIZES {
+        let name = format!("{cells}_in_{block}");
+        if !options.wants(&name) {
+            continue;
+        }
+        let problem = if options.is_smoke() { Problem::new(8, 4) } else { Problem::new(cells, block) };
+        let steps = options.count(steps, 2);
+        let sampler = || Sampler::new(options).with_batches(15);
+        let turns = Turns { chare: sampler(), plain: sampler(), ratio: sampler() };
+        let turns = run(options.pes(), move |rt| measure(rt, turns, problem, steps));
+
+        let cells = Amount::Count(problem.cell_count());
+        let (chare, plain, ratio) = (turns.chare.summary(), turns.plain.summary(), turns.ratio.summary());
+        let ratio = Summary { best: chare.best / plain.best, ..ratio };
+        bench.report(format!("chare_{name}"), cells, "ms", chare.per(1e6));
+        bench.report(format!("plain_{name}"), cells, "ms", plain.per(1e6));
+        bench.report(format!("ratio_{name}"), cells, "ratio", ratio);
+    }
+}

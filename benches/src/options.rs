@@ -1,0 +1,137 @@
+//! The command line of a bench: the same for all, so that one command can run them all.
+
+use std::fmt;
+
+/// What a bench says when it is asked for help.
+pub const USAGE: &str = "\
+usage: cargo bench -p chare-benches [--bench NAME] -- [options]
+  --pes N       PEs, that is threads [default: 2]
+  --case TEXT   Only cases whose name contains TEXT; may be given several times
+  --json        One JSON object per line instead of a table
+  --smoke       Tiny inputs, to see that a bench still runs; its figures mean nothing";
+
+/// How to run a bench.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    pes: usize,
+    json: bool,
+    smoke: bool,
+    cases: Vec<String>,
+}
+
+/// What is wrong with a command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OptionsError {
+    /// Nothing: help was asked for.
+    Help,
+    /// This.
+    Wrong(String),
+}
+
+impl fmt::Display for OptionsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OptionsError::Help => f.write_str(USAGE),
+            OptionsError::Wrong(what) => write!(f, "error: {what}\n{USAGE}"),
+        }
+    }
+}
+
+impl std::error::Error for OptionsError {}
+
+impl Options {
+    /// The options of a run that only shows that a bench works: tiny inputs, few batches.
+    pub fn smoke() -> Options {
+        Options { pes: 2, json: false, smoke: true, cases: Vec::new() }
+    }
+
+    /// Reads a command line, without the program's name. `--bench`, which cargo adds, says nothing.
+    ///
+    /// # Errors
+    /// If an option is unknown or its value is missing or unusable, and if help is asked for.
+    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, OptionsError> {
+        let mut options = Options { smoke: false, ..Options::smoke() };
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let (name, inline) = match arg.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (arg.as_str(), None),
+            };
+            let mut value = || {
+                let value = inline.clone().or_else(|| args.next());
+                value.ok_or_else(|| OptionsError::Wrong(format!("{name} needs a value")))
+            };
+            match name {
+                "--pes" => options.pes = parse_pes(&value()?)?,
+                "--case" => options.cases.push(value()?),
+                "--json" => options.json = true,
+                "--smoke" => options.smoke = true,
+                "--bench" => {}
+                "--help" | "-h" => return Err(OptionsError::Help),
+                _ => return Err(OptionsError::Wrong(format!("there is no option {arg}"))),
+            }
+        }
+        Ok(options)
+    }
+
+    /// The number of PEs.
+    pub fn pes(&self) -> usize {
+        self.pes
+    }
+
+    /// Whether rows are printed as JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether only to show that the bench works.
+    pub fn is_smoke(&self) -> bool {
+        self.smoke
+    }
+
+    /// Whether the case with this name is asked for.
+    pub fn wants(&self, case: &str) -> bool {
+        self.cases.is_empty() || self.cases.iter().any(|wanted| case.contains(wanted.as_str()))
+    }
+
+    /// `count`, or `tiny` in a smoke run.
+    pub fn count(&self, count: u64, tiny: u64) -> u64 {
+        if self.smoke { tiny } else { count }
+    }
+}
+
+fn parse_pes(value: &str) -> Result<usize, OptionsError> {
+    match value.parse() {
+        Ok(pes) if (1..=4096).contains(&pes) => Ok(pes),
+        _ => Err(OptionsError::Wrong(format!("--pes {value}: give the number of PEs, from 1 to 4096"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, OptionsError> {
+        Options::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_command_line_is_understood() {
+        let options = parse("--bench --pes 3 --case same --json --case=void").expect("a good line");
+        assert_eq!((options.pes(), options.is_json(), options.is_smoke()), (3, true, false));
+        assert!(
+            options.wants("u64_same_pe") && options.wants("void_cross_pe") && !options.wants("kib_cross_pe")
+        );
+        assert_eq!((options.count(10, 1), Options::smoke().count(10, 1)), (10, 1));
+        assert!(parse("").expect("an empty line").wants("anything"));
+    }
+
+    #[test]
+    fn a_bad_command_line_is_refused() {
+        for line in ["--pes", "--pes 0", "--pes x", "--fast"] {
+            let error = parse(line).expect_err(line).to_string();
+            assert!(error.starts_with("error: ") && error.ends_with(USAGE), "{error}");
+        }
+        assert_eq!(parse("--json --help"), Err(OptionsError::Help));
+    }
+}

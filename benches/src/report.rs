@@ -1,0 +1,161 @@
+//! What a bench prints: rows, for a person or for a program.
+
+use std::cell::Cell;
+use std::fmt;
+
+use crate::{Options, Summary};
+
+/// How much one operation moves, or how many operations a batch has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// The bytes of the payload.
+    Bytes(u64),
+    /// The number of messages, elements or cells.
+    Count(u64),
+}
+
+/// One measured quantity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The bench.
+    pub bench: &'static str,
+    /// What was measured.
+    pub case: String,
+    /// How much of it.
+    pub amount: Amount,
+    /// The PEs, or the threads of a reference.
+    pub pes: usize,
+    /// The processes.
+    pub ranks: usize,
+    /// What `best` and `median` count: `ns`, `us`, `ms`, `bytes` or `ratio`.
+    pub unit: &'static str,
+    /// The figures.
+    pub summary: Summary,
+}
+
+impl Row {
+    /// The row as one line of JSON.
+    pub fn to_json(&self) -> String {
+        let Row { bench, case, amount, pes, ranks, unit, summary } = self;
+        let (kind, amount) = match amount {
+            Amount::Bytes(bytes) => ("bytes", bytes),
+            Amount::Count(count) => ("count", count),
+        };
+        let Summary { best, median, batches } = summary;
+        debug_assert!(!case.contains(['"', '\\']), "names of cases need no escapes");
+        format!(
+            "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"{kind}\":{amount},\"pes\":{pes},\"ranks\":{ranks},\
+             \"unit\":\"{unit}\",\"best\":{best:.4},\"median\":{median:.4},\"batches\":{batches}}}"
+        )
+    }
+}
+
+impl fmt::Display for Row {
+    /// The row as a line of the table.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Row { case, amount, pes, unit, summary: Summary { best, median, batches }, .. } = self;
+        let amount = match amount {
+            Amount::Bytes(bytes) => readable_bytes(*bytes),
+            Amount::Count(count) => format!("x {count}"),
+        };
+        write!(f, "{case:<28} {amount:>10} {pes:>4} {best:>12.3} {median:>12.3} {unit:<6} {batches:>7}")
+    }
+}
+
+fn readable_bytes(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / 1_048_576),
+    }
+}
+
+/// A bench that is running: its name, its options, and the rows it prints.
+#[derive(Debug)]
+pub struct Bench {
+    name: &'static str,
+    options: Options,
+    has_printed: Cell<bool>,
+}
+
+impl Bench {
+    /// A bench with these options.
+    pub fn new(name: &'static str, options: Options) -> Self {
+        Bench { name, options, has_printed: Cell::new(false) }
+    }
+
+    /// A bench with the options of this process; ends the process if they cannot be understood.
+    pub fn from_args(name: &'static str) -> Self {
+        match Options::parse(std::env::args().skip(1)) {
+            Ok(options) => Bench::new(name, options),
+            Err(crate::OptionsError::Help) => {
+                println!("{}", crate::USAGE);
+                std::process::exit(0);
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                std::process::exit(2);
+            }
+        }
+    }
+
+    /// How it is run.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Prints a quantity measured on as many PEs as asked for.
+    pub fn report(&self, case: impl Into<String>, amount: Amount, unit: &'static str, summary: Summary) {
+        self.report_on(self.options.pes(), case, amount, unit, summary);
+    }
+
+    /// Prints a quantity measured on `pes` PEs or threads.
+    pub fn report_on(
+        &self,
+        pes: usize,
+        case: impl Into<String>,
+        amount: Amount,
+        unit: &'static str,
+        summary: Summary,
+    ) {
+        let row = Row { bench: self.name, case: case.into(), amount, pes, ranks: 1, unit, summary };
+        if self.options.is_json() {
+            println!("{}", row.to_json());
+            return;
+        }
+        if !self.has_printed.replace(true) {
+            let (case, unit) = (self.name, "unit");
+            println!(
+                "{case:<28} {:>10} {:>4} {:>12} {:>12} {unit:<6} {:>7}",
+                "amount", "PEs", "best", "median", "batches"
+            );
+        }
+        println!("{row}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_lines_for_programs_and_for_people() {
+        let row = Row {
+            bench: "pingpong",
+            case: "cross_pe".into(),
+            amount: Amount::Bytes(65536),
+            pes: 2,
+            ranks: 1,
+            unit: "ns",
+            summary: Summary { best: 1.5, median: 2.25, batches: 30 },
+        };
+        assert_eq!(
+            row.to_json(),
+            r#"{"bench":"pingpong","case":"cross_pe","bytes":65536,"pes":2,"ranks":1,"unit":"ns","best":1.5000,"median":2.2500,"batches":30}"#
+        );
+        let words: Vec<String> = row.to_string().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(words, ["cross_pe", "64", "KiB", "2", "1.500", "2.250", "ns", "30"]);
+        let counted = Row { amount: Amount::Count(7), ..row };
+        assert!(counted.to_json().contains(r#""count":7,"#) && counted.to_string().contains("x 7"));
+    }
+}

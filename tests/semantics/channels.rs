@@ -1,0 +1,397 @@
+//! Channels: ordered streams between two chares, with a window of credit and a bounded backlog.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use chare::ChannelError;
+use chare::prelude::*;
+
+/// More than the window of credit, less than the limit of the backlog.
+const MANY: u64 = 5000;
+
+struct Peer;
+
+/// A number that looks random, from a counter.
+fn scramble(number: u64) -> u64 {
+    let mixed = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32
+}
+
+#[chare(index = usize)]
+impl Peer {
+    fn new() -> Self {
+        Peer
+    }
+
+    #[entry]
+    fn nothing(&self) {}
+
+    /// Sends the numbers from 0, with pauses at places that `seed` gives.
+    #[entry]
+    async fn count_to(this: This<Self>, to: usize, tag: u64, seed: u64) -> Result<()> {
+        let peer = this.array().at(to);
+        let channel = this.channel::<u64, _>(&peer, tag);
+        for number in 0..MANY {
+            channel.send(number)?;
+            match scramble(number ^ seed) % 200 {
+                0 => peer.nothing().await?,
+                1 => this.this().nothing().await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives them, with pauses of its own.
+    #[entry]
+    async fn expect_from(this: This<Self>, from: usize, tag: u64, seed: u64) -> Result<u64> {
+        let peer = this.array().at(from);
+        let channel = this.channel::<u64, _>(&peer, tag);
+        for number in 0..MANY {
+            assert_eq!(channel.recv().await?, number);
+            if scramble(number ^ seed) % 200 == 2 {
+                peer.nothing().await?;
+            }
+        }
+        assert!(channel.try_recv()?.is_none());
+        Ok(MANY)
+    }
+
+    /// Sends on all its channels in turn, then reads them in the reverse order.
+    #[entry]
+    async fn trade(&mut self, cx: &Cx<Self>, with: usize, tags: u64) -> Result<()> {
+        let peer = cx.array().at(with);
+        let channels: Vec<_> = (0..tags).map(|tag| cx.channel::<(u64, u64), _>(&peer, tag)).collect();
+        for number in 0..50 {
+            for channel in &channels {
+                channel.send((channel.tag(), number))?;
+            }
+        }
+        for channel in channels.iter().rev() {
+            for number in 0..50 {
+                assert_eq!(channel.recv().await?, (channel.tag(), number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Talks to itself: what it sends comes back in order.
+    #[entry]
+    async fn monologue(&mut self, cx: &Cx<Self>) -> Result<()> {
+        let channel = cx.channel(&cx.this(), 0);
+        for number in 0..3 * MANY {
+            channel.send(number)?;
+        }
+        for number in 0..3 * MANY {
+            assert_eq!(channel.recv().await?, number);
+        }
+        Ok(())
+    }
+
+    /// Sends until the channel is full, and gives back how many values it took.
+    #[entry]
+    async fn fill(this: This<Self>, to: usize) -> usize {
+        let channel = this.channel(&this.array().at(to), 0);
+        let mut taken = 0;
+        loop {
+            match channel.send(vec![taken]) {
+                Ok(()) => taken += 1,
+                Err(full) => {
+                    assert_eq!(full.value, [taken], "the value is given back");
+                    assert!(full.queued <= taken);
+                    return taken;
+                }
+            }
+        }
+    }
+
+    /// Receives `count` values, each one its number.
+    #[entry]
+    async fn empty(this: This<Self>, from: usize, count: usize) -> Result<()> {
+        let channel = this.channel::<Vec<usize>, _>(&this.array().at(from), 0);
+        for number in 0..count {
+            assert_eq!(channel.recv().await?, [number]);
+        }
+        Ok(())
+    }
+
+    /// Sends as the peer gives credit, never queueing.
+    #[entry]
+    async fn send_reserved(&mut self, cx: &Cx<Self>, to: usize, first: usize, count: usize) -> Result<()> {
+        let channel = cx.channel(&cx.array().at(to), 0);
+        for number in first..first + count {
+            drop(channel.reserve().await);
+            channel.reserve().await.send(vec![number]);
+        }
+        Ok(())
+    }
+
+    /// Gives up receiving again and again, and still gets all.
+    #[entry]
+    async fn give_up_and_receive(this: This<Self>, from: usize, count: u64) -> Result<()> {
+        let channel = this.channel::<u64, _>(&this.array().at(from), 0);
+        let mut next = 0;
+        while next < count {
+            let mut first = pin!(channel.recv());
+            let early = poll_fn(|context| Poll::Ready(first.as_mut().poll(context))).await;
+            let number = match early {
+                Poll::Ready(number) => number?,
+                Poll::Pending => {
+                    this.this().nothing().await?;
+                    continue;
+                }
+            };
+            assert_eq!(number, next);
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Receives a value from itself, unless it is told to give up; that goes first.
+    #[entry]
+    async fn receive_unless(this: This<Self>, key: Promise<Promise<()>>) -> Result<Option<u64>> {
+        let (give_up, mut gave_up) = this.promise();
+        key.send(give_up)?;
+        let channel = this.channel(&this.this(), 0);
+        let mut receiving = pin!(channel.recv());
+        let received = poll_fn(|context| match Pin::new(&mut gave_up).poll(context) {
+            Poll::Ready(_) => Poll::Ready(Ok(None)),
+            Poll::Pending => receiving.as_mut().poll(context).map_ok(Some),
+        });
+        Ok(received.await?)
+    }
+
+    #[entry]
+    async fn receive_own(this: This<Self>) -> Result<u64> {
+        Ok(this.channel(&this.this(), 0).recv().await?)
+    }
+
+    /// Wakes the first receiver twice: by a value, and by the news that it shall give up.
+    #[entry]
+    fn send_own_and_give_up(&self, cx: &Cx<Self>, value: u64, give_up: Promise<()>) -> Result<()> {
+        cx.channel(&cx.this(), 0).send(value)?;
+        Ok(give_up.send(())?)
+    }
+
+    /// Sends numbers, or texts, as a channel of the other type.
+    #[entry]
+    fn send_numbers(&self, cx: &Cx<Self>, to: usize) -> Result<()> {
+        Ok(cx.channel(&cx.array().at(to), 0).send(1_u64)?)
+    }
+
+    #[entry]
+    async fn receive_text(this: This<Self>, from: usize) -> Result<String> {
+        Ok(this.channel::<String, _>(&this.array().at(from), 0).recv().await?)
+    }
+
+    #[entry]
+    fn reopen_as_text(&self, cx: &Cx<Self>, peer: usize) {
+        let peer = cx.array().at(peer);
+        let _numbers = cx.channel::<u64, _>(&peer, 0);
+        let _texts = cx.channel::<String, _>(&peer, 0);
+    }
+
+    /// Opens the channel anew for every value.
+    #[entry]
+    async fn receive_reopening(this: This<Self>, from: usize, count: u64) -> Result<()> {
+        for number in 0..count {
+            assert_eq!(this.channel::<u64, _>(&this.array().at(from), 3).recv().await?, number);
+        }
+        Ok(())
+    }
+
+    #[entry]
+    fn send_reopening(&self, cx: &Cx<Self>, to: usize, count: u64) -> Result<()> {
+        (0..count).try_for_each(|number| Ok(cx.channel(&cx.array().at(to), 3).send(number)?))
+    }
+
+    #[entry]
+    fn lend_channel(&self, cx: &Cx<Self>, to: Promise<Channel<u64>>) -> Result<()> {
+        Ok(to.send(cx.channel(&cx.this(), 0))?)
+    }
+
+    #[entry]
+    async fn borrow_channel(&self, channel: Channel<u64>) -> Result<u64> {
+        Ok(channel.recv().await?)
+    }
+
+    /// One chare's part of a net of channels, each given by its two ends and its tag: says something on all of its
+    /// own, then hears all, several times.
+    #[entry]
+    async fn converse(&mut self, cx: &Cx<Self>, net: Shared<Vec<(usize, usize, u64)>>) -> Result<usize> {
+        let me = cx.index();
+        let own = net.iter().filter(|(a, b, _)| [*a, *b].contains(&me));
+        let channels: Vec<_> = own
+            .map(|&(a, b, tag)| {
+                let peer = if a == me { b } else { a };
+                (peer, cx.channel::<(usize, u64, u64), _>(&cx.array().at(peer), tag))
+            })
+            .collect();
+        for round in 0..4 {
+            for (_, channel) in &channels {
+                channel.send((me, channel.tag(), round))?;
+            }
+            for (peer, channel) in &channels {
+                assert_eq!(channel.recv().await?, (*peer, channel.tag(), round));
+            }
+        }
+        Ok(channels.len())
+    }
+}
+
+async fn peers(rt: &Runtime, count: usize) -> Result<Array<Peer>> {
+    Ok(rt.array::<Peer>(count).create(()).await?)
+}
+
+/// Two peers, of 16: next to each other on one PE, or far apart, in both directions.
+const ENDS: [(usize, usize); 3] = [(0, 1), (0, 15), (15, 0)];
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn values_come_in_the_order_of_sending(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    for (seed, (from, to)) in (1..).zip(ENDS) {
+        let sending = peers.at(from).count_to(to, seed, seed).future();
+        assert_eq!(peers.at(to).expect_from(from, seed, seed + 10).await?, MANY);
+        sending.await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn both_directions_are_independent(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    let there = peers.at(15).expect_from(0, 0, 1).future();
+    let back = peers.at(0).expect_from(15, 0, 2).future();
+    peers.at(0).count_to(15, 0, 3).send();
+    peers.at(15).count_to(0, 0, 4).send();
+    assert_eq!((there.await?, back.await?), (MANY, MANY));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_pair_may_have_many_channels(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    for (a, b) in ENDS {
+        let first = peers.at(a).trade(b, 40).future();
+        peers.at(b).trade(a, 40).await?;
+        first.await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_chare_may_talk_to_itself(rt: Runtime) -> Result<()> {
+    peers(&rt, 16).await?.at(7).monologue().await?;
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_net_of_random_channels(rt: Runtime) -> Result<()> {
+    let count = 30;
+    let peers = peers(&rt, count).await?;
+    let end = |number: u64| scramble(number) as usize % count;
+    let net: Vec<_> = (0..3000).map(|tag| (end(2 * tag), end(2 * tag + 1), tag)).collect();
+    let to_self = net.iter().filter(|(a, b, _)| a == b).count();
+    assert!(to_self > 0);
+    let ends: usize = peers.converse(Shared::new(net)).gather().await?.into_iter().sum();
+    assert_eq!(ends, 6000 - to_self);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_full_channel_gives_the_value_back_and_loses_none(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    for (from, to) in ENDS {
+        let taken = peers.at(from).fill(to).await?;
+        assert!(taken > MANY as usize, "{taken}");
+        peers.at(to).empty(from, taken).await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn reserving_waits_for_credit_and_unused_permits_return(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    for (from, to) in ENDS {
+        let sending = peers.at(from).send_reserved(to, 0, MANY as usize).future();
+        rt.quiescence().await?;
+        peers.at(to).empty(from, MANY as usize).await?;
+        sending.await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn giving_up_a_receive_loses_nothing(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    for (from, to) in ENDS {
+        let receiving = peers.at(to).give_up_and_receive(from, MANY).future();
+        peers.at(from).count_to(to, 0, 5).await?;
+        receiving.await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_receive_that_is_given_up_passes_its_wake_up_on(rt: Runtime) -> Result<()> {
+    let peer = peers(&rt, 1).await?.at(0);
+    let (key, waiting) = rt.promise();
+    let first = peer.receive_unless(key).future();
+    let give_up = waiting.await?;
+    let second = peer.receive_own().future();
+    rt.quiescence().await?;
+    peer.send_own_and_give_up(5, give_up).await?;
+    assert_eq!((first.await?, second.await?), (None, 5));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn ends_that_disagree_on_the_type_are_told(rt: Runtime) -> Result<()> {
+    for (from, to) in ENDS {
+        let peers = peers(&rt, 16).await?;
+        let (first, second) = if from < to {
+            let receiving = peers.at(to).receive_text(from).future();
+            rt.quiescence().await?;
+            (peers.at(from).send_numbers(to).future(), receiving)
+        } else {
+            let sending = peers.at(from).send_numbers(to).future();
+            rt.quiescence().await?;
+            (sending, peers.at(to).receive_text(from).future())
+        };
+        first.await?;
+        let error = second.await.unwrap_err();
+        let Some(ChannelError::WrongType { peer, sent, expected, .. }) = error.downcast_ref() else {
+            panic!("{error}")
+        };
+        assert!(peer.contains("Peer") && sent.contains("u64") && expected.contains("String"), "{error}");
+    }
+    let error = peers(&rt, 2).await?.at(0).reopen_as_text(1).await.unwrap_err().to_string();
+    assert!(error.contains("open already for values of `u64`"), "{error}");
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn either_end_may_be_opened_first_and_again(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 16).await?;
+    for (from, to) in ENDS {
+        let receiving = peers.at(to).receive_reopening(from, 100).future();
+        rt.quiescence().await?;
+        peers.at(from).send_reopening(to, 100).await?;
+        receiving.await?;
+        peers.at(to).send_reopening(from, 100).await?;
+        rt.quiescence().await?;
+        peers.at(from).receive_reopening(to, 100).await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_channel_works_in_its_own_chare_only(rt: Runtime) -> Result<()> {
+    let peers = peers(&rt, 2).await?;
+    let (key, channel) = rt.promise();
+    peers.at(0).lend_channel(key).await?;
+    let error = peers.at(1).borrow_channel(channel.await?).await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(ChannelError::NotHere)), "{error}");
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! How a program ends: by main's return or error, by `exit` and `abort` from anywhere; the first reason counts.
+
+use chare::ExitWith;
+use chare::prelude::*;
+
+use super::{PES, run};
+
+struct Ender;
+
+#[chare]
+impl Ender {
+    fn new() -> Self {
+        Ender
+    }
+
+    #[entry]
+    fn exit(&self, cx: &Cx<Self>, code: i32) {
+        cx.exit(code);
+        cx.exit(code + 1);
+    }
+
+    #[entry]
+    async fn abort(&self, cx: &Cx<Self>) {
+        cx.abort(format!("PE {} has had enough", cx.my_pe()));
+    }
+
+    /// Sends messages without end.
+    #[entry]
+    fn run_for_ever(&self, cx: &Cx<Self>) {
+        let next = (cx.index() + 1) % cx.num_pes();
+        if let Some(group) = cx.group() {
+            group.on(next).run_for_ever().send();
+        }
+    }
+}
+
+#[test]
+fn returning_is_success() {
+    for pes in PES {
+        let report = run(pes, async |_| ());
+        assert!(report.is_success() && report.code() == 0 && report.to_string().is_empty(), "{report}");
+        let report = run(pes, async |_| Result::<()>::Ok(()));
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[test]
+fn an_error_of_main_is_told() {
+    for pes in PES {
+        let report = run(pes, async |_| "12x".parse::<u32>().map(drop));
+        assert_eq!((report.code(), report.to_string().as_str()), (1, "error: invalid digit found in string"));
+        assert!(report.main_error().is_some_and(|error| error.is::<std::num::ParseIntError>()));
+        let report = run(pes, async |_| Result::<()>::Err(ExitWith::usage("no such file").into()));
+        assert_eq!((report.code(), report.to_string().as_str()), (2, "error: no such file"));
+        let silent = ExitWith { code: 77, message: String::new() };
+        let report = run(pes, async |_| Result::<()>::Err(silent.into()));
+        assert_eq!((report.code(), report.to_string().as_str()), (77, ""));
+    }
+}
+
+#[test]
+fn exit_ends_the_program_from_any_pe() {
+    for pes in PES {
+        for (pe, code) in [(0, 0), (0, 5), (pes - 1, 0), (pes - 1, 300), (pes - 1, -1)] {
+            let report = run(pes, async move |rt: Runtime| {
+                let group = rt.group::<Ender>().create(()).await?;
+                group.run_for_ever().send();
+                group.on(pe).exit(code).send();
+                rt.promise::<()>().1.await?;
+                Result::<()>::Ok(())
+            });
+            assert_eq!(report.code(), code, "{report}");
+            assert_eq!(report.is_success(), code == 0);
+            assert_eq!(report.to_string(), "");
+        }
+    }
+}
+
+#[test]
+fn exit_in_main_is_not_undone_by_returning() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| rt.exit(9));
+        assert_eq!(report.code(), 9);
+    }
+}
+
+#[test]
+fn abort_says_why() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let group = rt.group::<Ender>().create(()).await?;
+            group.run_for_ever().send();
+            group.on(pes - 1).abort().await?;
+            Result::<()>::Ok(())
+        });
+        assert_eq!(report.code(), 1);
+        let text = report.to_string();
+        assert!(text.contains("aborted") && text.contains("has had enough"), "{text}");
+    }
+}
+
+#[test]
+fn returning_ends_what_still_runs() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            rt.group::<Ender>().create(()).await?.run_for_ever().send();
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{report}");
+    }
+}

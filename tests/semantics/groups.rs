@@ -1,0 +1,83 @@
+//! Groups: one chare on every PE, whose index is its PE's number.
+
+use chare::prelude::*;
+
+struct Member {
+    start: u64,
+}
+
+#[chare]
+impl Member {
+    fn new(cx: &Cx<Self>, start: u64) -> Self {
+        Member { start: start + cx.index() as u64 }
+    }
+
+    #[entry]
+    fn place(&self, cx: &Cx<Self>) -> (usize, usize) {
+        assert_eq!(cx.group().map(|group| group.on(cx.my_pe())), Some(cx.this()));
+        (cx.index(), cx.my_pe().index())
+    }
+
+    #[entry]
+    fn start(&self) -> u64 {
+        self.start
+    }
+
+    #[entry]
+    async fn create_another(&self, cx: &Cx<Self>) -> Result<Group<Member>> {
+        let rt: &Runtime = cx;
+        Ok(rt.group::<Member>().create(1000).await?)
+    }
+
+    /// Calls a group that may be unknown on this PE still.
+    #[entry]
+    async fn call_all(&self, cx: &Cx<Self>, of: Group<Member>) -> Result<u64> {
+        let here = of.on(cx.my_pe()).start().await?;
+        let others: Vec<u64> = of.start().gather().await?;
+        Ok(here + others.iter().sum::<u64>())
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn each_pe_has_one_member(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Member>().create(7).await?;
+    let pes = rt.num_pes();
+    assert_eq!(group.place().gather().await?, (0..pes).map(|pe| (pe, pe)).collect::<Vec<_>>());
+    for pe in rt.pes() {
+        assert_eq!(group.on(pe).place().await?, (pe.index(), pe.index()));
+        assert_eq!(group.on(pe).start().await?, 7 + pe.index() as u64);
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_pe_that_does_not_exist_has_none(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Member>().create(0).await?;
+    let error = group.on(rt.num_pes()).start().await.unwrap_err();
+    assert!(matches!(error, CallError::NoElement(_)) && error.to_string().contains("Member"), "{error}");
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn groups_are_created_from_any_pe(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Member>().create(0).await?;
+    for another in group.create_another().gather().await? {
+        assert_ne!(another, group);
+        let starts = another.start().gather().await?;
+        assert_eq!(starts, (0..rt.num_pes() as u64).map(|pe| 1000 + pe).collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_group_may_be_used_wherever_its_proxy_has_come(rt: Runtime) -> Result<()> {
+    let first = rt.group::<Member>().create(0).await?;
+    let pes = rt.num_pes() as u64;
+    for start in 0..50 {
+        let young = rt.group::<Member>().create(start).send();
+        let sums = first.call_all(young).gather().await?;
+        let all = pes * start + (0..pes).sum::<u64>();
+        assert_eq!(sums, (0..pes).map(|pe| all + start + pe).collect::<Vec<_>>());
+    }
+    Ok(())
+}

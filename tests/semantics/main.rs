@@ -1,0 +1,41 @@
+//! The promises of the programming model, one file per subject, each at 1, 2, 4 and 8 PEs.
+//!
+//! Where a test needs to know that a message has arrived, it awaits quiescence: then everything that was sent has.
+
+mod arguments;
+mod arrays;
+mod broadcasts;
+mod callbacks;
+mod calls;
+mod channels;
+mod constructors;
+mod drops;
+mod entries;
+mod exit;
+mod groups;
+mod hang;
+mod memory;
+mod panics;
+mod promises;
+mod proxies;
+mod quiescence;
+mod reductions;
+mod reentrancy;
+mod singles;
+mod threads;
+mod timers;
+
+use chare::{ExitReport, MainOutput, Options, Runtime};
+
+/// The PE counts that every promise is tested at.
+const PES: [usize; 4] = [1, 2, 4, 8];
+
+/// Runs a program whose end is what is tested.
+fn run<F, Fut, R>(pes: usize, main: F) -> ExitReport
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    Runtime::run(Options::default().with_pes(pes), main).expect("the host device is always there")
+}

@@ -1,0 +1,113 @@
+//! Memory: a program in a steady state does not grow, whatever kinds of messages it sends.
+//!
+//! Each thread counts the bytes that it allocates less those that it frees. What one PE allocates and another frees
+//! adds up over all of them.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use chare::prelude::*;
+
+thread_local! {
+    static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
+}
+
+fn count(bytes: i64) {
+    // A thread that ends allocates when its counter is gone already; that is not counted.
+    let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
+}
+
+struct Counting;
+
+// SAFETY: all is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as i64);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(-(layout.size() as i64));
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Runner;
+
+#[chare]
+impl Runner {
+    fn new() -> Self {
+        Runner
+    }
+
+    #[entry]
+    fn pass_on(&self, cx: &Cx<Self>, left: u64, values: Vec<u64>) {
+        let (Some(group), true) = (cx.group(), left > 0) else { return };
+        group.on((cx.index() + 1) % cx.num_pes()).pass_on(left - 1, values.clone()).send();
+    }
+
+    #[entry]
+    fn length(&self, values: Vec<u64>) -> Vec<u64> {
+        values
+    }
+
+    /// Awaits calls, promises, channels, reductions and a condition.
+    #[entry]
+    async fn converse(this: This<Self>, rounds: usize) -> Result<()> {
+        let group = this.group().expect("it is a group");
+        let next = group.on((this.index() + 1) % this.num_pes());
+        let previous = group.on((this.index() + this.num_pes() - 1) % this.num_pes());
+        let (to, from) = (this.channel::<Vec<u64>, _>(&next, 0), this.channel::<Vec<u64>, _>(&previous, 0));
+        for round in 0..rounds {
+            let values = next.length(vec![round as u64; 100]).await?;
+            to.send(values)?;
+            let (promise, value) = this.promise();
+            promise.send(from.recv().await?)?;
+            let largest = this.allreduce(value.await?, reduce::Max).await?;
+            this.wait_until(|_| largest.len() == 100).await;
+        }
+        Ok(())
+    }
+
+    #[entry]
+    fn live_bytes(&self) -> i64 {
+        LIVE_BYTES.get()
+    }
+}
+
+async fn live_bytes(rt: &Runtime, group: Group<Runner>) -> Result<i64> {
+    rt.quiescence().await?;
+    Ok(group.live_bytes().gather().await?.iter().sum())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_million_messages_leave_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let mut live = Vec::new();
+    for hops in [3_000, 15_625] {
+        (0..64).for_each(|token| group.on(token % rt.num_pes()).pass_on(hops, vec![token as u64; 20]).send());
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than two bytes for each message, more than the messages that are in flight at once.
+    assert!(live[1] - live[0] < 1 << 20, "live bytes grew from {} to {}", live[0], live[1]);
+    Ok(())
+}
+
+/// On one PE: where there are several, each fills its free lists with what the others have allocated, up to a bound.
+#[chare::test(pes = [1])]
+async fn waiting_leaves_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let mut live = Vec::new();
+    for rounds in [1000, 20_000] {
+        group.converse(rounds).await?;
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than a byte for each round.
+    assert!(live[1] - live[0] < 10_000, "live bytes grew from {} to {}", live[0], live[1]);
+    Ok(())
+}

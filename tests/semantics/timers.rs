@@ -1,0 +1,87 @@
+//! Sleeping: at least as long as asked, in the order of the deadlines, without a limit on pending timers.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use chare::prelude::*;
+
+#[derive(Default)]
+struct Sleeper {
+    /// What each nap was, in the order of waking: the earliest and the latest that its deadline can be.
+    woken: Vec<(Instant, Instant)>,
+    sum: u64,
+}
+
+#[chare(index = usize)]
+impl Sleeper {
+    fn new() -> Self {
+        Sleeper::default()
+    }
+
+    #[entry]
+    async fn nap(this: This<Self>, duration: Duration) {
+        let before = Instant::now();
+        let mut sleep = pin!(this.sleep(duration));
+        let first = poll_fn(|context| Poll::Ready(sleep.as_mut().poll(context))).await;
+        let after = Instant::now();
+        if first.is_pending() {
+            sleep.await;
+        }
+        assert!(before.elapsed() >= duration, "slept for {:?} only, not {duration:?}", before.elapsed());
+        this.with(|sleeper| sleeper.woken.push((before + duration, after + duration)));
+    }
+
+    #[entry]
+    fn woken(&self) -> Vec<(Instant, Instant)> {
+        self.woken.clone()
+    }
+
+    #[entry]
+    fn add(&mut self, amount: u64) -> u64 {
+        self.sum += amount;
+        self.sum
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_thousand_timers_are_pending_at_once(rt: Runtime) -> Result<()> {
+    let sleepers = rt.array::<Sleeper>(8).create(()).await?;
+    let naps: Vec<_> = (0..1000_u64)
+        .map(|number| sleepers.at(number as usize % 8).nap(Duration::from_millis(number * 7 % 50)).future())
+        .collect();
+    for nap in naps {
+        nap.await?;
+    }
+    for woken in sleepers.woken().gather().await? {
+        assert_eq!(woken.len(), 125);
+        for (earlier, later) in woken.iter().zip(&woken[1..]) {
+            assert!(later.1 >= earlier.0, "a timer fired before one with an earlier deadline");
+        }
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn others_run_meanwhile(rt: Runtime) -> Result<()> {
+    let sleepers = rt.array::<Sleeper>(8).create(()).await?;
+    let napping = sleepers.nap(Duration::from_secs(86_400)).future();
+    for sum in 1..100 {
+        assert_eq!(sleepers.add(1).gather().await?, [sum; 8]);
+    }
+    drop(napping);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn the_longest_and_the_shortest_sleep(rt: Runtime) -> Result<()> {
+    let sleepers = rt.array::<Sleeper>(8).create(()).await?;
+    sleepers.at(7).nap(Duration::ZERO).await?;
+    rt.sleep(Duration::ZERO).await;
+    let mut for_ever = pin!(rt.sleep(Duration::MAX));
+    let polled = poll_fn(|context| Poll::Ready(for_ever.as_mut().poll(context))).await;
+    assert!(polled.is_pending());
+    rt.sleep(Duration::from_millis(1)).await;
+    Ok(())
+}
