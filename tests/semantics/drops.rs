@@ -263,6 +263,7 @@ fn a_hundred_thousand_parked_coroutines_are_dropped() {
 async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Result<()> {
     let census = Census::default();
     let holders = rt.array::<Holder>(20).create(census.make()).await?;
+    rt.quiescence().await?;
     assert_eq!(census.live(), 20, "one for each element");
     for index in 0..20 {
         drop(holders.at(index).take(census.make()).await?);
