@@ -52,7 +52,7 @@ impl<T: Send + 'static> Callback<T> {
         Callback(To::Exit)
     }
 
-    /// The value is dropped.
+    /// The value is dropped, and so is the error that came instead of one.
     pub fn ignore() -> Self {
         Callback(To::Ignore)
     }

@@ -7,22 +7,30 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::current;
+use crate::ids::PeId;
 use crate::pending::Pending;
 use crate::reply::CellRef;
+use crate::scheduler::timer::TimerKey;
 use crate::waiting::What;
 
 /// Waits at least a given time, from its first poll; made by [`crate::Runtime::sleep`]. The number of pending timers is
-/// not limited.
+/// not limited; one that is dropped is forgotten.
 #[must_use = "futures do nothing unless polled"]
 pub struct Sleep {
     duration: Duration,
-    pending: Option<Pending<()>>,
+    started: Option<Started>,
     at: &'static Location<'static>,
+}
+
+struct Started {
+    pending: Pending<()>,
+    pe: PeId,
+    timer: TimerKey,
 }
 
 impl Sleep {
     pub(crate) fn new(duration: Duration, at: &'static Location<'static>) -> Self {
-        Sleep { duration, pending: None, at }
+        Sleep { duration, started: None, at }
     }
 }
 
@@ -33,16 +41,32 @@ impl Future for Sleep {
     /// If first polled on a thread that is not a PE.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let (duration, at) = (self.duration, self.at);
-        let pending = self.pending.get_or_insert_with(|| {
+        let started = self.started.get_or_insert_with(|| {
             current::on_pe("sleeping", |pe| {
                 let key = pe.cells.open();
                 // 584 years fit; longer is for ever.
                 let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-                pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);
-                Pending::new(CellRef { pe: pe.id(), key }, What::Sleep, at)
+                let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);
+                Started {
+                    pending: Pending::new(CellRef { pe: pe.id(), key }, What::Sleep, at),
+                    pe: pe.id(),
+                    timer,
+                }
             })
         });
         // The only error is the end of the runtime, at which nobody polls.
-        pending.poll(context).map(drop)
+        started.pending.poll(context).map(drop)
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let Some(started) = &self.started else { return };
+        // Away from its PE the timer stays, and fires for nobody.
+        current::pe(|pe| {
+            if let Some(pe) = pe.filter(|pe| pe.id() == started.pe) {
+                pe.timers.cancel(started.timer);
+            }
+        });
     }
 }

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use chare::prelude::*;
+use chare::{HANG_EXIT_CODE, Options};
 
 #[derive(Default)]
 struct Sleeper {
@@ -84,4 +85,23 @@ async fn the_longest_and_the_shortest_sleep(rt: Runtime) -> Result<()> {
     assert!(polled.is_pending());
     rt.sleep(Duration::from_millis(1)).await;
     Ok(())
+}
+
+/// A timer that nobody waits for any more keeps nothing alive: the hang is found at once, not after an hour.
+#[test]
+fn a_dropped_timer_is_forgotten() {
+    for pes in [1, 2, 4, 8] {
+        let report = Runtime::run(Options::default().with_pes(pes), |rt| async move {
+            let mut hour = Box::pin(rt.sleep(Duration::from_secs(3600)));
+            poll_fn(|context| {
+                assert!(hour.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            drop(hour);
+            let (_promise, never) = rt.promise::<()>();
+            never.await
+        });
+        assert_eq!(report.expect("it starts").code(), HANG_EXIT_CODE);
+    }
 }

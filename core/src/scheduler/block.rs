@@ -21,9 +21,9 @@ const ALIGN: usize = 16;
 /// Blocks that travel between a PE and the depot at a time.
 const MAGAZINE: usize = 64;
 /// Bytes of free blocks of one class that a PE keeps before it hands magazines to the depot.
-const KEPT_BYTES: usize = 4 << 20;
+const KEPT_BYTES: usize = 1 << 20;
 /// Bytes of free blocks of one class that the depot keeps; more go back to the allocator.
-const DEPOT_BYTES: usize = 16 << 20;
+const DEPOT_BYTES: usize = 8 << 20;
 
 /// The size class that serves `layout`; none for large or over-aligned blocks, which go to the allocator.
 #[inline(always)]

@@ -111,7 +111,7 @@ impl Pe {
             directory: Directory::new(pe_count),
             cells: Cells::new(),
             tasks: Tasks::new(),
-            timers: Timers::new(),
+            timers: Timers::default(),
             traffic: Traffic::default(),
             quiescence_waiters: RefCell::default(),
             waits_away: WaitsAway::default(),
