@@ -193,9 +193,13 @@ where
 {
     fn at_root(self, pe: &Pe) {
         let Number { collection, args, awaited } = self;
-        let number = pe.collection(collection).expect("the root made the collection").next_broadcast();
-        for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
-            pe.post(to, Msg::for_pe(Apply::<E> { collection, number, args: args.clone(), awaited }));
+        let Some(at_root) = pe.collection(collection) else { return };
+        // All clones come before the number: if one panics, the numbering has no hole.
+        let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
+        let clones: Vec<_> = others.iter().map(|_| args.clone()).collect();
+        let number = at_root.next_broadcast();
+        for (to, args) in others.into_iter().zip(clones) {
+            pe.post(to, Msg::for_pe(Apply::<E> { collection, number, args, awaited }));
         }
         Apply::<E> { collection, number, args, awaited }.accept(pe);
     }

@@ -20,6 +20,8 @@ use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::proxy::{Element, OUTSIDE};
 use crate::reply::{CellRef, Reply};
+use crate::report::Reason;
+use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
 /// A call of one entry method of one chare.
@@ -120,14 +122,22 @@ pub(crate) fn dispatch_to_id<E: Entry>(id: ChareId, args: E::Args, reply: Reply)
 
 #[cold]
 fn outside<C: crate::Chare>(to: Element<C>, reply: Reply) {
-    current::on_pe("a message to an element outside of its array", |pe| {
-        let id = to.id();
-        let error = NoElement {
-            chare: C::INFO.name,
-            element: format!("[{:?}]", to.index()),
-            bounds: pe.bounds_of(id.collection),
-        };
-        reply.refuse(pe, id, CallError::NoElement(Arc::new(error)));
+    let refuse = |pe: &Pe, bounds: String| {
+        let error = NoElement { chare: C::INFO.name, element: format!("[{:?}]", to.index()), bounds };
+        reply.refuse(pe, to.id(), CallError::NoElement(Arc::new(error)));
+    };
+    current::here(|here| match here {
+        Here::Pe(pe) => refuse(pe, pe.bounds_of(to.id().collection)),
+        // Nobody can be told there, so this is an error that nobody awaits.
+        Here::Foreign(shared) => {
+            let error = NoElement {
+                chare: C::INFO.name,
+                element: format!("[{:?}]", to.index()),
+                bounds: "its array is smaller".to_owned(),
+            };
+            shared.stop(Reason::Unawaited(CallError::NoElement(Arc::new(error))));
+        }
+        Here::Nowhere => nowhere(),
     });
 }
 

@@ -9,6 +9,7 @@
 //! coroutines. Nothing outside a step keeps one: tables hold them, messages and wakers hold ids.
 
 use std::alloc::Layout;
+use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -59,6 +60,7 @@ pub(crate) struct Extra {
 
 struct ChareTable {
     layout: Layout,
+    chare_type: TypeId,
     drop_value: unsafe fn(NonNull<ChareHead>),
     info: &'static ChareInfo,
     keep_after_panic: bool,
@@ -75,6 +77,7 @@ struct TableOf<C>(std::marker::PhantomData<C>);
 impl<C: Chare> TableOf<C> {
     const TABLE: ChareTable = ChareTable {
         layout: Layout::new::<ChareBody<C>>(),
+        chare_type: TypeId::of::<C>(),
         drop_value: drop_value::<C>,
         info: C::INFO,
         keep_after_panic: C::KEEP_AFTER_PANIC,
@@ -116,6 +119,12 @@ impl ChareRef {
         self.table.info
     }
 
+    /// Whether the chare is a `C`. It is not if the proxy that led here belongs to another run, whose ids mean other chares.
+    #[inline]
+    pub(crate) fn is<C: Chare>(self) -> bool {
+        self.table.chare_type == TypeId::of::<C>()
+    }
+
     /// Marks the chare after a panic in it.
     pub(crate) fn panicked(self) {
         self.state.set(if self.table.keep_after_panic { State::Idle } else { State::Poisoned });
@@ -139,16 +148,15 @@ impl ChareRef {
 
     /// Calls `f` with the state.
     ///
-    /// # Safety
-    /// The chare is of type `C`.
-    ///
     /// # Panics
-    /// If somebody holds the state already: `with` inside `with`, or while an exclusive coroutine owns the chare.
+    /// If somebody holds the state already: `with` inside `with`, or while an exclusive coroutine owns the chare. If the
+    /// chare is not a `C`.
     #[inline]
-    pub(crate) unsafe fn with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
-        if self.borrowed.replace(true) || self.state.get() == State::Exclusive {
-            busy(self);
+    pub(crate) fn with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
+        if self.borrowed.get() || self.state.get() == State::Exclusive || !self.is::<C>() {
+            busy::<C>(self);
         }
+        self.borrowed.set(true);
         let _borrow = Borrow(self);
         // SAFETY: the chare is a `C`; `borrowed` was false and no exclusive coroutine owns it, so no other reference
         // to the state exists until `_borrow` is dropped.
@@ -158,10 +166,14 @@ impl ChareRef {
     /// The token by which an exclusive coroutine owns the state.
     ///
     /// # Safety
-    /// The chare is of type `C`, is idle, and the coroutine that gets the token is dropped before the chare.
+    /// The coroutine that gets the token is dropped before the chare.
+    ///
+    /// # Panics
+    /// If the chare is not idle, or not a `C`.
     pub(crate) unsafe fn claim<C: Chare>(self) -> Exclusive<C> {
+        assert!(self.is::<C>(), "{}", foreign::<C>(self));
         assert_eq!(self.state.replace(State::Exclusive), State::Idle, "only an idle chare can be claimed");
-        // SAFETY: by the caller's promise.
+        // SAFETY: the type was checked.
         Exclusive(unsafe { self.value::<C>() })
     }
 
@@ -179,6 +191,10 @@ impl ChareRef {
     /// No step of it is running, its coroutines have been dropped, and no table refers to it any more.
     pub(crate) unsafe fn free(self) {
         let table = self.table;
+        // Values in channels and held messages run user code when they are dropped, which may ask for the extra parts again.
+        while let Some(extra) = self.extra.take() {
+            drop(extra);
+        }
         // SAFETY: by the caller's promise nobody refers to the chare; it was allocated with this layout.
         unsafe {
             (table.drop_value)(self.0);
@@ -199,12 +215,20 @@ impl Deref for ChareRef {
 }
 
 #[cold]
-fn busy(chare: ChareRef) -> ! {
+fn busy<C: Chare>(chare: ChareRef) -> ! {
+    assert!(chare.is::<C>(), "{}", foreign::<C>(chare));
     let name = chare.info().name;
     if chare.state.get() == State::Exclusive {
         panic!("{name} is owned by an exclusive coroutine (`async fn(&mut self)`) until that ends");
     }
     panic!("{name} is borrowed already: `with` must not be called inside `with` or inside a plain method");
+}
+
+fn foreign<C: Chare>(chare: ChareRef) -> String {
+    let (wanted, there) = (C::INFO.name, chare.info().name);
+    format!(
+        "this names a {wanted} of another run; here it would be a {there}: proxies are used in the run that made them"
+    )
 }
 
 struct Borrow(ChareRef);

@@ -238,8 +238,7 @@ impl<C: Chare> This<C> {
     pub fn with<R>(&self, f: impl FnOnce(&mut C) -> R) -> R {
         current::on_pe("This::with", |pe| {
             let chare = self.chare(pe);
-            // SAFETY: `This<C>` is made for chares of type `C` only.
-            unsafe { chare.with(f) }
+            chare.with(f)
         })
     }
 
@@ -248,8 +247,7 @@ impl<C: Chare> This<C> {
         current::on_pe("This::wait_until", |pe| {
             let chare = self.chare(pe);
             let dirty = chare.dirty.get();
-            // SAFETY: `This<C>` is made for chares of type `C` only.
-            let value = unsafe { chare.with(|state: &mut C| f(state)) };
+            let value = chare.with(|state: &mut C| f(state));
             chare.dirty.set(dirty);
             value
         })

@@ -115,11 +115,20 @@ pub(crate) struct Collection {
 impl Collection {
     fn new(info: Arc<CollectionInfo>, pe: PeId) -> Self {
         let (first, end) = (info.first_on(pe.index()), info.first_on(pe.index() + 1));
+        let mut slots = Vec::new();
+        let fits = usize::try_from(end - first).is_ok_and(|count| slots.try_reserve_exact(count).is_ok());
+        assert!(
+            fits,
+            "an array of {} elements does not fit in memory: PE {pe} would hold {}",
+            info.element_count,
+            end - first
+        );
+        slots.resize((end - first) as usize, None);
         Collection {
             info,
             first,
             count: end - first,
-            slots: RefCell::new(vec![None; (end - first) as usize]),
+            slots: RefCell::new(slots),
             unborn: RefCell::default(),
             jobs: RefCell::default(),
             early: RefCell::default(),
@@ -313,6 +322,9 @@ where
 {
     /// Makes the collection known on this PE, and begins to construct its elements.
     pub(crate) fn begin(self, pe: &Pe) {
+        if pe.shared().is_stopping() {
+            return;
+        }
         let collection = pe.directory.insert(Collection::new(self.info, pe.id()));
         collection.add_job(
             pe,

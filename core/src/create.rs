@@ -127,10 +127,14 @@ where
     let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, finish));
     let id = CollectionId::new(pe.id(), pe.next_creation());
     let info = Arc::new(CollectionInfo::new::<C>(id, shape, pe.pe_count()));
-    for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
-        pe.post(to, Msg::for_pe(Create::<C> { info: info.clone(), init: init.clone(), root }));
-    }
+    // Clones first, the own part next: if either panics, no other PE has heard of the collection.
+    let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
+    let creations: Vec<_> =
+        others.iter().map(|_| Create::<C> { info: info.clone(), init: init.clone(), root }).collect();
     Create::<C> { info, init, root }.begin(pe);
+    for (to, creation) in others.into_iter().zip(creations) {
+        pe.post(to, Msg::for_pe(creation));
+    }
     (id, root)
 }
 

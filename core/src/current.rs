@@ -46,28 +46,35 @@ impl Drop for OnPe<'_> {
 }
 
 /// Makes a runtime current on a thread that is not one of its PEs, so that proxies, promises and futures work there.
-/// The previous one is restored on drop; guards must be dropped in the reverse order of their making.
+/// The previous one is restored on drop; guards are dropped in the reverse order of their making.
 #[must_use = "the runtime is current until this is dropped"]
 pub struct Entered {
     previous: Current,
-    _outsider: Outsider,
+    outsider: Option<Outsider>,
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
 impl Entered {
     pub(crate) fn enter(outsider: Outsider) -> Self {
-        let current = Current { pe: ptr::null(), shared: Arc::as_ptr(outsider.shared()) };
-        Entered {
-            previous: CURRENT.replace(current),
-            _outsider: outsider,
-            _not_send: std::marker::PhantomData,
-        }
+        let previous = CURRENT.get();
+        assert!(
+            previous.pe.is_null(),
+            "a PE is in its own run already: `Handle::enter` is for other threads"
+        );
+        CURRENT.set(Current { pe: ptr::null(), shared: Arc::as_ptr(outsider.shared()) });
+        Entered { previous, outsider: Some(outsider), _not_send: std::marker::PhantomData }
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.set(self.previous);
+        let Some(outsider) = self.outsider.take() else { return };
+        if ptr::eq(CURRENT.get().shared, Arc::as_ptr(outsider.shared())) && CURRENT.get().pe.is_null() {
+            CURRENT.set(self.previous);
+        } else {
+            // Dropped out of order: a later guard will make this runtime current again, so it must stay in memory.
+            std::mem::forget(outsider.shared().clone());
+        }
     }
 }
 
@@ -123,6 +130,16 @@ pub(crate) fn on_pe<R>(what: &str, f: impl FnOnce(&Pe) -> R) -> R {
 #[track_caller]
 fn off_pe(what: &str) -> ! {
     panic!("{what} works on a PE only: this thread belongs to no PE (send a message to a chare instead)")
+}
+
+/// # Panics
+/// On a thread that no runtime knows.
+pub(crate) fn require() {
+    here(|here| {
+        if matches!(here, Here::Nowhere) {
+            crate::call::nowhere();
+        }
+    });
 }
 
 /// Sends a message to a PE from wherever the running code is. Dropped, with its reply broken, if no runtime is

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::cell::{ChareRef, Exclusive, State};
 use crate::chare::{Chare, Cx, This};
 use crate::condition;
-use crate::error::{BoxError, CallError, Failed, Panicked};
+use crate::error::{BoxError, CallError, Failed, NoElement, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -102,8 +102,17 @@ impl<E: Entry> Payload for Invoke<E> {
     #[inline]
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
-            Some(chare) if chare.state.get() == State::Idle => {
+            Some(chare) if chare.state.get() == State::Idle && chare.is::<E::Chare>() => {
                 E::deliver(Delivery { pe, chare, args: self.0, reply });
+            }
+            Some(chare) if !chare.is::<E::Chare>() => {
+                let error = NoElement {
+                    chare: E::Chare::INFO.name,
+                    element: pe.element_name(to),
+                    bounds: "the proxy was made in another run; use proxies in the run that made them"
+                        .to_owned(),
+                };
+                reply.refuse(pe, to, CallError::NoElement(Arc::new(error)));
             }
             _ => pe.undeliverable(Msg::new(to, reply, self)),
         }
@@ -133,10 +142,8 @@ impl<'a, E: Entry> Delivery<'a, E> {
     ) {
         let Delivery { pe, chare, args, reply } = self;
         pe.begin_step(chare);
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: messages for a chare are made from entries of its own type.
-            unsafe { chare.with(|state| method(state, &Cx::new(chare.id), args)) }
-        }));
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| chare.with(|state| method(state, &Cx::new(chare.id), args))));
         pe.end_step();
         let outcome = conclude(pe, chare, E::INFO, outcome);
         reply.answer(pe, chare.id, outcome);
@@ -149,8 +156,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
         Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
     {
         let Delivery { pe, chare, args, reply } = self;
-        // SAFETY: messages for a chare are made from entries of its own type; it is idle; tasks are dropped before
-        // chares.
+        // SAFETY: tasks are dropped before chares.
         let state = unsafe { chare.claim::<E::Chare>() };
         let future = method(state, Cx::new(chare.id), args);
         start(pe, chare, E::INFO, Mode::Exclusive, future, reply);

@@ -9,7 +9,11 @@ pub struct PeId(u32);
 
 impl PeId {
     /// The PE with this number; PEs are numbered from 0 over the whole job.
+    ///
+    /// # Panics
+    /// If the number does not fit in 32 bits.
     pub const fn new(number: usize) -> Self {
+        assert!(number <= u32::MAX as usize, "a PE's number fits in 32 bits");
         PeId(number as u32)
     }
 

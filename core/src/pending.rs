@@ -52,11 +52,15 @@ impl<R: Send + 'static> Pending<R> {
     }
 
     fn poll_away(&mut self, context: &Context<'_>) -> Poll<Result<R, CallError>> {
+        if is_stopping() {
+            return Poll::Ready(Err(CallError::Ended));
+        }
         let (key, what, at) = (self.cell.key, self.what, self.at);
         let home = self.cell.pe;
         let relay = self.relay.get_or_insert_with(|| {
-            let relay = Arc::new(Relay { home, key, what, at, state: Mutex::default() });
-            current::post(home, Msg::for_pe(Ask(relay.clone())));
+            let state = RelayState { waker: Some(context.waker().clone()), ..RelayState::default() };
+            let relay = Arc::new(Relay { home, key, what, at, state: Mutex::new(state) });
+            current::post(home, Msg::for_pe(Ask(Some(relay.clone()))));
             relay
         });
         let mut state = relay.lock();
@@ -71,10 +75,22 @@ impl<R: Send + 'static> Pending<R> {
                 state.waker = Some(context.waker().clone());
                 state.wait =
                     current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
-                Poll::Pending
+                drop(state);
+                // The end of the run wakes the wakers that it finds; this one may have come too late.
+                if is_stopping() { Poll::Ready(Err(CallError::Ended)) } else { Poll::Pending }
             }
         }
     }
+}
+
+/// # Panics
+/// On a thread that has entered no runtime.
+fn is_stopping() -> bool {
+    current::here(|here| match here {
+        Here::Pe(pe) => pe.shared().is_stopping(),
+        Here::Foreign(shared) => shared.is_stopping(),
+        Here::Nowhere => crate::call::nowhere(),
+    })
 }
 
 /// The waits of one PE's coroutines for cells of other PEs.
@@ -172,20 +188,39 @@ impl<R> Relay<R> {
     }
 }
 
-impl<R: Send + 'static> Wake for Relay<R> {
-    fn wake(self: Arc<Self>) {
-        let home = self.home;
-        current::post(home, Msg::for_pe(Ask(self)));
+impl<R> Relay<R> {
+    /// Lets the future be polled again.
+    fn wake_poller(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
-struct Ask<R>(Arc<Relay<R>>);
+impl<R: Send + 'static> Wake for Relay<R> {
+    fn wake(self: Arc<Self>) {
+        let home = self.home;
+        current::post(home, Msg::for_pe(Ask(Some(self))));
+    }
+}
+
+/// A request to look into the cell. Dropped unanswered, at the end of the run, it lets the future see that.
+struct Ask<R>(Option<Arc<Relay<R>>>);
+
+impl<R> Drop for Ask<R> {
+    fn drop(&mut self) {
+        if let Some(relay) = self.0.take() {
+            relay.wake_poller();
+        }
+    }
+}
 
 impl<R: Send + 'static> Payload for Ask<R> {
     const NAME: Name = Name::Runtime("a poll from another thread");
 
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let relay = self.0;
+    fn run(mut self, _: ChareId, _: Reply, pe: &Pe) {
+        let Some(relay) = self.0.take() else { return };
         let waker = Waker::from(relay.clone());
         let polled = pe.cells.poll::<R>(pe, relay.key, &Context::from_waker(&waker), relay.what, relay.at);
         if let Poll::Ready(outcome) = polled {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use crate::current;
 use crate::error::{CallError, Fulfilled};
 use crate::pending::{Pending, pending_future};
 use crate::reply::{self, After, CellRef, Sink, UNKNOWN};
@@ -39,6 +40,7 @@ impl<T: Send + 'static> Promise<T> {
     /// # Panics
     /// On a thread that has entered no runtime.
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
+        current::require();
         let inner = &*self.0;
         // Relaxed: the count only decides who may send; the values travel by message.
         let taken =
@@ -55,8 +57,9 @@ impl<T: Send + 'static> Promise<T> {
     /// # Panics
     /// On a thread that has entered no runtime.
     pub fn fail(&self, error: CallError) {
+        current::require();
         if self.0.missing.swap(0, Ordering::Relaxed) > 0 {
-            reply::send_answer_from_anywhere::<T>(self.0.cell, Err(error));
+            reply::refuse_from_anywhere(self.0.cell, error);
         }
     }
 }

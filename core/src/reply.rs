@@ -99,9 +99,8 @@ impl Reply {
     pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
         match self.into_destination() {
             To::Nobody => pe.unawaited(error),
-            To::Cell(cell) => {
-                pe.post(cell.pe, Msg::for_pe(Refusal { key: cell.key, from: from.element, error }))
-            }
+            To::Cell(cell) => pe
+                .post(cell.pe, Msg::for_pe(Refusal { key: cell.key, from: from.element, error, owed: true })),
             To::Callback(callback) => callback.0.fail(error),
         }
     }
@@ -133,7 +132,7 @@ pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome:
 
 /// Breaks the promise of a cell from wherever the running code is.
 pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
-    current::post(to.pe, Msg::for_pe(Refusal { key: to.key, from: UNKNOWN, error }));
+    current::post(to.pe, Msg::for_pe(Refusal { key: to.key, from: UNKNOWN, error, owed: false }));
 }
 
 impl Drop for Reply {
@@ -163,12 +162,13 @@ struct Refusal {
     key: u64,
     from: u64,
     error: CallError,
+    owed: bool,
 }
 
 impl Payload for Refusal {
     const NAME: Name = Name::Runtime("the refusal of a call");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.cells.refuse(pe, self.key, self.from, self.error);
+        pe.cells.refuse(pe, self.key, self.from, self.error, self.owed);
     }
 }
 
@@ -224,7 +224,8 @@ enum Content {
     },
     Empty,
     Ready(Msg),
-    Refused(CallError),
+    /// An error; if it is owed, the run ends should nobody take it.
+    Refused(CallError, bool),
     Sink(Box<dyn AnySink>),
     /// The sink is running.
     Busy,
@@ -315,7 +316,10 @@ impl Cells {
         match &mut slot.content {
             Content::Empty => {
                 let waiter = slot.waiter.take();
-                slot.content = Content::Ready(Msg::for_pe(Answer { key, from, outcome }));
+                slot.content = match outcome {
+                    Ok(_) => Content::Ready(Msg::for_pe(Answer { key, from, outcome })),
+                    Err(error) => Content::Refused(error, true),
+                };
                 drop(slab);
                 if let Some(waiter) = waiter {
                     waiter.wake(pe);
@@ -333,17 +337,24 @@ impl Cells {
                 self.after_sink(pe, key, sink, after);
             }
             // A second answer: promises check that before they send, so only a duplicate error can come here.
-            Content::Ready(_) | Content::Refused(_) | Content::Busy | Content::Vacant { .. } => {}
+            Content::Ready(_) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
         }
     }
 
     /// Brings an error to a cell whose value type the caller does not know.
-    pub(crate) fn refuse(&self, pe: &Pe, key: u64, from: u64, error: CallError) {
+    /// If it is `owed`, the outcome of a call, the run ends should nobody wait any more.
+    pub(crate) fn refuse(&self, pe: &Pe, key: u64, from: u64, error: CallError, owed: bool) {
         let mut slab = self.0.borrow_mut();
-        let Some(slot) = slab.get(key) else { return };
+        let Some(slot) = slab.get(key) else {
+            drop(slab);
+            if owed {
+                pe.unawaited(error);
+            }
+            return;
+        };
         match &mut slot.content {
             Content::Empty => {
-                slot.content = Content::Refused(error);
+                slot.content = Content::Refused(error, owed);
                 let waiter = slot.waiter.take();
                 drop(slab);
                 if let Some(waiter) = waiter {
@@ -358,7 +369,7 @@ impl Cells {
                 let after = sink.refuse(pe, from, error);
                 self.after_sink(pe, key, sink, after);
             }
-            Content::Ready(_) | Content::Refused(_) | Content::Busy | Content::Vacant { .. } => {}
+            Content::Ready(_) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
         }
     }
 
@@ -404,7 +415,7 @@ impl Cells {
     ) -> Poll<Result<R, CallError>> {
         let mut slab = self.0.borrow_mut();
         let Some(slot) = slab.get(key) else { return Poll::Ready(Err(CallError::Ended)) };
-        if !matches!(slot.content, Content::Ready(_) | Content::Refused(_)) {
+        if !matches!(slot.content, Content::Ready(_) | Content::Refused(..)) {
             Waiter::register(&mut slot.waiter, pe, context, what, at);
             return Poll::Pending;
         }
@@ -418,7 +429,7 @@ impl Cells {
                 Some(answer) => Poll::Ready(answer.outcome),
                 None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
             },
-            Content::Refused(error) => Poll::Ready(Err(error)),
+            Content::Refused(error, _) => Poll::Ready(Err(error)),
             _ => unreachable!("matched above"),
         }
     }
@@ -430,7 +441,7 @@ impl Cells {
             waiter.cancel(pe);
         }
         match content {
-            Content::Refused(error @ (CallError::Failed(_) | CallError::Panicked(_))) => pe.unawaited(error),
+            Content::Refused(error, true) => pe.unawaited(error),
             content => drop(content),
         }
     }
@@ -440,10 +451,15 @@ impl Cells {
         self.0.borrow().slots.iter().filter_map(|slot| slot.waiter.as_ref()).for_each(&mut f);
     }
 
-    /// Drops all contents, at the end of the PE.
-    pub(crate) fn clear(&self) {
+    /// Drops all contents, at the end of the PE. Whoever waits from elsewhere is woken, to learn of the end.
+    pub(crate) fn clear(&self, pe: &Pe) {
         let slots = mem::take(&mut self.0.borrow_mut().slots);
         self.0.borrow_mut().free = NONE;
-        drop(slots);
+        for slot in slots {
+            drop(slot.content);
+            if let Some(waiter) = slot.waiter {
+                waiter.wake(pe);
+            }
+        }
     }
 }

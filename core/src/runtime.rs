@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     started: Instant,
     /// Handles and entered threads, by which the outside may still send.
     outsiders: AtomicUsize,
+    /// Threads of the outside that are pushing just now.
+    foreign_pushes: AtomicUsize,
 }
 
 impl Shared {
@@ -101,11 +103,24 @@ impl Shared {
 
     /// As `push`, from a thread that is no PE of this runtime. After the end the message is dropped.
     pub(crate) fn post_foreign(&self, to: PeId, msg: Msg) {
-        if self.is_stopping() {
+        // Announced before the look at `stopping`, both SeqCst: either we see that the run ends, or the end sees us and
+        // waits before the inboxes go (`wait_for_foreign_pushes`).
+        self.foreign_pushes.fetch_add(1, Ordering::SeqCst);
+        if self.stopping.load(Ordering::SeqCst) {
+            self.foreign_pushes.fetch_sub(1, Ordering::SeqCst);
             return drop(msg);
         }
         self.board.count_foreign();
         self.push(to, msg);
+        self.foreign_pushes.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Waits until no thread of the outside is between its look at `stopping` and the end of its push. Called when the run
+    /// is stopping, so that none begins any more.
+    fn wait_for_foreign_pushes(&self) {
+        while self.foreign_pushes.load(Ordering::SeqCst) > 0 {
+            thread::yield_now();
+        }
     }
 
     /// Sends a message to its chare by way of a PE that can find it.
@@ -129,7 +144,14 @@ impl Shared {
 
     /// Ends the run; the first reason counts.
     pub(crate) fn stop(&self, reason: Reason) {
-        self.lock_reason().get_or_insert(reason);
+        let mut place = self.lock_reason();
+        let later = match &*place {
+            Some(_) => Some(reason),
+            None => place.replace(reason),
+        };
+        // The reason that came too late holds user values, whose destructors may stop the run once more.
+        drop(place);
+        drop(later);
         self.stopping.store(true, Ordering::SeqCst);
         for pe in 0..self.pe_count() {
             self.wake(PeId::new(pe));
@@ -211,6 +233,7 @@ impl Runtime {
             oversubscribed: pe_count > cores,
             started: Instant::now(),
             outsiders: AtomicUsize::new(0),
+            foreign_pushes: AtomicUsize::new(0),
             options,
         });
         waker::enrol(number.0, &shared);
@@ -366,6 +389,9 @@ pub struct Handle(Outsider);
 impl Handle {
     /// Makes the runtime current on this thread while the guard lives. After the run has ended, what is sent is
     /// dropped.
+    ///
+    /// # Panics
+    /// On a PE, which is in its own run already.
     pub fn enter(&self) -> Entered {
         Entered::enter(self.0.clone())
     }
@@ -477,17 +503,32 @@ fn run_pe(
     let mail = ThreadMail { pe: id, shared: shared.clone(), reader };
     let pe = Pe::new(id, shared.clone(), Box::new(mail), Box::new(WallClock(shared.started)));
     let _on_pe = OnPe::enter(&pe);
-    begin(&pe);
+    // No step may keep this PE from the barriers, at which the others wait: a panic of user code ends in the report.
+    guarded(&pe, || begin(&pe));
     drive(&pe);
     barrier.wait();
     if matches!(*shared.lock_reason(), Some(Reason::Hang)) {
-        let part = hang_part(&pe);
-        parts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[id.index()] = part;
+        guarded(&pe, || {
+            let part = hang_part(&pe);
+            parts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[id.index()] = part;
+        });
     }
     barrier.wait();
-    pe.dismantle();
+    guarded(&pe, || pe.dismantle());
+    shared.wait_for_foreign_pushes();
     barrier.wait();
-    pe.drain();
+    while !guarded(&pe, || pe.drain()) {}
+}
+
+/// Runs a step of a PE's life; a panic in it stops the run. False after a panic.
+fn guarded(pe: &Pe, step: impl FnOnce()) -> bool {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)) {
+        Ok(()) => true,
+        Err(panic) => {
+            pe.shared().stop(Reason::Unawaited(main_panicked(pe, &panic)));
+            false
+        }
+    }
 }
 
 static MAIN: EntryInfo = EntryInfo { chare: "main", name: "main", file: "the program's main", line: 0 };

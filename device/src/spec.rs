@@ -119,7 +119,7 @@ impl FromStr for DeviceSpec {
             if part == "inline" {
                 set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
             } else if let Some(count) = part.strip_prefix("workers=") {
-                let count = parse_count(count, "expected a number of worker threads, at least 1");
+                let count = parse_count(count, "expected a number of worker threads, from 1 to 1024");
                 count
                     .and_then(|count| set_once(&mut spec.mode, HostMode::Workers(count)))
                     .map_err(|reason| bad(part, reason))?;
@@ -143,12 +143,15 @@ fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), &'static str> {
     }
 }
 
+/// Devices, and worker threads, that a specification may ask for.
+const MAX_COUNT: usize = 1024;
+
 fn parse_count(text: &str, reason: &'static str) -> Result<usize, &'static str> {
-    text.parse().ok().filter(|&count| count > 0).ok_or(reason)
+    text.parse().ok().filter(|count| (1..=MAX_COUNT).contains(count)).ok_or(reason)
 }
 
 fn parse_host(part: &str) -> Result<HostDevices, &'static str> {
-    const COUNT: &str = "expected a number of devices, at least 1, as in `host:4` or `host:4@1,3,1,3`";
+    const COUNT: &str = "expected a number of devices, from 1 to 1024, as in `host:4` or `host:4@1,3,1,3`";
     const SPEEDS: &str = "expected one positive speed per device, as in `host:4@1,3,1,3`";
     let (count, speeds) = part.split_once('@').map_or((part, None), |(count, speeds)| (count, Some(speeds)));
     let count = parse_count(count, COUNT)?;

@@ -15,6 +15,7 @@ mod exit;
 mod groups;
 mod hang;
 mod memory;
+mod misuse;
 mod panics;
 mod promises;
 mod proxies;

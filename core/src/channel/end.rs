@@ -54,7 +54,7 @@ pub(super) struct End<T> {
     /// Opened by the chare itself, not only by an incoming value.
     pub(super) opened: bool,
     /// `slow` has receivers or early values.
-    in_is_slow: bool,
+    pub(super) in_is_slow: bool,
     /// `slow` has senders or a backlog.
     pub(super) out_is_slow: bool,
     /// The oldest unread value; if there is none, nothing is unread.

@@ -163,19 +163,24 @@ impl<T: Send + 'static> Channel<T> {
 
     /// Takes the next value and gives credit back.
     fn take(&self, pe: &Pe, own: ChareRef) -> Result<Option<T>, ChannelError> {
-        let (value, credit) = own.extra(|extra| {
+        let (value, credit, next) = own.extra(|extra| {
             let end = self.end_in(&mut extra.channels);
             let Some(value) = end.pop() else {
                 let wrong = end.slow.as_ref().and_then(|slow| slow.wrong);
-                return wrong.map_or(Ok((None, None)), |sent| {
+                return wrong.map_or(Ok((None, None, None)), |sent| {
                     let peer = pe.chare_name(self.peer);
                     Err(ChannelError::WrongType { peer, tag: self.tag, sent, expected: type_name::<T>() })
                 });
             };
             end.read += 1;
             let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
-            Ok((Some(value), credit))
+            // Several values may have become readable by one wake-up: it goes on to the next who waits.
+            let next = if end.in_is_slow && end.first.is_some() { end.slow().receivers.next() } else { None };
+            Ok((Some(value), credit, next))
         })?;
+        if let Some(waiter) = next {
+            waiter.wake(pe);
+        }
         if let Some(count) = credit {
             let credit = Credit { from: self.chare, tag: self.tag, count };
             match pe.find(self.peer) {

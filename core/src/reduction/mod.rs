@@ -368,7 +368,7 @@ impl<O: Clone + Send + 'static> Payload for Outcome<O> {
             match &self.outcome {
                 Ok(value) => pe.cells.deposit(pe, key, 0, Ok(value.clone())),
                 // An element that disagreed may wait for a value of another type.
-                Err(error) => pe.cells.refuse(pe, key, UNKNOWN, error.clone()),
+                Err(error) => pe.cells.refuse(pe, key, UNKNOWN, error.clone(), true),
             }
         }
     }

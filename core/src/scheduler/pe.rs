@@ -481,6 +481,7 @@ impl Pe {
     pub(crate) fn dismantle(&self) {
         self.tasks.clear(self);
         let mut chares: Vec<ChareRef> = self.singles.take().into_values().collect();
+        // Destructors of messages create nothing any more (`Create::begin`), so the directory stays as it is.
         for collection in self.directory.iter() {
             chares.extend(collection.dismantle());
         }
@@ -490,13 +491,16 @@ impl Pe {
                 // SAFETY: no step is running, the coroutines are gone, the tables have been emptied.
                 unsafe { chare.free() }
             }));
-            drop(freed);
+            if freed.is_err() {
+                let text = format!("a destructor panicked at {}", self.take_panic_location());
+                self.shared.stop(Reason::Aborted(text));
+            }
             self.end_step();
         }
         drop(self.queue.take_all());
         drop(self.unborn_singles.take());
         drop(self.unborn_collections.take());
-        self.cells.clear();
+        self.cells.clear(self);
     }
 
     /// Drops what other PEs have sent since, after all of them have been dismantled.
