@@ -139,6 +139,17 @@ impl Member {
         error.to_string()
     }
 
+    /// Odd elements wait for the result, even ones send it on. Returns what the waiting ones are told.
+    #[entry]
+    async fn disagree_on_target(this: This<Self>, to: Promise<u64>) -> String {
+        if this.index().is_multiple_of(2) {
+            this.contribute(1_u64, reduce::Sum, to);
+            return String::new();
+        }
+        drop(to);
+        this.allreduce(1_u64, reduce::Sum).await.expect_err("the elements disagree").to_string()
+    }
+
     #[entry]
     fn disagree_on_length(&self, cx: &Cx<Self>, to: Promise<Vec<u8>>) {
         let length = if cx.index() == COUNT - 1 { 3 } else { 2 };
@@ -386,6 +397,18 @@ fn check<T: std::fmt::Debug>(outcome: Result<T, CallError>, words: &[&str]) {
         }
         outcome => panic!("{outcome:?}"),
     }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn elements_that_disagree_on_the_target_are_told(rt: Runtime) -> Result<()> {
+    let members = rt.array::<Member>(8).create(()).await?;
+    let (to, sum) = rt.promise::<u64>();
+    let told = members.disagree_on_target(to).gather().await?;
+    for words in told.into_iter().skip(1).step_by(2) {
+        assert!(words.contains("must agree") && words.contains("allreduce"), "{words}");
+    }
+    assert!(sum.await.is_err());
+    Ok(())
 }
 
 #[chare::test(pes = [1, 2, 4, 8])]

@@ -63,6 +63,10 @@ enum Target<O> {
 }
 
 impl<O: Send + 'static> Target<O> {
+    fn is_all(&self) -> bool {
+        matches!(self, Target::All(_))
+    }
+
     /// Tells the place of a contribution that does not fit. Waiting elements learn it at the end of the reduction.
     fn fail(self, error: Arc<str>) {
         if let Target::To(callback) = self {
@@ -205,6 +209,11 @@ where
             open.count += 1;
             let merged: &mut dyn Any = &mut *open.merged;
             match merged.downcast_mut::<Merged<T, R>>() {
+                Some(merged) if merged.target.is_all() != target.is_all() => {
+                    let error = mixed(collection, sequence);
+                    merged.partial = Err(error.clone());
+                    target.fail(error);
+                }
                 Some(merged) => {
                     merged.merge(pe, collection, sequence, |reducer, partial| {
                         reducer.add(partial, value, id.element);
@@ -226,6 +235,13 @@ where
         done.merged.ship(pe, collection, sequence, done.count);
     }
     sequence
+}
+
+#[cold]
+fn mixed(collection: &Collection, sequence: u64) -> Arc<str> {
+    let chare = collection.info.chare.name;
+    format!("reduction {sequence} of {chare}: its elements must agree, but one called `contribute`, another `allreduce`")
+        .into()
 }
 
 #[cold]
@@ -277,6 +293,12 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
         let mut parts = self.into_iter().map(|(_, merged)| merged);
         let mut total = parts.next().expect("a reduction ends when its last part has come");
         for part in parts {
+            if part.target.is_all() != total.target.is_all() {
+                let error = mixed(collection, sequence);
+                part.target.fail(error.clone());
+                total.partial = Err(error);
+                continue;
+            }
             match part.partial {
                 Ok(other) => {
                     total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other))
@@ -291,7 +313,11 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
             .map_err(CallError::Reduction);
         match (target, result) {
             (Target::To(callback), Ok(value)) => callback.deliver(value),
-            (Target::To(callback), Err(error)) => callback.fail(error),
+            (Target::To(callback), Err(error)) => {
+                // Elements that disagreed may wait for it.
+                distribute::<()>(pe, collection.id(), sequence, Err(error.clone()));
+                callback.fail(error);
+            }
             (Target::All(distribute), result) => distribute(pe, collection.id(), sequence, result),
         }
     }
