@@ -185,19 +185,27 @@ impl ChareRef {
         unsafe { NonNull::new_unchecked((&raw mut (*body.as_ptr()).value).cast::<C>()) }
     }
 
+    fn drop_extra(self) {
+        while let Some(extra) = self.extra.take() {
+            drop(extra);
+        }
+    }
+
     /// Drops the chare and frees it.
     ///
     /// # Safety
     /// No step of it is running, its coroutines have been dropped, and no table refers to it any more.
     pub(crate) unsafe fn free(self) {
         let table = self.table;
-        // Values in channels and held messages run user code when they are dropped, which may ask for the extra parts again.
-        while let Some(extra) = self.extra.take() {
-            drop(extra);
-        }
+        // What is dropped here runs user code, which may ask for the extra parts again, or for the state. The state is
+        // there until its own destructor runs; from then on it counts as borrowed for ever.
+        self.drop_extra();
+        self.borrowed.set(true);
+        // SAFETY: by the caller's promise nobody refers to the state, which is dropped once.
+        unsafe { (table.drop_value)(self.0) };
+        self.drop_extra();
         // SAFETY: by the caller's promise nobody refers to the chare; it was allocated with this layout.
         unsafe {
-            (table.drop_value)(self.0);
             std::ptr::drop_in_place(self.0.as_ptr());
             std::alloc::dealloc(self.0.as_ptr().cast(), table.layout);
         }

@@ -346,6 +346,41 @@ fn a_thread_that_waits_learns_of_the_end() {
     }
 }
 
+/// A value whose destructor uses the chare that it waited in.
+struct Meddler(Cx<Meddled>, Element<Meddled>);
+
+impl Drop for Meddler {
+    fn drop(&mut self) {
+        for tag in 100..200 {
+            let channel: Channel<String> = self.0.channel(&self.1, tag);
+            channel.send("from a destructor".to_owned()).expect("there is credit");
+        }
+    }
+}
+
+struct Meddled;
+
+#[chare(index = usize)]
+impl Meddled {
+    fn new() -> Self {
+        Meddled
+    }
+
+    #[entry]
+    fn fill(&mut self, cx: &Cx<Self>) {
+        for tag in 1..4 {
+            let channel = cx.channel::<Meddler, _>(&cx.this(), tag);
+            channel.send(Meddler(cx.clone(), cx.this())).expect("there is credit");
+        }
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_destructor_may_use_the_chare_that_goes(rt: Runtime) -> Result<()> {
+    let meddled = rt.array::<Meddled>(8).create(()).await?;
+    Ok(meddled.fill().await?)
+}
+
 struct Unpark(std::thread::Thread);
 
 impl std::task::Wake for Unpark {
