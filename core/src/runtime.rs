@@ -158,6 +158,15 @@ impl Shared {
         }
     }
 
+    /// Notes what went wrong while a run that had ended well was taken apart.
+    pub(crate) fn spoil(&self, reason: Reason) {
+        let mut place = self.lock_reason();
+        let ended_well = matches!(&*place, None | Some(Reason::Returned | Reason::Exit(0)));
+        let other = if ended_well { place.replace(reason) } else { Some(reason) };
+        drop(place);
+        drop(other);
+    }
+
     fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
         self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -520,12 +529,17 @@ fn run_pe(
     while !guarded(&pe, || pe.drain()) {}
 }
 
-/// Runs a step of a PE's life; a panic in it stops the run. False after a panic.
+/// Runs a step of a PE's life; a panic in it stops the run, or spoils its good end. False after a panic.
 fn guarded(pe: &Pe, step: impl FnOnce()) -> bool {
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)) {
         Ok(()) => true,
         Err(panic) => {
-            pe.shared().stop(Reason::Unawaited(main_panicked(pe, &panic)));
+            let panic = main_panicked(pe, &panic);
+            if pe.shared().is_stopping() {
+                pe.shared().spoil(Reason::Aborted(format!("a destructor at the end of the run: {panic}")));
+            } else {
+                pe.shared().stop(Reason::Unawaited(panic));
+            }
             false
         }
     }

@@ -493,7 +493,7 @@ impl Pe {
             }));
             if freed.is_err() {
                 let text = format!("a destructor panicked at {}", self.take_panic_location());
-                self.shared.stop(Reason::Aborted(text));
+                self.shared.spoil(Reason::Aborted(text));
             }
             self.end_step();
         }
