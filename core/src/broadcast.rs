@@ -73,13 +73,8 @@ pub(crate) fn open_root<R: Send + 'static, V: Send + 'static>(
     pe: &Pe,
     finish: impl FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError> + 'static,
 ) -> CellRef {
-    let root = Root {
-        missing_pes: pe.pe_count(),
-        outcomes: Vec::new(),
-        error: None,
-        finish: Some(Box::new(finish)),
-    };
-    CellRef { pe: pe.id(), key: pe.cells.open_sink::<Report<R>>(root) }
+    let root = Root { missing_pes: pe.pe_count(), total: Report::default(), finish: Some(Box::new(finish)) };
+    CellRef::new(pe, pe.cells.open_sink::<Report<R>>(root))
 }
 
 /// Opens the cell that counts `count` outcomes on this PE; `None` if there are none to wait for, which is reported now.
@@ -89,40 +84,56 @@ pub(crate) fn open_tracker<R: Send + 'static>(
     root: CellRef,
     gather: bool,
 ) -> Option<CellRef> {
-    let tracker = Tracker::<R> {
-        missing: count,
-        report: Some(Report { outcomes: Vec::new(), error: None }),
-        root,
-        gather,
-    };
+    let tracker = Tracker::<R> { missing: count, report: Report::default(), root, gather };
     if count == 0 {
-        send_answer(pe, root, 0, Ok(Report::<R> { outcomes: Vec::new(), error: None }));
+        send_answer(pe, root, 0, Ok(Report::<R>::default()));
         return None;
     }
-    Some(CellRef { pe: pe.id(), key: pe.cells.open_sink::<R>(tracker) })
+    Some(CellRef::new(pe, pe.cells.open_sink::<R>(tracker)))
 }
 
-/// What one PE reports of its elements.
+/// What one PE reports of its elements. One that nobody takes ends the run if it has an error: so does the error of any
+/// call that nobody awaits any more.
 struct Report<R> {
     outcomes: Outcomes<R>,
     error: Option<CallError>,
 }
 
+impl<R> Report<R> {
+    fn first_error(&self) -> Option<CallError> {
+        self.error
+            .clone()
+            .or_else(|| self.outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err().cloned()))
+    }
+}
+
+impl<R> Default for Report<R> {
+    fn default() -> Self {
+        Report { outcomes: Vec::new(), error: None }
+    }
+}
+
+impl<R> Drop for Report<R> {
+    fn drop(&mut self) {
+        if let Some(error) = self.first_error() {
+            current::pe(|pe| pe.into_iter().for_each(|pe| pe.unawaited(error.clone())));
+        }
+    }
+}
+
 struct Tracker<R> {
     missing: u64,
-    report: Option<Report<R>>,
+    report: Report<R>,
     root: CellRef,
     gather: bool,
 }
 
 impl<R: Send + 'static> Sink<R> for Tracker<R> {
     fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After {
-        if let Some(report) = &mut self.report {
-            if self.gather {
-                report.outcomes.push((from, outcome));
-            } else if let Err(error) = outcome {
-                report.error.get_or_insert(error);
-            }
+        if self.gather {
+            self.report.outcomes.push((from, outcome));
+        } else if let Err(error) = outcome {
+            self.report.error.get_or_insert(error);
         }
         self.settle(pe, 1)
     }
@@ -136,9 +147,7 @@ impl<R: Send + 'static> Sink<R> for Tracker<R> {
         if self.missing > 0 {
             return After::Open;
         }
-        if let Some(report) = self.report.take() {
-            send_answer(pe, self.root, 0, Ok(report));
-        }
+        send_answer(pe, self.root, 0, Ok(std::mem::take(&mut self.report)));
         After::Closed
     }
 }
@@ -147,17 +156,16 @@ type Finish<R, V> = Box<dyn FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, 
 
 struct Root<R, V> {
     missing_pes: usize,
-    outcomes: Outcomes<R>,
-    error: Option<CallError>,
+    total: Report<R>,
     finish: Option<Finish<R, V>>,
 }
 
 impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
     fn take(&mut self, pe: &Pe, _: u64, report: Result<Report<R>, CallError>) -> After {
         match report {
-            Ok(report) => {
-                self.outcomes.extend(report.outcomes);
-                self.error = self.error.take().or(report.error);
+            Ok(mut report) => {
+                self.total.outcomes.append(&mut report.outcomes);
+                self.total.error = self.total.error.take().or(report.error.take());
             }
             Err(error) => return self.refuse(pe, UNKNOWN, error),
         }
@@ -165,14 +173,18 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
         if self.missing_pes > 0 {
             return After::Open;
         }
-        self.outcomes.sort_unstable_by_key(|(element, _)| *element);
-        let outcomes = std::mem::take(&mut self.outcomes);
+        self.total.outcomes.sort_unstable_by_key(|(element, _)| *element);
+        let owed = self.total.first_error();
+        let outcomes = std::mem::take(&mut self.total.outcomes);
         let finish = self.finish.take().expect("the last PE reports once");
-        After::ready(finish(outcomes, self.error.take()))
+        match finish(outcomes, self.total.error.take()) {
+            Ok(value) => After::ready(value, owed),
+            Err(error) => After::Refused(error, true),
+        }
     }
 
     fn refuse(&mut self, _: &Pe, _: u64, error: CallError) -> After {
-        After::ready::<V>(Err(error))
+        After::Refused(error, true)
     }
 
     fn settle(&mut self, _: &Pe, _: u64) -> After {

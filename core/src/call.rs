@@ -96,7 +96,7 @@ fn start<E: Entry>(
     args: E::Args,
     at: &'static Location<'static>,
 ) -> Pending<E::Output> {
-    let cell = current::on_pe("awaiting a call", |pe| CellRef { pe: pe.id(), key: pe.cells.open() });
+    let cell = current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open()));
     dispatch::<E>(to, args, Reply::to(cell));
     Pending::new(cell, What::Call { entry: E::INFO, to: to.id() }, at)
 }

@@ -13,7 +13,8 @@ use crate::cell::ChareRef;
 use crate::chare::{Chare, This};
 use crate::current;
 use crate::scheduler::pe::Pe;
-use crate::waiting::{Waiter, What};
+use crate::scheduler::waker::Wakeup;
+use crate::waiting::{Waiter, What, cancel_replaced};
 
 /// One registered wait for a condition.
 pub(crate) struct Condition {
@@ -83,13 +84,12 @@ impl<C: Chare, F: Fn(&C) -> bool + Unpin> Future for WaitUntil<'_, C, F> {
                     number
                 })
             });
-            chare.extra(|extra| {
-                if let Some(condition) =
-                    extra.conditions.iter_mut().find(|condition| condition.number == number)
-                {
-                    Waiter::register(&mut condition.waiter, pe, context, What::Condition, at);
-                }
+            let waiter = Waiter::new(pe, Wakeup::of(context), What::Condition, at);
+            let replaced = chare.extra(|extra| {
+                let condition = extra.conditions.iter_mut().find(|condition| condition.number == number);
+                condition.expect("its wait is registered").waiter.replace(waiter)
             });
+            cancel_replaced(replaced, pe);
             Poll::Pending
         })
     }

@@ -106,7 +106,7 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
                 wanted.unwrap_or_else(|| PeId::new((pe.id().index() + number as usize) % pe.pe_count()));
             assert!(home.index() < pe.pe_count(), "there is no {home:?}: this run has {} PEs", pe.pe_count());
             let id = ChareId::single(home, pe.id(), number);
-            let cell = awaited.then(|| CellRef { pe: pe.id(), key: pe.cells.open() });
+            let cell = awaited.then(|| CellRef::new(pe, pe.cells.open()));
             pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
             (Element::new(id, 0), cell)
         })

@@ -9,11 +9,12 @@ use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use crate::ids::PeId;
+use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
 use crate::runtime::{Outsider, Shared};
 use crate::scheduler::block;
 use crate::scheduler::pe::Pe;
+use crate::scheduler::waker;
 
 #[derive(Clone, Copy)]
 struct Current {
@@ -133,22 +134,28 @@ fn off_pe(what: &str) -> ! {
 }
 
 /// # Panics
-/// On a thread that no runtime knows.
-pub(crate) fn require() {
-    here(|here| {
-        if matches!(here, Here::Nowhere) {
-            crate::call::nowhere();
-        }
+/// On a thread that is no PE of this run and has not entered it.
+pub(crate) fn require(run: RunId) {
+    let current = here(|here| match here {
+        Here::Pe(pe) => pe.shared().run(),
+        Here::Foreign(shared) => shared.run(),
+        Here::Nowhere => crate::call::nowhere(),
     });
+    assert!(
+        current == run,
+        "this belongs to another run of the runtime: only threads that have entered that one use it"
+    );
 }
 
-/// Sends a message to a PE from wherever the running code is. Dropped, with its reply broken, if no runtime is
-/// current or the runtime has ended.
-pub(crate) fn post(to: PeId, msg: Msg) {
+/// Sends a message to a PE of a run from any thread, whatever it has entered. Dropped if the run has ended.
+pub(crate) fn post_to_run(run: RunId, to: PeId, msg: Msg) {
     here(|here| match here {
-        Here::Pe(pe) => pe.post(to, msg),
-        Here::Foreign(shared) => shared.post_foreign(to, msg),
-        Here::Nowhere => drop(msg),
+        Here::Pe(pe) if pe.shared().run() == run => pe.post(to, msg),
+        Here::Foreign(shared) if shared.run() == run => shared.post_foreign(to, msg),
+        _ => match waker::find_run(run) {
+            Some(shared) => shared.post_foreign(to, msg),
+            None => drop(msg),
+        },
     })
 }
 

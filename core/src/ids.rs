@@ -41,6 +41,10 @@ impl From<PeId> for usize {
     }
 }
 
+/// One run of a runtime in this process; no two have the same. What users may carry out of a run names it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct RunId(pub(crate) u32);
+
 const COUNTER_BITS: u32 = 40;
 const SINGLE_BIT: u64 = 1 << 63;
 

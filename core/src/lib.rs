@@ -64,6 +64,7 @@ mod create;
 mod current;
 mod entry;
 mod error;
+mod external;
 mod ids;
 mod index;
 mod message;
@@ -94,6 +95,7 @@ pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{
     BoxError, CallError, ChannelError, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked, Result,
 };
+pub use external::External;
 pub use ids::PeId;
 pub use index::Index;
 pub use options::{OPTIONS_HELP, Options, OptionsError};

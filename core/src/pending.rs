@@ -19,7 +19,8 @@ use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
-use crate::waiting::{Waiter, What};
+use crate::scheduler::waker::{self, Wakeup};
+use crate::waiting::{Waiter, What, cancel_replaced};
 
 /// The value that a cell will bring.
 #[must_use = "futures do nothing unless polled"]
@@ -38,11 +39,11 @@ impl<R: Send + 'static> Pending<R> {
     }
 
     /// # Panics
-    /// On a foreign thread that has entered no runtime.
+    /// On a thread that has not entered the run of the cell, while that lasts.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
         assert!(!self.done, "polled after it was ready");
         let outcome = current::pe(|pe| match pe {
-            Some(pe) if pe.id() == self.cell.pe && self.relay.is_none() => {
+            Some(pe) if self.is_at_home(pe) && self.relay.is_none() => {
                 pe.cells.poll::<R>(pe, self.cell.key, context, self.what, self.at)
             }
             _ => self.poll_away(context),
@@ -51,52 +52,81 @@ impl<R: Send + 'static> Pending<R> {
         outcome
     }
 
+    fn is_at_home(&self, pe: &Pe) -> bool {
+        pe.id() == self.cell.pe && pe.shared().run() == self.cell.run
+    }
+
     fn poll_away(&mut self, context: &Context<'_>) -> Poll<Result<R, CallError>> {
-        if is_stopping() {
+        if has_ended(self.cell) {
             return Poll::Ready(Err(CallError::Ended));
         }
-        let (key, what, at) = (self.cell.key, self.what, self.at);
-        let home = self.cell.pe;
-        let relay = self.relay.get_or_insert_with(|| {
-            let state = RelayState { waker: Some(context.waker().clone()), ..RelayState::default() };
-            let relay = Arc::new(Relay { home, key, what, at, state: Mutex::new(state) });
-            current::post(home, Msg::for_pe(Ask(Some(relay.clone()))));
-            relay
-        });
-        let mut state = relay.lock();
-        let wait = state.wait.take();
-        match state.outcome.take() {
+        let wakeup = Wakeup::of(context);
+        let (cell, what, at) = (self.cell, self.what, self.at);
+        let relay = match &self.relay {
+            Some(relay) => relay.clone(),
+            None => {
+                let relay = Arc::new(Relay { cell, what, at, state: Mutex::default() });
+                self.relay = Some(relay.clone());
+                // Registered before it asks, so that the answer finds whom to wake.
+                relay.lock().wakeup = Some(wakeup);
+                let wait = current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, None, context, what, at)));
+                relay.lock().wait = wait;
+                cell.post(Msg::for_pe(Ask(Some(relay))));
+                return self.unless_ended();
+            }
+        };
+        let wait = relay.lock().wait.take();
+        let outcome = relay.lock().outcome.take();
+        if let Some(outcome) = outcome {
+            end_wait_away(wait);
+            return Poll::Ready(outcome);
+        }
+        let wait = current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
+        let (outcome, replaced) = {
+            let mut state = relay.lock();
+            state.wait = wait;
+            // What has come since finds no waker any more.
+            (state.outcome.take(), state.wakeup.replace(wakeup))
+        };
+        drop(replaced);
+        match outcome {
             Some(outcome) => {
-                drop(state);
+                let wait = relay.lock().wait.take();
                 end_wait_away(wait);
                 Poll::Ready(outcome)
             }
-            None => {
-                state.waker = Some(context.waker().clone());
-                state.wait =
-                    current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
-                drop(state);
-                // The end of the run wakes the wakers that it finds; this one may have come too late.
-                if is_stopping() { Poll::Ready(Err(CallError::Ended)) } else { Poll::Pending }
-            }
+            None => self.unless_ended(),
         }
+    }
+
+    /// The end of the run wakes the wakers that it finds; one may have come too late.
+    fn unless_ended(&self) -> Poll<Result<R, CallError>> {
+        if has_ended(self.cell) { Poll::Ready(Err(CallError::Ended)) } else { Poll::Pending }
     }
 }
 
+/// Whether the run of the cell is over, or about to be.
+///
 /// # Panics
-/// On a thread that has entered no runtime.
-fn is_stopping() -> bool {
+/// On a thread that has not entered the run, while that lasts.
+fn has_ended(cell: CellRef) -> bool {
     current::here(|here| match here {
-        Here::Pe(pe) => pe.shared().is_stopping(),
-        Here::Foreign(shared) => shared.is_stopping(),
-        Here::Nowhere => crate::call::nowhere(),
+        Here::Pe(pe) if pe.shared().run() == cell.run => pe.shared().is_stopping(),
+        Here::Foreign(shared) if shared.run() == cell.run => shared.is_stopping(),
+        _ => match waker::find_run(cell.run) {
+            None => true,
+            Some(_) => {
+                current::require(cell.run);
+                false
+            }
+        },
     })
 }
 
 /// The waits of one PE's coroutines for cells of other PEs.
 #[derive(Default)]
 pub(crate) struct WaitsAway {
-    waits: RefCell<FxHashMap<u64, Option<Waiter>>>,
+    waits: RefCell<FxHashMap<u64, Waiter>>,
     made: Cell<u64>,
 }
 
@@ -114,19 +144,19 @@ impl WaitsAway {
             Some((home, number)) if home == pe.id() => number,
             _ => self.made.replace(self.made.get() + 1),
         };
-        Waiter::register(self.waits.borrow_mut().entry(number).or_default(), pe, context, what, at);
+        let waiter = Waiter::new(pe, Wakeup::of(context), what, at);
+        let replaced = self.waits.borrow_mut().insert(number, waiter);
+        cancel_replaced(replaced, pe);
         (pe.id(), number)
     }
 
     fn end(&self, pe: &Pe, number: u64) {
-        let waiter = self.waits.borrow_mut().remove(&number).flatten();
-        if let Some(waiter) = waiter {
-            waiter.cancel(pe);
-        }
+        let waiter = self.waits.borrow_mut().remove(&number);
+        cancel_replaced(waiter, pe);
     }
 
     pub(crate) fn for_each_waiter(&self, f: impl FnMut(&Waiter)) {
-        self.waits.borrow().values().flatten().for_each(f);
+        self.waits.borrow().values().for_each(f);
     }
 }
 
@@ -152,9 +182,9 @@ impl<R: Send + 'static> Drop for Pending<R> {
             end_wait_away(wait);
         }
         let cell = self.cell;
-        current::here(|here| match here {
-            Here::Pe(pe) if pe.id() == cell.pe => pe.cells.abandon(pe, cell.key),
-            _ => current::post(cell.pe, Msg::for_pe(Abandon { key: cell.key })),
+        current::pe(|pe| match pe {
+            Some(pe) if self.is_at_home(pe) => pe.cells.abandon(pe, cell.key),
+            _ => cell.post(Msg::for_pe(Abandon { key: cell.key })),
         });
     }
 }
@@ -162,8 +192,7 @@ impl<R: Send + 'static> Drop for Pending<R> {
 /// Carries one outcome from the PE of a cell to a future that is polled elsewhere. As a waker, registered at the cell
 /// by its owner, it asks the owner to look again.
 struct Relay<R> {
-    home: PeId,
-    key: u64,
+    cell: CellRef,
     what: What,
     at: &'static Location<'static>,
     state: Mutex<RelayState<R>>,
@@ -171,37 +200,35 @@ struct Relay<R> {
 
 struct RelayState<R> {
     outcome: Option<Result<R, CallError>>,
-    waker: Option<Waker>,
+    wakeup: Option<Wakeup>,
     /// The PE that polls, and the number of the wait there.
     wait: Option<(PeId, u64)>,
 }
 
 impl<R> Default for RelayState<R> {
     fn default() -> Self {
-        RelayState { outcome: None, waker: None, wait: None }
+        RelayState { outcome: None, wakeup: None, wait: None }
     }
 }
 
 impl<R> Relay<R> {
+    /// No user code runs while this is held.
     fn lock(&self) -> MutexGuard<'_, RelayState<R>> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
 
-impl<R> Relay<R> {
     /// Lets the future be polled again.
     fn wake_poller(&self) {
-        let waker = self.lock().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
+        let wakeup = self.lock().wakeup.take();
+        if let Some(wakeup) = wakeup {
+            wakeup.wake();
         }
     }
 }
 
 impl<R: Send + 'static> Wake for Relay<R> {
     fn wake(self: Arc<Self>) {
-        let home = self.home;
-        current::post(home, Msg::for_pe(Ask(Some(self))));
+        self.cell.post(Msg::for_pe(Ask(Some(self.clone()))));
     }
 }
 
@@ -222,16 +249,10 @@ impl<R: Send + 'static> Payload for Ask<R> {
     fn run(mut self, _: ChareId, _: Reply, pe: &Pe) {
         let Some(relay) = self.0.take() else { return };
         let waker = Waker::from(relay.clone());
-        let polled = pe.cells.poll::<R>(pe, relay.key, &Context::from_waker(&waker), relay.what, relay.at);
-        if let Poll::Ready(outcome) = polled {
-            let waker = {
-                let mut state = relay.lock();
-                state.outcome = Some(outcome);
-                state.waker.take()
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        let context = Context::from_waker(&waker);
+        if let Poll::Ready(outcome) = pe.cells.poll::<R>(pe, relay.cell.key, &context, relay.what, relay.at) {
+            relay.lock().outcome = Some(outcome);
+            relay.wake_poller();
         }
     }
 }

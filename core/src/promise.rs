@@ -31,16 +31,16 @@ impl<T: Send + 'static> Promise<T> {
         Promise(Arc::new(Inner { cell, expected, missing, value: std::marker::PhantomData }))
     }
 
-    /// Fulfils the promise, or brings one of its values. Returns at once; works on any thread that has entered the
-    /// runtime.
+    /// Fulfils the promise, or brings one of its values. Returns at once; works on the PEs of its run and on any thread
+    /// that has entered it.
     ///
     /// # Errors
     /// [`Fulfilled`] with the value if it has all its values (or has failed).
     ///
     /// # Panics
-    /// On a thread that has entered no runtime.
+    /// On a thread that has not entered the promise's run: a program that waits for such a thread would count as hanging.
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
-        current::require();
+        current::require(self.0.cell.run);
         let inner = &*self.0;
         // Relaxed: the count only decides who may send; the values travel by message.
         let taken =
@@ -55,9 +55,9 @@ impl<T: Send + 'static> Promise<T> {
     /// Breaks the promise: the reader gets `error`. Does nothing if all values have been sent.
     ///
     /// # Panics
-    /// On a thread that has entered no runtime.
+    /// On a thread that has not entered the promise's run.
     pub fn fail(&self, error: CallError) {
-        current::require();
+        current::require(self.0.cell.run);
         if self.0.missing.swap(0, Ordering::Relaxed) > 0 {
             reply::refuse_from_anywhere(self.0.cell, error);
         }
@@ -118,11 +118,11 @@ impl<T: Send + 'static> Sink<T> for Several<T> {
             Err(error) => return self.refuse(pe, UNKNOWN, error),
         }
         self.missing -= 1;
-        if self.missing > 0 { After::Open } else { After::ready(Ok(std::mem::take(&mut self.values))) }
+        if self.missing > 0 { After::Open } else { After::ready(std::mem::take(&mut self.values), None) }
     }
 
     fn refuse(&mut self, _: &Pe, _: u64, error: CallError) -> After {
-        After::ready::<Vec<T>>(Err(error))
+        After::Refused(error, false)
     }
 
     fn settle(&mut self, _: &Pe, _: u64) -> After {

@@ -177,7 +177,7 @@ impl Future for Quiescence {
         let at = self.at;
         let pending = self.pending.get_or_insert_with(|| {
             current::on_pe("awaiting quiescence", |pe| {
-                let cell = CellRef { pe: pe.id(), key: pe.cells.open() };
+                let cell = CellRef::new(pe, pe.cells.open());
                 pe.post(PeId::new(0), Msg::for_pe(AwaitQuiescence(cell)));
                 Pending::new(cell, What::Quiescence, at)
             })

@@ -10,20 +10,34 @@ use std::mem;
 use std::panic::Location;
 use std::task::{Context, Poll};
 
-use crate::call;
 use crate::callback::Callback;
-use crate::current::{self, Here};
+use crate::current;
 use crate::error::CallError;
-use crate::ids::{ChareId, PeId};
+use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::scheduler::pe::Pe;
-use crate::waiting::{Waiter, What};
+use crate::scheduler::waker::Wakeup;
+use crate::waiting::{Waiter, What, cancel_replaced};
 
-/// A cell, from anywhere: its PE, and `generation << 32 | slot` there.
+/// A cell, from anywhere: its run, its PE, and `generation << 32 | slot` there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct CellRef {
+    pub(crate) run: RunId,
     pub(crate) pe: PeId,
     pub(crate) key: u64,
+}
+
+impl CellRef {
+    /// A cell of `pe`.
+    #[inline]
+    pub(crate) fn new(pe: &Pe, key: u64) -> Self {
+        CellRef { run: pe.shared().run(), pe: pe.id(), key }
+    }
+
+    /// Sends a message to the cell's PE from any thread, whatever runtime it has entered. Dropped if the run has ended.
+    pub(crate) fn post(self, msg: Msg) {
+        current::post_to_run(self.run, self.pe, msg);
+    }
 }
 
 /// The element number of an error that comes from no element that is known: such errors are gathered last.
@@ -117,22 +131,16 @@ pub(crate) fn send_answer<R: Send + 'static>(pe: &Pe, to: CellRef, from: u64, ou
 }
 
 /// Brings an outcome to a cell from wherever the running code is, foreign threads included.
-///
-/// # Panics
-/// On a thread that has entered no runtime.
 pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome: Result<R, CallError>) {
-    current::here(|here| match here {
-        Here::Pe(pe) => send_answer(pe, to, 0, outcome),
-        Here::Foreign(shared) => {
-            shared.post_foreign(to.pe, Msg::for_pe(Answer { key: to.key, from: 0, outcome }))
-        }
-        Here::Nowhere => call::nowhere(),
+    current::pe(|pe| match pe {
+        Some(pe) if pe.shared().run() == to.run => send_answer(pe, to, 0, outcome),
+        _ => to.post(Msg::for_pe(Answer { key: to.key, from: 0, outcome })),
     });
 }
 
 /// Breaks the promise of a cell from wherever the running code is.
 pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
-    current::post(to.pe, Msg::for_pe(Refusal { key: to.key, from: UNKNOWN, error, owed: false }));
+    to.post(Msg::for_pe(Refusal { key: to.key, from: UNKNOWN, error, owed: false }));
 }
 
 impl Drop for Reply {
@@ -186,15 +194,18 @@ pub(crate) trait Sink<R>: 'static {
 pub(crate) enum After {
     /// It waits for more.
     Open,
-    /// It is full: an `Answer` for the future that waits.
-    Ready(Msg),
+    /// It is full: an `Answer` for the future that waits, and the error in it that somebody must learn of.
+    Ready(Msg, Option<CallError>),
+    /// It has failed. If the error is owed, the run ends should nobody take it.
+    Refused(CallError, bool),
     /// It is done, and nobody waits at it.
     Closed,
 }
 
 impl After {
-    pub(crate) fn ready<R: Send + 'static>(outcome: Result<R, CallError>) -> After {
-        After::Ready(Msg::for_pe(Answer { key: 0, from: 0, outcome }))
+    /// The cell brings `value`. `owed` is an error inside of it: the run ends should nobody take the value.
+    pub(crate) fn ready<R: Send + 'static>(value: R, owed: Option<CallError>) -> After {
+        After::Ready(Msg::for_pe(Answer { key: 0, from: 0, outcome: Ok(value) }), owed)
     }
 }
 
@@ -223,7 +234,8 @@ enum Content {
         next: u32,
     },
     Empty,
-    Ready(Msg),
+    /// A value, and an error in it that is owed to somebody.
+    Ready(Msg, Option<CallError>),
     /// An error; if it is owed, the run ends should nobody take it.
     Refused(CallError, bool),
     Sink(Box<dyn AnySink>),
@@ -317,7 +329,7 @@ impl Cells {
             Content::Empty => {
                 let waiter = slot.waiter.take();
                 slot.content = match outcome {
-                    Ok(_) => Content::Ready(Msg::for_pe(Answer { key, from, outcome })),
+                    Ok(_) => Content::Ready(Msg::for_pe(Answer { key, from, outcome }), None),
                     Err(error) => Content::Refused(error, true),
                 };
                 drop(slab);
@@ -337,7 +349,7 @@ impl Cells {
                 self.after_sink(pe, key, sink, after);
             }
             // A second answer: promises check that before they send, so only a duplicate error can come here.
-            Content::Ready(_) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
+            Content::Ready(..) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
         }
     }
 
@@ -369,7 +381,7 @@ impl Cells {
                 let after = sink.refuse(pe, from, error);
                 self.after_sink(pe, key, sink, after);
             }
-            Content::Ready(_) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
+            Content::Ready(..) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
         }
     }
 
@@ -389,17 +401,24 @@ impl Cells {
         let mut slab = self.0.borrow_mut();
         // The future may have been dropped by what the sink did; then the slot is gone.
         let Some(slot) = slab.get(key) else { return };
-        match after {
-            After::Open => slot.content = Content::Sink(sink),
-            After::Ready(answer) => {
-                slot.content = Content::Ready(answer);
-                let waiter = slot.waiter.take();
-                drop(slab);
-                if let Some(waiter) = waiter {
-                    waiter.wake(pe);
-                }
+        let content = match after {
+            After::Open => {
+                slot.content = Content::Sink(sink);
+                return;
             }
-            After::Closed => drop(slab.close(key)),
+            After::Closed => {
+                let closed = slab.close(key);
+                drop(slab);
+                return drop(closed);
+            }
+            After::Ready(answer, owed) => Content::Ready(answer, owed),
+            After::Refused(error, owed) => Content::Refused(error, owed),
+        };
+        slot.content = content;
+        let waiter = slot.waiter.take();
+        drop(slab);
+        if let Some(waiter) = waiter {
+            waiter.wake(pe);
         }
     }
 
@@ -413,19 +432,20 @@ impl Cells {
         what: What,
         at: &'static Location<'static>,
     ) -> Poll<Result<R, CallError>> {
+        let wakeup = Wakeup::of(context);
         let mut slab = self.0.borrow_mut();
         let Some(slot) = slab.get(key) else { return Poll::Ready(Err(CallError::Ended)) };
-        if !matches!(slot.content, Content::Ready(_) | Content::Refused(..)) {
-            Waiter::register(&mut slot.waiter, pe, context, what, at);
+        if !matches!(slot.content, Content::Ready(..) | Content::Refused(..)) {
+            let replaced = slot.waiter.replace(Waiter::new(pe, wakeup, what, at));
+            drop(slab);
+            cancel_replaced(replaced, pe);
             return Poll::Pending;
         }
         let (content, waiter) = slab.close(key);
         drop(slab);
-        if let Some(waiter) = waiter {
-            waiter.cancel(pe);
-        }
+        cancel_replaced(waiter, pe);
         match content {
-            Content::Ready(answer) => match answer.into_payload::<Answer<R>>(pe) {
+            Content::Ready(answer, _) => match answer.into_payload::<Answer<R>>(pe) {
                 Some(answer) => Poll::Ready(answer.outcome),
                 None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
             },
@@ -437,11 +457,9 @@ impl Cells {
     /// The future is gone: what comes later finds nobody.
     pub(crate) fn abandon(&self, pe: &Pe, key: u64) {
         let (content, waiter) = self.0.borrow_mut().close(key);
-        if let Some(waiter) = waiter {
-            waiter.cancel(pe);
-        }
+        cancel_replaced(waiter, pe);
         match content {
-            Content::Refused(error, true) => pe.unawaited(error),
+            Content::Refused(error, true) | Content::Ready(_, Some(error)) => pe.unawaited(error),
             content => drop(content),
         }
     }

@@ -9,7 +9,7 @@ use crate::ids::ChareId;
 use crate::message::{Msg, Name};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
-use crate::scheduler::task::TaskKey;
+use crate::scheduler::task::{Phase, TaskKey};
 use crate::waiting::{Waiter, What};
 
 /// Lines that one PE writes of each kind; the rest is counted.
@@ -183,12 +183,16 @@ pub(crate) fn hang_part(pe: &Pe) -> String {
     }
 
     let mut lines = Vec::new();
-    pe.tasks.for_each(|key, info, chare| {
+    pe.tasks.for_each(|key, phase, info, chare| {
         let who = chare.map_or_else(|| info.chare.to_owned(), |chare| pe.chare_name(chare.id));
-        let what = waits.remove(&key).unwrap_or_else(|| vec!["something outside of the runtime".to_owned()]);
+        let what = match (waits.remove(&key), phase) {
+            (Some(what), _) => what.join(", or for "),
+            (None, Phase::Queued) => "its turn: an exclusive coroutine owns its chare".to_owned(),
+            (None, _) => "something that nobody can bring any more: no waker of it is left".to_owned(),
+        };
         let (method, place) = (info.name, format!("{}:{}", info.file, info.line));
         let method = if info.chare == info.name { String::new() } else { format!(".{method}") };
-        lines.push(format!("  {who}{method} ({place}) waits for {}\n", what.join(", or for ")));
+        lines.push(format!("  {who}{method} ({place}) waits for {what}\n"));
     });
     reductions(pe, &mut lines);
     lines.extend(held.lines());

@@ -18,7 +18,8 @@ use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder};
 use crate::current::{self, Entered, OnPe};
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
-use crate::ids::PeId;
+use crate::external::External;
+use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
 use crate::options::{Options, OptionsError};
 use crate::pending::Pending;
@@ -31,13 +32,14 @@ use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode, PanicPayload};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
-use crate::scheduler::waker;
+use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
 use crate::sleep::Sleep;
 use crate::waiting::What;
 
 /// What the PEs of a process share.
 pub(crate) struct Shared {
     number: u8,
+    run: RunId,
     options: Options,
     devices: Devices,
     depot: Depot,
@@ -57,6 +59,10 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn number(&self) -> u8 {
         self.number
+    }
+
+    pub(crate) fn run(&self) -> RunId {
+        self.run
     }
 
     pub(crate) fn pe_count(&self) -> usize {
@@ -188,7 +194,7 @@ pub enum StartError {
         error: DeviceError,
     },
     /// Too many runtimes run in this process already.
-    #[error("256 runtimes run in this process already; wait until one has ended")]
+    #[error("{MAX_RUNTIMES} runtimes run in this process already; wait until one has ended")]
     TooManyRuntimes,
     /// A thread could not be started.
     #[error("cannot start a thread for PE {pe}: {error}; run with fewer --pes")]
@@ -228,10 +234,11 @@ impl Runtime {
         let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
         let devices = Devices::open(options.device(), mode)
             .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
-        let number = NumberGuard::reserve()?;
+        let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
         let (inboxes, readers): (Vec<_>, Vec<_>) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
         let shared = Arc::new(Shared {
-            number: number.0,
+            number: enrolment.number,
+            run: enrolment.run,
             devices,
             depot: Depot::new(),
             board: Board::new(pe_count),
@@ -245,7 +252,7 @@ impl Runtime {
             foreign_pushes: AtomicUsize::new(0),
             options,
         });
-        waker::enrol(number.0, &shared);
+        enrolment.complete(&shared);
         let parts = run_pes(&shared, readers, main)?;
         let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
         Ok(ExitReport::new(reason, &parts))
@@ -274,7 +281,7 @@ impl Runtime {
     pub fn promise<T: Send + 'static>(&self) -> (Promise<T>, PromiseFuture<T>) {
         let at = Location::caller();
         current::on_pe("making a promise", |pe| {
-            let cell = CellRef { pe: pe.id(), key: pe.cells.open() };
+            let cell = CellRef::new(pe, pe.cells.open());
             (Promise::new(cell, 1), PromiseFuture(Pending::new(cell, What::Promise, at)))
         })
     }
@@ -289,7 +296,7 @@ impl Runtime {
         let at = Location::caller();
         current::on_pe("making a promise", |pe| {
             let key = pe.cells.open_sink::<T>(Several { missing: count, values: Vec::new() });
-            let cell = CellRef { pe: pe.id(), key };
+            let cell = CellRef::new(pe, key);
             (Promise::new(cell, count), PromisesFuture(Pending::new(cell, What::Promise, at)))
         })
     }
@@ -298,6 +305,14 @@ impl Runtime {
     #[track_caller]
     pub fn sleep(&self, duration: Duration) -> Sleep {
         Sleep::new(duration, Location::caller())
+    }
+
+    /// Marks a future as one of the outside world: while a coroutine waits for it, the program is neither quiescent nor
+    /// hanging. A coroutine that awaits such a future itself needs no mark, nor one in `select!` or `join!`. It is for
+    /// combinators that hand out wakers of their own, such as `FuturesUnordered`, and mix such futures with the runtime's:
+    /// `set.push(rt.external(socket.readable()))`.
+    pub fn external<F: Future>(&self, future: F) -> External<F> {
+        External::new(future)
     }
 
     /// Waits until nothing runs, is queued, in flight or on a device. Coroutines that wait do not count as running.
@@ -438,20 +453,6 @@ impl Drop for Outsider {
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Handle of runtime {}", self.0.shared().number)
-    }
-}
-
-struct NumberGuard(u8);
-
-impl NumberGuard {
-    fn reserve() -> Result<Self, StartError> {
-        waker::reserve_number().map(NumberGuard).ok_or(StartError::TooManyRuntimes)
-    }
-}
-
-impl Drop for NumberGuard {
-    fn drop(&mut self) {
-        waker::release_number(self.0);
     }
 }
 

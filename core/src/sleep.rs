@@ -47,11 +47,7 @@ impl Future for Sleep {
                 // 584 years fit; longer is for ever.
                 let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
                 let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);
-                Started {
-                    pending: Pending::new(CellRef { pe: pe.id(), key }, What::Sleep, at),
-                    pe: pe.id(),
-                    timer,
-                }
+                Started { pending: Pending::new(CellRef::new(pe, key), What::Sleep, at), pe: pe.id(), timer }
             })
         });
         // The only error is the end of the runtime, at which nobody polls.

@@ -1,16 +1,19 @@
 //! Who waits for what: one [`Waiter`] per wait that the runtime knows, the source of wake-ups and of the hang report.
 //!
-//! Invariant: a coroutine's count of known waits is the number of live `Waiter`s that it registered. A parked coroutine
-//! with none waits on something outside the runtime (it is *external*) and is never reported as hanging.
+//! Invariant: a coroutine's count of known waits is the number of live `Waiter`s that it registered. What else it waits
+//! for is known by the wakers that others hold of it (`scheduler/task.rs`).
+//!
+//! A waker may be the user's, and its clone and drop run the user's code. So the [`Wakeup`] is taken before the table that
+//! the wait goes into is borrowed, and the wait that it replaces is dropped after.
 
 use std::panic::Location;
-use std::task::{Context, Waker};
 
 use crate::chare::ChareInfo;
 use crate::entry::EntryInfo;
 use crate::ids::{ChareId, CollectionId};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::TaskKey;
+use crate::scheduler::waker::Wakeup;
 
 /// What a coroutine waits for, in the words of the hang report.
 #[derive(Clone, Copy, Debug)]
@@ -27,57 +30,55 @@ pub(crate) enum What {
     Condition,
 }
 
-/// One registered wait. It must be ended by [`Waiter::wake`] or [`Waiter::cancel`].
+/// One registered wait. It must be ended by [`Waiter::wake`] or [`Waiter::cancel`], where no table is borrowed.
 #[must_use]
 pub(crate) struct Waiter {
-    waker: Waker,
+    wakeup: Wakeup,
     task: Option<TaskKey>,
     pub(crate) what: What,
     pub(crate) at: &'static Location<'static>,
 }
 
 impl Waiter {
-    /// Registers the waker of `context` in `place`, in the name of the running coroutine; called at every poll.
-    pub(crate) fn register(
-        place: &mut Option<Waiter>,
-        pe: &Pe,
-        context: &Context<'_>,
-        what: What,
-        at: &'static Location<'static>,
-    ) {
+    /// A wait in the name of the running coroutine, made anew at every poll.
+    #[inline]
+    pub(crate) fn new(pe: &Pe, wakeup: Wakeup, what: What, at: &'static Location<'static>) -> Waiter {
         let task = pe.running_task();
-        if let Some(waiter) = place {
-            if waiter.task == task && waiter.waker.will_wake(context.waker()) {
-                waiter.what = what;
-                return;
-            }
-            if let Some(old) = place.take() {
-                old.cancel(pe);
-            }
-        }
         if let Some(task) = task {
-            pe.tasks.count_wait(task);
+            pe.tasks.count_wait(task, wakeup.is_own());
         }
-        *place = Some(Waiter { waker: context.waker().clone(), task, what, at });
+        Waiter { wakeup, task, what, at }
     }
 
     /// Ends the wait and wakes whoever waits.
+    #[inline]
     pub(crate) fn wake(self, pe: &Pe) {
-        if let Some(task) = self.task {
-            pe.tasks.end_wait(task);
-        }
-        self.waker.wake();
+        self.end(pe).wake_from(pe);
     }
 
     /// Ends the wait: its future is gone, or registers anew.
     pub(crate) fn cancel(self, pe: &Pe) {
+        drop(self.end(pe));
+    }
+
+    #[inline]
+    fn end(self, pe: &Pe) -> Wakeup {
         if let Some(task) = self.task {
-            pe.tasks.end_wait(task);
+            pe.tasks.end_wait(task, self.wakeup.is_own());
         }
+        self.wakeup
     }
 
     /// The coroutine that waits, if one of this PE does.
     pub(crate) fn task(&self) -> Option<TaskKey> {
         self.task
+    }
+}
+
+/// Ends the wait that another has taken the place of, if there was one.
+#[inline]
+pub(crate) fn cancel_replaced(replaced: Option<Waiter>, pe: &Pe) {
+    if let Some(waiter) = replaced {
+        waiter.cancel(pe);
     }
 }

@@ -12,6 +12,7 @@ mod constructors;
 mod drops;
 mod entries;
 mod exit;
+mod external;
 mod groups;
 mod hang;
 mod memory;

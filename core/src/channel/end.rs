@@ -6,8 +6,6 @@
 
 use std::any::{Any, type_name};
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::Location;
-use std::task::Context;
 
 use rustc_hash::FxHashMap;
 
@@ -16,7 +14,7 @@ use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::waiting::{Waiter, What};
+use crate::waiting::Waiter;
 
 /// Values that may be unread at the receiving end.
 pub(super) const WINDOW: u32 = 1024;
@@ -84,23 +82,17 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    pub(super) fn register(
-        &mut self,
-        ticket: &mut Option<u64>,
-        pe: &Pe,
-        context: &Context<'_>,
-        what: What,
-        at: &'static Location<'static>,
-    ) {
+    /// Registers a wait in the place of its ticket, or at the end; returns the wait that it replaces.
+    #[must_use]
+    pub(super) fn register(&mut self, ticket: &mut Option<u64>, waiter: Waiter) -> Option<Waiter> {
         let place = ticket.and_then(|ticket| self.queue.iter_mut().find(|(other, _)| *other == ticket));
         match place {
-            Some((_, waiter)) => Waiter::register(waiter, pe, context, what, at),
+            Some((_, place)) => place.replace(waiter),
             None => {
-                let mut waiter = None;
-                Waiter::register(&mut waiter, pe, context, what, at);
                 *ticket = Some(self.next_ticket);
-                self.queue.push_back((self.next_ticket, waiter));
+                self.queue.push_back((self.next_ticket, Some(waiter)));
                 self.next_ticket += 1;
+                None
             }
         }
     }
@@ -110,20 +102,41 @@ impl Waiters {
         self.queue.iter_mut().find_map(|(_, waiter)| waiter.take())
     }
 
-    /// The wait is over or given up. True if it had been woken, so that its wake-up must be passed on.
-    pub(super) fn leave(&mut self, pe: &Pe, ticket: u64) -> bool {
-        let Some(place) = self.queue.iter().position(|(other, _)| *other == ticket) else { return false };
+    /// The wait is over or given up: who must be told of that. `follows` says whether there is something for the next one
+    /// in the queue: then a wake-up that the leaver has got is passed on.
+    pub(super) fn leave(&mut self, ticket: u64, follows: bool) -> Left {
+        let Some(place) = self.queue.iter().position(|(other, _)| *other == ticket) else {
+            return Left::Nobody;
+        };
         match self.queue.remove(place) {
-            Some((_, Some(waiter))) => {
-                waiter.cancel(pe);
-                false
-            }
-            _ => true,
+            Some((_, Some(waiter))) => Left::Cancelled(waiter),
+            _ if follows => self.next().map_or(Left::Nobody, Left::Woken),
+            _ => Left::Nobody,
         }
     }
 
     fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.queue.iter().filter_map(|(_, waiter)| waiter.as_ref())
+    }
+}
+
+/// Whose wait ends when one leaves the queue.
+#[must_use = "settle it where nothing is borrowed"]
+pub(super) enum Left {
+    Nobody,
+    /// The leaver's own, which was not woken.
+    Cancelled(Waiter),
+    /// The next one's.
+    Woken(Waiter),
+}
+
+impl Left {
+    pub(super) fn settle(self, pe: &Pe) {
+        match self {
+            Left::Nobody => {}
+            Left::Cancelled(waiter) => waiter.cancel(pe),
+            Left::Woken(waiter) => waiter.wake(pe),
+        }
     }
 }
 

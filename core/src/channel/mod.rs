@@ -25,8 +25,9 @@ use crate::ids::ChareId;
 use crate::message::Msg;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::waiting::{Waiter, What};
-use end::{BACKLOG_LIMIT, Carry, Credit, End, WINDOW};
+use crate::scheduler::waker::Wakeup;
+use crate::waiting::{Waiter, What, cancel_replaced};
+use end::{BACKLOG_LIMIT, Carry, Credit, End, Left, WINDOW};
 
 /// One end of a channel, in the chare that opened it.
 pub struct Channel<T> {
@@ -41,7 +42,9 @@ impl<T: Send + 'static> Channel<T> {
     pub(crate) fn open(chare: ChareId, peer: ChareId, tag: u64) -> Self {
         current::on_pe("opening a channel", |pe| {
             let own = pe.running_as(chare).expect("a chare opens channels in its own methods");
-            let end = own.extra(|extra| {
+            // An end made for values of another type goes with them after the borrow: their destructors are user code.
+            let (end, _wrong) = own.extra(|extra| {
+                let mut wrong = None;
                 let place = extra.channels.place_of::<T>(peer, tag);
                 let entry = &mut extra.channels.ends[place];
                 if entry.end::<T>().is_none() {
@@ -53,12 +56,12 @@ impl<T: Send + 'static> Channel<T> {
                     );
                     let mut end = End::<T>::new();
                     end.slow().wrong = Some(there);
-                    entry.end = Box::new(end);
+                    wrong = Some(std::mem::replace(&mut entry.end, Box::new(end)));
                 }
                 if let Some(end) = entry.end::<T>() {
                     end.opened = true;
                 }
-                place
+                (place, wrong)
             });
             Channel { chare, peer, tag, end, value: PhantomData }
         })
@@ -120,7 +123,7 @@ impl<T: Send + 'static> Channel<T> {
     pub fn try_recv(&self) -> Result<Option<T>, ChannelError> {
         current::on_pe("Channel::try_recv", |pe| {
             let own = pe.running_as(self.chare).ok_or(ChannelError::NotHere)?;
-            self.take(pe, own)
+            self.take(pe, own, &mut None)
         })
     }
 
@@ -138,13 +141,12 @@ impl<T: Send + 'static> Channel<T> {
     }
 
     /// Lets a future leave its end, if the chare is still there, and wakes whoever follows.
-    fn leave(&self, f: impl FnOnce(&Pe, &mut End<T>) -> Option<Waiter>) {
+    fn leave(&self, f: impl FnOnce(&mut End<T>) -> Left) {
         current::pe(|pe| {
             let Some(pe) = pe else { return };
             let Some(own) = pe.find(self.chare) else { return };
-            let next = own.extra_if_any(|extra| f(pe, self.end_in(&mut extra.channels)));
-            if let Some(waiter) = next.flatten() {
-                waiter.wake(pe);
+            if let Some(left) = own.extra_if_any(|extra| f(self.end_in(&mut extra.channels))) {
+                left.settle(pe);
             }
         });
     }
@@ -161,23 +163,29 @@ impl<T: Send + 'static> Channel<T> {
         });
     }
 
-    /// Takes the next value and gives credit back.
-    fn take(&self, pe: &Pe, own: ChareRef) -> Result<Option<T>, ChannelError> {
-        let (value, credit, next) = own.extra(|extra| {
+    /// Takes the next value, for the receiver with this ticket if there is one, and gives credit back.
+    fn take(&self, pe: &Pe, own: ChareRef, ticket: &mut Option<u64>) -> Result<Option<T>, ChannelError> {
+        let (value, credit, left, next) = own.extra(|extra| {
             let end = self.end_in(&mut extra.channels);
             let Some(value) = end.pop() else {
                 let wrong = end.slow.as_ref().and_then(|slow| slow.wrong);
-                return wrong.map_or(Ok((None, None, None)), |sent| {
+                return wrong.map_or(Ok((None, None, Left::Nobody, None)), |sent| {
                     let peer = pe.chare_name(self.peer);
                     Err(ChannelError::WrongType { peer, tag: self.tag, sent, expected: type_name::<T>() })
                 });
             };
             end.read += 1;
             let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
+            if !end.in_is_slow {
+                return Ok((Some(value), credit, Left::Nobody, None));
+            }
+            let left = ticket.take().map_or(Left::Nobody, |ticket| end.slow().receivers.leave(ticket, false));
             // Several values may have become readable by one wake-up: it goes on to the next who waits.
-            let next = if end.in_is_slow && end.first.is_some() { end.slow().receivers.next() } else { None };
-            Ok((Some(value), credit, next))
+            let next = if end.first.is_some() { end.slow().receivers.next() } else { None };
+            end.note_slow();
+            Ok((Some(value), credit, left, next))
         })?;
+        left.settle(pe);
         if let Some(waiter) = next {
             waiter.wake(pe);
         }
@@ -215,28 +223,19 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             let Some(own) = pe.running_as(channel.chare) else {
                 return Poll::Ready(Err(ChannelError::NotHere));
             };
-            let outcome = channel.take(pe, own).transpose();
-            if outcome.is_some() && self.ticket.is_none() {
-                return outcome.map_or(Poll::Pending, Poll::Ready);
+            if let Some(outcome) = channel.take(pe, own, &mut self.ticket).transpose() {
+                return Poll::Ready(outcome);
             }
-            own.extra(|extra| {
+            let what = What::Receive { peer: channel.peer, tag: channel.tag };
+            let waiter = Waiter::new(pe, Wakeup::of(context), what, self.at);
+            let replaced = own.extra(|extra| {
                 let end = channel.end_in(&mut extra.channels);
-                let polled = match outcome {
-                    Some(outcome) => {
-                        if let Some(ticket) = self.ticket.take() {
-                            end.slow().receivers.leave(pe, ticket);
-                        }
-                        Poll::Ready(outcome)
-                    }
-                    None => {
-                        let (at, what) = (self.at, What::Receive { peer: channel.peer, tag: channel.tag });
-                        end.slow().receivers.register(&mut self.ticket, pe, context, what, at);
-                        Poll::Pending
-                    }
-                };
-                end.note_slow();
-                polled
-            })
+                let replaced = end.slow().receivers.register(&mut self.ticket, waiter);
+                end.in_is_slow = true;
+                replaced
+            });
+            cancel_replaced(replaced, pe);
+            Poll::Pending
         })
     }
 }
@@ -245,11 +244,11 @@ impl<T: Send + 'static> Drop for Recv<'_, T> {
     #[inline]
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
-        self.channel.leave(|pe, end| {
-            let woken = end.slow().receivers.leave(pe, ticket);
-            let next = if woken && end.first.is_some() { end.slow().receivers.next() } else { None };
+        self.channel.leave(|end| {
+            let follows = end.first.is_some();
+            let left = end.slow().receivers.leave(ticket, follows);
             end.note_slow();
-            next
+            left
         });
     }
 }
@@ -267,33 +266,40 @@ impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let channel = self.channel;
-        let at = self.at;
-        channel.with_end("Channel::reserve", |pe, end| {
-            let polled = if end.credit > 0 && end.backlog_count() == 0 {
+        let mut wakeup = Some(Wakeup::of(context));
+        let what = What::Credit { peer: channel.peer, tag: channel.tag };
+        let (at, ticket) = (self.at, &mut self.ticket);
+        let (polled, left, replaced) = channel.with_end("Channel::reserve", |pe, end| {
+            if end.credit > 0 && end.backlog_count() == 0 {
                 end.credit -= 1;
-                if let Some(ticket) = self.ticket.take() {
-                    end.slow().senders.leave(pe, ticket);
-                }
-                Poll::Ready(Permit { channel, used: false })
-            } else {
-                let what = What::Credit { peer: channel.peer, tag: channel.tag };
-                end.slow().senders.register(&mut self.ticket, pe, context, what, at);
-                Poll::Pending
-            };
-            end.note_slow();
-            polled
-        })
+                let left =
+                    ticket.take().map_or(Left::Nobody, |ticket| end.slow().senders.leave(ticket, false));
+                end.note_slow();
+                return (Poll::Ready(Permit { channel, used: false }), left, None);
+            }
+            let wakeup = wakeup.take().expect("taken once");
+            let replaced = end.slow().senders.register(ticket, Waiter::new(pe, wakeup, what, at));
+            end.out_is_slow = true;
+            (Poll::Pending, Left::Nobody, replaced)
+        });
+        current::pe(|pe| {
+            if let Some(pe) = pe {
+                left.settle(pe);
+                cancel_replaced(replaced, pe);
+            }
+        });
+        polled
     }
 }
 
 impl<T: Send + 'static> Drop for Reserve<'_, T> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
-        self.channel.leave(|pe, end| {
-            let woken = end.slow().senders.leave(pe, ticket);
-            let next = if woken && end.credit > 0 { end.slow().senders.next() } else { None };
+        self.channel.leave(|end| {
+            let follows = end.credit > 0;
+            let left = end.slow().senders.leave(ticket, follows);
             end.note_slow();
-            next
+            left
         });
     }
 }
@@ -323,9 +329,10 @@ impl<T: Send + 'static> Permit<'_, T> {
 impl<T: Send + 'static> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if !self.used {
-            self.channel.leave(|_, end| {
+            self.channel.leave(|end| {
                 end.credit += 1;
-                if end.out_is_slow { end.slow().senders.next() } else { None }
+                let next = if end.out_is_slow { end.slow().senders.next() } else { None };
+                next.map_or(Left::Nobody, Left::Woken)
             });
         }
     }

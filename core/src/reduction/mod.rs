@@ -6,6 +6,9 @@
 //! contribute to the next before a slow one has to this. Invariants: instances of a PE are consecutive, the oldest
 //! first; an element's next contribution goes to the instance that its own count names.
 //!
+//! Reducers and the destructors of values are user code, which may itself contribute: no table is borrowed while they run.
+//! While a reducer runs, what it merges into is out of the table.
+//!
 //! Contributions that cannot be merged (the elements disagree on the reducer, or the reducer panics) still count, so the
 //! reduction ends: with an error, which goes where the result would have gone.
 
@@ -49,6 +52,36 @@ pub(crate) struct Reductions {
 }
 
 impl Reductions {
+    /// Counts a contribution, and takes out what it is merged into: nothing for the first.
+    fn begin(&mut self, sequence: u64, waiting: Option<u64>) -> Option<Box<dyn Local>> {
+        if let Some(key) = waiting {
+            self.waiting.entry(sequence).or_default().push(key);
+        }
+        let place = (sequence - self.finished) as usize;
+        debug_assert!(place <= self.open.len(), "an element contributes to reductions in order");
+        if place == self.open.len() {
+            self.open.push_back(Open { count: 0, merged: None });
+        }
+        let open = &mut self.open[place];
+        open.count += 1;
+        open.merged.take()
+    }
+
+    fn put_back(&mut self, sequence: u64, merged: Box<dyn Local>) {
+        let place = (sequence - self.finished) as usize;
+        self.open[place].merged = Some(merged);
+    }
+
+    /// Takes the oldest reduction, with its number, if all `expected` contributions are merged.
+    fn next_finished(&mut self, expected: u64) -> Option<(u64, Box<dyn Local>)> {
+        let oldest = self.open.front_mut().filter(|oldest| oldest.count == expected)?;
+        // A contribution that a reducer makes to a later reduction may find this one out of the table.
+        let merged = oldest.merged.take()?;
+        self.open.pop_front();
+        self.finished += 1;
+        Some((self.finished - 1, merged))
+    }
+
     /// The contributions that each unfinished reduction has got here, the oldest first.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = (u64, u64)> {
         self.open.iter().zip(self.finished..).map(|(open, sequence)| (sequence, open.count))
@@ -114,12 +147,13 @@ fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() ->
 struct Open {
     /// Contributions that have come here.
     count: u64,
-    /// The types of value and reducer, as its first contribution gave them.
-    names: (&'static str, &'static str),
-    merged: Box<dyn Local>,
+    /// None while a reducer runs on it.
+    merged: Option<Box<dyn Local>>,
 }
 
 trait Local: Any {
+    /// The types of value and reducer.
+    fn names(&self) -> (&'static str, &'static str);
     /// Makes the reduction fail.
     fn spoil(&mut self, error: Arc<str>);
     /// Sends the merged part to the root.
@@ -127,6 +161,10 @@ trait Local: Any {
 }
 
 impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
+    fn names(&self) -> (&'static str, &'static str) {
+        (type_name::<T>(), type_name::<R>())
+    }
+
     fn spoil(&mut self, error: Arc<str>) {
         self.partial = Err(error);
     }
@@ -165,7 +203,7 @@ where
         let key = pe.cells.open();
         let sequence = add(pe, id, value, reducer, Target::All(distribute::<R::Output>), Some(key));
         let what = What::Reduction { collection: id.collection, sequence };
-        AllReduce(Pending::new(CellRef { pe: pe.id(), key }, what, at))
+        AllReduce(Pending::new(CellRef::new(pe, key), what, at))
     })
 }
 
@@ -192,49 +230,39 @@ where
         panic!("a singleton has no collection to reduce over: make it a group or an array");
     };
     let sequence = chare.contributed.replace(chare.contributed.get() + 1);
-    let mut reductions = collection.reductions.borrow_mut();
-    if let Some(key) = waiting {
-        reductions.waiting.entry(sequence).or_default().push(key);
-    }
-    let place = (sequence - reductions.finished) as usize;
-    debug_assert!(place <= reductions.open.len(), "an element contributes to reductions in order");
-    match reductions.open.get_mut(place) {
+    let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
+    let merged: Box<dyn Local> = match earlier {
         None => {
             let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));
-            let merged = Box::new(Merged { reducer, partial, target });
-            let names = (type_name::<T>(), type_name::<R>());
-            reductions.open.push_back(Open { count: 1, names, merged });
+            Box::new(Merged { reducer, partial, target })
         }
-        Some(open) => {
-            open.count += 1;
-            let merged: &mut dyn Any = &mut *open.merged;
-            match merged.downcast_mut::<Merged<T, R>>() {
+        Some(mut earlier) => {
+            let names = earlier.names();
+            let any: &mut dyn Any = &mut *earlier;
+            match any.downcast_mut::<Merged<T, R>>() {
                 Some(merged) if merged.target.is_all() != target.is_all() => {
                     let error = mixed(collection, sequence);
-                    merged.partial = Err(error.clone());
+                    merged.spoil(error.clone());
                     target.fail(error);
                 }
-                Some(merged) => {
-                    merged.merge(pe, collection, sequence, |reducer, partial| {
-                        reducer.add(partial, value, id.element);
-                    });
-                }
+                Some(merged) => merged.merge(pe, collection, sequence, |reducer, partial| {
+                    reducer.add(partial, value, id.element);
+                }),
                 None => {
-                    let here = (type_name::<T>(), type_name::<R>());
-                    let error = mismatch(collection, sequence, open.names, here);
-                    open.merged.spoil(error.clone());
+                    let error = mismatch(collection, sequence, names, (type_name::<T>(), type_name::<R>()));
+                    earlier.spoil(error.clone());
                     target.fail(error);
                 }
             }
+            earlier
         }
+    };
+    collection.reductions.borrow_mut().put_back(sequence, merged);
+    loop {
+        let finished = collection.reductions.borrow_mut().next_finished(collection.local_count());
+        let Some((sequence, merged)) = finished else { return sequence };
+        merged.ship(pe, collection, sequence, collection.local_count());
     }
-    if place == 0 && reductions.open[0].count == collection.local_count() {
-        let done = reductions.open.pop_front().expect("looked at above");
-        reductions.finished += 1;
-        drop(reductions);
-        done.merged.ship(pe, collection, sequence, done.count);
-    }
-    sequence
 }
 
 #[cold]
@@ -345,13 +373,13 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
             None => {
                 let error = mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
                 at_root.failed = Some(error.clone());
-                Some((merged.target, error))
+                Some((merged, error))
             }
         };
         let complete = if is_last { reductions.at_root.remove(&sequence) } else { None };
         drop(reductions);
-        if let Some((target, error)) = misfit {
-            target.fail(error);
+        if let Some((merged, error)) = misfit {
+            merged.target.fail(error);
         }
         if let Some(AtRoot { failed, parts, .. }) = complete {
             parts.conclude(pe, collection, sequence, failed);

@@ -341,11 +341,6 @@ impl Pe {
         self.running_task.set(None);
     }
 
-    #[inline]
-    pub(crate) fn wake(&self, task: TaskKey) {
-        self.tasks.wake(self, task);
-    }
-
     pub(crate) fn index_of<C: Chare>(&self, id: ChareId) -> C::Index {
         use crate::index::Index;
         match self.directory.get(id.collection) {

@@ -1,8 +1,18 @@
 //! Coroutines: started methods that have not ended, each in one block, known by (slot, generation).
 //!
-//! States of a slot: *vacant*; *parked* (the future waits for a wake-up); *queued* (a wake-up has come, `Resume` is in the
-//! run queue or held at the chare); *running* (inside `poll`). A wake-up of a queued coroutine does nothing; one that
-//! comes while it runs queues it again. Only the PE's own thread changes a slot.
+//! Phases of a slot: *vacant*; *running* (inside `poll`); *woken* (running, and a wake-up has come already); *parked* (the
+//! future waits for a wake-up); *queued* (a wake-up has come, `Resume` is in the run queue or held at the chare). A
+//! wake-up of a woken or queued coroutine does nothing. Only the PE's own thread changes a slot.
+//!
+//! A parked coroutine is *external* if something that the runtime does not know may wake it: then the program neither
+//! hangs nor is quiescent. The slot counts the waits that the runtime knows, and the wakers that others hold:
+//!
+//! * without a known wait, any waker that somebody holds makes it external; if nobody does, nothing can ever wake it;
+//! * with a known wait, only wakers of the last poll do: others are left from waits that are over. One may be left from
+//!   the last poll itself (the loser of a `select!` may keep it). So before the PE calls itself idle such a coroutine is
+//!   polled once more for nothing: what it still waits for registers again, what it does not keeps its old waker;
+//! * if a known wait was registered by a combinator's own waker, the wakers of the last poll are the combinator's, and
+//!   tell nothing: then only a wait that the user has marked (`Runtime::external`) makes it external.
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
@@ -17,7 +27,7 @@ use crate::cell::{ChareRef, State};
 use crate::entry::{EntryInfo, after_step};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
-use crate::scheduler::waker::{self, GENERATION_MASK, MAX_TASKS};
+use crate::scheduler::waker::{self, MAX_TASKS, PollKey};
 
 /// What a caught panic carries.
 pub(crate) type PanicPayload = Box<dyn std::any::Any + Send>;
@@ -144,36 +154,36 @@ pub(crate) fn start<F, D>(
     unsafe {
         block.write(TaskBody { head, future: ManuallyDrop::new(future), done: ManuallyDrop::new(done) })
     };
-    let key = pe.tasks.open(block.cast());
-    poll(pe, key, block.cast());
+    let (key, poll_key) = pe.tasks.open(block.cast());
+    poll(pe, key, poll_key, block.cast());
 }
 
 /// Resumes a coroutine whose turn has come; one that has ended is ignored.
 pub(crate) fn resume(pe: &Pe, key: TaskKey) {
-    let Some(head) = pe.tasks.take_queued(key) else { return };
+    let Some(head) = pe.tasks.head(key) else { return };
     // SAFETY: the coroutine is alive: its slot has the generation.
     let (chare, mode) = unsafe { (head.as_ref().chare, head.as_ref().mode) };
     if let Some(chare) = chare
         && mode == Mode::Interleaving
         && chare.state.get() == State::Exclusive
     {
-        let _ = pe.tasks.mark_queued(key);
         chare.extra(|extra| extra.held.push_back(Work::Resume(key)));
         return;
     }
-    poll(pe, key, head);
+    if let Some(poll_key) = pe.tasks.begin_poll(key) {
+        poll(pe, key, poll_key, head);
+    }
 }
 
-fn poll(pe: &Pe, key: TaskKey, head: NonNull<TaskHead>) {
+fn poll(pe: &Pe, key: TaskKey, poll_key: PollKey, head: NonNull<TaskHead>) {
     // SAFETY: the coroutine is alive.
     let (table, chare, mode) = unsafe { (head.as_ref().table, head.as_ref().chare, head.as_ref().mode) };
-    let waker = ManuallyDrop::new(waker::waker(pe.shared().number(), pe.id(), key));
     pe.begin_task(chare, key);
-    // SAFETY: the table is that of the body, and the coroutine is parked: nobody else polls it.
-    let polled = unsafe { (table.poll)(head, pe, key, &mut Context::from_waker(&waker)) };
+    // SAFETY: the table is that of the body, and the coroutine is not being polled: only its turn leads here.
+    let polled = waker::with_context(pe, poll_key, |context| unsafe { (table.poll)(head, pe, key, context) });
     pe.end_step();
     match polled {
-        Poll::Pending => pe.tasks.parked(key),
+        Poll::Pending => pe.tasks.end_poll(key),
         Poll::Ready(()) => {
             if let Some(chare) = chare
                 && mode == Mode::Exclusive
@@ -198,14 +208,58 @@ fn released(pe: &Pe, chare: ChareRef) {
     }
 }
 
+/// Where a coroutine is between its polls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Inside `poll`.
+    Running,
+    /// Inside `poll`, and queued for another.
+    Woken,
+    /// Waits for a wake-up.
+    Parked,
+    /// Queued for a poll.
+    Queued,
+}
+
 struct Slot {
     generation: u32,
-    head: Option<NonNull<TaskHead>>,
     next_free: u32,
-    queued: bool,
+    head: Option<NonNull<TaskHead>>,
+    phase: Phase,
+    /// Counted in `external_count`.
     external: bool,
-    /// Waits that the runtime knows.
-    waits: u32,
+    /// Its last poll was for nothing, to see which waits are left.
+    checked: bool,
+    /// Polls so far.
+    poll: u32,
+    /// Waits that the runtime knows and that were registered by our own waker.
+    direct_waits: u32,
+    /// Those registered by a waker that somebody put around ours.
+    wrapped_waits: u32,
+    /// Waits that the user has marked as external.
+    marked_waits: u32,
+    /// Wakers that others hold, of any poll.
+    wakers: u32,
+    /// Those of the last poll.
+    fresh_wakers: u32,
+}
+
+impl Slot {
+    /// Whether another poll may show that nothing of the outside is awaited any more.
+    fn is_unsure(&self) -> bool {
+        self.external && !self.checked && self.marked_waits == 0 && self.direct_waits > 0
+    }
+
+    fn may_be_woken_from_outside(&self) -> bool {
+        if self.marked_waits > 0 {
+            return true;
+        }
+        match (self.direct_waits, self.wrapped_waits) {
+            (0, 0) => self.wakers > 0,
+            (_, 0) => self.fresh_wakers > 0,
+            _ => false,
+        }
+    }
 }
 
 /// The coroutines of one PE.
@@ -213,6 +267,8 @@ pub(crate) struct Tasks {
     slab: RefCell<Slab>,
     /// Parked coroutines that wait on something the runtime does not know.
     external_count: Cell<usize>,
+    /// Coroutines that were external and unsure when they were last polled.
+    unsure: RefCell<Vec<TaskKey>>,
 }
 
 struct Slab {
@@ -227,33 +283,52 @@ impl Slab {
         let slot = self.slots.get_mut(key.slot as usize)?;
         (slot.generation == key.generation && slot.head.is_some()).then_some(slot)
     }
+
+    fn get_by_waker(&mut self, key: PollKey) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(key.slot as usize)?;
+        (key.is_of_generation(slot.generation) && slot.head.is_some()).then_some(slot)
+    }
 }
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Tasks { slab: RefCell::new(Slab { slots: Vec::new(), free: NONE }), external_count: Cell::new(0) }
+        Tasks {
+            slab: RefCell::new(Slab { slots: Vec::new(), free: NONE }),
+            external_count: Cell::new(0),
+            unsure: RefCell::default(),
+        }
     }
 
-    fn open(&self, head: NonNull<TaskHead>) -> TaskKey {
+    /// Takes a slot for a coroutine, which is polled next.
+    fn open(&self, head: NonNull<TaskHead>) -> (TaskKey, PollKey) {
         let mut slab = self.slab.borrow_mut();
-        let index = slab.free;
-        if let Some(slot) = slab.slots.get_mut(index as usize) {
-            slot.head = Some(head);
-            let key = TaskKey { slot: index, generation: slot.generation };
-            slab.free = slot.next_free;
-            return key;
-        }
-        let index = slab.slots.len();
-        assert!(index < MAX_TASKS, "a PE has at most 2^24 coroutines at a time");
-        slab.slots.push(Slot {
+        let mut slot = Slot {
             generation: 0,
-            head: Some(head),
             next_free: NONE,
-            queued: false,
+            head: Some(head),
+            phase: Phase::Running,
             external: false,
-            waits: 0,
-        });
-        TaskKey { slot: index as u32, generation: 0 }
+            checked: false,
+            poll: 0,
+            direct_waits: 0,
+            wrapped_waits: 0,
+            marked_waits: 0,
+            wakers: 0,
+            fresh_wakers: 0,
+        };
+        let mut index = slab.free;
+        if let Some(place) = slab.slots.get_mut(index as usize) {
+            slot.generation = place.generation;
+            let next_free = place.next_free;
+            *place = slot;
+            slab.free = next_free;
+        } else {
+            assert!(slab.slots.len() < MAX_TASKS, "a PE has at most 2^24 coroutines at a time");
+            index = slab.slots.len() as u32;
+            slab.slots.push(slot);
+        }
+        let generation = slab.slots[index as usize].generation;
+        (TaskKey { slot: index, generation }, PollKey::new(index, generation, 0))
     }
 
     fn close(&self, key: TaskKey) {
@@ -261,78 +336,143 @@ impl Tasks {
         let free = slab.free;
         let Some(slot) = slab.get(key) else { return };
         slot.head = None;
-        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        slot.generation = slot.generation.wrapping_add(1);
         slot.next_free = free;
-        slot.queued = false;
-        slot.waits = 0;
-        if std::mem::take(&mut slot.external) {
+        if slot.external {
             self.external_count.set(self.external_count.get() - 1);
         }
         slab.free = key.slot;
     }
 
-    /// Marks a coroutine as queued. True if it was not, so that the caller must queue it.
-    #[must_use]
-    fn mark_queued(&self, key: TaskKey) -> bool {
-        let mut slab = self.slab.borrow_mut();
-        let Some(slot) = slab.get(key) else { return false };
-        if std::mem::take(&mut slot.external) {
-            self.external_count.set(self.external_count.get() - 1);
-        }
-        !std::mem::replace(&mut slot.queued, true)
+    fn head(&self, key: TaskKey) -> Option<NonNull<TaskHead>> {
+        self.slab.borrow_mut().get(key)?.head
     }
 
-    fn take_queued(&self, key: TaskKey) -> Option<NonNull<TaskHead>> {
+    /// A queued coroutine is about to be polled. `None` if it is not queued.
+    fn begin_poll(&self, key: TaskKey) -> Option<PollKey> {
         let mut slab = self.slab.borrow_mut();
-        let slot = slab.get(key)?;
-        slot.queued = false;
-        slot.head
+        let slot = slab.get(key).filter(|slot| slot.phase == Phase::Queued)?;
+        slot.phase = Phase::Running;
+        slot.poll = slot.poll.wrapping_add(1);
+        slot.fresh_wakers = 0;
+        Some(PollKey::new(key.slot, key.generation, slot.poll))
     }
 
     /// Notes that a coroutine has returned `Pending`.
-    fn parked(&self, key: TaskKey) {
+    fn end_poll(&self, key: TaskKey) {
         let mut slab = self.slab.borrow_mut();
         let Some(slot) = slab.get(key) else { return };
-        if slot.waits == 0 && !slot.queued {
-            slot.external = true;
-            self.external_count.set(self.external_count.get() + 1);
+        slot.phase = if slot.phase == Phase::Woken { Phase::Queued } else { Phase::Parked };
+        self.judge(slot);
+        if slot.is_unsure() {
+            self.unsure.borrow_mut().push(key);
         }
     }
 
-    /// A wait of this coroutine is registered.
-    pub(crate) fn count_wait(&self, key: TaskKey) {
-        if let Some(slot) = self.slab.borrow_mut().get(key) {
-            slot.waits += 1;
+    /// Queues the coroutines that another poll may show not to be external. False if there is none.
+    pub(crate) fn check_unsure(&self, pe: &Pe) -> bool {
+        let mut queued = false;
+        for key in self.unsure.take() {
+            let mut slab = self.slab.borrow_mut();
+            let Some(slot) = slab.get(key).filter(|slot| slot.is_unsure()) else { continue };
+            slot.phase = Phase::Queued;
+            slot.checked = true;
+            self.judge(slot);
+            drop(slab);
+            pe.enqueue(Work::Resume(key));
+            queued = true;
+        }
+        queued
+    }
+
+    /// Says again whether the coroutine is external, after what decides that has changed.
+    #[inline]
+    fn judge(&self, slot: &mut Slot) {
+        let external = slot.phase == Phase::Parked && slot.may_be_woken_from_outside();
+        if external != slot.external {
+            slot.external = external;
+            let count = self.external_count.get();
+            self.external_count.set(if external { count + 1 } else { count - 1 });
         }
     }
 
-    /// A wait of this coroutine has ended.
-    pub(crate) fn end_wait(&self, key: TaskKey) {
+    /// A wait that the runtime knows is registered: directly, or by a waker around ours.
+    #[inline]
+    pub(crate) fn count_wait(&self, key: TaskKey, direct: bool) {
         if let Some(slot) = self.slab.borrow_mut().get(key) {
-            slot.waits = slot.waits.saturating_sub(1);
+            let waits = if direct { &mut slot.direct_waits } else { &mut slot.wrapped_waits };
+            *waits += 1;
+            self.judge(slot);
+        }
+    }
+
+    /// A wait that was counted has ended.
+    #[inline]
+    pub(crate) fn end_wait(&self, key: TaskKey, direct: bool) {
+        if let Some(slot) = self.slab.borrow_mut().get(key) {
+            let waits = if direct { &mut slot.direct_waits } else { &mut slot.wrapped_waits };
+            *waits -= 1;
+            self.judge(slot);
+        }
+    }
+
+    /// A wait that the user has marked as external begins.
+    pub(crate) fn mark(&self, key: TaskKey) {
+        if let Some(slot) = self.slab.borrow_mut().get(key) {
+            slot.marked_waits += 1;
+            self.judge(slot);
+        }
+    }
+
+    /// A marked wait has ended.
+    pub(crate) fn unmark(&self, key: TaskKey) {
+        if let Some(slot) = self.slab.borrow_mut().get(key) {
+            slot.marked_waits -= 1;
+            self.judge(slot);
+        }
+    }
+
+    /// Others hold a waker more or less. Saturating: a waker of an older coroutine whose generation looks the same may
+    /// count here.
+    pub(crate) fn count_outside(&self, key: PollKey, change: i32) {
+        if let Some(slot) = self.slab.borrow_mut().get_by_waker(key) {
+            slot.wakers = slot.wakers.saturating_add_signed(change);
+            if key.is_of_poll(slot.poll) {
+                slot.fresh_wakers = slot.fresh_wakers.saturating_add_signed(change);
+            }
+            self.judge(slot);
         }
     }
 
     /// Wakes a coroutine: queues it unless it is queued already or has ended.
     #[inline]
-    pub(crate) fn wake(&self, pe: &Pe, key: TaskKey) {
-        if self.mark_queued(key) {
-            pe.enqueue(Work::Resume(key));
-        }
+    pub(crate) fn wake(&self, pe: &Pe, key: PollKey) {
+        let mut slab = self.slab.borrow_mut();
+        let Some(slot) = slab.get_by_waker(key) else { return };
+        slot.checked = false;
+        slot.phase = match slot.phase {
+            Phase::Running => Phase::Woken,
+            Phase::Parked => Phase::Queued,
+            Phase::Woken | Phase::Queued => return,
+        };
+        self.judge(slot);
+        let task = TaskKey { slot: key.slot, generation: slot.generation };
+        drop(slab);
+        pe.enqueue(Work::Resume(task));
     }
 
     pub(crate) fn external_count(&self) -> usize {
         self.external_count.get()
     }
 
-    /// Every live coroutine: its key, its method, its chare.
-    pub(crate) fn for_each(&self, mut f: impl FnMut(TaskKey, &'static EntryInfo, Option<ChareRef>)) {
+    /// Every live coroutine: its key, its phase, its method, its chare.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(TaskKey, Phase, &'static EntryInfo, Option<ChareRef>)) {
         for (index, slot) in self.slab.borrow().slots.iter().enumerate() {
             if let Some(head) = slot.head {
                 let key = TaskKey { slot: index as u32, generation: slot.generation };
                 // SAFETY: the slot holds a live coroutine.
                 let (info, chare) = unsafe { (head.as_ref().info, head.as_ref().chare) };
-                f(key, info, chare);
+                f(key, slot.phase, info, chare);
             }
         }
     }

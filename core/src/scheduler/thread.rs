@@ -134,6 +134,9 @@ fn idle(pe: &Pe, shared: &Shared) {
             break;
         }
     }
+    if pe.tasks.check_unsure(pe) {
+        return;
+    }
     announcement.make();
     loop {
         let verdict = if pe.id().index() == 0 { quiescence::judge(pe) } else { quiescence::Verdict::NotMine };

@@ -1,117 +1,290 @@
 //! Wakers of coroutines: one word, no reference count, no pointer.
 //!
-//! The word is `runtime (8 bits) | PE (12) | generation (20) | slot (24)`: the PE whose table holds the coroutine, and
-//! its place there. Waking on that PE marks the coroutine and queues it; waking anywhere else sends a message. A stale
-//! generation is ignored; should 2^20 reuses of one slot meet an old waker, the wake is spurious, which every future
-//! tolerates. The runtime's number is needed by threads that have entered no runtime; they look it up in [`REGISTRY`],
-//! the one static of the crate.
+//! The word is `runtime (6 bits) | PE (12) | generation (12) | poll (10) | slot (24)`: the PE whose table holds the
+//! coroutine, its place there, and which of its polls the waker was made for. Waking on that PE marks the coroutine and
+//! queues it; waking anywhere else sends a message. Whichever poll a waker is of, it wakes; the number only tells what
+//! code outside of the runtime holds *now* from what it forgot to drop. A stale generation is ignored; should 2^12 reuses
+//! of one slot meet an old waker, the wake is spurious, which every future tolerates.
+//!
+//! The runtime's own waits keep a [`Wakeup`], a copy of the word. Every other copy is counted at the coroutine: that is
+//! how the runtime knows that something outside may wake it, and learns when nothing can any more. A copy is made before
+//! the one that it is made from goes, and messages to one PE are taken in the order in which they were sent, so the
+//! count is never too low.
+//!
+//! The runtime's number is needed by threads that have entered no runtime; they look it up in [`REGISTRY`], the one
+//! static of the crate.
 
+use std::ptr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{RawWaker, RawWakerVTable, Waker};
+use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 
 use crate::current;
-use crate::ids::{ChareId, PeId};
+use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::runtime::Shared;
 use crate::scheduler::pe::Pe;
-use crate::scheduler::task::TaskKey;
 
 const SLOT_BITS: u32 = 24;
-const GENERATION_BITS: u32 = 20;
+const POLL_BITS: u32 = 10;
+const GENERATION_BITS: u32 = 12;
 const PE_BITS: u32 = 12;
 
 /// Runtimes that may run in one process at a time.
-const MAX_RUNTIMES: usize = 256;
+pub(crate) const MAX_RUNTIMES: usize = 64;
 /// PEs of one process.
 pub(crate) const MAX_PES: usize = 1 << PE_BITS;
 /// Coroutines that may live on one PE at a time.
 pub(crate) const MAX_TASKS: usize = 1 << SLOT_BITS;
-/// Generations of a slot.
-pub(crate) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 
-static REGISTRY: Mutex<[Option<Weak<Shared>>; MAX_RUNTIMES]> = Mutex::new([const { None }; MAX_RUNTIMES]);
+struct Registry {
+    running: [Option<(RunId, Weak<Shared>)>; MAX_RUNTIMES],
+    runs: u32,
+}
 
-fn registry() -> MutexGuard<'static, [Option<Weak<Shared>>; MAX_RUNTIMES]> {
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { running: [const { None }; MAX_RUNTIMES], runs: 0 });
+
+fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Takes a number for a runtime; `None` if too many run already.
-pub(crate) fn reserve_number() -> Option<u8> {
-    let mut registry = registry();
-    let free = registry.iter().position(|entry| entry.is_none())?;
-    registry[free] = Some(Weak::new());
-    u8::try_from(free).ok()
+/// The place of a run in the registry, given back when this is dropped.
+pub(crate) struct Enrolment {
+    pub(crate) number: u8,
+    /// Unlike the number, never used again in this process.
+    pub(crate) run: RunId,
 }
 
-/// Makes the runtime known under its number.
-pub(crate) fn enrol(number: u8, shared: &Arc<Shared>) {
-    registry()[usize::from(number)] = Some(Arc::downgrade(shared));
-}
+impl Enrolment {
+    /// Takes a number for a run; `None` if too many run already.
+    pub(crate) fn reserve() -> Option<Self> {
+        let mut registry = registry();
+        let number = registry.running.iter().position(|place| place.is_none())?;
+        let run = RunId(registry.runs);
+        registry.runs = registry.runs.wrapping_add(1);
+        registry.running[number] = Some((run, Weak::new()));
+        Some(Enrolment { number: number as u8, run })
+    }
 
-/// Gives the number back.
-pub(crate) fn release_number(number: u8) {
-    registry()[usize::from(number)] = None;
-}
-
-static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake, drop_nothing);
-
-/// The waker of a coroutine in the table of `pe`.
-#[inline]
-pub(crate) fn waker(runtime: u8, pe: PeId, task: TaskKey) -> Waker {
-    let word = u64::from(runtime) << (PE_BITS + GENERATION_BITS + SLOT_BITS)
-        | (pe.index() as u64) << (GENERATION_BITS + SLOT_BITS)
-        | u64::from(task.generation) << SLOT_BITS
-        | u64::from(task.slot);
-    // SAFETY: the table's functions treat the word as an integer; they are safe on any thread and for any value.
-    unsafe { Waker::from_raw(raw(word)) }
-}
-
-fn raw(word: u64) -> RawWaker {
-    const { assert!(usize::BITS == 64, "a waker is one 64-bit word") };
-    RawWaker::new(std::ptr::without_provenance(word as usize), &VTABLE)
-}
-
-unsafe fn clone(word: *const ()) -> RawWaker {
-    raw(word.addr() as u64)
-}
-
-unsafe fn drop_nothing(_: *const ()) {}
-
-unsafe fn wake(word: *const ()) {
-    let word = word.addr() as u64;
-    let runtime = (word >> (PE_BITS + GENERATION_BITS + SLOT_BITS)) as u8;
-    let home = PeId::new((word >> (GENERATION_BITS + SLOT_BITS)) as usize & (MAX_PES - 1));
-    let task = TaskKey {
-        slot: word as u32 & (MAX_TASKS as u32 - 1),
-        generation: (word >> SLOT_BITS) as u32 & GENERATION_MASK,
-    };
-    current::pe(|pe| match pe {
-        Some(pe) if pe.shared().number() == runtime => {
-            if pe.id() == home {
-                pe.wake(task);
-            } else {
-                pe.post(home, Msg::for_pe(Wake(task)));
-            }
-        }
-        _ => wake_from_outside(runtime, home, task),
-    });
-}
-
-#[cold]
-fn wake_from_outside(runtime: u8, home: PeId, task: TaskKey) {
-    let shared = registry()[usize::from(runtime)].as_ref().and_then(Weak::upgrade);
-    if let Some(shared) = shared {
-        shared.post_foreign(home, Msg::for_pe(Wake(task)));
+    /// Makes the run known under its number.
+    pub(crate) fn complete(&self, shared: &Arc<Shared>) {
+        registry().running[usize::from(self.number)] = Some((self.run, Arc::downgrade(shared)));
     }
 }
 
-/// A wake-up on its way to the coroutine's PE.
-struct Wake(TaskKey);
+impl Drop for Enrolment {
+    fn drop(&mut self) {
+        registry().running[usize::from(self.number)] = None;
+    }
+}
 
-impl Payload for Wake {
+/// A run of this process by its id, if it has not ended.
+pub(crate) fn find_run(run: RunId) -> Option<Arc<Shared>> {
+    registry().running.iter().flatten().find(|(id, _)| *id == run).and_then(|(_, shared)| shared.upgrade())
+}
+
+/// A coroutine in the table of its PE, and one of its polls.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct PollKey {
+    pub(crate) slot: u32,
+    generation: u32,
+    poll: u32,
+}
+
+impl PollKey {
+    pub(crate) fn new(slot: u32, generation: u32, poll: u32) -> Self {
+        PollKey { slot, generation: generation % (1 << GENERATION_BITS), poll: poll % (1 << POLL_BITS) }
+    }
+
+    pub(crate) fn is_of_generation(self, generation: u32) -> bool {
+        generation % (1 << GENERATION_BITS) == self.generation
+    }
+
+    pub(crate) fn is_of_poll(self, poll: u32) -> bool {
+        poll % (1 << POLL_BITS) == self.poll
+    }
+}
+
+/// What a waker of ours says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word(u64);
+
+impl Word {
+    fn new(runtime: u8, pe: PeId, key: PollKey) -> Self {
+        let mut word = u64::from(runtime);
+        word = word << PE_BITS | pe.index() as u64;
+        word = word << GENERATION_BITS | u64::from(key.generation);
+        word = word << POLL_BITS | u64::from(key.poll);
+        Word(word << SLOT_BITS | u64::from(key.slot))
+    }
+
+    fn field(self, offset: u32, bits: u32) -> u32 {
+        (self.0 >> offset) as u32 & ((1 << bits) - 1)
+    }
+
+    fn key(self) -> PollKey {
+        PollKey {
+            slot: self.field(0, SLOT_BITS),
+            poll: self.field(SLOT_BITS, POLL_BITS),
+            generation: self.field(SLOT_BITS + POLL_BITS, GENERATION_BITS),
+        }
+    }
+
+    fn home(self) -> PeId {
+        PeId::new(self.field(SLOT_BITS + POLL_BITS + GENERATION_BITS, PE_BITS) as usize)
+    }
+
+    fn runtime(self) -> u8 {
+        (self.0 >> (SLOT_BITS + POLL_BITS + GENERATION_BITS + PE_BITS)) as u8
+    }
+
+    fn raw(self) -> RawWaker {
+        const { assert!(usize::BITS == 64, "a waker is one 64-bit word") };
+        RawWaker::new(ptr::without_provenance(self.0 as usize), &VTABLE)
+    }
+
+    /// Brings a signal to the coroutine, from any thread.
+    fn signal(self, signal: Signal) {
+        current::pe(|pe| match pe {
+            Some(pe) if pe.shared().number() == self.runtime() => self.signal_from(pe, signal),
+            _ => self.signal_from_outside(signal),
+        });
+    }
+
+    #[inline]
+    fn signal_from(self, pe: &Pe, signal: Signal) {
+        if pe.id() == self.home() {
+            signal.run_on(pe, self.key());
+        } else {
+            pe.post(self.home(), Msg::for_pe(Sent { signal, key: self.key() }));
+        }
+    }
+
+    #[cold]
+    fn signal_from_outside(self, signal: Signal) {
+        let shared =
+            registry().running[usize::from(self.runtime())].as_ref().and_then(|(_, shared)| shared.upgrade());
+        if let Some(shared) = shared {
+            shared.post_foreign(self.home(), Msg::for_pe(Sent { signal, key: self.key() }));
+        }
+    }
+}
+
+/// What happens to a waker that code outside of the runtime holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Signal {
+    Wake,
+    /// Its holder has woken by it, and it is gone.
+    WakeAndDrop,
+    Clone,
+    Drop,
+}
+
+impl Signal {
+    #[inline]
+    fn run_on(self, pe: &Pe, key: PollKey) {
+        match self {
+            Signal::Wake => pe.tasks.wake(pe, key),
+            Signal::WakeAndDrop => {
+                pe.tasks.wake(pe, key);
+                pe.tasks.count_outside(key, -1);
+            }
+            Signal::Clone => pe.tasks.count_outside(key, 1),
+            Signal::Drop => pe.tasks.count_outside(key, -1),
+        }
+    }
+}
+
+/// A signal on its way to the coroutine's PE.
+struct Sent {
+    signal: Signal,
+    key: PollKey,
+}
+
+impl Payload for Sent {
     const NAME: Name = Name::Runtime("a wake-up");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.wake(self.0);
+        self.signal.run_on(pe, self.key);
+    }
+}
+
+static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_clone);
+
+fn word_of(data: *const ()) -> Word {
+    Word(data.addr() as u64)
+}
+
+unsafe fn clone(data: *const ()) -> RawWaker {
+    word_of(data).signal(Signal::Clone);
+    word_of(data).raw()
+}
+
+unsafe fn wake(data: *const ()) {
+    word_of(data).signal(Signal::WakeAndDrop);
+}
+
+unsafe fn wake_by_ref(data: *const ()) {
+    word_of(data).signal(Signal::Wake);
+}
+
+unsafe fn drop_clone(data: *const ()) {
+    word_of(data).signal(Signal::Drop);
+}
+
+/// Calls `f` with a context whose waker is that of a coroutine in the table of `pe`.
+#[inline]
+pub(crate) fn with_context<R>(pe: &Pe, key: PollKey, f: impl FnOnce(&mut Context<'_>) -> R) -> R {
+    let word = Word::new(pe.shared().number(), pe.id(), key);
+    // SAFETY: the table's functions treat the word as an integer; they are safe on any thread and for any value.
+    let waker = std::mem::ManuallyDrop::new(unsafe { Waker::from_raw(word.raw()) });
+    f(&mut Context::from_waker(&waker))
+}
+
+/// How a wait of the runtime's own wakes its coroutine. Dropping one may run code of the user (the waker may be that of
+/// a combinator), so it is dropped where nothing is borrowed.
+pub(crate) enum Wakeup {
+    /// A coroutine of ours, directly. Not counted: the wait itself is.
+    Own(OwnWakeup),
+    /// Whatever polls: an executor elsewhere, or a combinator that hands out wakers of its own.
+    Other(Waker),
+}
+
+/// A word that stands for a wait, which is why it is not cloned.
+pub(crate) struct OwnWakeup(Word);
+
+impl Wakeup {
+    /// That of whoever polls.
+    #[inline]
+    pub(crate) fn of(context: &Context<'_>) -> Self {
+        let waker = context.waker();
+        if ptr::eq(waker.vtable(), &VTABLE) {
+            Wakeup::Own(OwnWakeup(word_of(waker.data())))
+        } else {
+            Wakeup::Other(waker.clone())
+        }
+    }
+
+    #[inline]
+    pub(crate) fn wake(self) {
+        match self {
+            Wakeup::Own(OwnWakeup(word)) => word.signal(Signal::Wake),
+            Wakeup::Other(waker) => waker.wake(),
+        }
+    }
+
+    /// As `wake`, on a PE of the run.
+    #[inline]
+    pub(crate) fn wake_from(self, pe: &Pe) {
+        match self {
+            Wakeup::Own(OwnWakeup(word)) if word.runtime() == pe.shared().number() => {
+                word.signal_from(pe, Signal::Wake)
+            }
+            other => other.wake(),
+        }
+    }
+
+    /// Whether a coroutine of ours is woken directly.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self, Wakeup::Own(_))
     }
 }

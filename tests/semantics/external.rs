@@ -1,0 +1,290 @@
+//! Waiting for what the runtime does not know: neither a hang nor quiescence, alone and beside known things, and only for
+//! as long as somebody out there can still wake the coroutine.
+
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use chare::prelude::*;
+use chare::{ExitReport, HANG_EXIT_CODE};
+use futures::future::{Either, join, pending, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::{PES, run};
+
+/// Long enough that a wrong verdict would come before.
+const A_WHILE: Duration = Duration::from_millis(20);
+
+/// Something out there: a flag that is raised, or forgotten.
+#[derive(Clone, Default)]
+struct Flag(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    raised: bool,
+    waker: Option<Waker>,
+}
+
+impl Flag {
+    async fn raised(&self) {
+        std::future::poll_fn(|context| {
+            let mut state = self.0.lock().expect("nobody panics with the lock");
+            // As careful libraries do it: a waker that would wake the same task is kept.
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                state.waker = Some(context.waker().clone());
+            }
+            if state.raised { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn raise(&self) {
+        let waker = {
+            let mut state = self.0.lock().expect("nobody panics with the lock");
+            state.raised = true;
+            state.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Another thread raises it after a while.
+    fn raise_later(&self) {
+        let flag = self.clone();
+        thread::spawn(move || {
+            thread::sleep(A_WHILE);
+            flag.raise();
+        });
+    }
+
+    /// Another thread lets go of the waker after a while, without waking.
+    fn forget_later(&self) {
+        let flag = self.clone();
+        thread::spawn(move || {
+            thread::sleep(A_WHILE);
+            let waker = flag.0.lock().expect("nobody panics with the lock").waker.take();
+            drop(waker);
+        });
+    }
+}
+
+struct Waiter;
+
+#[chare]
+impl Waiter {
+    fn new() -> Self {
+        Waiter
+    }
+
+    #[entry]
+    async fn never(this: This<Self>) -> Result<()> {
+        let (_promise, value) = this.promise::<()>();
+        Ok(value.await?)
+    }
+
+    /// Waits for the flag beside a promise that is never fulfilled.
+    #[entry]
+    async fn flag_or_never(this: This<Self>) -> Result<u32> {
+        let flag = Flag::default();
+        flag.raise_later();
+        let (_promise, value) = this.promise::<()>();
+        match select(Box::pin(flag.raised()), value).await {
+            Either::Left(_) => Ok(1),
+            Either::Right(_) => Ok(2),
+        }
+    }
+
+    /// As `flag_or_never`, on an exclusive coroutine and a call of another chare.
+    #[entry]
+    async fn flag_or_call(&mut self, cx: &Cx<Self>) -> Result<u32> {
+        let flag = Flag::default();
+        flag.raise_later();
+        let group = cx.group().ok_or("a member of a group")?;
+        let other = (cx.index() + 1) % cx.num_pes();
+        let call = group.on(other).never();
+        match select(Box::pin(flag.raised()), call).await {
+            Either::Left(_) => Ok(1),
+            Either::Right(_) => Ok(2),
+        }
+    }
+
+    /// A set whose futures wait by wakers of its own: one is of the outside, and marked.
+    #[entry]
+    async fn marked_in_a_set(this: This<Self>) -> Result<u32> {
+        let flag = Flag::default();
+        flag.raise_later();
+        let (_promise, value) = this.promise::<()>();
+        let waits: [futures::future::BoxFuture<'_, u32>; 2] = [
+            Box::pin(this.external(async {
+                flag.raised().await;
+                1
+            })),
+            Box::pin(async {
+                let _ = value.await;
+                2
+            }),
+        ];
+        let mut set: FuturesUnordered<_> = waits.into_iter().collect();
+        set.next().await.ok_or_else(|| "the set is not empty".into())
+    }
+
+    /// A set that knows nothing of the outside.
+    #[entry]
+    async fn known_in_a_set(this: This<Self>) {
+        let (_promises, values): (Vec<_>, Vec<_>) = (0..3).map(|_| this.promise::<()>()).unzip();
+        let mut set: FuturesUnordered<_> = values.into_iter().collect();
+        set.next().await;
+    }
+
+    /// A set of outside things only, beside a known wait.
+    #[entry]
+    async fn outside_set_or_never(this: This<Self>) -> Result<u32> {
+        let flags = [Flag::default(), Flag::default()];
+        flags[1].raise_later();
+        let (_promise, value) = this.promise::<()>();
+        let mut set: FuturesUnordered<_> = flags.iter().map(|flag| Box::pin(flag.raised())).collect();
+        match select(set.next(), value).await {
+            Either::Left(_) => Ok(1),
+            Either::Right(_) => Ok(2),
+        }
+    }
+
+    /// Waits for the flag and for what is there already, then for what never comes; the flag keeps its waker.
+    #[entry]
+    async fn flag_or_soon_then_never(this: This<Self>, flag: Keep) -> Result<()> {
+        let (promise, value) = this.promise::<()>();
+        promise.send(())?;
+        if let Either::Left(_) = select(Box::pin(flag.0.raised()), value).await {
+            return Err("the flag is never raised".into());
+        }
+        let (_promise, value) = this.promise::<()>();
+        Ok(value.await?)
+    }
+
+    /// The same, but what comes comes after a while.
+    #[entry]
+    async fn flag_or_later_then_never(this: This<Self>, flag: Keep) -> Result<()> {
+        let soon = this.sleep(Duration::from_millis(1));
+        if let Either::Left(_) = select(Box::pin(flag.0.raised()), soon).await {
+            return Err("the flag is never raised".into());
+        }
+        let (_promise, value) = this.promise::<()>();
+        Ok(value.await?)
+    }
+
+    #[entry]
+    async fn on_a_forgetful_flag(this: This<Self>) {
+        this.with(|_| ());
+        let flag = Flag::default();
+        flag.forget_later();
+        flag.raised().await;
+    }
+
+    #[entry]
+    async fn on_nothing(this: This<Self>) {
+        this.with(|_| ());
+        pending::<()>().await;
+    }
+}
+
+/// Keeps a flag where it outlives the coroutine.
+#[derive(Clone)]
+struct Keep(Flag);
+
+async fn waiters(rt: &Runtime) -> Result<Group<Waiter>> {
+    Ok(rt.group::<Waiter>().create(()).await?)
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn beside_a_known_wait_it_is_not_a_hang(rt: Runtime) -> Result<()> {
+    let waiters = waiters(&rt).await?;
+    let ones = vec![1; rt.num_pes()];
+    assert_eq!(waiters.flag_or_never().gather().await?, ones);
+    assert_eq!(waiters.outside_set_or_never().gather().await?, ones);
+    assert_eq!(waiters.marked_in_a_set().gather().await?, ones);
+    Ok(())
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn beside_a_call_it_is_not_a_hang(rt: Runtime) -> Result<()> {
+    let waiters = waiters(&rt).await?;
+    assert_eq!(waiters.on(1_usize).flag_or_call().await?, 1);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn beside_a_known_wait_it_prevents_quiescence(rt: Runtime) -> Result<()> {
+    let waiters = waiters(&rt).await?;
+    for index in [0, rt.num_pes() - 1] {
+        let (send, receive) = std::sync::mpsc::channel();
+        let waiting = waiters.on(index).flag_or_never().future();
+        let marked = waiters.on(index).marked_in_a_set().future();
+        let (both, quiet) = join(
+            async {
+                let both = (waiting.await, marked.await);
+                send.send("both").map(|()| both)
+            },
+            async {
+                let quiet = rt.quiescence().await;
+                send.send("quiescence").map(|()| quiet)
+            },
+        )
+        .await;
+        let (waiting, marked) = both?;
+        assert_eq!((waiting?, marked?), (1, 1));
+        quiet??;
+        assert_eq!(receive.try_iter().collect::<Vec<_>>(), ["both", "quiescence"]);
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn expect_hang(report: &ExitReport, words: &[&str]) {
+    assert_eq!(report.code(), HANG_EXIT_CODE, "{report}");
+    let text = report.hang().expect("a hang has a report");
+    assert!(text.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?}: {report}");
+}
+
+#[test]
+fn a_set_of_known_waits_is_a_hang() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let waiters = waiters(&rt).await?;
+            Result::<()>::Ok(waiters.on(pes - 1).known_in_a_set().await?)
+        });
+        expect_hang(&report, &["Waiter", "known_in_a_set", "a promise"]);
+    }
+}
+
+#[test]
+fn a_waker_that_an_earlier_wait_has_left_behind_hides_no_hang() {
+    for pes in PES {
+        let flags = [Flag::default(), Flag::default()];
+        let kept = flags.clone().map(Keep);
+        let report = run(pes, async move |rt: Runtime| {
+            let waiters = waiters(&rt).await?;
+            let [soon, later] = kept;
+            waiters.on(pes - 1).flag_or_soon_then_never(soon).send();
+            Result::<()>::Ok(waiters.on(0_usize).flag_or_later_then_never(later).await?)
+        });
+        expect_hang(&report, &["Waiter", "flag_or_soon_then_never", "a promise"]);
+        expect_hang(&report, &["Waiter", "flag_or_later_then_never", "a promise"]);
+        assert!(
+            flags.iter().all(|flag| flag.0.lock().unwrap().waker.is_some()),
+            "the flags keep their wakers"
+        );
+    }
+}
+
+#[test]
+fn when_nobody_can_wake_it_any_more_it_is_a_hang() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let waiters = waiters(&rt).await?;
+            waiters.on_nothing().send();
+            Result::<()>::Ok(waiters.on(pes - 1).on_a_forgetful_flag().await?)
+        });
+        expect_hang(&report, &["Waiter", "on_a_forgetful_flag", "no waker of it is left"]);
+        expect_hang(&report, &["Waiter", "on_nothing", "no waker of it is left"]);
+    }
+}
