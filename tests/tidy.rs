@@ -16,6 +16,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "core/src/cell.rs",
         "a chare's allocation, addressed by pointer, becomes references to its state only here",
     ),
+    ("core/macros/src/codegen.rs", "an exclusive coroutine is started with the token of its chare's state"),
     ("core/src/collection.rs", "a message finds its collection without counting borrows"),
     ("core/src/current.rs", "the thread-local pointer to the PE that is running"),
     ("core/src/entry.rs", "an exclusive coroutine gets the token of its chare's state"),

@@ -8,12 +8,13 @@
 
 use std::panic::Location;
 
+use crate::call;
 use crate::cell::State;
 use crate::collection::{Collection, Job, Progress};
 use crate::current::{self, Here};
-use crate::entry::{Delivery, Entry, Invoke};
+use crate::entry::{self, Delivery, Entry, Invoke};
 use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId};
+use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::proxy::all_pes;
@@ -32,17 +33,25 @@ pub(crate) struct Awaited {
     gather: bool,
 }
 
-/// Sends a broadcast from wherever the running code is.
-pub(crate) fn send<E: Entry>(collection: CollectionId, args: E::Args, awaited: Option<Awaited>)
+/// Sends a broadcast from wherever the running code is. One by a proxy of another run is refused.
+pub(crate) fn send<E: Entry>(run: RunId, collection: CollectionId, args: E::Args, awaited: Option<Awaited>)
 where
     E::Args: Clone,
 {
     let number = Number::<E> { collection, args, awaited };
     current::here(|here| match here {
+        Here::Pe(pe) if pe.run() != run => {
+            let error = call::no_element(pe, run, collection, E::INFO.chare, "[..]".to_owned());
+            let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
+            reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
+        }
         Here::Pe(pe) if pe.id() == collection.root() => number.at_root(pe),
         Here::Pe(pe) => pe.post(collection.root(), Msg::for_pe(number)),
-        Here::Foreign(shared) => shared.post_foreign(collection.root(), Msg::for_pe(number)),
-        Here::Nowhere => crate::call::nowhere(),
+        Here::Foreign(shared) => {
+            current::require(run);
+            shared.post_foreign(collection.root(), Msg::for_pe(number));
+        }
+        Here::Nowhere => call::nowhere(),
     });
 }
 
@@ -52,6 +61,7 @@ pub(crate) type Outcomes<R> = Vec<(u64, Result<R, CallError>)>;
 /// Sends a broadcast that is waited for. `finish` makes the value from the sorted outcomes (none unless `gather`) and
 /// the first error.
 pub(crate) fn start<E: Entry, V: Send + 'static>(
+    run: RunId,
     collection: CollectionId,
     args: E::Args,
     gather: bool,
@@ -63,7 +73,7 @@ where
 {
     current::on_pe("awaiting a broadcast", |pe| {
         let cell = open_root::<E::Output, V>(pe, finish);
-        send::<E>(collection, args, Some(Awaited { cell, gather }));
+        send::<E>(run, collection, args, Some(Awaited { cell, gather }));
         Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
     })
 }
@@ -205,7 +215,7 @@ where
 {
     fn at_root(self, pe: &Pe) {
         let Number { collection, args, awaited } = self;
-        let Some(at_root) = pe.collection(collection) else { return };
+        let at_root = pe.collection(collection).expect("its root has created the collection");
         // All clones come before the number: if one panics, the numbering has no hole.
         let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
         let clones: Vec<_> = others.iter().map(|_| args.clone()).collect();
@@ -284,8 +294,19 @@ where
         let end = slots.min(start + BATCH);
         for slot in start..end {
             let reply = self.tracker.map_or(Reply::none(), Reply::to);
-            let args = if slot + 1 == slots { self.args.take() } else { self.args.clone() };
-            let args = args.expect("taken by the last element only");
+            let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
+            let args = if slot + 1 == slots {
+                Ok(self.args.take())
+            } else {
+                entry::guarded(pe, id, E::INFO, || self.args.clone())
+            };
+            let args = match args {
+                Ok(args) => args.expect("taken by the last element only"),
+                Err(error) => {
+                    reply.refuse(pe, id, error);
+                    continue;
+                }
+            };
             match collection.slot(slot) {
                 Some(chare) if chare.state.get() == State::Idle => {
                     E::deliver(Delivery::new(pe, chare, args, reply))
@@ -296,8 +317,6 @@ where
                 }
                 Some(chare) => reply.refuse(pe, chare.id, CallError::Poisoned(chare.info())),
                 None => {
-                    let id =
-                        ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
                     pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
                 }
             }

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::broadcast;
-use crate::callback::Callback;
+use crate::callback::{self, Callback};
+use crate::chare::Chare;
 use crate::current::{self, Here};
 use crate::entry::{Entry, Invoke};
 use crate::error::{CallError, NoElement};
-use crate::ids::{ChareId, CollectionId};
+use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::proxy::{Element, OUTSIDE};
@@ -101,44 +102,55 @@ fn start<E: Entry>(
     Pending::new(cell, What::Call { entry: E::INFO, to: to.id() }, at)
 }
 
-/// Sends a call from wherever the running code is.
+/// Sends a call from wherever the running code is. One to an element outside of its collection, or by a proxy of another
+/// run, is refused.
 #[inline]
 pub(crate) fn dispatch<E: Entry>(to: Element<E::Chare>, args: E::Args, reply: Reply) {
-    if to.id().element == OUTSIDE {
-        return outside(to, reply);
-    }
-    dispatch_to_id::<E>(to.id(), args, reply);
+    dispatch_to_id::<E>(to.run(), to.id(), args, reply, || format!("[{:?}]", to.index()));
 }
 
-/// Sends a call to a chare whose index is known to be inside of its collection.
+/// As `dispatch`; `index` is how the user writes the element's index.
 #[inline]
-pub(crate) fn dispatch_to_id<E: Entry>(id: ChareId, args: E::Args, reply: Reply) {
+pub(crate) fn dispatch_to_id<E: Entry>(
+    run: RunId,
+    id: ChareId,
+    args: E::Args,
+    reply: Reply,
+    index: impl FnOnce() -> String,
+) {
     current::here(|here| match here {
-        Here::Pe(pe) => pe.send(Msg::new(id, reply, Invoke::<E>(args))),
-        Here::Foreign(shared) => shared.send_foreign(Msg::new(id, reply, Invoke::<E>(args))),
-        Here::Nowhere => nowhere(),
-    });
-}
-
-#[cold]
-fn outside<C: crate::Chare>(to: Element<C>, reply: Reply) {
-    let refuse = |pe: &Pe, bounds: String| {
-        let error = NoElement { chare: C::INFO.name, element: format!("[{:?}]", to.index()), bounds };
-        reply.refuse(pe, to.id(), CallError::NoElement(Arc::new(error)));
-    };
-    current::here(|here| match here {
-        Here::Pe(pe) => refuse(pe, pe.bounds_of(to.id().collection)),
+        Here::Pe(pe) if pe.run() == run && id.element != OUTSIDE => {
+            pe.send(Msg::new(id, reply, Invoke::<E>(args)));
+        }
+        Here::Foreign(shared) if shared.run() == run && id.element != OUTSIDE => {
+            shared.send_foreign(Msg::new(id, reply, Invoke::<E>(args)));
+        }
+        Here::Pe(pe) => {
+            reply.refuse(pe, id, no_element(pe, run, id.collection, E::Chare::INFO.name, index()));
+        }
         // Nobody can be told there, so this is an error that nobody awaits.
         Here::Foreign(shared) => {
-            let error = NoElement {
-                chare: C::INFO.name,
-                element: format!("[{:?}]", to.index()),
-                bounds: "its array is smaller".to_owned(),
-            };
+            let bounds = if shared.run() == run { "its array is smaller" } else { OTHER_RUN };
+            let error = NoElement { chare: E::Chare::INFO.name, element: index(), bounds: bounds.to_owned() };
             shared.stop(Reason::Unawaited(CallError::NoElement(Arc::new(error))));
         }
         Here::Nowhere => nowhere(),
     });
+}
+
+const OTHER_RUN: &str = "the proxy was made in another run; use proxies in the run that made them";
+
+/// Why nothing is reached by a proxy that names element `element` of a collection.
+#[cold]
+pub(crate) fn no_element(
+    pe: &Pe,
+    run: RunId,
+    collection: CollectionId,
+    chare: &'static str,
+    element: String,
+) -> CallError {
+    let bounds = if pe.run() == run { pe.bounds_of(collection) } else { OTHER_RUN.to_owned() };
+    CallError::NoElement(Arc::new(NoElement { chare, element, bounds }))
 }
 
 #[cold]
@@ -154,10 +166,23 @@ pub struct CallFuture<R: Send + 'static>(Pending<R>);
 
 pending_future!(CallFuture<R>, Result<R, CallError>, |outcome| outcome);
 
+impl<R: Send + 'static> CallFuture<R> {
+    /// The value goes to `callback` when it comes; an error goes where the callback's errors go: to the reader of a
+    /// promise, else it ends the job. Returns at once.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn to(self, callback: impl Into<Callback<R>>) {
+        callback::deliver_later(self, callback.into());
+    }
+}
+
 /// A call of one entry method of every element of a collection. Its arguments are cloned for each element; give large
 /// ones as [`crate::Shared`].
 #[must_use = "a broadcast does nothing until it is sent: `.send()`, `.await`, `.future()` or `.gather()`"]
 pub struct Broadcast<E: Entry> {
+    run: RunId,
     collection: CollectionId,
     args: Option<E::Args>,
     pending: Option<Pending<()>>,
@@ -167,8 +192,13 @@ pub struct Broadcast<E: Entry> {
 impl<E: Entry> Unpin for Broadcast<E> {}
 
 impl<E: Entry> Broadcast<E> {
-    pub(crate) fn new(collection: CollectionId, args: E::Args, at: &'static Location<'static>) -> Self {
-        Broadcast { collection, args: Some(args), pending: None, at }
+    pub(crate) fn new(
+        run: RunId,
+        collection: CollectionId,
+        args: E::Args,
+        at: &'static Location<'static>,
+    ) -> Self {
+        Broadcast { run, collection, args: Some(args), pending: None, at }
     }
 }
 
@@ -179,7 +209,7 @@ where
     /// Sends the broadcast; nobody waits for it.
     pub fn send(self) {
         if let Some(args) = self.args {
-            broadcast::send::<E>(self.collection, args, None);
+            broadcast::send::<E>(self.run, self.collection, args, None);
         }
     }
 
@@ -201,7 +231,7 @@ where
         let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
             values.into_iter().map(|(_, value)| value).collect::<Result<Vec<_>, _>>()
         };
-        CallFuture(broadcast::start::<E, _>(self.collection, args, true, finish, self.at))
+        CallFuture(broadcast::start::<E, _>(self.run, self.collection, args, true, finish, self.at))
     }
 
     /// Sends the broadcast now and gathers the outcomes, sorted by index, errors in their places.
@@ -213,13 +243,22 @@ where
         let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
             Ok(values.into_iter().map(|(_, value)| value).collect())
         };
-        CallFuture(broadcast::start::<E, _>(self.collection, args, true, finish, self.at))
+        CallFuture(broadcast::start::<E, _>(self.run, self.collection, args, true, finish, self.at))
+    }
+
+    /// Sends the broadcast now; `callback` gets `()` when the method has finished on every element.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn to(self, callback: impl Into<Callback<()>>) {
+        self.future().to(callback);
     }
 
     fn start(&mut self) -> Pending<()> {
         let args = self.args.take().expect("a broadcast is started once");
         let finish = |_, error: Option<CallError>| error.map_or(Ok(()), Err);
-        broadcast::start::<E, _>(self.collection, args, false, finish, self.at)
+        broadcast::start::<E, _>(self.run, self.collection, args, false, finish, self.at)
     }
 }
 

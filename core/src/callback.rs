@@ -1,17 +1,20 @@
 //! Callbacks: places that a value can be delivered to. Small, cloneable, sent like any value.
 
 use std::any::Any;
+use std::future::Future;
+use std::sync::Arc;
 
 use crate::broadcast;
 use crate::call;
 use crate::current;
-use crate::entry::Entry;
-use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId};
+use crate::entry::{Entry, EntryInfo};
+use crate::error::{CallError, Fulfilled};
+use crate::ids::{ChareId, CollectionId, RunId};
 use crate::promise::Promise;
-use crate::proxy::{Element, FromCallback};
+use crate::proxy::{Element, FromCallback, OUTSIDE};
 use crate::reply::{AnyCallback, Reply};
 use crate::runtime::Runtime;
+use crate::scheduler::task::{self, PanicPayload};
 
 /// A place for a value of type `T`: a promise, an entry method of one chare or of a whole collection, the end of the
 /// program, or nowhere.
@@ -19,9 +22,10 @@ pub struct Callback<T>(To<T>);
 
 enum To<T> {
     Promise(Promise<T>),
-    /// The index is in the `ChareId`; the function knows the entry.
-    Element(ChareId, fn(ChareId, T)),
-    Collection(CollectionId, fn(CollectionId, T)),
+    /// The function knows the entry; the index, as users write it, is there if it is outside of its array.
+    Element(RunId, ChareId, Option<Arc<str>>, fn(RunId, ChareId, Option<&Arc<str>>, T)),
+    /// The function knows the entry.
+    Collection(RunId, CollectionId, fn(RunId, CollectionId, T)),
     Exit,
     Ignore,
 }
@@ -32,18 +36,20 @@ impl<T: Send + 'static> Callback<T> {
         E: Entry,
         E::Args: FromCallback<T>,
     {
-        Callback(To::Element(element.id(), |id, value| {
-            call::dispatch_to_id::<E>(id, E::Args::from_callback(value), Reply::none());
+        let outside = (element.id().element == OUTSIDE).then(|| format!("[{:?}]", element.index()).into());
+        Callback(To::Element(element.run(), element.id(), outside, |run, id, outside, value| {
+            let index = || outside.map_or("[..]", |index| &**index).to_owned();
+            call::dispatch_to_id::<E>(run, id, E::Args::from_callback(value), Reply::none(), index);
         }))
     }
 
-    pub(crate) fn to_collection<E>(collection: CollectionId) -> Self
+    pub(crate) fn to_collection<E>(run: RunId, collection: CollectionId) -> Self
     where
         E: Entry,
         E::Args: FromCallback<T> + Clone,
     {
-        Callback(To::Collection(collection, |id, value| {
-            broadcast::send::<E>(id, E::Args::from_callback(value), None);
+        Callback(To::Collection(run, collection, |run, id, value| {
+            broadcast::send::<E>(run, id, E::Args::from_callback(value), None);
         }))
     }
 
@@ -57,15 +63,28 @@ impl<T: Send + 'static> Callback<T> {
         Callback(To::Ignore)
     }
 
-    /// Delivers a value. Returns at once. A promise that is fulfilled already drops it.
-    pub fn deliver(&self, value: T) {
+    /// Delivers a value. Returns at once.
+    ///
+    /// # Errors
+    /// [`Fulfilled`] with the value, if it is for a promise that has all its values.
+    ///
+    /// # Panics
+    /// On a thread that has not entered the run.
+    pub fn deliver(&self, value: T) -> Result<(), Fulfilled<T>> {
         match &self.0 {
-            // A second value for a promise has nobody to be given back to.
-            To::Promise(promise) => drop(promise.send(value)),
-            To::Element(id, send) => send(*id, value),
-            To::Collection(id, send) => send(*id, value),
+            To::Promise(promise) => promise.send(value)?,
+            To::Element(run, id, outside, send) => send(*run, *id, outside.as_ref(), value),
+            To::Collection(run, id, send) => send(*run, *id, value),
             To::Exit => Runtime::here().exit(0),
             To::Ignore => {}
+        }
+        Ok(())
+    }
+
+    /// Delivers a value in the name of nobody who could be told that it is one too many: that ends the job.
+    pub(crate) fn bring(&self, value: T) {
+        if let Err(Fulfilled { expected, .. }) = self.deliver(value) {
+            current::on_pe("a callback", |pe| pe.unawaited(CallError::Fulfilled { expected }));
         }
     }
 
@@ -106,8 +125,8 @@ impl<T> Clone for Callback<T> {
     fn clone(&self) -> Self {
         Callback(match &self.0 {
             To::Promise(promise) => To::Promise(promise.clone()),
-            To::Element(id, send) => To::Element(*id, *send),
-            To::Collection(id, send) => To::Collection(*id, *send),
+            To::Element(run, id, outside, send) => To::Element(*run, *id, outside.clone(), *send),
+            To::Collection(run, id, send) => To::Collection(*run, *id, *send),
             To::Exit => To::Exit,
             To::Ignore => To::Ignore,
         })
@@ -124,4 +143,30 @@ impl<T> std::fmt::Debug for Callback<T> {
             To::Ignore => "Callback to nowhere",
         })
     }
+}
+
+static FORWARD: EntryInfo =
+    EntryInfo { chare: "a callback", name: "a callback", file: "made by `.to(..)`", line: 0 };
+
+/// Brings the outcome of a future to a callback, when it is there.
+///
+/// # Panics
+/// On a thread that is not a PE.
+pub(crate) fn deliver_later<T: Send + 'static>(
+    future: impl Future<Output = Result<T, CallError>> + Send + 'static,
+    callback: Callback<T>,
+) {
+    let forward = async move {
+        match future.await {
+            Ok(value) => callback.bring(value),
+            Err(error) => callback.fail(error),
+        }
+    };
+    current::on_pe("a callback", |pe| {
+        let ended = |_: &_, outcome: Result<(), PanicPayload>| {
+            // A destructor of the value, with nobody to tell: the PE's own guard reports it.
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        };
+        task::start_later(pe, &FORWARD, forward, ended);
+    });
 }

@@ -150,10 +150,10 @@ impl ChareRef {
     ///
     /// # Panics
     /// If somebody holds the state already: `with` inside `with`, or while an exclusive coroutine owns the chare. If the
-    /// chare is not a `C`.
+    /// chare is poisoned, or not a `C`.
     #[inline]
     pub(crate) fn with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
-        if self.borrowed.get() || self.state.get() == State::Exclusive || !self.is::<C>() {
+        if self.borrowed.get() || self.state.get() != State::Idle || !self.is::<C>() {
             busy::<C>(self);
         }
         self.borrowed.set(true);
@@ -226,8 +226,14 @@ impl Deref for ChareRef {
 fn busy<C: Chare>(chare: ChareRef) -> ! {
     assert!(chare.is::<C>(), "{}", foreign::<C>(chare));
     let name = chare.info().name;
-    if chare.state.get() == State::Exclusive {
-        panic!("{name} is owned by an exclusive coroutine (`async fn(&mut self)`) until that ends");
+    match chare.state.get() {
+        State::Idle => {}
+        State::Exclusive => {
+            panic!("{name} is owned by an exclusive coroutine (`async fn(&mut self)`) until that ends")
+        }
+        State::Poisoned => {
+            panic!("{name} was poisoned by an earlier panic, so this coroutine of it cannot go on either")
+        }
     }
     panic!("{name} is borrowed already: `with` must not be called inside `with` or inside a plain method");
 }

@@ -90,7 +90,7 @@ impl<C: Chare> Cx<C> {
     /// # Panics
     /// On a thread that is not a PE.
     pub fn this(&self) -> Element<C> {
-        Element::new(self.id, self.index())
+        current::on_pe("Cx::this", |pe| Element::new(pe.run(), self.id, pe.index_of::<C>(self.id)))
     }
 
     /// Another element of this chare's array; `None` outside of it.
@@ -112,15 +112,20 @@ impl<C: Chare> Cx<C> {
     where
         C: ArrayElement,
     {
-        current::on_pe("Cx::array", |pe| Array::new(self.id.collection, pe.shape_of::<C>(self.id.collection)))
+        let id = self.id.collection;
+        current::on_pe("Cx::array", |pe| Array::new(pe.run(), id, pe.shape_of::<C>(id)))
     }
 
     /// The group that this chare is a member of; `None` for a singleton.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
     pub fn group(&self) -> Option<Group<C>>
     where
         C: Standalone,
     {
-        self.id.collection.single_home().is_none().then(|| Group::new(self.id.collection))
+        let id = self.id.collection;
+        current::on_pe("Cx::group", |pe| id.single_home().is_none().then(|| Group::new(pe.run(), id)))
     }
 
     /// A callback to an entry of this chare that takes one argument (or none, for `()`).
@@ -232,8 +237,8 @@ impl<C: Chare> This<C> {
     /// Calls `f` with the chare's state.
     ///
     /// # Panics
-    /// If called inside another `with` of the same chare, while an exclusive coroutine owns the chare, or outside of
-    /// this chare's own methods.
+    /// If called inside another `with` of the same chare, while an exclusive coroutine owns the chare, after a panic has
+    /// poisoned the chare, or outside of this chare's own methods.
     #[track_caller]
     pub fn with<R>(&self, f: impl FnOnce(&mut C) -> R) -> R {
         current::on_pe("This::with", |pe| {

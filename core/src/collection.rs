@@ -18,7 +18,7 @@ use rustc_hash::FxHashMap;
 use crate::broadcast;
 use crate::cell::ChareRef;
 use crate::chare::{Chare, ChareInfo, Cx};
-use crate::entry::{EntryInfo, Failure, failed, panicked};
+use crate::entry::{self, EntryInfo, Failure, failed, panicked};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::index::Index;
@@ -371,7 +371,13 @@ where
         for slot in start..end {
             let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
             let tell = Tell::Tracker(self.tracker, &constructed);
-            C::construct(Construct { id, init: self.init.clone(), tell });
+            match entry::guarded(pe, id, NewOf::<C>::INFO, || self.init.clone()) {
+                Ok(init) => C::construct(Construct { id, init, tell }),
+                Err(error) => {
+                    pe.give_up(id, error.clone());
+                    tell.into_reply().refuse(pe, id, error);
+                }
+            }
         }
         if let Some(tracker) = self.tracker
             && constructed.get() > 0

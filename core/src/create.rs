@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::broadcast;
+use crate::callback::{self, Callback};
 use crate::chare::{Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle};
 use crate::current;
@@ -48,7 +49,7 @@ impl<C: Chare> ArrayBuilder<C> {
         );
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
             let (id, cell) = create_everywhere::<C>(pe, shape, init, awaited);
-            (Array::new(id, shape), cell)
+            (Array::new(pe.run(), id, shape), cell)
         })
     }
 }
@@ -70,7 +71,7 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
     {
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
             let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), init, awaited);
-            (Group::new(id), cell)
+            (Group::new(pe.run(), id), cell)
         })
     }
 }
@@ -108,7 +109,7 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
             let id = ChareId::single(home, pe.id(), number);
             let cell = awaited.then(|| CellRef::new(pe, pe.cells.open()));
             pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
-            (Element::new(id, 0), cell)
+            (Element::new(pe.run(), id, 0), cell)
         })
     }
 }
@@ -177,20 +178,57 @@ impl<P: Copy> Creation<P> {
             CreationState::Ended => panic!("the creation has brought its proxy already"),
         }
     }
+
+    /// Creates now: the proxy at once, and a future that waits until all constructors have run.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn start(mut self) -> (P, Created) {
+        match self.sent() {
+            CreationState::Sent(proxy, created) => (proxy, Created(created)),
+            _ => panic!("the creation has brought its proxy already"),
+        }
+    }
+
+    /// What has become of it; sends it if it was not sent yet.
+    fn sent(&mut self) -> CreationState<P> {
+        match std::mem::replace(&mut self.state, CreationState::Ended) {
+            CreationState::Unsent(launch) => {
+                let (proxy, cell) = current::on_pe("creating chares", |pe| launch(pe, true));
+                let cell = cell.expect("an awaited creation has a cell");
+                CreationState::Sent(proxy, Pending::new(cell, What::Creation { chare: self.chare }, self.at))
+            }
+            state => state,
+        }
+    }
+}
+
+/// The end of a creation; made by [`Creation::start`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Created(Pending<()>);
+
+impl Created {
+    /// `callback` gets `()` when all constructors have run. Returns at once.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn to(self, callback: impl Into<Callback<()>>) {
+        callback::deliver_later(self, callback.into());
+    }
+}
+
+impl Future for Created {
+    type Output = Result<(), CallError>;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context)
+    }
 }
 
 impl<P: Copy> Future for Creation<P> {
     type Output = Result<P, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let CreationState::Unsent(_) = self.state {
-            let state = std::mem::replace(&mut self.state, CreationState::Ended);
-            let CreationState::Unsent(launch) = state else { unreachable!("matched above") };
-            let (proxy, cell) = current::on_pe("creating chares", |pe| launch(pe, true));
-            let cell = cell.expect("an awaited creation has a cell");
-            let what = What::Creation { chare: self.chare };
-            self.state = CreationState::Sent(proxy, Pending::new(cell, what, self.at));
-        }
+        self.state = self.sent();
         match &mut self.state {
             CreationState::Sent(proxy, pending) => {
                 let proxy = *proxy;

@@ -137,7 +137,7 @@ fn off_pe(what: &str) -> ! {
 /// On a thread that is no PE of this run and has not entered it.
 pub(crate) fn require(run: RunId) {
     let current = here(|here| match here {
-        Here::Pe(pe) => pe.shared().run(),
+        Here::Pe(pe) => pe.run(),
         Here::Foreign(shared) => shared.run(),
         Here::Nowhere => crate::call::nowhere(),
     });
@@ -150,7 +150,7 @@ pub(crate) fn require(run: RunId) {
 /// Sends a message to a PE of a run from any thread, whatever it has entered. Dropped if the run has ended.
 pub(crate) fn post_to_run(run: RunId, to: PeId, msg: Msg) {
     here(|here| match here {
-        Here::Pe(pe) if pe.shared().run() == run => pe.post(to, msg),
+        Here::Pe(pe) if pe.run() == run => pe.post(to, msg),
         Here::Foreign(shared) if shared.run() == run => shared.post_foreign(to, msg),
         _ => match waker::find_run(run) {
             Some(shared) => shared.post_foreign(to, msg),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::cell::{ChareRef, Exclusive, State};
 use crate::chare::{Chare, Cx, This};
 use crate::condition;
-use crate::error::{BoxError, CallError, Failed, NoElement, Panicked};
+use crate::error::{BoxError, CallError, Failed, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -102,17 +102,8 @@ impl<E: Entry> Payload for Invoke<E> {
     #[inline]
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
-            Some(chare) if chare.state.get() == State::Idle && chare.is::<E::Chare>() => {
+            Some(chare) if chare.state.get() == State::Idle => {
                 E::deliver(Delivery { pe, chare, args: self.0, reply });
-            }
-            Some(chare) if !chare.is::<E::Chare>() => {
-                let error = NoElement {
-                    chare: E::Chare::INFO.name,
-                    element: pe.element_name(to),
-                    bounds: "the proxy was made in another run; use proxies in the run that made them"
-                        .to_owned(),
-                };
-                reply.refuse(pe, to, CallError::NoElement(Arc::new(error)));
             }
             _ => pe.undeliverable(Msg::new(to, reply, self)),
         }
@@ -151,12 +142,15 @@ impl<'a, E: Entry> Delivery<'a, E> {
     }
 
     /// Starts a coroutine that owns the chare until it ends.
-    pub fn exclusive<Fut>(self, method: impl FnOnce(Exclusive<E::Chare>, Cx<E::Chare>, E::Args) -> Fut)
+    ///
+    /// # Safety
+    /// The token that `method` gets stays in the future that it returns, and is dropped with it.
+    pub unsafe fn exclusive<Fut>(self, method: impl FnOnce(Exclusive<E::Chare>, Cx<E::Chare>, E::Args) -> Fut)
     where
         Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
     {
         let Delivery { pe, chare, args, reply } = self;
-        // SAFETY: tasks are dropped before chares.
+        // SAFETY: tasks are dropped before chares, and by the caller's promise the token with its task.
         let state = unsafe { chare.claim::<E::Chare>() };
         let future = method(state, Cx::new(chare.id), args);
         start(pe, chare, E::INFO, Mode::Exclusive, future, reply);
@@ -217,6 +211,16 @@ pub(crate) fn conclude<R>(
 #[cold]
 pub(crate) fn failed(pe: &Pe, id: ChareId, entry: &'static EntryInfo, failure: Failure) -> CallError {
     CallError::Failed(Arc::new(Failed { entry, element: pe.element_name(id), error: failure.0 }))
+}
+
+/// Runs code of the user's that belongs to no method, for the sake of `entry` on `id`: a clone of its arguments.
+pub(crate) fn guarded<R>(
+    pe: &Pe,
+    id: ChareId,
+    entry: &'static EntryInfo,
+    f: impl FnOnce() -> R,
+) -> Result<R, CallError> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panicked(pe, id, entry, panic))
 }
 
 /// The error of a caught panic; its location comes from the hook that saw it.

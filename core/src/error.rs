@@ -32,6 +32,12 @@ pub enum CallError {
     /// Every writing end was dropped before the value came.
     #[error("broken promise: the last writing end was dropped without a value")]
     BrokenPromise,
+    /// A value came for a promise that has all its values, from a callback that could not tell its sender.
+    #[error("a callback brought one value more than the {expected} that its promise takes")]
+    Fulfilled {
+        /// How many values the promise takes in all.
+        expected: usize,
+    },
     /// The contributions to a reduction could not be merged: the elements gave different reducers or values that do not
     /// fit, or the reducer panicked.
     #[error("{0}")]

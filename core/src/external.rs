@@ -34,14 +34,14 @@ impl Mark {
         current::pe(|pe| {
             let (pe, task) = pe.and_then(|pe| Some((pe, pe.running_task()?)))?;
             pe.tasks.mark(task);
-            Some(Mark { run: pe.shared().run(), home: pe.id(), task })
+            Some(Mark { run: pe.run(), home: pe.id(), task })
         })
     }
 
     fn is_of_the_running_task(&self) -> bool {
         current::pe(|pe| {
             pe.is_some_and(|pe| {
-                pe.shared().run() == self.run && pe.id() == self.home && pe.running_task() == Some(self.task)
+                pe.run() == self.run && pe.id() == self.home && pe.running_task() == Some(self.task)
             })
         })
     }
@@ -51,7 +51,7 @@ impl Drop for Mark {
     fn drop(&mut self) {
         let Mark { run, home, task } = *self;
         current::pe(|pe| match pe {
-            Some(pe) if pe.shared().run() == run && pe.id() == home => pe.tasks.unmark(task),
+            Some(pe) if pe.run() == run && pe.id() == home => pe.tasks.unmark(task),
             _ => current::post_to_run(run, home, Msg::for_pe(Unmark(task))),
         });
     }

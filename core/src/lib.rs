@@ -89,7 +89,7 @@ pub use chare::{ArrayElement, Chare, ChareInfo, Cx, Standalone, This};
 pub use chare_device as device;
 pub use chare_macros::{chare, entry, main, test};
 pub use condition::WaitUntil;
-pub use create::{ArrayBuilder, Creation, GroupBuilder, SingleBuilder};
+pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder};
 pub use current::Entered;
 pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{

@@ -95,10 +95,11 @@ unsafe fn run_payload<P: Payload>(head: NonNull<Head>, pe: &Pe) {
 
 unsafe fn drop_payload<P>(head: NonNull<Head>) {
     let body = head.cast::<Body<P>>();
-    // SAFETY: the caller owns the contents and forgets them.
+    // SAFETY: the caller owns the contents and forgets them. The reply goes even if a destructor of the arguments
+    // panics, so that whoever waits learns of it.
     unsafe {
+        let _reply = std::ptr::read(&raw const (*body.as_ptr()).head.reply);
         std::ptr::drop_in_place(&raw mut (*body.as_ptr()).args);
-        std::ptr::drop_in_place(&raw mut (*body.as_ptr()).head.reply);
     }
 }
 
@@ -202,12 +203,19 @@ impl Msg {
 
 impl Drop for Msg {
     fn drop(&mut self) {
-        let table = self.head().table;
+        let _block = Block(self.0);
         // SAFETY: the message is owned; its contents are dropped once, then its block is given back.
-        unsafe {
-            (table.drop_contents)(self.0);
-            current::free_message(self.0, table.layout);
-        }
+        unsafe { (self.head().table.drop_contents)(self.0) };
+    }
+}
+
+/// The block of a message whose contents are gone, or are going.
+struct Block(NonNull<Head>);
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: the header stays readable until the block is freed; the contents have been dropped, if only in part.
+        unsafe { current::free_message(self.0, self.0.as_ref().table.layout) };
     }
 }
 

@@ -53,7 +53,7 @@ impl<R: Send + 'static> Pending<R> {
     }
 
     fn is_at_home(&self, pe: &Pe) -> bool {
-        pe.id() == self.cell.pe && pe.shared().run() == self.cell.run
+        pe.id() == self.cell.pe && pe.run() == self.cell.run
     }
 
     fn poll_away(&mut self, context: &Context<'_>) -> Poll<Result<R, CallError>> {
@@ -111,7 +111,7 @@ impl<R: Send + 'static> Pending<R> {
 /// On a thread that has not entered the run, while that lasts.
 fn has_ended(cell: CellRef) -> bool {
     current::here(|here| match here {
-        Here::Pe(pe) if pe.shared().run() == cell.run => pe.shared().is_stopping(),
+        Here::Pe(pe) if pe.run() == cell.run => pe.shared().is_stopping(),
         Here::Foreign(shared) if shared.run() == cell.run => shared.is_stopping(),
         _ => match waker::find_run(cell.run) {
             None => true,

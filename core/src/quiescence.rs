@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use crossbeam_utils::CachePadded;
 
+use crate::callback::{self, Callback};
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
@@ -170,19 +171,33 @@ impl Quiescence {
     }
 }
 
-impl Future for Quiescence {
-    type Output = Result<(), CallError>;
+impl Quiescence {
+    /// `callback` gets `()` when the program is quiescent; asked for now. Returns at once.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn to(mut self, callback: impl Into<Callback<()>>) {
+        self.ask();
+        callback::deliver_later(self, callback.into());
+    }
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn ask(&mut self) -> &mut Pending<()> {
         let at = self.at;
-        let pending = self.pending.get_or_insert_with(|| {
+        self.pending.get_or_insert_with(|| {
             current::on_pe("awaiting quiescence", |pe| {
                 let cell = CellRef::new(pe, pe.cells.open());
                 pe.post(PeId::new(0), Msg::for_pe(AwaitQuiescence(cell)));
                 Pending::new(cell, What::Quiescence, at)
             })
-        });
-        pending.poll(context)
+        })
+    }
+}
+
+impl Future for Quiescence {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.ask().poll(context)
     }
 }
 

@@ -31,7 +31,7 @@ impl CellRef {
     /// A cell of `pe`.
     #[inline]
     pub(crate) fn new(pe: &Pe, key: u64) -> Self {
-        CellRef { run: pe.shared().run(), pe: pe.id(), key }
+        CellRef { run: pe.run(), pe: pe.id(), key }
     }
 
     /// Sends a message to the cell's PE from any thread, whatever runtime it has entered. Dropped if the run has ended.
@@ -101,7 +101,7 @@ impl Reply {
             To::Cell(cell) => send_answer(pe, cell, from.element, outcome),
             To::Callback(callback) => match outcome {
                 Ok(value) => match callback.0.into_any().downcast::<Callback<R>>() {
-                    Ok(callback) => callback.deliver(value),
+                    Ok(callback) => callback.bring(value),
                     Err(_) => unreachable!("a reply callback has the entry's output type"),
                 },
                 Err(error) => callback.0.fail(error),
@@ -133,7 +133,7 @@ pub(crate) fn send_answer<R: Send + 'static>(pe: &Pe, to: CellRef, from: u64, ou
 /// Brings an outcome to a cell from wherever the running code is, foreign threads included.
 pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome: Result<R, CallError>) {
     current::pe(|pe| match pe {
-        Some(pe) if pe.shared().run() == to.run => send_answer(pe, to, 0, outcome),
+        Some(pe) if pe.run() == to.run => send_answer(pe, to, 0, outcome),
         _ => to.post(Msg::for_pe(Answer { key: to.key, from: 0, outcome })),
     });
 }

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::callback::{self, Callback};
 use crate::current;
 use crate::ids::PeId;
 use crate::pending::Pending;
@@ -34,24 +35,43 @@ impl Sleep {
     }
 }
 
+impl Sleep {
+    /// `callback` gets `()` when the time is over; it begins now. Returns at once.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    pub fn to(mut self, callback: impl Into<Callback<()>>) {
+        self.start();
+        let over = async move {
+            self.await;
+            Ok(())
+        };
+        callback::deliver_later(over, callback.into());
+    }
+
+    fn start(&mut self) -> &mut Started {
+        let (duration, at) = (self.duration, self.at);
+        self.started.get_or_insert_with(|| {
+            current::on_pe("sleeping", |pe| {
+                let key = pe.cells.open();
+                // 584 years fit; longer is for ever.
+                let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+                let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);
+                let pending = Pending::new(CellRef::new(pe, key), What::Sleep, at);
+                Started { pending, pe: pe.id(), timer }
+            })
+        })
+    }
+}
+
 impl Future for Sleep {
     type Output = ();
 
     /// # Panics
     /// If first polled on a thread that is not a PE.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let (duration, at) = (self.duration, self.at);
-        let started = self.started.get_or_insert_with(|| {
-            current::on_pe("sleeping", |pe| {
-                let key = pe.cells.open();
-                // 584 years fit; longer is for ever.
-                let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-                let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);
-                Started { pending: Pending::new(CellRef::new(pe, key), What::Sleep, at), pe: pe.id(), timer }
-            })
-        });
         // The only error is the end of the runtime, at which nobody polls.
-        started.pending.poll(context).map(drop)
+        self.start().pending.poll(context).map(drop)
     }
 }
 

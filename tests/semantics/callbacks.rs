@@ -34,8 +34,8 @@ impl Listener {
 
     /// Delivers from its own PE.
     #[entry]
-    fn deliver(&self, value: u32, to: Callback<u32>) {
-        to.clone().deliver(value);
+    fn deliver(&self, value: u32, to: Callback<u32>) -> Result<()> {
+        Ok(to.clone().deliver(value)?)
     }
 
     #[entry]
@@ -158,5 +158,75 @@ fn a_callback_may_end_the_program() {
             Result::<()>::Ok(())
         });
         assert_eq!(report.code(), 0, "{report}");
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn what_can_be_awaited_can_call_back(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Listener>().create(()).await?;
+    let last = group.on(rt.num_pes() - 1);
+    let (done, all) = rt.promises(4);
+    rt.sleep(std::time::Duration::from_millis(1)).to(&done);
+    rt.quiescence().to(&done);
+    group.be_called().to(&done);
+    last.be_called().future().to(&done);
+    all.await?;
+    let (gathered, values) = rt.promise();
+    group.double(3).gather().to(gathered);
+    assert_eq!(values.await?, vec![6; rt.num_pes()]);
+    rt.quiescence().to(last.callback(Listener::BE_CALLED));
+    rt.quiescence().await?;
+    assert_eq!(last.report().await?.1, 3);
+    let (failed, error) = rt.promise();
+    group.double(0).gather().to(failed);
+    assert!(error.await.expect_err("nothing doubles 0").to_string().contains("nothing to double"));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_creation_is_had_at_once_and_awaited_later(rt: Runtime) -> Result<()> {
+    let (rows, created) = rt.array::<Row>((2, 3)).create(()).start();
+    let (group, group_created) = rt.group::<Listener>().create(()).start();
+    group.on(0_usize).deliver(5, rows.at((1, 2)).callback(Row::HEAR)).send();
+    created.await?;
+    let (done, told) = rt.promise();
+    group_created.to(done);
+    told.await?;
+    rt.quiescence().await?;
+    assert_eq!(rows.at((1, 2)).heard().await?, [5]);
+    Ok(())
+}
+
+#[test]
+fn a_callback_to_an_element_outside_names_its_index() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let rows = rt.array::<Row>((2, 3)).create(()).await?;
+            rows.at((5, 5)).callback(Row::HEAR).deliver(1)?;
+            rt.quiescence().await?;
+            Result::<()>::Ok(())
+        });
+        assert_eq!(report.code(), 1, "{report}");
+        assert!(report.to_string().contains("Row has no element [(5, 5)]"), "{report}");
+    }
+}
+
+#[test]
+fn one_value_too_many_is_told_to_its_sender_or_ends_the_program() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let group = rt.group::<Listener>().create(()).await?;
+            let (promise, value) = rt.promise();
+            let callback = Callback::from(&promise);
+            callback.deliver(1)?;
+            let error = callback.deliver(2).expect_err("it takes one value");
+            assert_eq!((error.expected, error.value), (1, 2));
+            assert_eq!(value.await?, 1);
+            group.on(rt.num_pes() - 1).double(4).to(promise);
+            rt.quiescence().await?;
+            Result::<()>::Ok(())
+        });
+        assert_eq!(report.code(), 1, "{report}");
+        assert!(report.to_string().contains("one value more than the 1"), "{report}");
     }
 }

@@ -17,6 +17,7 @@ mod groups;
 mod hang;
 mod memory;
 mod misuse;
+mod other_runs;
 mod panics;
 mod promises;
 mod proxies;
@@ -26,6 +27,7 @@ mod reentrancy;
 mod singles;
 mod threads;
 mod timers;
+mod user_code;
 
 use chare::{ExitReport, MainOutput, Options, Runtime};
 

@@ -19,22 +19,6 @@ where
     Runtime::run(Options::default().with_pes(pes), main).expect("the run starts")
 }
 
-/// A chare whose state would be read as something else if types were confused.
-struct Words([u64; 8]);
-
-#[chare(index = usize)]
-impl Words {
-    fn new() -> Self {
-        Words([0; 8])
-    }
-
-    #[entry]
-    fn scribble(&mut self) -> u64 {
-        self.0 = [0x4141_4141_4141_4141; 8];
-        self.0[0]
-    }
-}
-
 struct Text(String);
 
 #[chare(index = usize)]
@@ -51,27 +35,6 @@ impl Text {
     #[entry]
     fn fail(&mut self) -> Result<u32> {
         Err("nobody saw this".into())
-    }
-}
-
-#[test]
-fn a_proxy_of_another_run_is_refused() {
-    for pes in [1, 2, 4, 8] {
-        let (send, receive) = mpsc::channel();
-        let first = run(pes, |rt| async move {
-            send.send(rt.array::<Words>(1).create(()).await?)?;
-            Ok(())
-        });
-        assert!(first.is_success(), "{first}");
-        let foreign = receive.recv().expect("sent above");
-        let second = run(pes, |rt| async move {
-            let texts = rt.array::<Text>(1).create(()).await?;
-            let error = foreign.at(0).scribble().await.unwrap_err().to_string();
-            assert!(error.contains("made in another run"), "{error}");
-            assert_eq!(texts.at(0).text().await?, "untouched");
-            Ok(())
-        });
-        assert!(second.is_success(), "{second}");
     }
 }
 

@@ -170,7 +170,10 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
                 Receiver::Unique => (quote_spanned!(span=> mut state), quote_spanned!(span=> &mut state)),
             };
             let value = coroutine(borrow);
-            quote_spanned!(span=> #check delivery.exclusive(|#binding, #cx, #args| async move { #value }))
+            // SAFETY: (of what is generated) the token goes into the coroutine and nowhere else; the method borrows it.
+            quote_spanned! {span=>
+                #check unsafe { delivery.exclusive(|#binding, #cx, #args| async move { #value }) }
+            }
         }
         Mode::Interleaving => {
             let value = coroutine(quote_spanned!(span=> this));

@@ -340,7 +340,7 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
             .and_then(|partial| guard(pe, collection, sequence, || reducer.finish(partial)))
             .map_err(CallError::Reduction);
         match (target, result) {
-            (Target::To(callback), Ok(value)) => callback.deliver(value),
+            (Target::To(callback), Ok(value)) => callback.bring(value),
             (Target::To(callback), Err(error)) => {
                 // Elements that disagreed may wait for it.
                 distribute::<()>(pe, collection.id(), sequence, Err(error.clone()));

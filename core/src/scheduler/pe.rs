@@ -16,7 +16,7 @@ use crate::cell::{ChareRef, State};
 use crate::chare::Chare;
 use crate::collection::{Collection, Directory};
 use crate::error::{CallError, NoElement};
-use crate::ids::{ChareId, CollectionId, PeId};
+use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::{Head, Msg};
 use crate::pending::WaitsAway;
 use crate::reply::{CellRef, Cells};
@@ -60,6 +60,7 @@ pub(crate) struct Traffic {
 /// One PE.
 pub(crate) struct Pe {
     id: PeId,
+    run: RunId,
     pe_count: usize,
     shared: Arc<Shared>,
     mail: Box<dyn Mail>,
@@ -92,6 +93,7 @@ impl Pe {
         let pe_count = shared.pe_count();
         Pe {
             id,
+            run: shared.run(),
             pe_count,
             shared,
             mail,
@@ -121,6 +123,12 @@ impl Pe {
     #[inline]
     pub(crate) fn id(&self) -> PeId {
         self.id
+    }
+
+    /// The run that this PE is one of.
+    #[inline]
+    pub(crate) fn run(&self) -> RunId {
+        self.run
     }
 
     pub(crate) fn pe_count(&self) -> usize {

@@ -147,6 +147,34 @@ pub(crate) fn start<F, D>(
     F: Future + Send + 'static,
     D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
 {
+    let head = make(pe, chare, info, mode, future, done);
+    let (key, poll_key) = pe.tasks.open(head, Phase::Running);
+    poll(pe, key, poll_key, head);
+}
+
+/// Starts a coroutine of the runtime itself, from inside of another's step: it is polled in its turn.
+pub(crate) fn start_later<F, D>(pe: &Pe, info: &'static EntryInfo, future: F, done: D)
+where
+    F: Future + Send + 'static,
+    D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
+{
+    let head = make(pe, None, info, Mode::Interleaving, future, done);
+    let (key, _) = pe.tasks.open(head, Phase::Queued);
+    pe.enqueue(Work::Resume(key));
+}
+
+fn make<F, D>(
+    pe: &Pe,
+    chare: Option<ChareRef>,
+    info: &'static EntryInfo,
+    mode: Mode,
+    future: F,
+    done: D,
+) -> NonNull<TaskHead>
+where
+    F: Future + Send + 'static,
+    D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
+{
     let table = &TableOf::<F, D>::TABLE;
     let head = TaskHead { table, chare, info, mode };
     let block = pe.allocate(table.layout).cast::<TaskBody<F, D>>();
@@ -154,8 +182,7 @@ pub(crate) fn start<F, D>(
     unsafe {
         block.write(TaskBody { head, future: ManuallyDrop::new(future), done: ManuallyDrop::new(done) })
     };
-    let (key, poll_key) = pe.tasks.open(block.cast());
-    poll(pe, key, poll_key, block.cast());
+    block.cast()
 }
 
 /// Resumes a coroutine whose turn has come; one that has ended is ignored.
@@ -299,14 +326,14 @@ impl Tasks {
         }
     }
 
-    /// Takes a slot for a coroutine, which is polled next.
-    fn open(&self, head: NonNull<TaskHead>) -> (TaskKey, PollKey) {
+    /// Takes a slot for a coroutine: `Running` if it is polled next, or `Queued`.
+    fn open(&self, head: NonNull<TaskHead>, phase: Phase) -> (TaskKey, PollKey) {
         let mut slab = self.slab.borrow_mut();
         let mut slot = Slot {
             generation: 0,
             next_free: NONE,
             head: Some(head),
-            phase: Phase::Running,
+            phase,
             external: false,
             checked: false,
             poll: 0,

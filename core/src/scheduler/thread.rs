@@ -30,6 +30,9 @@ const LOOKS_PER_READING: u32 = 64;
 /// How long a parked PE 0 sleeps while a device works on something that nobody waits for.
 const DEVICE_NAP: Duration = Duration::from_micros(500);
 
+/// Where the source of this crate is, as panics name it: what panics there is ours, the rest the user's.
+const OWN_SOURCE: &str = file!().split_at(file!().len() - "scheduler/thread.rs".len()).0;
+
 /// The wall clock, from the runtime's beginning.
 pub(crate) struct WallClock(pub(crate) Instant);
 
@@ -105,11 +108,12 @@ pub(crate) fn drive(pe: &Pe) {
         let text =
             panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
         let text = text.unwrap_or("a value that is no text");
-        shared.stop(Reason::Internal(format!(
-            "PE {} panicked at {}: {text}",
-            pe.id(),
-            pe.take_panic_location()
-        )));
+        let location = pe.take_panic_location();
+        shared.stop(if location.starts_with(OWN_SOURCE) {
+            Reason::Internal(format!("PE {} panicked at {location}: {text}", pe.id()))
+        } else {
+            Reason::Aborted(format!("outside of any method, as in a destructor: panic at {location}: {text}"))
+        });
     }
 }
 

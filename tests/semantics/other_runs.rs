@@ -1,0 +1,201 @@
+//! What one run has made and another uses: proxies, promises and futures name their run, so nothing foreign is ever
+//! reached, and whoever tries is told.
+
+use std::sync::mpsc;
+
+use chare::prelude::*;
+use chare::{ExitReport, NoElement};
+
+use super::{PES, run};
+
+#[derive(Default)]
+struct Notes(Vec<u32>);
+
+#[chare(index = usize)]
+impl Notes {
+    fn new() -> Self {
+        Notes::default()
+    }
+
+    #[entry]
+    fn note(&mut self, value: u32) -> u32 {
+        self.0.push(value);
+        value
+    }
+
+    #[entry]
+    fn notes(&self) -> Vec<u32> {
+        self.0.clone()
+    }
+}
+
+/// A type that the second run has in the place of the first one's `Notes`.
+struct Other;
+
+#[chare(index = usize)]
+impl Other {
+    fn new() -> Self {
+        Other
+    }
+
+    #[entry]
+    async fn alone(&mut self) -> u32 {
+        7
+    }
+}
+
+struct Single;
+
+#[chare]
+impl Single {
+    fn new() -> Self {
+        Single
+    }
+
+    #[entry]
+    fn one(&self) -> u32 {
+        1
+    }
+}
+
+/// What the first run leaves behind.
+struct Left {
+    notes: Array<Notes>,
+    single: Element<Single>,
+    group: Group<Single>,
+    callback: Callback<u32>,
+    promise: Promise<u32>,
+    value: chare::PromiseFuture<u32>,
+}
+
+fn first_run(pes: usize) -> Left {
+    let (send, receive) = mpsc::channel();
+    let report = run(pes, async move |rt: Runtime| {
+        let notes = rt.array::<Notes>(8).create(()).await?;
+        let (promise, value) = rt.promise();
+        let left = Left {
+            notes,
+            single: rt.single::<Single>().on_pe(pes - 1).create(()).await?,
+            group: rt.group::<Single>().create(()).await?,
+            callback: notes.at(0).callback(Notes::NOTE),
+            promise,
+            value,
+        };
+        Result::<()>::Ok(send.send(left)?)
+    });
+    assert!(report.is_success(), "{report}");
+    receive.recv().expect("the first run has sent it")
+}
+
+#[track_caller]
+fn told(outcome: Result<impl std::fmt::Debug, CallError>) {
+    let error = outcome.expect_err("nothing answers by the proxy of another run");
+    assert!(matches!(error, CallError::NoElement(_)), "{error}");
+    assert!(error.to_string().contains("made in another run"), "{error}");
+}
+
+#[test]
+fn proxies_are_refused_and_reach_nobody() {
+    for (first, second) in [(1, 1), (2, 2), (8, 1), (1, 4), (4, 8)] {
+        let left = first_run(first);
+        let report = run(second, async move |rt: Runtime| {
+            told(left.notes.at(0).note(1).await);
+            told(left.notes.note(1).await);
+            told(left.single.one().await);
+            let others = rt.array::<Other>(8).create(()).await?;
+            let notes = rt.array::<Notes>(8).create(()).await?;
+            told(left.notes.at(7).note(1).await);
+            told(left.notes.note(1).await);
+            told(left.notes.note(1).gather().await);
+            let places = left.notes.note(1).gather_results().await;
+            told(places);
+            told(left.group.one().await);
+            told(left.group.on(0_usize).one().await);
+            assert_eq!(notes.notes().gather().await?, vec![Vec::<u32>::new(); 8]);
+            assert_eq!(others.alone().gather().await?, vec![7; 8]);
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[track_caller]
+fn ended_by(report: &ExitReport, words: &str) {
+    assert_eq!(report.code(), 1, "{report}");
+    assert!(report.to_string().contains(words), "{report}");
+}
+
+#[test]
+fn what_nobody_awaits_ends_the_run() {
+    for pes in PES {
+        let sends: [fn(Left); 3] = [
+            |left| left.notes.at(0).note(1).send(),
+            |left| left.notes.note(1).send(),
+            |left| left.callback.deliver(1).expect("only promises give back"),
+        ];
+        for send in sends {
+            let left = first_run(pes);
+            let report = run(pes, async move |rt: Runtime| {
+                send(left);
+                rt.quiescence().await?;
+                Result::<()>::Ok(())
+            });
+            ended_by(&report, "made in another run");
+            assert!(
+                matches!(report.unawaited(), Some(CallError::NoElement(error)) if named(error)),
+                "{report}"
+            );
+        }
+    }
+}
+
+fn named(error: &NoElement) -> bool {
+    error.chare == "Notes"
+}
+
+#[test]
+fn promises_and_futures_of_another_run_are_told() {
+    for pes in PES {
+        let Left { promise, .. } = first_run(pes);
+        ended_by(&run(pes, async move |_: Runtime| drop(promise.send(3))), "another run");
+        let Left { value, .. } = first_run(pes);
+        let report = run(pes, async move |_: Runtime| {
+            assert!(matches!(value.await, Err(CallError::Ended)), "its run is over");
+        });
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[test]
+fn a_promise_that_is_dropped_in_another_run_breaks() {
+    for pes in PES {
+        let (send, receive) = mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            run(pes, async move |rt: Runtime| {
+                let (promise, value) = rt.promise::<u32>();
+                send.send((promise, rt.handle()))?;
+                assert!(matches!(value.await, Err(CallError::BrokenPromise)));
+                Result::<()>::Ok(())
+            })
+        });
+        let (promise, _handle) = receive.recv().expect("the waiting run has sent it");
+        let report = run(pes, async move |_: Runtime| drop(promise));
+        assert!(report.is_success(), "{report}");
+        let report = waiting.join().expect("the assertion in it holds");
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[test]
+fn a_promise_that_is_dropped_on_a_thread_that_has_entered_nothing_breaks() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let (promise, value) = rt.promise::<u32>();
+            let _handle = rt.handle();
+            let thread = std::thread::spawn(move || drop(promise));
+            assert!(matches!(value.await, Err(CallError::BrokenPromise)));
+            assert!(thread.join().is_ok());
+        });
+        assert!(report.is_success(), "{report}");
+    }
+}

@@ -1,0 +1,361 @@
+//! Code of the user's that the runtime runs where no method does: wakers, reducers, clones and destructors. It may use the
+//! runtime, and its panics are told as such.
+
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+
+use chare::ExitReport;
+use chare::prelude::*;
+use chare::reduction::Reducer;
+
+use super::{PES, run};
+
+/// A combinator's waker that looks at a future of the runtime when it is dropped.
+struct Nosy {
+    inner: Waker,
+    looks_at: Mutex<Option<chare::PromiseFuture<u32>>>,
+}
+
+impl Wake for Nosy {
+    fn wake(self: Arc<Self>) {
+        self.inner.wake_by_ref();
+    }
+}
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        if let Some(mut value) = self.looks_at.lock().expect("nobody panics with the lock").take() {
+            let _ = std::pin::Pin::new(&mut value).poll(&mut Context::from_waker(&self.inner));
+        }
+    }
+}
+
+/// Polls `future` twice with wakers of its own, each of which uses the runtime when it goes; then as usual.
+async fn with_nosy_wakers<F: Future + Unpin>(rt: Runtime, mut future: F) -> F::Output {
+    let mut polls = 0;
+    std::future::poll_fn(|context| {
+        polls += 1;
+        if polls > 2 {
+            return std::pin::Pin::new(&mut future).poll(context);
+        }
+        context.waker().wake_by_ref();
+        let (_promise, value) = rt.promise();
+        let nosy = Nosy { inner: context.waker().clone(), looks_at: Mutex::new(Some(value)) };
+        std::pin::Pin::new(&mut future).poll(&mut Context::from_waker(&Arc::new(nosy).into()))
+    })
+    .await
+}
+
+#[derive(Default)]
+struct Worker {
+    ready: bool,
+}
+
+#[chare(index = usize)]
+impl Worker {
+    fn new() -> Self {
+        Worker::default()
+    }
+
+    #[entry]
+    fn make_ready(&mut self) {
+        self.ready = true;
+    }
+
+    #[entry]
+    async fn wait_nosily(this: This<Self>, peer: Element<Worker>) -> Result<u32> {
+        let rt = |this: &This<Self>| -> Runtime { (***this).clone() };
+        let (promise, value) = this.promise();
+        let nosy = with_nosy_wakers(rt(&this), value);
+        promise.send(1_u32)?;
+        let mut sum = nosy.await?;
+        let to_peer: Channel<u32> = this.channel(&peer, 3);
+        to_peer.send(2)?;
+        sum += with_nosy_wakers(rt(&this), Box::pin(to_peer.recv())).await?;
+        with_nosy_wakers(rt(&this), Box::pin(to_peer.reserve())).await.send(0);
+        this.this().make_ready().send();
+        with_nosy_wakers(rt(&this), Box::pin(this.wait_until(|worker| worker.ready))).await;
+        sum += with_nosy_wakers(rt(&this), this.allreduce(1, reduce::Sum)).await?;
+        Ok(sum)
+    }
+
+    /// Contributes by a reducer that contributes.
+    #[entry]
+    fn contribute_twice(&self, cx: &Cx<Self>, first: Promise<u64>, second: Promise<u64>) {
+        cx.contribute((cx.clone(), second), Chained, first);
+    }
+
+    #[entry]
+    async fn reduce_then_reduce(this: This<Self>) -> Result<(u64, u64)> {
+        let (first, one) = this.promise();
+        let (second, two) = this.promise();
+        if this.index() == 0 {
+            this.array().contribute_twice(first, second).send();
+            return Ok((one.await?, two.await?));
+        }
+        drop((first, second, one, two));
+        Ok((0, 0))
+    }
+
+    #[entry]
+    fn take(&mut self, _bomb: Bomb) -> u32 {
+        1
+    }
+
+    #[entry]
+    fn make(&self) -> Bomb {
+        Bomb::Clone
+    }
+}
+
+/// Counts its contributions, and contributes once more for each.
+#[derive(Clone, Copy)]
+struct Chained;
+
+type Link = (Cx<Worker>, Promise<u64>);
+
+impl Reducer<Link> for Chained {
+    type Partial = u64;
+    type Output = u64;
+    fn start(&self, (cx, second): Link, _: u64) -> u64 {
+        cx.contribute(1_u64, reduce::Sum, second);
+        1
+    }
+    fn add(&self, partial: &mut u64, (cx, second): Link, _: u64) {
+        cx.contribute(1_u64, reduce::Sum, second);
+        *partial += 1;
+    }
+    fn merge(&self, partial: &mut u64, other: u64) {
+        *partial += other;
+    }
+    fn finish(&self, partial: u64) -> u64 {
+        partial
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_waker_may_use_the_runtime_when_it_is_dropped(rt: Runtime) -> Result<()> {
+    let workers = rt.array::<Worker>(8).create(()).await?;
+    let waits: Vec<_> = (0..8).map(|i| workers.at(i).wait_nosily(workers.at(7 - i)).future()).collect();
+    for wait in waits {
+        assert_eq!(wait.await?, 1 + 2 + 8);
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_reducer_may_contribute(rt: Runtime) -> Result<()> {
+    for elements in [1, 2, 16] {
+        let workers = rt.array::<Worker>(elements).create(()).await?;
+        let both = workers.reduce_then_reduce().gather().await?;
+        assert_eq!(both[0], (elements as u64, elements as u64));
+    }
+    Ok(())
+}
+
+/// A value whose clone or destructor panics.
+enum Bomb {
+    Clone,
+    Drop,
+}
+
+impl Clone for Bomb {
+    fn clone(&self) -> Self {
+        match self {
+            Bomb::Clone => panic!("cannot be cloned"),
+            Bomb::Drop => Bomb::Drop,
+        }
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!matches!(self, Bomb::Drop) || std::thread::panicking(), "cannot be dropped");
+    }
+}
+
+/// The clone of its constructor's argument panics.
+struct Never;
+
+#[chare(index = usize)]
+impl Never {
+    fn new(_: Bomb) -> Self {
+        Never
+    }
+}
+
+#[chare::test(pes = [1])]
+async fn a_clone_that_panics_is_an_error_of_its_call(rt: Runtime) -> Result<()> {
+    let workers = rt.array::<Worker>(3).create(()).await?;
+    let outcomes = workers.take(Bomb::Clone).gather_results().await?;
+    assert!(matches!(outcomes[0], Err(CallError::Panicked(_))));
+    assert!(matches!(outcomes[1], Err(CallError::Panicked(_))));
+    assert!(matches!(outcomes[2], Ok(1)), "the last element gets the original");
+    let error = rt.array::<Never>(3).create(Bomb::Clone).await.expect_err("a clone panics");
+    assert!(error.to_string().contains("cannot be cloned"), "{error}");
+    Ok(())
+}
+
+#[track_caller]
+fn blamed_on_the_user(report: &ExitReport, words: &str) {
+    assert_eq!(report.code(), 1, "{report}");
+    assert!(report.to_string().contains(words), "{report}");
+    assert!(!report.to_string().contains("please report"), "{report}");
+}
+
+/// Hands out values whose destructors panic.
+struct Maker;
+
+#[chare(index = usize)]
+impl Maker {
+    fn new() -> Self {
+        Maker
+    }
+
+    #[entry]
+    fn make(&self) -> Bomb {
+        Bomb::Drop
+    }
+}
+
+#[test]
+fn a_destructor_that_panics_outside_of_methods_is_the_users() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let makers = rt.array::<Maker>(pes).create(()).await?;
+            makers.at(pes - 1).make().send();
+            rt.quiescence().await?;
+            Result::<()>::Ok(())
+        });
+        blamed_on_the_user(&report, "cannot be dropped");
+        let report = run(pes, async move |rt: Runtime| {
+            let makers = rt.array::<Maker>(pes).create(()).await?;
+            drop(makers.at(pes - 1).make().future());
+            rt.quiescence().await?;
+            Result::<()>::Ok(())
+        });
+        blamed_on_the_user(&report, "cannot be dropped");
+    }
+}
+
+/// Its coroutine waits while another of its methods panics.
+#[derive(Default)]
+struct Fragile {
+    entered: bool,
+}
+
+#[chare(index = usize)]
+impl Fragile {
+    fn new() -> Self {
+        Fragile::default()
+    }
+
+    #[entry]
+    async fn wait(this: This<Self>, until: chare::PromiseFuture<()>) -> Result<()> {
+        this.with(|fragile| fragile.entered = true);
+        until.await?;
+        this.with(|fragile| assert!(fragile.entered));
+        Ok(())
+    }
+
+    #[entry]
+    async fn wait_for_its_state(this: This<Self>) {
+        this.wait_until(|fragile| !fragile.entered).await;
+    }
+
+    #[entry]
+    fn crash(&mut self) {
+        panic!("half way");
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_coroutine_of_a_poisoned_chare_does_not_see_its_state(rt: Runtime) -> Result<()> {
+    let fragile = rt.array::<Fragile>(8).create(()).await?;
+    for index in [0, 7] {
+        let (promise, value) = rt.promise();
+        let waits = fragile.at(index).wait(value).future();
+        let looks = fragile.at(index).wait_for_its_state().future();
+        rt.quiescence().await?;
+        assert!(matches!(fragile.at(index).crash().await, Err(CallError::Panicked(_))));
+        promise.send(())?;
+        for outcome in [waits.await, looks.await] {
+            let error = outcome.expect_err("the chare is poisoned").to_string();
+            assert!(error.contains("poisoned"), "{error}");
+        }
+    }
+    Ok(())
+}
+
+/// Fails on every element, if somebody still waits or not.
+struct Failing;
+
+#[chare(index = usize)]
+impl Failing {
+    fn new() -> Self {
+        Failing
+    }
+
+    #[entry]
+    fn fail(&self) -> Result<u32> {
+        Err("nobody saw this".into())
+    }
+
+    #[entry]
+    async fn fail_when(this: This<Self>, told: Callback<()>) -> Result<u32> {
+        told.deliver(())?;
+        let (promise, value) = this.promise::<()>();
+        promise.send(())?;
+        value.await?;
+        Err("nobody saw this".into())
+    }
+}
+
+#[test]
+fn the_errors_of_a_broadcast_that_nobody_awaits_any_more_end_the_run() {
+    for pes in PES {
+        type Start = fn(Array<Failing>) -> Box<dyn std::any::Any + Send>;
+        let drops: [Start; 3] = [
+            |array| Box::new(array.fail().future()),
+            |array| Box::new(array.fail().gather()),
+            |array| Box::new(array.fail().gather_results()),
+        ];
+        for (early, start) in drops.into_iter().flat_map(|start| [(true, start), (false, start)]) {
+            let report = run(pes, async move |rt: Runtime| {
+                let array = rt.array::<Failing>(4).create(()).await?;
+                let outcome = start(array);
+                if early {
+                    drop(outcome);
+                    rt.quiescence().await?;
+                } else {
+                    rt.quiescence().await?;
+                    drop(outcome);
+                    rt.quiescence().await?;
+                }
+                Result::<()>::Ok(())
+            });
+            blamed_on_the_user(&report, "nobody saw this");
+        }
+    }
+}
+
+#[test]
+fn a_future_that_is_polled_once_and_dropped_leaves_its_broadcast_owing() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let array = rt.array::<Failing>(4).create(()).await?;
+            let (told, all) = rt.promises(4);
+            let mut call = array.fail_when(told.into());
+            std::future::poll_fn(|context| {
+                assert!(std::pin::Pin::new(&mut call).poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            drop(call);
+            all.await?;
+            rt.quiescence().await?;
+            Result::<()>::Ok(())
+        });
+        blamed_on_the_user(&report, "nobody saw this");
+    }
+}
