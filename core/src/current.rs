@@ -133,14 +133,19 @@ fn off_pe(what: &str) -> ! {
     panic!("{what} works on a PE only: this thread belongs to no PE (send a message to a chare instead)")
 }
 
+/// The run that the running code belongs to.
+pub(crate) fn run() -> Option<RunId> {
+    here(|here| match here {
+        Here::Pe(pe) => Some(pe.run()),
+        Here::Foreign(shared) => Some(shared.run()),
+        Here::Nowhere => None,
+    })
+}
+
 /// # Panics
 /// On a thread that is no PE of this run and has not entered it.
 pub(crate) fn require(run: RunId) {
-    let current = here(|here| match here {
-        Here::Pe(pe) => pe.run(),
-        Here::Foreign(shared) => shared.run(),
-        Here::Nowhere => crate::call::nowhere(),
-    });
+    let Some(current) = self::run() else { crate::call::nowhere() };
     assert!(
         current == run,
         "this belongs to another run of the runtime: only threads that have entered that one use it"

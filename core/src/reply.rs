@@ -43,14 +43,16 @@ impl CellRef {
 /// The element number of an error that comes from no element that is known: such errors are gathered last.
 pub(crate) const UNKNOWN: u64 = u64::MAX;
 
-/// Where the outcome of a method goes.
+/// Where the outcome of a method goes. It stays in its run; 16 bytes, since every message has one.
 pub(crate) struct Reply(To);
+
+const _: () = assert!(size_of::<Reply>() == 16);
 
 enum To {
     /// Nobody waits: an error ends the job.
     Nobody,
-    /// To a cell.
-    Cell(CellRef),
+    /// To a cell of this run.
+    Cell { pe: PeId, key: u64 },
     /// To a callback, which is a `Callback` of the entry's own output type.
     Callback(Box<ErasedCallback>),
 }
@@ -68,8 +70,9 @@ impl Reply {
         Reply(To::Nobody)
     }
 
+    #[inline]
     pub(crate) fn to(cell: CellRef) -> Reply {
-        Reply(To::Cell(cell))
+        Reply(To::Cell { pe: cell.pe, key: cell.key })
     }
 
     pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>) -> Reply {
@@ -98,7 +101,9 @@ impl Reply {
                     pe.unawaited(error);
                 }
             }
-            To::Cell(cell) => send_answer(pe, cell, from.element, outcome),
+            To::Cell { pe: home, key } => {
+                send_answer(pe, CellRef { run: pe.run(), pe: home, key }, from.element, outcome);
+            }
             To::Callback(callback) => match outcome {
                 Ok(value) => match callback.0.into_any().downcast::<Callback<R>>() {
                     Ok(callback) => callback.bring(value),
@@ -113,8 +118,9 @@ impl Reply {
     pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
         match self.into_destination() {
             To::Nobody => pe.unawaited(error),
-            To::Cell(cell) => pe
-                .post(cell.pe, Msg::for_pe(Refusal { key: cell.key, from: from.element, error, owed: true })),
+            To::Cell { pe: home, key } => {
+                pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: true }));
+            }
             To::Callback(callback) => callback.0.fail(error),
         }
     }
@@ -145,8 +151,10 @@ pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let To::Cell(cell) = self.0 {
-            refuse_from_anywhere(cell, CallError::BrokenPromise);
+        if let To::Cell { pe, key } = self.0
+            && let Some(run) = current::run()
+        {
+            refuse_from_anywhere(CellRef { run, pe, key }, CallError::BrokenPromise);
         }
     }
 }
