@@ -137,3 +137,139 @@ impl<T: Linked> Drop for InboxReader<T> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    /// A block that is never really freed, so that a use after `dispose` shows instead of being undefined.
+    struct Node {
+        link: AtomicPtr<Node>,
+        disposals: Cell<usize>,
+    }
+
+    /// What a disposed block links to.
+    const GONE: NonNull<Node> = NonNull::dangling();
+
+    // SAFETY: the link is one atomic; `dispose` frees nothing.
+    unsafe impl Linked for Node {
+        unsafe fn link<'a>(node: NonNull<Self>) -> &'a AtomicPtr<Self> {
+            // SAFETY: the nodes of a test outlive its inbox.
+            unsafe { &(*node.as_ptr()).link }
+        }
+        unsafe fn dispose(node: NonNull<Self>) {
+            // SAFETY: as above.
+            let node = unsafe { node.as_ref() };
+            node.disposals.set(node.disposals.get() + 1);
+            node.link.store(GONE.as_ptr(), Ordering::Relaxed);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Push,
+        Pop,
+        /// Gives back one of those that were popped.
+        Release(prop::sample::Index),
+        SetParked(bool),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => Just(Step::Push),
+            5 => Just(Step::Pop),
+            4 => any::<prop::sample::Index>().prop_map(Step::Release),
+            1 => any::<bool>().prop_map(Step::SetParked),
+        ];
+        prop::collection::vec(step, 0..120)
+    }
+
+    /// An inbox and what it should be.
+    struct Checked {
+        inbox: Inbox<Node>,
+        reader: InboxReader<Node>,
+        nodes: Vec<NonNull<Node>>,
+        /// Numbers of nodes: pushed and not popped; popped and not released; the one popped last.
+        queued: VecDeque<usize>,
+        held: Vec<usize>,
+        front: usize,
+    }
+
+    impl Checked {
+        /// The nodes are those of `nodes`, the first of which is the stub.
+        fn new(nodes: &[Node]) -> Self {
+            let nodes: Vec<_> = nodes.iter().map(NonNull::from).collect();
+            let (inbox, reader) = Inbox::new(nodes[0]);
+            Checked { inbox, reader, nodes, queued: VecDeque::new(), held: Vec::new(), front: 0 }
+        }
+
+        fn pop(&mut self) -> Result<(), TestCaseError> {
+            let expected = self.queued.pop_front();
+            prop_assert_eq!(self.reader.pop(), expected.map(|number| self.nodes[number]));
+            self.held.extend(expected);
+            self.front = expected.unwrap_or(self.front);
+            Ok(())
+        }
+
+        fn release(&mut self, place: usize) {
+            let number = self.held.swap_remove(place);
+            // SAFETY: popped, and released this once.
+            unsafe { self.reader.release(self.nodes[number]) };
+        }
+
+        /// Of the first `pushed` nodes, just those have been disposed of, once, that nobody needs.
+        fn check(&self, pushed: usize) -> Result<(), TestCaseError> {
+            prop_assert_eq!(self.reader.may_have_more(&self.inbox), !self.queued.is_empty());
+            for number in 0..pushed {
+                let is_needed =
+                    number == self.front || self.held.contains(&number) || self.queued.contains(&number);
+                prop_assert_eq!(self.reader.pins(self.nodes[number]), number == self.front);
+                // SAFETY: the nodes outlive the inbox.
+                let disposals = unsafe { self.nodes[number].as_ref() }.disposals.get();
+                prop_assert_eq!(disposals, usize::from(!is_needed), "node {}", number);
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_inbox_is_a_queue_that_disposes_of_every_block_once(steps in steps()) {
+            let fresh = || Node { link: AtomicPtr::new(ptr::null_mut()), disposals: Cell::new(0) };
+            let nodes: Vec<Node> = (0..=steps.len()).map(|_| fresh()).collect();
+            let mut checked = Checked::new(&nodes);
+            let (mut pushed, mut parked) = (1, false);
+            for step in steps {
+                match step {
+                    Step::Push => {
+                        // SAFETY: a fresh node.
+                        let told = unsafe { checked.inbox.push(checked.nodes[pushed]) };
+                        prop_assert_eq!(told == Pushed::Wake, parked);
+                        checked.queued.push_back(pushed);
+                        pushed += 1;
+                    }
+                    Step::Pop => checked.pop()?,
+                    Step::Release(_) if checked.held.is_empty() => {}
+                    Step::Release(which) => checked.release(which.index(checked.held.len())),
+                    Step::SetParked(now) => {
+                        checked.inbox.set_parked(now);
+                        parked = now;
+                    }
+                }
+                checked.check(pushed)?;
+            }
+            while !checked.queued.is_empty() {
+                checked.pop()?;
+            }
+            while !checked.held.is_empty() {
+                checked.release(0);
+            }
+            checked.check(pushed)?;
+            drop(checked);
+            prop_assert!(nodes[..pushed].iter().all(|node| node.disposals.get() == 1));
+            prop_assert!(nodes[..pushed].iter().all(|node| node.link.load(Ordering::Relaxed) == GONE.as_ptr()));
+        }
+    }
+}
