@@ -221,6 +221,8 @@ impl Drop for BlockCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
 
     #[test]
     fn classes_hold_their_layouts() {
@@ -241,7 +243,7 @@ mod tests {
         let depot = Depot::new();
         let (sender, receiver) = (BlockCache::new(), BlockCache::new());
         let layout = Layout::from_size_align(100, 8).unwrap();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let bound = kept_count(class_of(layout).unwrap()) + 2 * MAGAZINE;
         for _ in 0..4 * bound {
             let block = sender.allocate(layout, &depot);
@@ -250,5 +252,149 @@ mod tests {
             unsafe { receiver.free(block, layout, &depot) };
         }
         assert!(seen.len() <= bound, "{} distinct blocks: the depot does not recycle", seen.len());
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Allocate {
+            cache: usize,
+            size: usize,
+            count: usize,
+        },
+        /// Frees this many blocks on a cache, those next to a place in the list of live ones.
+        Free {
+            cache: usize,
+            place: prop::sample::Index,
+            count: usize,
+        },
+    }
+
+    const CACHES: usize = 3;
+
+    /// Many blocks at a time, of the classes of which a cache keeps least, so that magazines travel.
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let size = prop_oneof![8 => 945..=1008_usize, 2 => 881..=944_usize, 1 => 1009..1100_usize];
+        let allocate = (0..CACHES, size, 1..900_usize);
+        let free = (0..CACHES, any::<prop::sample::Index>(), 1..1200_usize);
+        let step = prop_oneof![
+            allocate.prop_map(|(cache, size, count)| Step::Allocate { cache, size, count }),
+            free.prop_map(|(cache, place, count)| Step::Free { cache, place, count }),
+        ];
+        // Too few to fill the depot, which would give blocks back to the allocator.
+        prop::collection::vec(step, 0..18)
+    }
+
+    struct Live {
+        block: NonNull<u8>,
+        layout: Layout,
+        mark: u8,
+    }
+
+    impl Live {
+        /// Marks a fresh block from end to end.
+        fn new(block: NonNull<u8>, layout: Layout, mark: u8) -> Self {
+            // SAFETY: the block has the layout and belongs to us.
+            unsafe { block.write_bytes(mark, layout.size()) };
+            Live { block, layout, mark }
+        }
+
+        fn is_intact(&self) -> bool {
+            // SAFETY: the block was filled by `new`.
+            let bytes = unsafe { std::slice::from_raw_parts(self.block.as_ptr(), self.layout.size()) };
+            bytes.iter().all(|byte| *byte == self.mark)
+        }
+    }
+
+    fn chain(mut block: *mut FreeBlock) -> Vec<NonNull<u8>> {
+        let links = std::iter::from_fn(|| {
+            let here = NonNull::new(block)?;
+            // SAFETY: a free block holds its link.
+            block = unsafe { here.as_ref().next };
+            Some(here.cast())
+        });
+        links.collect()
+    }
+
+    /// All blocks that the caches and the depot keep; their counts must be right.
+    fn kept(caches: &[BlockCache], depot: &Depot) -> Vec<NonNull<u8>> {
+        let mut kept = Vec::new();
+        for class in 0..CLASS_COUNT {
+            for cache in caches {
+                let blocks = chain(cache.lists[class].top.get());
+                assert_eq!(blocks.len(), cache.lists[class].count.get());
+                assert!(blocks.len() <= kept_count(class), "a cache keeps {} blocks", blocks.len());
+                kept.extend(blocks);
+            }
+            for magazine in depot.lock(class).iter() {
+                let blocks = chain(magazine.0);
+                assert_eq!(blocks.len(), MAGAZINE);
+                kept.extend(blocks);
+            }
+        }
+        kept
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_block_is_handed_out_twice_or_lost(steps in steps()) {
+            let depot = Depot::new();
+            let caches: [BlockCache; CACHES] = std::array::from_fn(|_| BlockCache::new());
+            let mut live: Vec<Live> = Vec::new();
+            let mut addresses = HashSet::new();
+            // Blocks of a class that have been freed and not handed out since.
+            let mut free = HashSet::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Allocate { cache, size, count } => {
+                        let layout = Layout::from_size_align(size, 8).unwrap();
+                        for _ in 0..count {
+                            let block = caches[cache].allocate(layout, &depot);
+                            prop_assert!(addresses.insert(block), "a live block is handed out again");
+                            free.remove(&block);
+                            live.push(Live::new(block, layout, number as u8));
+                        }
+                    }
+                    Step::Free { .. } if live.is_empty() => {}
+                    Step::Free { cache, place, count } => {
+                        let begin = place.index(live.len());
+                        for old in live.drain(begin..live.len().min(begin + count)) {
+                            prop_assert!(old.is_intact(), "somebody wrote to a live block");
+                            addresses.remove(&old.block);
+                            if class_of(old.layout).is_some() {
+                                free.insert(old.block);
+                            }
+                            // SAFETY: allocated above with the same layout.
+                            unsafe { caches[cache].free(old.block, old.layout, &depot) };
+                        }
+                    }
+                }
+                let kept = kept(&caches, &depot);
+                let distinct: HashSet<_> = kept.iter().copied().collect();
+                prop_assert_eq!(distinct.len(), kept.len(), "a free block is kept twice");
+                prop_assert!(distinct == free, "a free block is lost");
+            }
+            for old in live {
+                prop_assert!(old.is_intact(), "somebody wrote to a live block");
+                // SAFETY: allocated above with the same layout.
+                unsafe { caches[0].free(old.block, old.layout, &depot) };
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_depot_refuses() {
+        let (depot, cache) = (Depot::new(), BlockCache::new());
+        let layout = Layout::from_size_align(1000, 8).unwrap();
+        let class = class_of(layout).unwrap();
+        let shelf = DEPOT_BYTES / class_layout(class).size().next_multiple_of(STEP_BYTES) / MAGAZINE;
+        let count = kept_count(class) + (shelf + 3) * MAGAZINE;
+        let blocks: Vec<_> = (0..count).map(|_| cache.allocate(layout, &depot)).collect();
+        for block in blocks {
+            // SAFETY: allocated above with the same layout.
+            unsafe { cache.free(block, layout, &depot) };
+        }
+        assert_eq!(depot.lock(class).len(), shelf);
+        assert_eq!(kept(std::slice::from_ref(&cache), &depot).len(), count - 3 * MAGAZINE);
     }
 }
