@@ -3,12 +3,15 @@
 //!
 //! Every PE that becomes idle publishes its counts of messages posted and taken, and an epoch that is odd while it is
 //! idle. PE 0, when idle itself, reads all of them twice; if no epoch changed in between and the sums agree, there was
-//! a moment at which the program was quiescent, and it still is, since only outside events could end that.
+//! a moment at which the program was quiescent, and it still is, since only outside events could end that. The protocol
+//! is [`Board`], which knows no PE, so that the model checker drives it (`quiescence/loom_tests.rs`).
+
+#[cfg(all(test, loom))]
+mod loom_tests;
 
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use crossbeam_utils::CachePadded;
@@ -22,6 +25,7 @@ use crate::pending::Pending;
 use crate::reply::{CellRef, Reply, send_answer};
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
+use crate::scheduler::sync::{AtomicU64, AtomicUsize, Ordering, in_total_order};
 use crate::waiting::What;
 
 /// What one PE publishes.
@@ -33,6 +37,25 @@ pub(crate) struct Published {
     taken: AtomicU64,
     timers: AtomicUsize,
     external: AtomicUsize,
+}
+
+/// What a PE counts between its announcements, without atomics.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    posted: u64,
+    taken: u64,
+    timers: usize,
+    external: usize,
+}
+
+/// Whether the others are idle as well.
+#[must_use]
+#[derive(PartialEq, Eq, Debug)]
+enum Announced {
+    /// Somebody is active, and will announce itself later than this.
+    NotLast,
+    /// All are idle now: PE 0 must judge.
+    Last,
 }
 
 /// What all PEs publish.
@@ -54,6 +77,47 @@ impl Board {
 
     pub(crate) fn count_foreign(&self) {
         self.foreign_posted.fetch_add(1, Ordering::SeqCst);
+        in_total_order();
+    }
+
+    /// Publishes that a PE is idle, and its counts.
+    fn enter_idle(&self, pe: usize, counts: Counts) -> Announced {
+        let mine = &self.pes[pe];
+        mine.posted.store(counts.posted, Ordering::SeqCst);
+        mine.taken.store(counts.taken, Ordering::SeqCst);
+        mine.timers.store(counts.timers, Ordering::SeqCst);
+        mine.external.store(counts.external, Ordering::SeqCst);
+        // Pairs with the load in `read`: who sees this epoch sees the counts.
+        mine.epoch.fetch_add(1, Ordering::SeqCst);
+        // After the epoch, so that the last of all finds every epoch odd.
+        let idle_count = self.idle_count.fetch_add(1, Ordering::SeqCst) + 1;
+        if idle_count == self.pes.len() { Announced::Last } else { Announced::NotLast }
+    }
+
+    /// Publishes that a PE is active; called before it posts anything.
+    fn leave_idle(&self, pe: usize) {
+        self.idle_count.fetch_sub(1, Ordering::SeqCst);
+        self.pes[pe].epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Looks whether the program is quiescent; called by PE 0 while it is idle. What is not on the board is asked for
+    /// in the order that the argument needs: outsiders before the first reading, devices between the two.
+    fn look(&self, has_outsiders: impl FnOnce() -> bool, device_works: impl FnOnce() -> bool) -> Found {
+        let has_outsiders = has_outsiders();
+        let Some(first) = self.read() else { return Found::Busy };
+        if first.posted != first.taken {
+            return Found::Busy;
+        }
+        if device_works() {
+            return Found::DeviceBusy;
+        }
+        // The moment of the verdict: what was counted before it in `count_foreign` is seen below.
+        in_total_order();
+        // A device's completion posts its wake-up before it stops being pending, so the second reading sees that.
+        if self.read().as_ref() != Some(&first) || first.external > 0 {
+            return Found::Busy;
+        }
+        Found::Quiescent { timers: first.timers, has_outsiders }
     }
 
     /// One reading of all PEs; `None` if one is active.
@@ -84,7 +148,18 @@ struct Reading {
     external: usize,
 }
 
-/// What PE 0 found.
+/// What the board says.
+#[derive(PartialEq, Eq, Debug)]
+enum Found {
+    /// Something runs, is under way, or waits on something outside.
+    Busy,
+    /// Only a device works.
+    DeviceBusy,
+    /// Nothing can begin but by a timer or an outsider.
+    Quiescent { timers: usize, has_outsiders: bool },
+}
+
+/// What PE 0 found, and did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     /// This PE does not judge.
@@ -101,53 +176,41 @@ pub(crate) enum Verdict {
 
 /// Publishes that this PE has nothing to do. The last one to do so wakes PE 0, which judges.
 pub(crate) fn announce_idle(pe: &Pe) {
-    let board = pe.shared().board();
-    let mine = &board.pes[pe.id().index()];
-    mine.posted.store(pe.traffic.posted.get(), Ordering::SeqCst);
-    mine.taken.store(pe.traffic.taken.get(), Ordering::SeqCst);
-    mine.timers.store(pe.timers.pending_count(), Ordering::SeqCst);
-    mine.external.store(pe.tasks.external_count(), Ordering::SeqCst);
-    mine.epoch.fetch_add(1, Ordering::SeqCst);
-    let idle = board.idle_count.fetch_add(1, Ordering::SeqCst) + 1;
-    if idle == pe.pe_count() && pe.id().index() != 0 {
+    let counts = Counts {
+        posted: pe.traffic.posted.get(),
+        taken: pe.traffic.taken.get(),
+        timers: pe.timers.pending_count(),
+        external: pe.tasks.external_count(),
+    };
+    let announced = pe.shared().board().enter_idle(pe.id().index(), counts);
+    if announced == Announced::Last && pe.id().index() != 0 {
         pe.shared().wake(PeId::new(0));
     }
 }
 
 /// Publishes that this PE has something to do, before it does it.
 pub(crate) fn announce_active(pe: &Pe) {
-    let board = pe.shared().board();
-    board.idle_count.fetch_sub(1, Ordering::SeqCst);
-    board.pes[pe.id().index()].epoch.fetch_add(1, Ordering::SeqCst);
+    pe.shared().board().leave_idle(pe.id().index());
 }
 
 /// Looks whether the program is quiescent, and acts if it is: those who await quiescence are answered; if there is
 /// nobody and nothing else can wake a coroutine, the program hangs and is ended with a report. Called by PE 0 when it
 /// has announced that it is idle.
 pub(crate) fn judge(pe: &Pe) -> Verdict {
-    let board = pe.shared().board();
-    let has_outsiders = pe.shared().has_outsiders();
-    let Some(first) = board.read() else { return Verdict::Busy };
-    if first.posted != first.taken {
-        return Verdict::Busy;
-    }
-    if pe.shared().devices().pending() > 0 {
-        return Verdict::DeviceBusy;
-    }
-    // A device's completion posts its wake-up before it stops being pending, so the second reading sees that.
-    if board.read().as_ref() != Some(&first) {
-        return Verdict::Busy;
-    }
-    if first.external > 0 {
-        return Verdict::Busy;
-    }
+    let shared = pe.shared();
+    let found = shared.board().look(|| shared.has_outsiders(), || shared.devices().pending() > 0);
+    let (timers, has_outsiders) = match found {
+        Found::Busy => return Verdict::Busy,
+        Found::DeviceBusy => return Verdict::DeviceBusy,
+        Found::Quiescent { timers, has_outsiders } => (timers, has_outsiders),
+    };
     if let Some(fault) = pe.shared().devices().take_unreported_faults().into_iter().next() {
         pe.shared().stop(Reason::DeviceFault(fault.to_string()));
         return Verdict::Answered;
     }
     let waiters = pe.quiescence_waiters.take();
     if waiters.is_empty() {
-        if first.timers > 0 || has_outsiders {
+        if timers > 0 || has_outsiders {
             return Verdict::Quiescent;
         }
         pe.shared().stop(Reason::Hang);
