@@ -20,6 +20,7 @@ use crate::channel::Channels;
 use crate::chare::{Chare, ChareInfo};
 use crate::condition::Condition;
 use crate::ids::ChareId;
+use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::queue::Work;
 
 /// Who may touch a chare's state.
@@ -135,6 +136,12 @@ impl ChareRef {
         f(self.extra.borrow_mut().get_or_insert_default())
     }
 
+    /// Takes over what the chare's constructor has made.
+    pub(crate) fn adopt(self, unborn: Unborn) {
+        *self.extra.borrow_mut() = Some(unborn.extra);
+        self.contributed.set(unborn.contributed);
+    }
+
     /// Calls `f` with the extra parts if there are any.
     #[inline]
     pub(crate) fn extra_if_any<R>(self, f: impl FnOnce(&mut Extra) -> R) -> Option<R> {
@@ -185,25 +192,26 @@ impl ChareRef {
         unsafe { NonNull::new_unchecked((&raw mut (*body.as_ptr()).value).cast::<C>()) }
     }
 
-    fn drop_extra(self) {
-        while let Some(extra) = self.extra.take() {
+    fn drop_extra(self, pe: &Pe) {
+        while let Some(mut extra) = self.extra.take() {
+            let _ends = extra.channels.close(pe);
             drop(extra);
         }
     }
 
-    /// Drops the chare and frees it.
+    /// Drops the chare, on its PE, and frees it.
     ///
     /// # Safety
     /// No step of it is running, its coroutines have been dropped, and no table refers to it any more.
-    pub(crate) unsafe fn free(self) {
+    pub(crate) unsafe fn free(self, pe: &Pe) {
         let table = self.table;
         // What is dropped here runs user code, which may ask for the extra parts again, or for the state. The state is
         // there until its own destructor runs; from then on it counts as borrowed for ever.
-        self.drop_extra();
+        self.drop_extra(pe);
         self.borrowed.set(true);
         // SAFETY: by the caller's promise nobody refers to the state, which is dropped once.
         unsafe { (table.drop_value)(self.0) };
-        self.drop_extra();
+        self.drop_extra(pe);
         // SAFETY: by the caller's promise nobody refers to the chare; it was allocated with this layout.
         unsafe {
             std::ptr::drop_in_place(self.0.as_ptr());

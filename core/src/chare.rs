@@ -144,10 +144,13 @@ impl<C: Chare> Cx<C> {
     /// The channel to `peer` with this tag: values of type `T`, in order, both ways. Opening it again is the same
     /// channel. The peer opens its end with this chare and the same tag; either end may be first.
     ///
+    /// If `peer` is outside of its array, receiving brings [`crate::ChannelError::NoPeer`], and sending ends the job with a
+    /// report, as a call does that nobody awaits.
+    ///
     /// # Panics
-    /// Outside of this chare's own methods, and if this end is open already for another type of value.
+    /// Outside of this chare's own methods and constructor, and if this end is open already for another type of value.
     pub fn channel<T: Send + 'static, D: Chare>(&self, peer: &Element<D>, tag: u64) -> Channel<T> {
-        Channel::open(self.id, peer.id(), tag)
+        Channel::open(self.id, peer, tag)
     }
 
     /// Contributes to the next reduction of this chare's collection: the `k`-th contribution of each element belongs to
@@ -155,7 +158,7 @@ impl<C: Chare> Cx<C> {
     /// once.
     ///
     /// # Panics
-    /// In a singleton, which has no collection to reduce over, and outside of this chare's own methods.
+    /// In a singleton, which has no collection to reduce over, and outside of this chare's own methods and constructor.
     pub fn contribute<T, R>(&self, value: T, reducer: R, target: impl Into<Callback<R::Output>>)
     where
         T: Send + 'static,

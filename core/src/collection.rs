@@ -8,8 +8,9 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use rustc_hash::FxHashMap;
 use crate::broadcast;
 use crate::cell::ChareRef;
 use crate::chare::{Chare, ChareInfo, Cx};
-use crate::entry::{self, EntryInfo, Failure, failed, panicked};
+use crate::entry::{self, EntryInfo, Failure};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::index::Index;
@@ -428,7 +429,7 @@ impl<C: Chare> Construct<'_, C> {
     pub fn plain(self, new: impl FnOnce(&Cx<C>, C::Init) -> Result<C, Failure>) {
         let Construct { id, init, tell } = self;
         crate::current::on_pe("a constructor", |pe| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| new(&Cx::new(id), init)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| pe.construct(id, || new(&Cx::new(id), init))));
             match (place(pe, id, outcome), tell) {
                 (Ok(()), Tell::Tracker(_, constructed)) => constructed.set(constructed.get() + 1),
                 (outcome, tell) => tell.into_reply().answer(pe, id, outcome),
@@ -444,11 +445,20 @@ impl<C: Chare> Construct<'_, C> {
         let Construct { id, init, tell } = self;
         let reply = tell.into_reply();
         crate::current::on_pe("a constructor", |pe| {
-            let future = new(Cx::new(id), init);
+            let future = constructing(id, new(Cx::new(id), init));
             let done = move |pe: &Pe, outcome| reply.answer(pe, id, place::<C>(pe, id, outcome));
             task::start(pe, None, NewOf::<C>::INFO, Mode::Interleaving, future, done);
         });
     }
+}
+
+/// Tells the PE at each poll whose constructor is running.
+async fn constructing<F: Future>(id: ChareId, constructor: F) -> F::Output {
+    let mut constructor = pin!(constructor);
+    poll_fn(|context| {
+        crate::current::on_pe("a constructor", |pe| pe.construct(id, || constructor.as_mut().poll(context)))
+    })
+    .await
 }
 
 struct NewOf<C>(std::marker::PhantomData<C>);
@@ -465,12 +475,12 @@ fn place<C: Chare>(
     id: ChareId,
     outcome: Result<Result<C, Failure>, PanicPayload>,
 ) -> Result<(), CallError> {
-    let account = pe.take_unborn_account(id);
+    let unborn = pe.take_unborn(id);
     let outcome = match outcome {
         Ok(Ok(value)) => {
             let chare = ChareRef::new(id, value);
-            if account.is_some() {
-                chare.extra(|extra| extra.account = account);
+            if let Some(unborn) = unborn {
+                chare.adopt(unborn);
             }
             match pe.collection(id.collection) {
                 Some(collection) => collection.place(pe, chare),
@@ -478,13 +488,16 @@ fn place<C: Chare>(
             }
             Ok(())
         }
-        Ok(Err(failure)) => Err(failed(pe, id, NewOf::<C>::INFO, failure)),
-        Err(panic) => Err(panicked(pe, id, NewOf::<C>::INFO, panic)),
+        Ok(Err(failure)) => Err((unborn, entry::failed(pe, id, NewOf::<C>::INFO, failure))),
+        Err(panic) => Err((unborn, entry::panicked(pe, id, NewOf::<C>::INFO, panic))),
     };
-    if let Err(error) = &outcome {
+    outcome.map_err(|(unborn, error)| {
+        if let Some(unborn) = unborn {
+            unborn.give_up(pe);
+        }
         pe.give_up(id, error.clone());
-    }
-    outcome
+        error
+    })
 }
 
 #[cfg(test)]

@@ -167,6 +167,9 @@ pub enum ChannelError {
         /// What this end was opened for.
         expected: &'static str,
     },
+    /// There is no such peer.
+    #[error("{0}")]
+    NoPeer(Arc<NoElement>),
     /// The channel was opened in another chare than the one that uses it.
     #[error("a channel end works in its own chare only; send the values, not the channel")]
     NotHere,

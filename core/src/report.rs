@@ -141,7 +141,7 @@ pub(crate) fn hang_part(pe: &Pe) -> String {
     for_each_chare(pe, |chare| {
         chare.extra_if_any(|extra| {
             extra.conditions.iter().filter_map(|condition| condition.waiter.as_ref()).for_each(&mut note);
-            extra.channels.iter().for_each(|end| end.for_each_waiter(&mut note));
+            extra.channels.iter().for_each(|end| end.for_each_waiter(pe, &mut note));
             let owner = pe.chare_name(chare.id);
             for work in &extra.held {
                 match work {
@@ -155,9 +155,9 @@ pub(crate) fn hang_part(pe: &Pe) -> String {
                 }
             }
             for end in extra.channels.iter() {
-                let (unread, backlog) = end.queued();
+                let (unread, backlog) = end.queued(pe);
                 let peer = pe.chare_name(end.peer);
-                if unread > 0 && !end.is_opened() {
+                if unread > 0 && !end.is_opened(pe) {
                     held.add(format!(
                         "{unread} values for {owner} in channel {} from {peer}, which it has not opened",
                         end.tag

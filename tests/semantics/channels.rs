@@ -3,9 +3,13 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::thread;
 
 use chare::ChannelError;
 use chare::prelude::*;
+use futures::future::join;
+
+use super::{PES, run};
 
 /// More than the window of credit, less than the limit of the backlog.
 const MANY: u64 = 5000;
@@ -394,4 +398,154 @@ async fn a_channel_works_in_its_own_chare_only(rt: Runtime) -> Result<()> {
     let error = peers.at(1).borrow_channel(channel.await?).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(ChannelError::NotHere)), "{error}");
     Ok(())
+}
+
+/// Gives up what it has reserved, in several ways.
+struct Giver;
+
+#[chare(index = usize)]
+impl Giver {
+    fn new() -> Self {
+        Giver
+    }
+
+    /// Sends behind permits that are then given up; if `away`, on another thread.
+    #[entry]
+    async fn give_up(this: This<Self>, permits: usize, away: bool) -> Result<()> {
+        let channel: &'static Channel<u64> = Box::leak(Box::new(this.channel(&this.array().at(1), 0)));
+        let mut held = Vec::new();
+        for _ in 0..permits {
+            held.push(channel.reserve().await);
+        }
+        for number in 0..1024 - permits as u64 + 1 {
+            channel.send(number)?;
+        }
+        if away {
+            let _handle = this.handle();
+            return thread::spawn(move || drop(held)).join().map_err(|_| "nothing panics there".into());
+        }
+        drop(held);
+        Ok(())
+    }
+
+    #[entry]
+    async fn read(this: This<Self>, count: u64) -> Result<()> {
+        let channel = this.channel::<u64, _>(&this.array().at(0), 0);
+        for number in 0..count {
+            assert_eq!(channel.recv().await?, number);
+        }
+        Ok(())
+    }
+
+    /// Two receivers; the first one's future is polled, then dropped by another thread when a value has come.
+    #[entry]
+    async fn lose_a_receiver(this: This<Self>) -> Result<u64> {
+        let channel: &'static Channel<u64> = Box::leak(Box::new(this.channel(&this.array().at(1), 1)));
+        let mut first = Box::pin(channel.recv());
+        poll_fn(|context| {
+            assert!(first.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        let this_one = this.clone();
+        let handle = this.handle();
+        let second = async { channel.recv().await };
+        let lost = async {
+            this_one.array().at(1).send_one().await?;
+            let lost = thread::spawn(move || {
+                let _entered = handle.enter();
+                drop(first);
+            });
+            Result::<()>::Ok(lost.join().map_err(|_| "nothing panics there")?)
+        };
+        let (value, lost) = join(second, lost).await;
+        lost?;
+        Ok(value?)
+    }
+
+    #[entry]
+    fn send_one(&self, cx: &Cx<Self>) -> Result<()> {
+        Ok(cx.channel(&cx.array().at(0), 1).send(17_u64)?)
+    }
+
+    /// Two receivers of one end, of which the first takes the first value although only the second was woken for it.
+    #[entry]
+    async fn take_out_of_turn(this: This<Self>) -> Result<(u64, u64)> {
+        let channel = this.channel::<u64, _>(&this.this(), 2);
+        let mut first = Box::pin(channel.recv());
+        let mut second = Box::pin(channel.recv());
+        poll_fn(|context| {
+            assert!(second.as_mut().poll(context).is_pending());
+            assert!(first.as_mut().poll(context).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        channel.send(1)?;
+        channel.send(2)?;
+        let one = first.await?;
+        this.this().nothing().await?;
+        let two = second.await?;
+        Ok((one, two))
+    }
+
+    #[entry]
+    fn nothing(&self) {}
+
+    #[entry]
+    async fn receive_from(this: This<Self>, index: usize) -> Result<u64, ChannelError> {
+        this.channel(&this.array().at(index), 9).recv().await
+    }
+
+    #[entry]
+    fn send_to(&self, cx: &Cx<Self>, index: usize) -> Result<()> {
+        Ok(cx.channel(&cx.array().at(index), 9).send(1_u64)?)
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn values_behind_permits_that_are_given_up_are_sent(rt: Runtime) -> Result<()> {
+    for (permits, away) in [(1, false), (1024, false), (1024, true), (600, true)] {
+        let givers = rt.array::<Giver>(2).create(()).await?;
+        let reading = givers.at(1).read(1024 - permits as u64 + 1).future();
+        givers.at(0).give_up(permits, away).await?;
+        reading.await?;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_receiver_that_is_dropped_elsewhere_passes_its_value_on(rt: Runtime) -> Result<()> {
+    let givers = rt.array::<Giver>(2).create(()).await?;
+    assert_eq!(givers.at(0).lose_a_receiver().await?, 17);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn receivers_may_take_values_out_of_turn(rt: Runtime) -> Result<()> {
+    let givers = rt.array::<Giver>(2).create(()).await?;
+    assert_eq!(givers.at(1).take_out_of_turn().await?, (1, 2));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_peer_outside_of_its_array_is_an_error(rt: Runtime) -> Result<()> {
+    let givers = rt.array::<Giver>(4).create(()).await?;
+    let error = givers.at(3).receive_from(7).await.expect_err("there is no element 7");
+    assert!(matches!(error.downcast_ref(), Some(ChannelError::NoPeer(_))), "{error}");
+    assert!(error.to_string().contains("Giver has no element [7]"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn what_is_sent_to_a_peer_outside_of_its_array_ends_the_run() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let givers = rt.array::<Giver>(4).create(()).await?;
+            givers.at(3).send_to(8).await?;
+            rt.quiescence().await?;
+            Result::<()>::Ok(())
+        });
+        assert_eq!(report.code(), 1, "{report}");
+        assert!(report.to_string().contains("Giver has no element [8]"), "{report}");
+    }
 }

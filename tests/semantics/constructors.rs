@@ -190,3 +190,79 @@ impl Waiter {
         Ok(())
     }
 }
+
+/// Opens a channel, sends and contributes while it is constructed; a coroutine if it is of the second type.
+struct Early {
+    from_left: Channel<usize>,
+}
+
+impl Early {
+    fn begin(cx: &Cx<Self>, count: usize, sum: Promise<usize>) -> Result<Self> {
+        let element = |index: usize| cx.array().at(index % count);
+        cx.channel(&element(cx.index() + 1), 0).send(cx.index())?;
+        cx.contribute(cx.index(), reduce::Sum, sum);
+        Ok(Early { from_left: cx.channel(&element(cx.index() + count - 1), 0) })
+    }
+}
+
+#[chare(index = usize)]
+impl Early {
+    async fn new(cx: &Cx<Self>, count: usize, sum: Promise<usize>, waits: bool) -> Result<Self> {
+        if waits {
+            cx.sleep(std::time::Duration::from_millis(1)).await;
+        }
+        Early::begin(cx, count, sum)
+    }
+
+    #[entry]
+    async fn receive(&mut self) -> Result<usize> {
+        Ok(self.from_left.recv().await?)
+    }
+
+    #[entry]
+    async fn sum(this: This<Self>) -> Result<usize> {
+        Ok(this.allreduce(1, reduce::Sum).await?)
+    }
+}
+
+/// As [`Early`], with a constructor that runs at once.
+struct Prompt(Channel<usize>);
+
+#[chare(index = usize)]
+impl Prompt {
+    fn new(cx: &Cx<Self>, count: usize, sum: Promise<usize>) -> Result<Self> {
+        let channel = cx.channel(&cx.array().at((cx.index() + 1) % count), 0);
+        channel.send(cx.index())?;
+        cx.contribute(cx.index(), reduce::Sum, sum);
+        Ok(Prompt(cx.channel(&cx.array().at((cx.index() + count - 1) % count), 0)))
+    }
+
+    #[entry]
+    async fn receive(&mut self) -> Result<usize> {
+        Ok(self.0.recv().await?)
+    }
+
+    #[entry]
+    async fn sum(this: This<Self>) -> Result<usize> {
+        Ok(this.allreduce(1, reduce::Sum).await?)
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_constructor_may_open_channels_send_and_contribute(rt: Runtime) -> Result<()> {
+    let count = 20;
+    let from_left: Vec<usize> = (0..count).map(|index| (index + count - 1) % count).collect();
+    for waits in [false, true] {
+        let (sum, total) = rt.promise();
+        let early = rt.array::<Early>(count).create((count, sum, waits)).await?;
+        assert_eq!(total.await?, count * (count - 1) / 2);
+        assert_eq!(early.receive().gather().await?, from_left);
+        assert_eq!(early.sum().gather().await?, vec![count; count]);
+    }
+    let (sum, total) = rt.promise();
+    let prompt = rt.array::<Prompt>(count).create((count, sum)).await?;
+    assert_eq!(total.await?, count * (count - 1) / 2);
+    assert_eq!(prompt.receive().gather().await?, from_left);
+    assert_eq!(prompt.sum().gather().await?, vec![count; count]);
+    Ok(())
+}

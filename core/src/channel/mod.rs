@@ -7,64 +7,85 @@
 //! Credit: an end may have [`WINDOW`] values unread at its peer; the peer gives credit back as it reads. Beyond that,
 //! values wait in the sender's backlog, up to [`BACKLOG_LIMIT`].
 
+mod carry;
 mod end;
+mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::any::type_name;
+use std::cell::RefMut;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub(crate) use end::Channels;
+pub(crate) use table::{Channels, Ends};
 
-use crate::cell::ChareRef;
-use crate::current;
-use crate::error::{ChannelError, Full};
-use crate::ids::ChareId;
+use crate::call;
+use crate::chare::Chare;
+use crate::current::{self, Here};
+use crate::error::{CallError, ChannelError, Full};
+use crate::ids::{ChareId, RunId};
 use crate::message::Msg;
+use crate::proxy::Element;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
-use end::{BACKLOG_LIMIT, Carry, Credit, End, Left, WINDOW};
+use carry::{Carry, Credit, Left};
+use end::{BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
+use table::{EndKey, Table};
 
 /// One end of a channel, in the chare that opened it.
 pub struct Channel<T> {
+    run: RunId,
     chare: ChareId,
     peer: ChareId,
     tag: u64,
-    end: usize,
+    end: EndKey,
     value: PhantomData<fn(T) -> T>,
 }
 
 impl<T: Send + 'static> Channel<T> {
-    pub(crate) fn open(chare: ChareId, peer: ChareId, tag: u64) -> Self {
+    pub(crate) fn open<D: Chare>(chare: ChareId, peer: &Element<D>, tag: u64) -> Self {
         current::on_pe("opening a channel", |pe| {
-            let own = pe.running_as(chare).expect("a chare opens channels in its own methods");
-            // An end made for values of another type goes with them after the borrow: their destructors are user code.
-            let (end, _wrong) = own.extra(|extra| {
-                let mut wrong = None;
-                let place = extra.channels.place_of::<T>(peer, tag);
-                let entry = &mut extra.channels.ends[place];
-                if entry.end::<T>().is_none() {
-                    let there = entry.end.type_name();
-                    assert!(
-                        !entry.is_opened(),
-                        "channel {tag} is open already for values of `{there}`, not `{}`",
-                        type_name::<T>()
-                    );
-                    let mut end = End::<T>::new();
-                    end.slow().wrong = Some(there);
-                    wrong = Some(std::mem::replace(&mut entry.end, Box::new(end)));
-                }
-                if let Some(end) = entry.end::<T>() {
-                    end.opened = true;
-                }
-                (place, wrong)
-            });
-            Channel { chare, peer, tag, end, value: PhantomData }
+            let end = Self::open_end(pe, chare, peer.id(), tag);
+            if let Some(CallError::NoElement(error)) = call::missing(pe, peer)
+                && let Some(end) = pe.ends.of::<T>().get(end)
+            {
+                end.slow().defect = Some(Defect::NoPeer(error));
+                end.note_slow();
+            }
+            Channel { run: pe.run(), chare, peer: peer.id(), tag, end, value: PhantomData }
         })
+    }
+
+    fn open_end(pe: &Pe, chare: ChareId, peer: ChareId, tag: u64) -> EndKey {
+        let entry = pe.own_extra(chare, |extra| extra.channels.entry::<T>(pe, peer, tag));
+        let mut entry = entry.expect("a chare opens channels in its own methods and its constructor");
+        let mut defect = None;
+        if !entry.holds::<T>() {
+            let there = pe.ends.with(&entry, |end| end.type_name()).unwrap_or_default();
+            assert!(
+                !entry.is_opened(pe),
+                "channel {tag} is open already for values of `{there}`, not `{}`",
+                type_name::<T>()
+            );
+            // What has come is dropped where nothing is borrowed: its destructor is user code.
+            let replaced = pe.own_extra(chare, |extra| extra.channels.replace::<T>(pe, &entry));
+            let _refused;
+            (entry, _refused) = replaced.expect("looked at above");
+            defect = Some(Defect::WrongType(there));
+        }
+        if let Some(end) = pe.ends.of::<T>().get(entry.key) {
+            end.opened = true;
+            if defect.is_some() {
+                end.slow().defect = defect;
+            }
+        }
+        entry.key
     }
 
     /// The tag that names the channel between its two chares.
@@ -81,24 +102,22 @@ impl<T: Send + 'static> Channel<T> {
     /// Outside of the methods of the chare that opened the channel.
     #[inline]
     pub fn send(&self, value: T) -> Result<(), Full<T>> {
-        let sent = self.with_end("Channel::send", |_, end| {
+        current::on_pe("Channel::send", |pe| {
+            let (mut table, key) = self.own_table(pe, "Channel::send");
+            let end = own_end(&mut table, key);
             let backlog_count = end.backlog_count();
             if end.credit > 0 && backlog_count == 0 {
                 end.credit -= 1;
-                end.next_out += 1;
-                return Ok(Some((end.next_out - 1, value)));
+                self.transmit(pe, table, key, value);
+                return Ok(());
             }
             if backlog_count >= BACKLOG_LIMIT {
                 return Err(Full { queued: backlog_count, value });
             }
             end.slow().backlog.push_back(value);
             end.out_is_slow = true;
-            Ok(None)
-        })?;
-        if let Some((number, value)) = sent {
-            self.transmit(number, value);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Waits until a value can be sent at once, and keeps that right.
@@ -122,72 +141,124 @@ impl<T: Send + 'static> Channel<T> {
     /// Outside of the methods of the chare that opened the channel.
     pub fn try_recv(&self) -> Result<Option<T>, ChannelError> {
         current::on_pe("Channel::try_recv", |pe| {
-            let own = pe.running_as(self.chare).ok_or(ChannelError::NotHere)?;
-            self.take(pe, own, &mut None)
+            if !self.is_here(pe) {
+                return Err(ChannelError::NotHere);
+            }
+            self.take(pe, &mut None)
         })
     }
 
-    #[inline]
-    fn with_end<R>(&self, what: &str, f: impl FnOnce(&Pe, &mut End<T>) -> R) -> R {
-        current::on_pe(what, |pe| match pe.running_as(self.chare) {
-            Some(own) => own.extra(|extra| f(pe, self.end_in(&mut extra.channels))),
-            None => panic!("{what}: a channel end works in the methods of its own chare only"),
-        })
+    /// Whether a method or the constructor of the channel's chare is running.
+    #[inline(always)]
+    fn is_here(&self, pe: &Pe) -> bool {
+        pe.run() == self.run && pe.is_own(self.chare)
     }
 
-    #[inline]
-    fn end_in<'c>(&self, channels: &'c mut Channels) -> &'c mut End<T> {
-        channels.ends[self.end].end::<T>().expect("an open channel keeps its type")
+    /// The table with the chare's own end, and its key.
+    #[inline(always)]
+    fn own_table<'p>(&self, pe: &'p Pe, what: &str) -> (RefMut<'p, Table<T>>, EndKey) {
+        assert!(self.is_here(pe), "{what}: a channel end works in the methods of its own chare only");
+        self.table_here(pe)
     }
 
-    /// Lets a future leave its end, if the chare is still there, and wakes whoever follows.
-    fn leave(&self, f: impl FnOnce(&mut End<T>) -> Left) {
-        current::pe(|pe| {
-            let Some(pe) = pe else { return };
-            let Some(own) = pe.find(self.chare) else { return };
-            if let Some(left) = own.extra_if_any(|extra| f(self.end_in(&mut extra.channels))) {
-                left.settle(pe);
+    #[inline(always)]
+    fn table_here<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
+        let mut table = pe.ends.of::<T>();
+        if table.get(self.end).is_some() {
+            return (table, self.end);
+        }
+        drop(table);
+        self.table_of_another(pe)
+    }
+
+    /// The end is not where it was when it was opened: the chare is about to go, and has lost its ends, or has moved.
+    #[cold]
+    fn table_of_another<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
+        let key = Self::open_end(pe, self.chare, self.peer, self.tag);
+        (pe.ends.of::<T>(), key)
+    }
+
+    fn name(&self) -> end::Name {
+        end::Name { own: self.chare, peer: self.peer, tag: self.tag }
+    }
+
+    /// Lets a future leave its end, wherever it was carried meanwhile, and wakes whoever follows.
+    fn leave(&self, leaver: Leaver) {
+        let left = Left::<T> { leaver, end: self.end, name: self.name(), value: PhantomData };
+        current::here(|here| match here {
+            Here::Pe(pe) if pe.run() != self.run => {}
+            Here::Pe(pe) if left.arrive(pe) => {}
+            Here::Pe(pe) => {
+                let home = self.end.pe();
+                if home != pe.id() {
+                    pe.post(home, Msg::for_pe(left));
+                }
+            }
+            Here::Foreign(_) | Here::Nowhere => {
+                current::post_to_run(self.run, self.end.pe(), Msg::for_pe(left))
             }
         });
     }
 
-    /// Brings a value to the peer's end: at once if it is on this PE.
-    #[inline]
-    fn transmit(&self, number: u64, value: T) {
-        current::on_pe("Channel::send", |pe| {
-            let carry = Carry { from: self.chare, tag: self.tag, number, value };
-            match pe.find(self.peer) {
-                Some(peer) => carry.arrive(pe, peer),
-                None => pe.send(Msg::new(self.peer, Reply::none(), carry)),
+    /// Brings a value, for which credit has been taken, to the peer's end: at once if it is on this PE.
+    #[inline(always)]
+    fn transmit(&self, pe: &Pe, mut table: RefMut<'_, Table<T>>, key: EndKey, value: T) {
+        let end = own_end(&mut table, key);
+        if let Some(error) = end.no_peer() {
+            drop(table);
+            return pe.unawaited(CallError::NoElement(error));
+        }
+        let number = end.next_out;
+        end.next_out += 1;
+        let peer_end = end.peer_end;
+        match peer_end.and_then(|peer_end| table.get(peer_end)) {
+            Some(peer_end) => {
+                let waiter = peer_end.accept(number, value);
+                drop(table);
+                if let Some(waiter) = waiter {
+                    waiter.wake(pe);
+                }
             }
-        });
+            None => {
+                drop(table);
+                self.transmit_by_name(pe, key, number, value);
+            }
+        }
+    }
+
+    /// As `transmit`, where the peer's end is not known; notes it for the next time if it is on this PE.
+    #[inline(never)]
+    fn transmit_by_name(&self, pe: &Pe, key: EndKey, number: u64, value: T) {
+        let carry = Carry { from: self.chare, tag: self.tag, number, value };
+        match pe.find(self.peer) {
+            Some(peer) => {
+                let peer_end = carry.arrive(pe, peer);
+                if let Some(end) = pe.ends.of::<T>().get(key) {
+                    end.peer_end = peer_end;
+                }
+            }
+            None => pe.send(Msg::new(self.peer, Reply::none(), carry)),
+        }
     }
 
     /// Takes the next value, for the receiver with this ticket if there is one, and gives credit back.
-    fn take(&self, pe: &Pe, own: ChareRef, ticket: &mut Option<u64>) -> Result<Option<T>, ChannelError> {
-        let (value, credit, left, next) = own.extra(|extra| {
-            let end = self.end_in(&mut extra.channels);
-            let Some(value) = end.pop() else {
-                let wrong = end.slow.as_ref().and_then(|slow| slow.wrong);
-                return wrong.map_or(Ok((None, None, Left::Nobody, None)), |sent| {
-                    let peer = pe.chare_name(self.peer);
-                    Err(ChannelError::WrongType { peer, tag: self.tag, sent, expected: type_name::<T>() })
-                });
-            };
-            end.read += 1;
-            let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
-            if !end.in_is_slow {
-                return Ok((Some(value), credit, Left::Nobody, None));
-            }
-            let left = ticket.take().map_or(Left::Nobody, |ticket| end.slow().receivers.leave(ticket, false));
-            // Several values may have become readable by one wake-up: it goes on to the next who waits.
-            let next = if end.first.is_some() { end.slow().receivers.next() } else { None };
-            end.note_slow();
-            Ok((Some(value), credit, left, next))
-        })?;
-        left.settle(pe);
-        if let Some(waiter) = next {
-            waiter.wake(pe);
+    #[inline]
+    fn take(&self, pe: &Pe, ticket: &mut Option<u64>) -> Result<Option<T>, ChannelError> {
+        let (mut table, key) = self.table_here(pe);
+        let end = own_end(&mut table, key);
+        let Some(value) = end.pop() else {
+            let defect = end.defect();
+            drop(table);
+            return defect.map_or(Ok(None), |defect| Err(self.error(pe, defect)));
+        };
+        end.read += 1;
+        let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
+        if end.in_is_slow {
+            let effects = end.received(ticket.take());
+            drop(table);
+            effects.settle(pe);
+        } else {
+            drop(table);
         }
         if let Some(count) = credit {
             let credit = Credit { from: self.chare, tag: self.tag, count };
@@ -196,8 +267,27 @@ impl<T: Send + 'static> Channel<T> {
                 None => pe.send(Msg::new(self.peer, Reply::none(), credit)),
             }
         }
-        Ok(value)
+        Ok(Some(value))
     }
+
+    #[cold]
+    fn error(&self, pe: &Pe, defect: Defect) -> ChannelError {
+        match defect {
+            Defect::WrongType(sent) => ChannelError::WrongType {
+                peer: pe.chare_name(self.peer),
+                tag: self.tag,
+                sent,
+                expected: type_name::<T>(),
+            },
+            Defect::NoPeer(error) => ChannelError::NoPeer(error),
+        }
+    }
+}
+
+/// An end that was found in the table under the same borrow.
+#[inline(always)]
+fn own_end<T: Send + 'static>(table: &mut Table<T>, key: EndKey) -> &mut End<T> {
+    table.get(key).expect("the end is in the table")
 }
 
 impl<T> std::fmt::Debug for Channel<T> {
@@ -220,20 +310,19 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let channel = self.channel;
         current::on_pe("Channel::recv", |pe| {
-            let Some(own) = pe.running_as(channel.chare) else {
+            if !channel.is_here(pe) {
                 return Poll::Ready(Err(ChannelError::NotHere));
-            };
-            if let Some(outcome) = channel.take(pe, own, &mut self.ticket).transpose() {
+            }
+            if let Some(outcome) = channel.take(pe, &mut self.ticket).transpose() {
                 return Poll::Ready(outcome);
             }
             let what = What::Receive { peer: channel.peer, tag: channel.tag };
             let waiter = Waiter::new(pe, Wakeup::of(context), what, self.at);
-            let replaced = own.extra(|extra| {
-                let end = channel.end_in(&mut extra.channels);
-                let replaced = end.slow().receivers.register(&mut self.ticket, waiter);
-                end.in_is_slow = true;
-                replaced
-            });
+            let (mut table, key) = channel.table_here(pe);
+            let end = own_end(&mut table, key);
+            let replaced = end.slow().receivers.register(&mut self.ticket, waiter);
+            end.in_is_slow = true;
+            drop(table);
             cancel_replaced(replaced, pe);
             Poll::Pending
         })
@@ -243,13 +332,9 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
 impl<T: Send + 'static> Drop for Recv<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        self.channel.leave(|end| {
-            let follows = end.first.is_some();
-            let left = end.slow().receivers.leave(ticket, follows);
-            end.note_slow();
-            left
-        });
+        if let Some(ticket) = self.ticket.take() {
+            self.channel.leave(Leaver::Receiver(ticket));
+        }
     }
 }
 
@@ -266,41 +351,31 @@ impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let channel = self.channel;
-        let mut wakeup = Some(Wakeup::of(context));
-        let what = What::Credit { peer: channel.peer, tag: channel.tag };
-        let (at, ticket) = (self.at, &mut self.ticket);
-        let (polled, left, replaced) = channel.with_end("Channel::reserve", |pe, end| {
-            if end.credit > 0 && end.backlog_count() == 0 {
-                end.credit -= 1;
-                let left =
-                    ticket.take().map_or(Left::Nobody, |ticket| end.slow().senders.leave(ticket, false));
-                end.note_slow();
-                return (Poll::Ready(Permit { channel, used: false }), left, None);
+        let wakeup = Wakeup::of(context);
+        current::on_pe("Channel::reserve", |pe| {
+            let (mut table, key) = channel.own_table(pe, "Channel::reserve");
+            let end = own_end(&mut table, key);
+            if let Some(effects) = end.take_credit(&mut self.ticket) {
+                drop(table);
+                effects.settle(pe);
+                return Poll::Ready(Permit { channel, used: false });
             }
-            let wakeup = wakeup.take().expect("taken once");
-            let replaced = end.slow().senders.register(ticket, Waiter::new(pe, wakeup, what, at));
+            let what = What::Credit { peer: channel.peer, tag: channel.tag };
+            let waiter = Waiter::new(pe, wakeup, what, self.at);
+            let replaced = end.slow().senders.register(&mut self.ticket, waiter);
             end.out_is_slow = true;
-            (Poll::Pending, Left::Nobody, replaced)
-        });
-        current::pe(|pe| {
-            if let Some(pe) = pe {
-                left.settle(pe);
-                cancel_replaced(replaced, pe);
-            }
-        });
-        polled
+            drop(table);
+            cancel_replaced(replaced, pe);
+            Poll::Pending
+        })
     }
 }
 
 impl<T: Send + 'static> Drop for Reserve<'_, T> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        self.channel.leave(|end| {
-            let follows = end.credit > 0;
-            let left = end.slow().senders.leave(ticket, follows);
-            end.note_slow();
-            left
-        });
+        if let Some(ticket) = self.ticket.take() {
+            self.channel.leave(Leaver::Sender(ticket));
+        }
     }
 }
 
@@ -318,22 +393,17 @@ impl<T: Send + 'static> Permit<'_, T> {
     /// Outside of the methods of the chare that opened the channel.
     pub fn send(mut self, value: T) {
         self.used = true;
-        let number = self.channel.with_end("Permit::send", |_, end| {
-            end.next_out += 1;
-            end.next_out - 1
+        current::on_pe("Permit::send", |pe| {
+            let (table, key) = self.channel.own_table(pe, "Permit::send");
+            self.channel.transmit(pe, table, key, value);
         });
-        self.channel.transmit(number, value);
     }
 }
 
 impl<T: Send + 'static> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if !self.used {
-            self.channel.leave(|end| {
-                end.credit += 1;
-                let next = if end.out_is_slow { end.slow().senders.next() } else { None };
-                next.map_or(Left::Nobody, Left::Woken)
-            });
+            self.channel.leave(Leaver::Permit);
         }
     }
 }

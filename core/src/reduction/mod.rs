@@ -225,11 +225,11 @@ where
     T: Send + 'static,
     R: Reducer<T>,
 {
-    let Some(chare) = pe.running_as(id) else { panic!("a chare contributes in its own methods only") };
+    let sequence = pe.next_contribution(id);
+    let sequence = sequence.expect("a chare contributes in its own methods and its constructor only");
     let Some(collection) = pe.collection(id.collection) else {
         panic!("a singleton has no collection to reduce over: make it a group or an array");
     };
-    let sequence = chare.contributed.replace(chare.contributed.get() + 1);
     let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
     let merged: Box<dyn Local> = match earlier {
         None => {

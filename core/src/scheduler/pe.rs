@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::cell::{ChareRef, State};
+use crate::cell::{ChareRef, Extra, State};
+use crate::channel::Ends;
 use crate::chare::Chare;
 use crate::collection::{Collection, Directory};
 use crate::error::{CallError, NoElement};
@@ -57,6 +58,14 @@ pub(crate) struct Traffic {
     pub(crate) taken: Cell<u64>,
 }
 
+/// What a chare has before it is in its place.
+#[derive(Default)]
+pub(crate) struct Unborn {
+    pub(crate) extra: Box<Extra>,
+    /// Reductions that its constructor has contributed to.
+    pub(crate) contributed: u64,
+}
+
 /// One PE.
 pub(crate) struct Pe {
     id: PeId,
@@ -76,16 +85,26 @@ pub(crate) struct Pe {
     unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
     /// Chares whose constructors have failed, and how.
     stillborn: RefCell<FxHashMap<ChareId, CallError>>,
-    /// Device accounts that constructors have asked for, until their chares are in place.
-    unborn_accounts: RefCell<FxHashMap<ChareId, chare_device::Account>>,
+    /// The chare whose constructor is running.
+    constructing: Cell<Option<ChareId>>,
+    /// What constructors have made of their chares' extra parts, until the chares are in place.
+    unborn: RefCell<FxHashMap<ChareId, Unborn>>,
     created: Cell<u64>,
     pub(crate) directory: Directory,
+    pub(crate) ends: Ends,
     pub(crate) cells: Cells,
     pub(crate) tasks: Tasks,
     pub(crate) timers: Timers,
     pub(crate) traffic: Traffic,
     pub(crate) quiescence_waiters: RefCell<Vec<CellRef>>,
     pub(crate) waits_away: WaitsAway,
+}
+
+impl Unborn {
+    /// The constructor has failed, or will never end.
+    pub(crate) fn give_up(mut self, pe: &Pe) {
+        drop(self.extra.channels.close(pe));
+    }
 }
 
 impl Pe {
@@ -108,9 +127,11 @@ impl Pe {
             unborn_singles: RefCell::default(),
             unborn_collections: RefCell::default(),
             stillborn: RefCell::default(),
-            unborn_accounts: RefCell::default(),
+            constructing: Cell::new(None),
+            unborn: RefCell::default(),
             created: Cell::new(0),
             directory: Directory::new(pe_count),
+            ends: Ends::new(id),
             cells: Cells::new(),
             tasks: Tasks::new(),
             timers: Timers::default(),
@@ -368,21 +389,59 @@ impl Pe {
             let name = format!("{class}{}", self.element_name(id));
             devices.get(self.id.index() % devices.len()).account(name)
         };
-        match self.running_as(id) {
-            Some(chare) => chare.extra(|extra| extra.account.get_or_insert_with(open).clone()),
-            None if self.running().is_none() => {
-                self.unborn_accounts.borrow_mut().entry(id).or_insert_with(open).clone()
+        self.own_extra(id, |extra| extra.account.get_or_insert_with(open).clone())
+            .expect("a chare uses its device in its own methods and its constructor only")
+    }
+
+    /// Runs the constructor of a chare, or a part of it.
+    #[inline]
+    pub(crate) fn construct<R>(&self, id: ChareId, constructor: impl FnOnce() -> R) -> R {
+        struct Constructing<'a>(&'a Pe);
+        impl Drop for Constructing<'_> {
+            fn drop(&mut self) {
+                self.0.constructing.set(None);
             }
-            None => panic!("a chare uses its device in its own methods only"),
+        }
+        self.constructing.set(Some(id));
+        let _constructing = Constructing(self);
+        constructor()
+    }
+
+    /// Whether a method or the constructor of this chare is running.
+    #[inline(always)]
+    pub(crate) fn is_own(&self, id: ChareId) -> bool {
+        self.running_as(id).is_some() || self.constructing.get() == Some(id)
+    }
+
+    /// Calls `f` with the extra parts of a chare whose method or constructor is running; `None` if neither is.
+    pub(crate) fn own_extra<R>(&self, id: ChareId, f: impl FnOnce(&mut Extra) -> R) -> Option<R> {
+        match self.running_as(id) {
+            Some(chare) => Some(chare.extra(f)),
+            None => (self.constructing.get() == Some(id))
+                .then(|| f(&mut self.unborn.borrow_mut().entry(id).or_default().extra)),
         }
     }
 
-    /// Hands what the constructor of a chare has made over to the chare, or drops it.
-    pub(crate) fn take_unborn_account(&self, id: ChareId) -> Option<chare_device::Account> {
-        if self.unborn_accounts.borrow().is_empty() {
+    /// The number of the next reduction that a chare contributes to, if its method or constructor is running.
+    pub(crate) fn next_contribution(&self, id: ChareId) -> Option<u64> {
+        if let Some(chare) = self.running_as(id) {
+            return Some(chare.contributed.replace(chare.contributed.get() + 1));
+        }
+        (self.constructing.get() == Some(id)).then(|| {
+            let mut unborn = self.unborn.borrow_mut();
+            let contributed = &mut unborn.entry(id).or_default().contributed;
+            *contributed += 1;
+            *contributed - 1
+        })
+    }
+
+    /// Takes what a constructor has made, for its chare or to be given up.
+    #[inline]
+    pub(crate) fn take_unborn(&self, id: ChareId) -> Option<Unborn> {
+        if self.unborn.borrow().is_empty() {
             return None;
         }
-        self.unborn_accounts.borrow_mut().remove(&id)
+        self.unborn.borrow_mut().remove(&id)
     }
 
     // Names, for reports.
@@ -492,7 +551,7 @@ impl Pe {
             self.begin_step(chare);
             let freed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 // SAFETY: no step is running, the coroutines are gone, the tables have been emptied.
-                unsafe { chare.free() }
+                unsafe { chare.free(self) }
             }));
             if freed.is_err() {
                 let text = format!("a destructor panicked at {}", self.take_panic_location());
@@ -503,6 +562,9 @@ impl Pe {
         drop(self.queue.take_all());
         drop(self.unborn_singles.take());
         drop(self.unborn_collections.take());
+        for unborn in self.unborn.take().into_values() {
+            unborn.give_up(self);
+        }
         self.cells.clear(self);
     }
 

@@ -1,0 +1,284 @@
+//! Where the ends of channels are kept: in tables of their PE, one for each type of value, so that an end is a line of its
+//! own and a value goes from the sender's end to the receiver's without a look at either chare. Each chare knows the
+//! names of its ends.
+//!
+//! Invariant: an [`EndKey`] names one end for ever. It may be kept anywhere; once the end is gone, or has moved to another
+//! PE, the key leads nowhere, and the end is found again by its name.
+
+use std::any::{Any, TypeId};
+use std::cell::{RefCell, RefMut};
+use std::num::NonZeroU32;
+
+use rustc_hash::FxHashMap;
+
+use crate::ids::{ChareId, PeId};
+use crate::scheduler::pe::Pe;
+use crate::scheduler::waker::MAX_PES;
+use crate::waiting::Waiter;
+
+use super::end::{AnyEnd, End};
+
+/// With more channels than this a chare finds them by hash.
+const SCAN_LIMIT: usize = 8;
+/// Ends that may have a place one after the other.
+const MAX_LIVES: u32 = u32::MAX / MAX_PES as u32;
+
+/// Which end of all there ever are of its type: its place in the table of its PE, and its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct EndKey {
+    place: u32,
+    life: Life,
+}
+
+impl EndKey {
+    /// The PE that the end is on while it lives.
+    pub(super) fn pe(self) -> PeId {
+        PeId::new((self.life.0.get() / MAX_LIVES) as usize)
+    }
+}
+
+/// One of the ends that have a place one after the other: `PE * MAX_LIVES + count`, and the count begins at 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Life(NonZeroU32);
+
+impl Life {
+    fn first_on(pe: PeId) -> Life {
+        let before = u32::try_from(pe.index()).ok().and_then(|pe| pe.checked_mul(MAX_LIVES));
+        Life(
+            before
+                .and_then(|before| NonZeroU32::MIN.checked_add(before))
+                .expect("there are fewer than MAX_PES"),
+        )
+    }
+
+    fn next(self) -> Option<Life> {
+        if self.0.get() % MAX_LIVES == MAX_LIVES - 1 { None } else { self.0.checked_add(1).map(Life) }
+    }
+}
+
+/// The ends of one type on one PE.
+pub(super) struct Table<T> {
+    ends: Vec<End<T>>,
+    vacant: Vec<u32>,
+    pe: PeId,
+}
+
+impl<T: Send + 'static> Table<T> {
+    /// The end, unless it is gone.
+    #[inline(always)]
+    pub(super) fn get(&mut self, key: EndKey) -> Option<&mut End<T>> {
+        self.ends.get_mut(key.place as usize).filter(|end| end.life == Some(key.life))
+    }
+
+    fn insert(&mut self) -> EndKey {
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.ends.push(End::new(Some(Life::first_on(self.pe))));
+            u32::try_from(self.ends.len() - 1).expect("fewer than 2^32 ends on a PE")
+        });
+        let life = self.ends[place as usize].life.expect("a place is vacant while it has a life to give");
+        EndKey { place, life }
+    }
+
+    fn remove(&mut self, key: EndKey) -> Option<End<T>> {
+        let end = self.get(key)?;
+        let life = key.life.next();
+        let gone = std::mem::replace(end, End::new(life));
+        if life.is_some() {
+            self.vacant.push(key.place);
+        }
+        Some(gone)
+    }
+}
+
+/// A table whose type of value is not known.
+trait AnyTable: Any {
+    fn end(&mut self, key: EndKey) -> Option<&mut dyn AnyEnd>;
+    fn remove(&mut self, key: EndKey) -> Option<Box<dyn Any>>;
+}
+
+impl<T: Send + 'static> AnyTable for Table<T> {
+    fn end(&mut self, key: EndKey) -> Option<&mut dyn AnyEnd> {
+        self.get(key).map(|end| end as &mut dyn AnyEnd)
+    }
+
+    fn remove(&mut self, key: EndKey) -> Option<Box<dyn Any>> {
+        self.remove(key).map(|end| Box::new(end) as Box<dyn Any>)
+    }
+}
+
+/// All ends on one PE.
+pub(crate) struct Ends {
+    /// Few: by type of value.
+    tables: RefCell<Vec<(TypeId, Box<dyn AnyTable>)>>,
+    pe: PeId,
+}
+
+impl Ends {
+    pub(crate) fn new(pe: PeId) -> Self {
+        Ends { tables: RefCell::default(), pe }
+    }
+
+    /// The ends for values of type `T`. No user code runs while they are borrowed.
+    #[inline(always)]
+    pub(super) fn of<T: Send + 'static>(&self) -> RefMut<'_, Table<T>> {
+        RefMut::map(self.tables.borrow_mut(), |tables| {
+            let place = tables.iter().position(|(value, _)| *value == TypeId::of::<T>());
+            let place = place.unwrap_or_else(|| self.make::<T>(tables));
+            let table: &mut dyn Any = &mut *tables[place].1;
+            table.downcast_mut().expect("a table stands under its type")
+        })
+    }
+
+    #[cold]
+    fn make<T: Send + 'static>(&self, tables: &mut Vec<(TypeId, Box<dyn AnyTable>)>) -> usize {
+        let table = Table::<T> { ends: Vec::new(), vacant: Vec::new(), pe: self.pe };
+        tables.push((TypeId::of::<T>(), Box::new(table)));
+        tables.len() - 1
+    }
+
+    fn table_of<R>(&self, entry: &Entry, f: impl FnOnce(&mut dyn AnyTable) -> Option<R>) -> Option<R> {
+        let mut tables = self.tables.borrow_mut();
+        let (_, table) = tables.iter_mut().find(|(value, _)| *value == entry.value)?;
+        f(&mut **table)
+    }
+
+    /// Calls `f` with the end, unless it is gone.
+    pub(super) fn with<R>(&self, entry: &Entry, f: impl FnOnce(&mut dyn AnyEnd) -> R) -> Option<R> {
+        self.table_of(entry, |table| table.end(entry.key).map(f))
+    }
+
+    /// Takes the end away; the caller drops what is in it, without a borrow.
+    pub(super) fn remove(&self, entry: &Entry) -> Option<Box<dyn Any>> {
+        self.table_of(entry, |table| table.remove(entry.key))
+    }
+}
+
+/// An end under its name.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry {
+    pub(crate) peer: ChareId,
+    pub(crate) tag: u64,
+    /// The type of its values.
+    value: TypeId,
+    pub(super) key: EndKey,
+}
+
+impl Entry {
+    pub(super) fn holds<T: 'static>(&self) -> bool {
+        self.value == TypeId::of::<T>()
+    }
+
+    /// Opened by the chare itself, not only by an incoming value.
+    pub(crate) fn is_opened(&self, pe: &Pe) -> bool {
+        pe.ends.with(self, |end| end.is_opened()).unwrap_or(false)
+    }
+
+    /// Values that have come and were not read, and values that wait for credit.
+    pub(crate) fn queued(&self, pe: &Pe) -> (usize, usize) {
+        pe.ends.with(self, |end| end.queued()).unwrap_or_default()
+    }
+
+    pub(crate) fn for_each_waiter(&self, pe: &Pe, f: &mut dyn FnMut(&Waiter)) {
+        pe.ends.with(self, |end| end.for_each_waiter(f));
+    }
+}
+
+/// The ends that a chare has, by name.
+#[derive(Default)]
+pub(crate) struct Channels {
+    entries: Vec<Entry>,
+    /// Places in `entries`, once there are many.
+    by_name: Option<Box<FxHashMap<(ChareId, u64), usize>>>,
+}
+
+impl Channels {
+    pub(super) fn find(&self, peer: ChareId, tag: u64) -> Option<&Entry> {
+        self.place(peer, tag).map(|place| &self.entries[place])
+    }
+
+    fn place(&self, peer: ChareId, tag: u64) -> Option<usize> {
+        match &self.by_name {
+            None => self.entries.iter().position(|entry| entry.peer == peer && entry.tag == tag),
+            Some(by_name) => by_name.get(&(peer, tag)).copied(),
+        }
+    }
+
+    /// The end with this name, made for values of type `T` if there is none; it may be there for values of another type.
+    pub(super) fn entry<T: Send + 'static>(&mut self, pe: &Pe, peer: ChareId, tag: u64) -> Entry {
+        if let Some(entry) = self.find(peer, tag) {
+            return *entry;
+        }
+        let place = self.entries.len();
+        let key = pe.ends.of::<T>().insert();
+        let entry = Entry { peer, tag, value: TypeId::of::<T>(), key };
+        self.entries.push(entry);
+        if place == SCAN_LIMIT {
+            let names =
+                self.entries.iter().enumerate().map(|(place, entry)| ((entry.peer, entry.tag), place));
+            self.by_name = Some(Box::new(names.collect()));
+        } else if let Some(by_name) = &mut self.by_name {
+            by_name.insert((peer, tag), place);
+        }
+        entry
+    }
+
+    /// Makes the end with this name anew for values of type `T`. The caller drops the other one, without a borrow.
+    pub(super) fn replace<T: Send + 'static>(
+        &mut self,
+        pe: &Pe,
+        old: &Entry,
+    ) -> (Entry, Option<Box<dyn Any>>) {
+        let gone = pe.ends.remove(old);
+        let entry = Entry { value: TypeId::of::<T>(), key: pe.ends.of::<T>().insert(), ..*old };
+        if let Some(place) = self.place(old.peer, old.tag) {
+            self.entries[place] = entry;
+        }
+        (entry, gone)
+    }
+
+    /// Takes all ends away; the caller drops what is in them, without a borrow.
+    pub(crate) fn close(&mut self, pe: &Pe) -> Vec<Box<dyn Any>> {
+        self.by_name = None;
+        self.entries.drain(..).filter_map(|entry| pe.ends.remove(&entry)).collect()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(pe: usize) -> Table<u8> {
+        Table { ends: Vec::new(), vacant: Vec::new(), pe: PeId::new(pe) }
+    }
+
+    #[test]
+    fn a_key_leads_to_its_own_end_or_nowhere() {
+        let mut table = table(3);
+        let keys = [table.insert(), table.insert()];
+        table.get(keys[1]).unwrap().credit = 7;
+        assert!(table.remove(keys[0]).is_some() && table.remove(keys[0]).is_none());
+        let next = table.insert();
+        assert!(next.place == keys[0].place && next != keys[0]);
+        assert!(table.get(keys[0]).is_none() && table.get(next).is_some());
+        assert_eq!(table.get(keys[1]).unwrap().credit, 7);
+    }
+
+    #[test]
+    fn pes_have_no_key_in_common() {
+        for pe in [0, 1, MAX_PES - 2] {
+            let mut last = Life::first_on(PeId::new(pe));
+            last = Life(NonZeroU32::new(last.0.get() + MAX_LIVES - 2).unwrap());
+            assert_eq!(last.next(), None);
+            assert!(last.0 < Life::first_on(PeId::new(pe + 1)).0);
+        }
+    }
+
+    #[test]
+    fn an_end_of_pointers_is_one_line() {
+        assert_eq!((size_of::<End<Box<u8>>>(), align_of::<End<Box<u8>>>()), (64, 64));
+    }
+}
