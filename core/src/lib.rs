@@ -51,6 +51,33 @@
 //! * Messages to chares that are not constructed yet are kept.
 //! * An error or panic reaches whoever awaits the call; if nobody does, the run ends with a report. A program that can
 //!   never go on ends with a report of what each coroutine waits for and exit code 3.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! * `tokio`: coroutines may await what tokio offers: sockets, timers, files, signals, channels, tasks, blocking calls.
+//!   Which of these there are is said by the features of your own dependency on tokio.
+//!
+//!   Each run has a tokio runtime of its own, driven by one thread beside the PEs and entered by all of them. A coroutine
+//!   that awaits tokio neither hangs nor is quiescent. A task that no coroutine awaits counts for neither; it reaches
+//!   chares by a [`Handle`]. When the run ends, tasks are dropped where they wait, and blocking calls that have begun
+//!   get a second to end before they are left behind. A run may be started inside another tokio runtime; it blocks that
+//!   thread of it.
+//!
+#![cfg_attr(feature = "tokio", doc = "   ```")]
+#![cfg_attr(not(feature = "tokio"), doc = "   ```ignore")]
+//!   use chare::prelude::*;
+//!
+//!   #[chare::main]
+//!   async fn main(_: Runtime) -> Result<()> {
+//!       let sum = tokio::spawn(async { 1 + 2 }); // on the thread of tokio
+//!       let lines = tokio::task::spawn_blocking(|| std::fs::read_to_string("Cargo.toml")); // on one of its pool
+//!       assert_eq!(sum.await?, 3); // suspends the coroutine only
+//!       assert!(lines.await??.contains("chare"));
+//!       Ok(())
+//!   }
+//!   ```
 
 mod broadcast;
 mod call;
@@ -69,6 +96,7 @@ mod ids;
 mod index;
 mod message;
 mod options;
+mod outside;
 mod pending;
 mod promise;
 mod proxy;

@@ -22,6 +22,7 @@ use crate::external::External;
 use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
 use crate::options::{Options, OptionsError};
+use crate::outside::Outside;
 use crate::pending::Pending;
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::{Board, Quiescence};
@@ -204,6 +205,12 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// The thread that drives tokio (feature `tokio`), or what it needs of the system, could not be had.
+    #[error("cannot start tokio: {error}; raise the limits of open files and threads (ulimit -n, ulimit -u)")]
+    Tokio {
+        /// What the system said.
+        error: std::io::Error,
+    },
 }
 
 /// The runtime, as code on a PE sees it. It holds nothing: it finds its PE when it is used.
@@ -235,6 +242,7 @@ impl Runtime {
         let devices = Devices::open(options.device(), mode)
             .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
         let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
+        let outside = Outside::start()?;
         let (inboxes, readers): (Vec<_>, Vec<_>) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
         let shared = Arc::new(Shared {
             number: enrolment.number,
@@ -253,7 +261,7 @@ impl Runtime {
             options,
         });
         enrolment.complete(&shared);
-        let parts = run_pes(&shared, readers, main)?;
+        let parts = run_pes(&shared, &outside, readers, main)?;
         let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
         Ok(ExitReport::new(reason, &parts))
     }
@@ -459,6 +467,7 @@ impl std::fmt::Debug for Handle {
 /// Starts the PEs and runs them to the end; returns their parts of the hang report.
 fn run_pes<F, Fut, R>(
     shared: &Arc<Shared>,
+    outside: &Outside,
     readers: Vec<InboxReader<Head>>,
     main: F,
 ) -> Result<Vec<String>, StartError>
@@ -479,14 +488,15 @@ where
             let (go, barrier, parts) = (&go, &barrier, &parts);
             let spawned = thread::Builder::new().name(format!("PE {pe}")).spawn_scoped(scope, move || {
                 if *go.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-                    run_pe(PeId::new(pe), shared, reader, barrier, parts, |_| {});
+                    outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, parts, |_| {}));
                 }
             });
             spawned.map_err(|error| StartError::Thread { pe, error })?;
         }
         *starting = true;
         drop(starting);
-        run_pe(PeId::new(0), shared, first, &barrier, &parts, |pe| start_main(pe, main));
+        let begin = |pe: &Pe| start_main(pe, main);
+        outside.around(|| run_pe(PeId::new(0), shared, first, &barrier, &parts, begin));
         Ok::<(), StartError>(())
     })?;
     Ok(parts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))

@@ -18,6 +18,7 @@ mod hang;
 mod memory;
 mod misuse;
 mod other_runs;
+mod outside;
 mod panics;
 mod promises;
 mod proxies;
