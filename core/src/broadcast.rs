@@ -315,7 +315,7 @@ where
                     let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
                     chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
                 }
-                Some(chare) => reply.refuse(pe, chare.id, CallError::Poisoned(chare.info())),
+                Some(chare) => reply.refuse(pe, chare.id, chare.poisoned()),
                 None => {
                     pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
                 }

@@ -15,10 +15,12 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use crate::channel::Channels;
 use crate::chare::{Chare, ChareInfo};
 use crate::condition::Condition;
+use crate::error::{CallError, Panicked};
 use crate::ids::ChareId;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::queue::Work;
@@ -57,6 +59,8 @@ pub(crate) struct Extra {
     pub(crate) conditions: Vec<Condition>,
     pub(crate) channels: Channels,
     pub(crate) account: Option<chare_device::Account>,
+    /// What poisoned the chare.
+    panic: Option<Arc<Panicked>>,
 }
 
 struct ChareTable {
@@ -126,9 +130,22 @@ impl ChareRef {
         self.table.chare_type == TypeId::of::<C>()
     }
 
-    /// Marks the chare after a panic in it.
-    pub(crate) fn panicked(self) {
-        self.state.set(if self.table.keep_after_panic { State::Idle } else { State::Poisoned });
+    /// Marks the chare after a panic in it. The first one poisons it.
+    pub(crate) fn panicked(self, panic: &Arc<Panicked>) {
+        if self.table.keep_after_panic {
+            return self.state.set(State::Idle);
+        }
+        self.state.set(State::Poisoned);
+        self.extra(|extra| {
+            extra.panic.get_or_insert_with(|| panic.clone());
+        });
+    }
+
+    /// The error of a call of this chare, which is poisoned.
+    #[cold]
+    pub(crate) fn poisoned(self) -> CallError {
+        let panic = self.extra_if_any(|extra| extra.panic.clone()).flatten();
+        CallError::Poisoned(panic.expect("a panic poisons a chare and is kept"))
     }
 
     /// Calls `f` with the extra parts, made if they are not there yet.

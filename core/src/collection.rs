@@ -489,7 +489,7 @@ fn place<C: Chare>(
             Ok(())
         }
         Ok(Err(failure)) => Err((unborn, entry::failed(pe, id, NewOf::<C>::INFO, failure))),
-        Err(panic) => Err((unborn, entry::panicked(pe, id, NewOf::<C>::INFO, panic))),
+        Err(panic) => Err((unborn, CallError::Panicked(entry::panicked(pe, id, NewOf::<C>::INFO, panic)))),
     };
     outcome.map_err(|(unborn, error)| {
         if let Some(unborn) = unborn {

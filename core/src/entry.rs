@@ -201,8 +201,9 @@ pub(crate) fn conclude<R>(
         Ok(Ok(value)) => Ok(value),
         Ok(Err(failure)) => Err(failed(pe, chare.id, entry, failure)),
         Err(panic) => {
-            chare.panicked();
-            Err(panicked(pe, chare.id, entry, panic))
+            let panic = panicked(pe, chare.id, entry, panic);
+            chare.panicked(&panic);
+            Err(CallError::Panicked(panic))
         }
     }
 }
@@ -220,16 +221,21 @@ pub(crate) fn guarded<R>(
     entry: &'static EntryInfo,
     f: impl FnOnce() -> R,
 ) -> Result<R, CallError> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| panicked(pe, id, entry, panic))
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| CallError::Panicked(panicked(pe, id, entry, panic)))
 }
 
-/// The error of a caught panic; its location comes from the hook that saw it.
+/// What a caught panic said, and where; its location comes from the hook that saw it.
 #[cold]
-pub(crate) fn panicked(pe: &Pe, id: ChareId, entry: &'static EntryInfo, panic: PanicPayload) -> CallError {
+pub(crate) fn panicked(
+    pe: &Pe,
+    id: ChareId,
+    entry: &'static EntryInfo,
+    panic: PanicPayload,
+) -> Arc<Panicked> {
     let message = match panic.downcast::<String>() {
         Ok(message) => *message,
         Err(panic) => panic.downcast_ref::<&str>().map_or("a value that is no text", |text| text).to_owned(),
     };
     let element = pe.element_name(id);
-    CallError::Panicked(Arc::new(Panicked { entry, element, message, location: pe.take_panic_location() }))
+    Arc::new(Panicked { entry, element, message, location: pe.take_panic_location() })
 }

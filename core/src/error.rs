@@ -4,7 +4,6 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::chare::ChareInfo;
 use crate::entry::EntryInfo;
 
 /// Any error, as `main` and entries return it.
@@ -26,9 +25,10 @@ pub enum CallError {
     /// There is no such element, and there will be none.
     #[error("{0}")]
     NoElement(Arc<NoElement>),
-    /// The chare panicked earlier, so its state is not to be trusted.
-    #[error("{} was poisoned by an earlier panic: declare it #[chare(keep_after_panic)] if its state survives one", .0.name)]
-    Poisoned(&'static ChareInfo),
+    /// The chare panicked earlier, this way, so its state is not to be trusted. A chare whose state survives a panic is
+    /// declared `#[chare(keep_after_panic)]`.
+    #[error("{}", .0.as_poison())]
+    Poisoned(Arc<Panicked>),
     /// Every writing end was dropped before the value came.
     #[error("broken promise: the last writing end was dropped without a value")]
     BrokenPromise,
@@ -64,6 +64,16 @@ impl fmt::Display for Panicked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Panicked { entry, element, message, location } = self;
         write!(f, "{}{element}.{} panicked at {location}: {message}", entry.chare, entry.name)
+    }
+}
+
+impl Panicked {
+    /// What is said of a chare that this panic has poisoned.
+    fn as_poison(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| {
+            let Panicked { entry: EntryInfo { chare, name, .. }, element, message, location } = self;
+            write!(f, "{chare}{element} was poisoned by a panic in {chare}.{name} at {location}: {message}")
+        })
     }
 }
 

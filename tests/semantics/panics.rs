@@ -149,14 +149,17 @@ async fn a_panic_reaches_who_waits_with_its_place(rt: Runtime) -> Result<()> {
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn a_panic_poisons_the_chare_alone(rt: Runtime) -> Result<()> {
     let cups = cups(&rt).await?;
-    for (index, panicked) in [
-        (0, cups.at(0).plain().await),
-        (14, cups.at(14).exclusive(cups.at(3)).await),
-        (15, cups.at(15).interleaving(cups.at(3)).await),
+    for (index, method, message, panicked) in [
+        (0, "plain", "a plain method gave way", cups.at(0).plain().await),
+        (14, "exclusive", "element 14 gave way", cups.at(14).exclusive(cups.at(3)).await),
+        (15, "interleaving", "a closure gave way", cups.at(15).interleaving(cups.at(3)).await),
     ] {
         assert!(matches!(panicked, Err(CallError::Panicked(_))), "{panicked:?}");
         let outcome = cups.at(index).count().await;
-        assert!(matches!(outcome, Err(CallError::Poisoned(chare)) if chare.name == "Cup"), "{outcome:?}");
+        assert!(matches!(&outcome, Err(CallError::Poisoned(panic)) if panic.entry.chare == "Cup"));
+        let text = outcome.expect_err("it is poisoned").to_string();
+        let (begin, place) = (format!("Cup[{index}] was poisoned by a panic in Cup.{method} at "), place());
+        assert!(text.starts_with(&begin) && text.contains(&place) && text.ends_with(message), "{text}");
     }
     let outcomes = cups.count().gather_results().await?;
     let poisoned: Vec<_> = (0..16).filter(|&i| matches!(outcomes[i], Err(CallError::Poisoned(_)))).collect();

@@ -261,8 +261,7 @@ impl Pe {
         let to = msg.head().to;
         match self.find(to) {
             Some(chare) if chare.state.get() == State::Poisoned => {
-                let error = CallError::Poisoned(chare.info());
-                msg.take_reply().refuse(self, to, error);
+                msg.take_reply().refuse(self, to, chare.poisoned());
             }
             Some(chare) => chare.extra(|extra| extra.held.push_back(Work::Msg(msg))),
             None if self.stillborn.borrow().contains_key(&to) => {
