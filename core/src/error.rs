@@ -26,7 +26,8 @@ pub enum CallError {
     #[error("{0}")]
     NoElement(Arc<NoElement>),
     /// The chare panicked earlier, this way, so its state is not to be trusted. A chare whose state survives a panic is
-    /// declared `#[chare(keep_after_panic)]`.
+    /// declared `#[chare(keep_after_panic)]`. Values that come to a poisoned chare through channels are not read any more;
+    /// if the program hangs, its report names them.
     #[error("{}", .0.as_poison())]
     Poisoned(Arc<Panicked>),
     /// Every writing end was dropped before the value came.

@@ -92,6 +92,7 @@ mod current;
 mod entry;
 mod error;
 mod external;
+mod hang;
 mod ids;
 mod index;
 mod message;

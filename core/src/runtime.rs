@@ -19,6 +19,7 @@ use crate::current::{self, Entered, OnPe};
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
 use crate::external::External;
+use crate::hang::HangReport;
 use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
 use crate::options::{Options, OptionsError};
@@ -27,7 +28,7 @@ use crate::pending::Pending;
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::{Board, Quiescence};
 use crate::reply::CellRef;
-use crate::report::{ExitReport, Reason, hang_part};
+use crate::report::{ExitReport, Reason};
 use crate::scheduler::block::Depot;
 use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
 use crate::scheduler::pe::Pe;
@@ -261,9 +262,9 @@ impl Runtime {
             options,
         });
         enrolment.complete(&shared);
-        let parts = run_pes(&shared, &outside, readers, main)?;
+        let hang = run_pes(&shared, &outside, readers, main)?;
         let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
-        Ok(ExitReport::new(reason, &parts))
+        Ok(ExitReport::new(reason, hang))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
@@ -464,20 +465,20 @@ impl std::fmt::Debug for Handle {
     }
 }
 
-/// Starts the PEs and runs them to the end; returns their parts of the hang report.
+/// Starts the PEs and runs them to the end; returns their hang report, empty if the run did not hang.
 fn run_pes<F, Fut, R>(
     shared: &Arc<Shared>,
     outside: &Outside,
     readers: Vec<InboxReader<Head>>,
     main: F,
-) -> Result<Vec<String>, StartError>
+) -> Result<String, StartError>
 where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
     let barrier = Barrier::new(shared.pe_count());
-    let parts = Mutex::new(vec![String::new(); shared.pe_count()]);
+    let hang = HangReport::new(shared.pe_count());
     let mut readers = readers.into_iter().map(ReaderForThread);
     let first = readers.next().expect("there is at least one PE");
     // Threads begin when all of them exist: they wait for this lock, and read whether to go.
@@ -485,10 +486,10 @@ where
     thread::scope(|scope| {
         let mut starting = go.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for (pe, reader) in (1..).zip(readers) {
-            let (go, barrier, parts) = (&go, &barrier, &parts);
+            let (go, barrier, hang) = (&go, &barrier, &hang);
             let spawned = thread::Builder::new().name(format!("PE {pe}")).spawn_scoped(scope, move || {
                 if *go.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-                    outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, parts, |_| {}));
+                    outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, hang, |_| {}));
                 }
             });
             spawned.map_err(|error| StartError::Thread { pe, error })?;
@@ -496,10 +497,10 @@ where
         *starting = true;
         drop(starting);
         let begin = |pe: &Pe| start_main(pe, main);
-        outside.around(|| run_pe(PeId::new(0), shared, first, &barrier, &parts, begin));
+        outside.around(|| run_pe(PeId::new(0), shared, first, &barrier, &hang, begin));
         Ok::<(), StartError>(())
     })?;
-    Ok(parts.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    Ok(hang.into_text())
 }
 
 struct ReaderForThread(InboxReader<Head>);
@@ -508,14 +509,14 @@ struct ReaderForThread(InboxReader<Head>);
 unsafe impl Send for ReaderForThread {}
 
 /// The life of one PE, on its own thread. It ends in steps: (1) stop stepping; (2) wait until all have; (3) write the
-/// hang report, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until all have; (6) drop what
+/// hang report if it is one, in two passes, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until all have; (6) drop what
 /// came meanwhile.
 fn run_pe(
     id: PeId,
     shared: &Arc<Shared>,
     reader: ReaderForThread,
     barrier: &Barrier,
-    parts: &Mutex<Vec<String>>,
+    hang: &HangReport,
     begin: impl FnOnce(&Pe),
 ) {
     let ReaderForThread(reader) = reader;
@@ -527,11 +528,12 @@ fn run_pe(
     guarded(&pe, || begin(&pe));
     drive(&pe);
     barrier.wait();
-    if matches!(*shared.lock_reason(), Some(Reason::Hang)) {
-        guarded(&pe, || {
-            let part = hang_part(&pe);
-            parts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[id.index()] = part;
-        });
+    // All PEs see the same: the first reason counts, and a hang is never replaced (`Shared::spoil`).
+    let hangs = matches!(*shared.lock_reason(), Some(Reason::Hang));
+    if hangs {
+        guarded(&pe, || hang.tell(&pe));
+        barrier.wait();
+        guarded(&pe, || hang.write(&pe));
     }
     barrier.wait();
     guarded(&pe, || pe.dismantle());

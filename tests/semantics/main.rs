@@ -25,6 +25,7 @@ mod proxies;
 mod quiescence;
 mod reductions;
 mod reentrancy;
+mod reports;
 mod singles;
 mod threads;
 mod timers;

@@ -81,11 +81,6 @@ impl Reductions {
         self.finished += 1;
         Some((self.finished - 1, merged))
     }
-
-    /// The contributions that each unfinished reduction has got here, the oldest first.
-    pub(crate) fn unfinished(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.open.iter().zip(self.finished..).map(|(open, sequence)| (sequence, open.count))
-    }
 }
 
 /// Where a result goes.

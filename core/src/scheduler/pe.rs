@@ -434,6 +434,15 @@ impl Pe {
         })
     }
 
+    /// Reductions that the constructor of a chare has contributed to, if it has not ended.
+    pub(crate) fn unborn_contributions(&self, id: ChareId) -> u64 {
+        self.unborn.borrow().get(&id).map_or(0, |unborn| unborn.contributed)
+    }
+
+    pub(crate) fn for_each_unborn_chare(&self, f: impl FnMut(&Unborn)) {
+        self.unborn.borrow().values().for_each(f);
+    }
+
     /// Takes what a constructor has made, for its chare or to be given up.
     #[inline]
     pub(crate) fn take_unborn(&self, id: ChareId) -> Option<Unborn> {
@@ -531,10 +540,19 @@ impl Pe {
         self.singles.borrow().values().for_each(|chare| f(*chare));
     }
 
-    /// Messages that wait for a singleton or a collection that is not there: how many of which kind.
-    pub(crate) fn for_each_unborn(&self, mut f: impl FnMut(&Msg)) {
-        self.unborn_singles.borrow().values().flatten().for_each(&mut f);
-        self.unborn_collections.borrow().values().flatten().for_each(&mut f);
+    /// Messages that wait for a singleton whose constructor has not ended.
+    pub(crate) fn for_each_unborn_of_a_single(&self, f: impl FnMut(&Msg)) {
+        self.unborn_singles.borrow().values().flatten().for_each(f);
+    }
+
+    /// Messages that wait for a collection that is not known here.
+    pub(crate) fn for_each_unborn_of_a_collection(&self, f: impl FnMut(&Msg)) {
+        self.unborn_collections.borrow().values().flatten().for_each(f);
+    }
+
+    /// Chares whose constructors have failed, and how.
+    pub(crate) fn for_each_stillborn(&self, mut f: impl FnMut(ChareId, &CallError)) {
+        self.stillborn.borrow().iter().for_each(|(id, error)| f(*id, error));
     }
 
     /// Ends the PE, after every PE of the process has stopped stepping: coroutines first, then chares, then messages

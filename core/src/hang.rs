@@ -1,0 +1,476 @@
+//! The hang report: what each coroutine of a program that can never go on waits for and where, what is held, and who holds
+//! up the others.
+//!
+//! It is written when all PEs have stopped, each PE its own part, in two passes: first every PE tells what the others need
+//! of it (names, who is lost, how far the reductions have come), then each writes. Invariant: how long a part is depends on
+//! the program's text, not on how many chares, coroutines and messages there are: what is not named is counted.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::panic::Location;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rustc_hash::FxHashMap;
+
+use crate::cell::{ChareRef, State};
+use crate::collection::{Collection, CollectionInfo};
+use crate::entry::EntryInfo;
+use crate::error::CallError;
+use crate::ids::{ChareId, CollectionId};
+use crate::message::{Msg, Name};
+use crate::scheduler::pe::Pe;
+use crate::scheduler::queue::Work;
+use crate::scheduler::task::{Phase, TaskKey};
+use crate::waiting::{Waiter, What};
+
+/// Lines that one PE writes of each kind, and names in a line; the rest is counted.
+const LINES_PER_KIND: usize = 20;
+/// Different things in the line of one coroutine that waits for several.
+const WAITS_PER_LINE: usize = 8;
+
+/// The hang report of a run, while the PEs write it.
+pub(crate) struct HangReport {
+    known: Mutex<Known>,
+    parts: Mutex<Vec<String>>,
+}
+
+impl HangReport {
+    pub(crate) fn new(pe_count: usize) -> Self {
+        HangReport { known: Mutex::default(), parts: Mutex::new(vec![String::new(); pe_count]) }
+    }
+
+    /// The first pass of a PE: what the others need to know of it.
+    pub(crate) fn tell(&self, pe: &Pe) {
+        lock(&self.known).learn(pe);
+    }
+
+    /// The second pass, after all PEs have told.
+    pub(crate) fn write(&self, pe: &Pe) {
+        let part = part(pe, &lock(&self.known));
+        lock(&self.parts)[pe.id().index()] = part;
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        lock(&self.parts).concat()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Why a chare will never do anything again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    Poisoned,
+    Unconstructed,
+}
+
+/// What the PEs know together.
+#[derive(Default)]
+struct Known {
+    collections: FxHashMap<CollectionId, Arc<CollectionInfo>>,
+    singles: FxHashMap<ChareId, &'static str>,
+    lost: FxHashMap<ChareId, Lost>,
+    /// Of each collection: how many elements have contributed to how many reductions.
+    contributions: FxHashMap<CollectionId, BTreeMap<u64, u64>>,
+}
+
+impl Known {
+    fn learn(&mut self, pe: &Pe) {
+        pe.for_each_single(|chare| {
+            self.singles.insert(chare.id, chare.info().name);
+        });
+        for_each_chare(pe, |chare| {
+            if chare.state.get() == State::Poisoned {
+                self.lost.insert(chare.id, Lost::Poisoned);
+            }
+        });
+        pe.for_each_stillborn(|id, error| {
+            self.lost.insert(id, Lost::Unconstructed);
+            if let (Some(_), Some(entry)) = (id.collection.single_home(), entry_of(error)) {
+                self.singles.insert(id, entry.chare);
+            }
+        });
+        for collection in pe.directory.iter() {
+            self.collections.entry(collection.id()).or_insert_with(|| collection.info.clone());
+            let elements_by_count = self.contributions.entry(collection.id()).or_default();
+            for slot in 0..collection.slot_count() {
+                *elements_by_count.entry(contributed(pe, collection, slot)).or_default() += 1;
+            }
+        }
+    }
+
+    fn name(&self, id: ChareId) -> String {
+        if let Some(info) = self.collections.get(&id.collection) {
+            return format!("{}{}", info.chare.name, info.name_of(id.element));
+        }
+        let unknown = match id.collection.single_home() {
+            Some(_) => "a singleton whose constructor has not ended",
+            None => "a chare of a collection that was never created",
+        };
+        self.singles.get(&id).copied().unwrap_or(unknown).to_owned()
+    }
+
+    /// What follows the name of a chare that is lost.
+    fn fate(&self, id: ChareId) -> &'static str {
+        match self.lost.get(&id) {
+            None => "",
+            Some(Lost::Poisoned) => " (poisoned)",
+            Some(Lost::Unconstructed) => " (its constructor failed)",
+        }
+    }
+
+    fn name_and_fate(&self, id: ChareId) -> String {
+        self.name(id) + self.fate(id)
+    }
+
+    /// Reductions that some elements of the collection have contributed to, but not `first` of them and so not all.
+    fn unfinished_since(&self, collection: CollectionId, first: u64) -> Range<u64> {
+        let most = self.contributions.get(&collection).and_then(|counts| counts.last_key_value());
+        first..most.map_or(first, |(most, _)| *most)
+    }
+
+    /// How many elements have contributed to a reduction.
+    fn contributors(&self, collection: CollectionId, sequence: u64) -> u64 {
+        let counts = self.contributions.get(&collection);
+        counts.map_or(0, |counts| counts.range(sequence + 1..).map(|(_, elements)| elements).sum())
+    }
+
+    fn describe(&self, what: &What) -> String {
+        match what {
+            What::Call { entry, to } => {
+                let is_known = self.collections.contains_key(&to.collection);
+                let name = if is_known { self.name(*to) } else { entry.chare.to_owned() };
+                format!("the outcome of {name}.{}", entry.name)
+            }
+            What::Reduction { collection, sequence } => {
+                let chare = self.collections.get(collection).map_or("a collection", |info| info.chare.name);
+                format!("reduction {sequence} of {chare}")
+            }
+            What::Receive { peer, tag } => {
+                format!("a value from {} in channel {tag}", self.name_and_fate(*peer))
+            }
+            What::Credit { peer, tag } => {
+                format!("credit from {} in channel {tag}", self.name_and_fate(*peer))
+            }
+            _ => in_general(what),
+        }
+    }
+}
+
+/// What a wait is for, without numbers and indexes: the same for all that wait alike.
+fn in_general(what: &What) -> String {
+    match what {
+        What::Call { entry, .. } => format!("the outcome of {}.{}", entry.chare, entry.name),
+        What::Broadcast { entry } => format!("the end of {}.{} on all elements", entry.chare, entry.name),
+        What::Creation { chare } => format!("the creation of {}", chare.name),
+        What::Promise => "a promise".to_owned(),
+        What::Reduction { .. } => "a reduction".to_owned(),
+        What::Sleep => "a timer".to_owned(),
+        What::Quiescence => "quiescence".to_owned(),
+        What::Receive { .. } => "a value in a channel".to_owned(),
+        What::Credit { .. } => "credit in a channel".to_owned(),
+        What::Condition => "a condition on its own state (wait_until)".to_owned(),
+    }
+}
+
+/// The constructor or method whose error this is.
+fn entry_of(error: &CallError) -> Option<&'static EntryInfo> {
+    match error {
+        CallError::Panicked(panicked) => Some(panicked.entry),
+        CallError::Failed(failed) => Some(failed.entry),
+        _ => None,
+    }
+}
+
+/// Reductions that the element in a slot, or its constructor, has contributed to.
+fn contributed(pe: &Pe, collection: &Collection, slot: usize) -> u64 {
+    match collection.slot(slot) {
+        Some(chare) => chare.contributed.get(),
+        None => pe.unborn_contributions(ChareId {
+            collection: collection.id(),
+            element: collection.element_of_slot(slot),
+        }),
+    }
+}
+
+fn for_each_chare(pe: &Pe, mut f: impl FnMut(ChareRef)) {
+    pe.for_each_single(&mut f);
+    for collection in pe.directory.iter() {
+        collection.for_each_element(&mut f);
+    }
+}
+
+/// This PE's part.
+fn part(pe: &Pe, known: &Known) -> String {
+    let mut lines = coroutines(pe, known);
+    reductions(pe, known, &mut lines);
+    lost(pe, &mut lines);
+    held(pe, known).write(&mut lines);
+    if lines.is_empty() { String::new() } else { format!("on PE {}:\n{}", pe.id(), lines.concat()) }
+}
+
+type Wait = (What, &'static Location<'static>);
+
+/// The waits of coroutines here that the runtime knows.
+fn waits(pe: &Pe) -> FxHashMap<TaskKey, Vec<Wait>> {
+    let mut waits = FxHashMap::<TaskKey, Vec<Wait>>::default();
+    let mut note = |waiter: &Waiter| {
+        if let Some(task) = waiter.task() {
+            waits.entry(task).or_default().push((waiter.what, waiter.at));
+        }
+    };
+    pe.cells.for_each_waiter(&mut note);
+    pe.waits_away.for_each_waiter(&mut note);
+    for_each_chare(pe, |chare| {
+        chare.extra_if_any(|extra| {
+            extra.conditions.iter().filter_map(|condition| condition.waiter.as_ref()).for_each(&mut note);
+            extra.channels.iter().for_each(|end| end.for_each_waiter(pe, &mut note));
+        });
+    });
+    pe.for_each_unborn_chare(|unborn| {
+        unborn.extra.channels.iter().for_each(|end| end.for_each_waiter(pe, &mut note));
+    });
+    waits
+}
+
+/// Coroutines of one method that wait for the same kinds of things at the same places.
+struct Alike {
+    method: &'static EntryInfo,
+    wait_for: String,
+    tasks: Vec<(Option<ChareId>, TaskKey, Phase)>,
+}
+
+fn coroutines(pe: &Pe, known: &Known) -> Vec<String> {
+    let waits = waits(pe);
+    let waits_of = |key| waits.get(&key).map_or(&[][..], Vec::as_slice);
+    let mut alike = Vec::<Alike>::new();
+    let mut places = FxHashMap::default();
+    pe.tasks.for_each(|key, phase, method, chare| {
+        let wait_for = Things::of(waits_of(key), in_general).kinds(phase);
+        let place = *places.entry((method, wait_for.clone())).or_insert_with(|| {
+            alike.push(Alike { method, wait_for, tasks: Vec::new() });
+            alike.len() - 1
+        });
+        alike[place].tasks.push((chare.map(|chare| chare.id), key, phase));
+    });
+    let mut lines = Vec::new();
+    for Alike { method, wait_for, mut tasks } in alike {
+        tasks.sort_unstable_by_key(|(chare, key, _)| (*chare, *key));
+        let EntryInfo { chare, name, file, line } = method;
+        let name = if chare == name { String::new() } else { format!(".{name}") };
+        for (id, key, phase) in tasks.iter().take(LINES_PER_KIND) {
+            let index = id.map_or_else(String::new, |id| pe.element_name(id));
+            let wait_for = Things::of(waits_of(*key), |what| known.describe(what)).list(*phase);
+            lines.push(format!("  {chare}{index}{name} ({file}:{line}) waits for {wait_for}\n"));
+        }
+        let more = tasks.len().saturating_sub(LINES_PER_KIND);
+        if more > 0 {
+            let (coroutines, wait) = if more == 1 { ("coroutine", "waits") } else { ("coroutines", "wait") };
+            lines.push(format!(
+                "  and {more} more {coroutines} of {chare}{name} ({file}:{line}) {wait} for {wait_for}\n"
+            ));
+        }
+    }
+    lines
+}
+
+/// The different things that a coroutine waits for, with how often each.
+struct Things(BTreeMap<String, usize>);
+
+impl Things {
+    fn of(waits: &[Wait], describe: impl Fn(&What) -> String) -> Things {
+        let mut things = BTreeMap::new();
+        for (what, at) in waits {
+            *things.entry(format!("{} at {at}", describe(what))).or_default() += 1;
+        }
+        Things(things)
+    }
+
+    /// What to say if no wait is known.
+    fn unknown(phase: Phase) -> &'static str {
+        match phase {
+            Phase::Queued => "its turn: an exclusive coroutine owns its chare",
+            _ => "something that nobody can bring any more: no waker of it is left",
+        }
+    }
+
+    fn list(self, phase: Phase) -> String {
+        if self.0.is_empty() {
+            return Things::unknown(phase).to_owned();
+        }
+        let more = self.0.len().saturating_sub(WAITS_PER_LINE);
+        let named = self.0.into_iter().take(WAITS_PER_LINE);
+        let mut named: Vec<_> = named
+            .map(|(thing, count)| if count == 1 { thing } else { format!("{thing} ({count} times)") })
+            .collect();
+        if more > 0 {
+            named.push(format!("{more} more"));
+        }
+        named.join(", or for ")
+    }
+
+    fn kinds(self, phase: Phase) -> String {
+        if self.0.is_empty() {
+            return Things::unknown(phase).to_owned();
+        }
+        self.0.into_keys().take(WAITS_PER_LINE).collect::<Vec<_>>().join(", or for ")
+    }
+}
+
+/// The elements here that hold up reductions which others, anywhere, have contributed to.
+fn reductions(pe: &Pe, known: &Known, lines: &mut Vec<String>) {
+    // How many are named and not named, of all collections of one type.
+    let mut counts = BTreeMap::<&str, (usize, u64)>::new();
+    for collection in pe.directory.iter() {
+        let here = (0..collection.slot_count()).map(|slot| contributed(pe, collection, slot));
+        let Some(fewest) = here.min() else { continue };
+        let (chare, all) = (collection.info.chare.name, collection.info.element_count);
+        let (named, more) = counts.entry(chare).or_default();
+        let unfinished = known.unfinished_since(collection.id(), fewest);
+        let end = unfinished.end;
+        for sequence in unfinished {
+            if *named == LINES_PER_KIND {
+                *more += end - sequence;
+                break;
+            }
+            *named += 1;
+            let count = known.contributors(collection.id(), sequence);
+            let missing = missing(pe, known, collection, sequence);
+            lines.push(format!(
+                "  reduction {sequence} of {chare}: {count} of {all} elements have contributed; missing here: {missing}\n"
+            ));
+        }
+    }
+    for (chare, (_, more)) in counts.into_iter().filter(|(_, (_, more))| *more > 0) {
+        lines.push(format!("  and {more} more reductions of {chare}, in which elements here are missing\n"));
+    }
+}
+
+/// The elements here that have not contributed to a reduction; first those that never will.
+fn missing(pe: &Pe, known: &Known, collection: &Collection, sequence: u64) -> String {
+    let (mut never, mut not_yet, mut count) = (Vec::new(), Vec::new(), 0);
+    for slot in (0..collection.slot_count()).filter(|slot| contributed(pe, collection, *slot) <= sequence) {
+        count += 1;
+        let element = collection.element_of_slot(slot);
+        let id = ChareId { collection: collection.id(), element };
+        let (names, why) = match (known.fate(id), collection.slot(slot)) {
+            ("", None) => (&mut not_yet, " (its constructor has not ended)"),
+            ("", Some(_)) => (&mut not_yet, ""),
+            (fate, _) => (&mut never, fate),
+        };
+        if names.len() < LINES_PER_KIND {
+            names.push(collection.info.name_of(element) + why);
+        }
+    }
+    never.append(&mut not_yet);
+    never.truncate(LINES_PER_KIND);
+    let more = count - never.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    never.join(", ") + &more
+}
+
+/// What became of the chares here that are lost.
+fn lost(pe: &Pe, lines: &mut Vec<String>) {
+    let mut errors = BTreeMap::new();
+    for_each_chare(pe, |chare| {
+        if chare.state.get() == State::Poisoned {
+            errors.insert(chare.id, chare.poisoned());
+        }
+    });
+    pe.for_each_stillborn(|id, error| {
+        errors.insert(id, error.clone());
+    });
+    let more = errors.len().saturating_sub(LINES_PER_KIND);
+    lines.extend(errors.values().take(LINES_PER_KIND).map(|error| format!("  {error}\n")));
+    if more > 0 {
+        lines.push(format!("  and {more} more chares that have failed\n"));
+    }
+}
+
+fn held(pe: &Pe, known: &Known) -> Held {
+    let mut held = Held::default();
+    for_each_chare(pe, |chare| {
+        chare.extra_if_any(|extra| {
+            let owner = known.name(chare.id);
+            for work in &extra.held {
+                let what = match work {
+                    Work::Msg(msg) => format!("{} for", name(msg)),
+                    Work::Resume(_) => "a wake-up in".to_owned(),
+                    Work::Job(_) => continue,
+                };
+                let why = "an exclusive coroutine owns";
+                held.add(why, format!("{what} {owner}, which {why}"));
+            }
+            for end in extra.channels.iter() {
+                let (unread, backlog) = end.queued(pe);
+                let (tag, peer) = (end.tag, end.peer);
+                let from = format!("in channel {tag} from {}", known.name(peer));
+                if unread > 0 && chare.state.get() == State::Poisoned {
+                    let line = format!("{} for {owner}, which is poisoned, {from}", values(unread));
+                    held.add("for what is poisoned", line);
+                } else if unread > 0 && !end.is_opened(pe) {
+                    let line = format!("{} for {owner} {from}, which it has not opened", values(unread));
+                    held.add("in channels that were not opened", line);
+                }
+                if backlog > 0 {
+                    let (values, peer) = (values(backlog), known.name_and_fate(peer));
+                    let line = format!("{values} of {owner} in channel {tag} wait for credit of {peer}");
+                    held.add("waiting for credit", line);
+                }
+            }
+        });
+    });
+    let mut add = |msg: &Msg, why| {
+        let chare = match msg.name() {
+            Name::Entry(entry) => entry.chare.to_owned(),
+            Name::Runtime(_) => known.name(msg.head().to),
+        };
+        held.add(why, format!("{} for {chare}, {why}", name(msg)));
+    };
+    pe.for_each_unborn_of_a_single(|msg| add(msg, "whose constructor has not ended"));
+    pe.for_each_unborn_of_a_collection(|msg| add(msg, "which was never created"));
+    for collection in pe.directory.iter() {
+        collection.for_each_unborn(|element, msg| {
+            let (chare, index) = (collection.info.chare.name, collection.info.name_of(element));
+            let why = "whose constructor has not ended";
+            held.add(why, format!("{} for {chare}{index}, {why}", name(msg)));
+        });
+    }
+    held
+}
+
+fn values(count: usize) -> String {
+    if count == 1 { "1 value".to_owned() } else { format!("{count} values") }
+}
+
+fn name(msg: &Msg) -> String {
+    match msg.name() {
+        Name::Entry(entry) => format!("{}.{}", entry.chare, entry.name),
+        Name::Runtime(name) => name.to_owned(),
+    }
+}
+
+/// What is held, by the reason; equal lines with how often each came.
+#[derive(Default)]
+struct Held(BTreeMap<&'static str, BTreeMap<String, usize>>);
+
+impl Held {
+    fn add(&mut self, why: &'static str, line: String) {
+        *self.0.entry(why).or_default().entry(line).or_default() += 1;
+    }
+
+    fn write(self, lines: &mut Vec<String>) {
+        for (why, counts) in self.0 {
+            let more = counts.len().saturating_sub(LINES_PER_KIND);
+            lines.extend(counts.into_iter().take(LINES_PER_KIND).map(|(line, count)| match count {
+                1 => format!("  held: {line}\n"),
+                _ => format!("  held: {count} times {line}\n"),
+            }));
+            if more > 0 {
+                lines.push(format!("  held: {more} more like these ({why})\n"));
+            }
+        }
+    }
+}
