@@ -157,6 +157,10 @@ impl<C: Chare> Cx<C> {
     /// the `k`-th reduction. The reduced value goes to `target` once, after all elements have contributed. Returns at
     /// once.
     ///
+    /// Elements usually give the same target. If they do not, that of the element with the lowest index (in row-major
+    /// order; in a group, the lowest PE) gets the result, whoever contributes first. The others are dropped: promises
+    /// among them break ([`crate::CallError::BrokenPromise`]), entries are not called.
+    ///
     /// # Panics
     /// In a singleton, which has no collection to reduce over, and outside of this chare's own methods and constructor.
     pub fn contribute<T, R>(&self, value: T, reducer: R, target: impl Into<Callback<R::Output>>)

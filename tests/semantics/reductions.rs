@@ -75,6 +75,14 @@ impl Member {
         cx.contribute([i as u64, 100 - i as u64, 7], reduce::Max, largest);
     }
 
+    /// Every element wants the result for itself.
+    #[entry]
+    async fn to_myself(this: This<Self>) -> Result<u64, CallError> {
+        let (to, sum) = this.promise();
+        this.contribute(1_u64, reduce::Sum, to);
+        sum.await
+    }
+
     #[entry]
     fn name(&self, cx: &Cx<Self>, to: Promise<Vec<String>>) {
         cx.contribute(format!("member {}", cx.index()), reduce::Gather, to);
@@ -257,6 +265,28 @@ async fn containers_are_reduced_element_by_element(rt: Runtime) -> Result<()> {
     let total = (0..COUNT).sum::<usize>() as f64;
     assert_eq!(sum.await?, [COUNT as f64, total, -total]);
     assert_eq!(most.await?, [COUNT as u64 - 1, 100, 7]);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn of_several_targets_that_of_the_lowest_element_gets_the_result(rt: Runtime) -> Result<()> {
+    // The elements contribute one after another, in this order.
+    for order in [Vec::from_iter(0..8), Vec::from_iter((0..8).rev()), vec![5, 1, 7, 3, 0, 2, 6, 4]] {
+        let members = rt.array::<Member>(8).create(()).await?;
+        let mut outcomes = Vec::new();
+        for index in order {
+            outcomes.push((index, members.at(index).to_myself().future()));
+            rt.quiescence().await?;
+        }
+        for (index, outcome) in outcomes {
+            match outcome.await {
+                Ok(sum) => assert_eq!((index, sum), (0, 8)),
+                Err(error) => {
+                    assert!(index > 0 && error.to_string().contains("broken promise"), "{index}: {error}");
+                }
+            }
+        }
+    }
     Ok(())
 }
 

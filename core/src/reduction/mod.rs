@@ -109,9 +109,18 @@ struct Merged<T, R: Reducer<T>> {
     /// What has been merged, or why that is impossible.
     partial: Result<R::Partial, Arc<str>>,
     target: Target<R::Output>,
+    /// The element that gave the target: the lowest of those that have contributed.
+    target_from: u64,
 }
 
 impl<T, R: Reducer<T>> Merged<T, R> {
+    /// Keeps the target of the lower element, so that which one gets the result does not depend on who came first.
+    fn aim(&mut self, target: Target<R::Output>, from: u64) {
+        if from < self.target_from {
+            (self.target, self.target_from) = (target, from);
+        }
+    }
+
     /// Merges one more into the partial, unless that has failed before.
     fn merge(
         &mut self,
@@ -229,7 +238,7 @@ where
     let merged: Box<dyn Local> = match earlier {
         None => {
             let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));
-            Box::new(Merged { reducer, partial, target })
+            Box::new(Merged { reducer, partial, target, target_from: id.element })
         }
         Some(mut earlier) => {
             let names = earlier.names();
@@ -240,9 +249,12 @@ where
                     merged.spoil(error.clone());
                     target.fail(error);
                 }
-                Some(merged) => merged.merge(pe, collection, sequence, |reducer, partial| {
-                    reducer.add(partial, value, id.element);
-                }),
+                Some(merged) => {
+                    merged.aim(target, id.element);
+                    merged.merge(pe, collection, sequence, |reducer, partial| {
+                        reducer.add(partial, value, id.element);
+                    });
+                }
                 None => {
                     let error = mismatch(collection, sequence, names, (type_name::<T>(), type_name::<R>()));
                     earlier.spoil(error.clone());
@@ -322,6 +334,7 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
                 total.partial = Err(error);
                 continue;
             }
+            total.aim(part.target, part.target_from);
             match part.partial {
                 Ok(other) => {
                     total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other))
