@@ -56,6 +56,7 @@
 //!
 //! None is on by default.
 //!
+//! * `ndarray`: arrays of the crate `ndarray` in reductions, element by element ([`reduction::Combine`]).
 //! * `tokio`: coroutines may await what tokio offers: sockets, timers, files, signals, channels, tasks, blocking calls.
 //!   Which of these there are is said by the features of your own dependency on tokio.
 //!

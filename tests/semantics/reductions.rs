@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chare::prelude::*;
+use ndarray::{Array1, Array2, ShapeBuilder};
 
 use super::{PES, run};
 
@@ -73,6 +74,27 @@ impl Member {
         let i = cx.index();
         cx.contribute(vec![1.0, i as f64, -(i as f64)], reduce::Sum, sums);
         cx.contribute([i as u64, 100 - i as u64, 7], reduce::Max, largest);
+    }
+
+    #[entry]
+    fn fields(&self, cx: &Cx<Self>, sums: Promise<Array2<f64>>, largest: Promise<Box<[f64]>>) {
+        let i = cx.index() as f64;
+        // Odd elements give the same values in the other order of memory.
+        let shape = (2, 3).set_f(cx.index() % 2 == 1);
+        cx.contribute(Array2::from_shape_fn(shape, |(r, c)| i * (r + 10 * c) as f64), reduce::Sum, sums);
+        cx.contribute(vec![i, -i].into_boxed_slice(), reduce::Max, largest);
+    }
+
+    #[entry]
+    async fn mean_field(this: This<Self>) -> Result<Array1<f64>> {
+        let field = Array1::from_elem(4, this.index() as f64);
+        Ok(this.allreduce(field, reduce::Sum).await? / COUNT as f64)
+    }
+
+    #[entry]
+    fn disagree_on_shape(&self, cx: &Cx<Self>, to: Promise<Array2<u8>>) {
+        let shape = if cx.index() == COUNT - 1 { (2, 3) } else { (3, 2) };
+        cx.contribute(Array2::zeros(shape), reduce::Sum, to);
     }
 
     /// Every element wants the result for itself.
@@ -269,6 +291,19 @@ async fn containers_are_reduced_element_by_element(rt: Runtime) -> Result<()> {
 }
 
 #[chare::test(pes = [1, 2, 4, 8])]
+async fn arrays_of_ndarray_and_boxes_are_reduced_element_by_element(rt: Runtime) -> Result<()> {
+    let members = members(&rt).await?;
+    let ((sums, sum), (largest, most)) = (rt.promise(), rt.promise());
+    members.fields(sums, largest).send();
+    let total = (0..COUNT).sum::<usize>() as f64;
+    assert_eq!(sum.await?, Array2::from_shape_fn((2, 3), |(r, c)| total * (r + 10 * c) as f64));
+    assert_eq!(*most.await?, [COUNT as f64 - 1.0, 0.0]);
+    let mean = Array1::from_elem(4, total / COUNT as f64);
+    assert!(members.mean_field().gather().await?.iter().all(|field| *field == mean));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn of_several_targets_that_of_the_lowest_element_gets_the_result(rt: Runtime) -> Result<()> {
     // The elements contribute one after another, in this order.
     for order in [Vec::from_iter(0..8), Vec::from_iter((0..8).rev()), vec![5, 1, 7, 3, 0, 2, 6, 4]] {
@@ -458,7 +493,10 @@ async fn contributions_that_cannot_be_merged_are_reported(rt: Runtime) -> Result
     let members = members(&rt).await?;
     let (to, sum) = rt.promise();
     members.disagree_on_length(to).await?;
-    check(sum.await, &["different lengths"]);
+    check(sum.await, &["different lengths: one of", "2", "3"]);
+    let (to, sum) = rt.promise();
+    members.disagree_on_shape(to).await?;
+    check(sum.await, &["different shapes: one of", "[2, 3]", "[3, 2]"]);
     for outcome in members.overflow().gather().await? {
         assert!(outcome.contains("overflowed"), "{outcome}");
     }

@@ -12,6 +12,8 @@
 //! Contributions that cannot be merged (the elements disagree on the reducer, or the reducer panics) still count, so the
 //! reduction ends: with an error, which goes where the result would have gone.
 
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod reducers;
 
 use std::any::{Any, type_name};

@@ -25,13 +25,15 @@ pub trait Reducer<T>: Copy + Send + 'static {
     fn finish(&self, partial: Self::Partial) -> Self::Output;
 }
 
-/// Values that an operation combines in place. Containers combine element by element.
+/// Values that an operation combines in place. Containers combine element by element: [`Vec`], boxed slices, arrays and,
+/// with the feature `ndarray`, arrays of that crate. Other types of other crates take a [`Reducer`] of your own.
 #[diagnostic::on_unimplemented(message = "`{Self}` cannot be reduced by `{Op}`")]
 pub trait Combine<Op>: Send + 'static {
     /// Combines `other` into `self`.
     ///
     /// # Panics
-    /// If two containers differ in length, and if an integer sum or product overflows.
+    /// If two containers differ in length or shape, and if an integer sum or product overflows: the reduction then ends
+    /// with an error that says so.
     fn combine(&mut self, other: Self);
 }
 
@@ -127,9 +129,23 @@ combine_numbers! {
 
 impl<Op, T: Combine<Op>> Combine<Op> for Vec<T> {
     fn combine(&mut self, other: Vec<T>) {
-        assert_eq!(self.len(), other.len(), "the elements of a reduction gave arrays of different lengths");
+        require_equal_lengths(self.len(), other.len());
         self.iter_mut().zip(other).for_each(|(a, b)| a.combine(b));
     }
+}
+
+impl<Op, T: Combine<Op>> Combine<Op> for Box<[T]> {
+    fn combine(&mut self, other: Box<[T]>) {
+        require_equal_lengths(self.len(), other.len());
+        self.iter_mut().zip(other).for_each(|(a, b)| a.combine(b));
+    }
+}
+
+fn require_equal_lengths(one: usize, other: usize) {
+    assert!(
+        one == other,
+        "the elements of a reduction gave arrays of different lengths: one of {one}, another of {other}"
+    );
 }
 
 impl<Op, T: Combine<Op>, const N: usize> Combine<Op> for [T; N] {
@@ -175,6 +191,7 @@ impl<T: Send + 'static> Reducer<T> for Gather {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     fn reduce<T, R: Reducer<T>>(reducer: R, values: Vec<T>) -> R::Output {
@@ -198,12 +215,20 @@ mod tests {
         assert_eq!(reduce(Sum, vec![vec![1, 2], vec![10, 20]]), vec![11, 22]);
         assert_eq!(reduce(Product, vec![[2.0, 3.0], [4.0, 5.0]]), [8.0, 15.0]);
         assert_eq!(reduce(Xor, vec![vec![true, false], vec![true, true]]), vec![false, true]);
+        let boxes: Vec<Box<[f64]>> = vec![Box::new([1.0, 2.0]), Box::new([10.0, 20.0])];
+        assert_eq!(*reduce(Sum, boxes), [11.0, 22.0]);
     }
 
     #[test]
-    #[should_panic(expected = "different lengths")]
+    #[should_panic(expected = "different lengths: one of 1, another of 2")]
     fn lengths_must_agree() {
         reduce(Sum, vec![vec![1], vec![1, 2]]);
+    }
+
+    #[test]
+    #[should_panic(expected = "different lengths: one of 0, another of 1")]
+    fn lengths_of_boxes_must_agree() {
+        reduce(Sum, vec![Box::new([]) as Box<[i32]>, Box::new([2])]);
     }
 
     #[test]
@@ -213,6 +238,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn boxes_combine_like_a_loop_over_their_elements(
+            rows in (0_usize..20).prop_flat_map(|n| vec(vec(-1e9..1e9_f64, n), 1..8)),
+        ) {
+            let boxes = || rows.iter().map(|row| row.clone().into_boxed_slice()).collect::<Vec<_>>();
+            let fold = |f: fn(f64, f64) -> f64| -> Vec<f64> {
+                let elements = 0..rows[0].len();
+                elements.map(|i| rows.iter().map(|row| row[i]).reduce(f).expect("not empty")).collect()
+            };
+            prop_assert_eq!(reduce(Sum, boxes()).into_vec(), fold(|a, b| a + b));
+            prop_assert_eq!(reduce(Min, boxes()).into_vec(), fold(f64::min));
+            prop_assert_eq!(reduce(Max, boxes()).into_vec(), fold(f64::max));
+        }
+
         #[test]
         fn gather_sorts(order in Just((0..50_u64).collect::<Vec<_>>()).prop_shuffle(), cut in 1_usize..49) {
             let part = |range: &[u64]| {
