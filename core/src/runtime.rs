@@ -616,6 +616,10 @@ fn note_panics() {
     HOOK.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
+            // It becomes a fault, with its place.
+            if chare_device::note_kernel_panic(info) {
+                return;
+            }
             let noted = current::pe(|pe| match (pe, info.location()) {
                 (Some(pe), Some(location)) => {
                     pe.note_panic(location.to_string());

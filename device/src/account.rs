@@ -5,23 +5,24 @@
 //! On an inline host device of native speed a launch is a function call with checks, made for blocks of a few
 //! thousand elements. With three buffers and a scalar it does: one load for faults to report; per buffer one
 //! load and compare for the device and one for shares and spoiled contents; the call through the kernel's
-//! function pointer, inside `catch_unwind`, which costs nothing until a kernel panics; and it returns a
-//! completion that is a tag. No lock, no atomic read-modify-write, no allocation, no clock, no counting.
+//! function pointer, inside `catch`, which sets and resets a flag of the thread and costs no more until a kernel
+//! panics; and it returns a completion that is a tag. No lock, no atomic read-modify-write, no allocation, no clock, no counting.
 //! Everything else (workers, slower devices, a buffer that is shared or spoiled) goes the general way: an
 //! [`Operation`] is allocated and handed to the backend.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::args::Args;
 use crate::backend::{Access, AccessMode, Backend, Operation, enter, leave_faulted};
 use crate::buffer::{DeviceSlice, DeviceVec, Source};
+use crate::caught::{Caught, catch};
 use crate::completion::{Cell, Completion};
 use crate::device::{Device, DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::Stream;
+use crate::fault::FaultRecord;
 use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch};
 use crate::memory::{Contents, MAX_ALIGN, Memory};
@@ -165,11 +166,11 @@ impl Account {
         // SAFETY: the borrows in `bound` keep the memory alive during the call. What is written is borrowed
         // by `&mut` and not shared (`bind`), so nobody else uses it; what is read can only be read by others.
         // Inline devices have no operations in flight.
-        let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { source(&launch, A::views(raw)) }));
+        let outcome = catch(|| unsafe { source(&launch, A::views(raw)) });
         match outcome {
             Ok(()) => Ok(Completion::ready(())),
-            Err(panic) => {
-                let fault = self.record_fault(kernel.name(), panic);
+            Err(caught) => {
+                let fault = self.record_fault(kernel.name(), caught);
                 X::visit(&bound, &mut |used| {
                     if used.mode != AccessMode::Read {
                         used.memory.set_poison(Some(fault.clone()));
@@ -330,9 +331,9 @@ impl Account {
                     memory.len_elems(),
                 )
             };
-            return Ok(match catch_unwind(AssertUnwindSafe(|| convert(values))) {
+            return Ok(match catch(|| convert(values)) {
                 Ok(value) => Completion::ready(value),
-                Err(panic) => Completion::faulted(self.record_fault("download", panic)),
+                Err(caught) => Completion::faulted(self.record_fault("download", caught)),
             });
         }
         let from = memory.clone();
@@ -354,9 +355,8 @@ impl Account {
         let cell = Cell::new();
         let (account, outcome) = (self.clone(), cell.clone());
         let work = move |accesses: &[Access]| {
-            let result = enter(accesses).and_then(|()| {
-                catch_unwind(AssertUnwindSafe(body)).map_err(|panic| account.record_fault(name, panic))
-            });
+            let result = enter(accesses)
+                .and_then(|()| catch(body).map_err(|caught| account.record_fault(name, caught)));
             if let Err(fault) = &result {
                 leave_faulted(accesses, fault);
             }
@@ -374,15 +374,9 @@ impl Account {
     }
 
     #[cold]
-    fn record_fault(
-        &self,
-        kernel: &'static str,
-        panic: Box<dyn std::any::Any + Send>,
-    ) -> Arc<crate::fault::FaultRecord> {
-        let message = panic.downcast_ref::<&str>().copied();
-        let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    fn record_fault(&self, kernel: &'static str, caught: Caught) -> Arc<FaultRecord> {
         let AccountCore { device, ledger, .. } = &*self.core;
-        device.faults.record(kernel, &device.name, ledger, message.unwrap_or("the kernel panicked"))
+        device.faults.record(kernel, &device.name, ledger, caught)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::account::Account;
 use crate::backend::Backend;
+use crate::caught;
 use crate::error::{DeviceError, OutOfMemory};
 use crate::fault::{Fault, FaultLog};
 use crate::host::Host;
@@ -29,10 +30,14 @@ impl Devices {
     /// Opens the devices that `spec` asks for. `default_mode` says where host kernels run if the
     /// specification does not.
     ///
+    /// The first call in a process installs a panic hook that is silent about kernels, whose panics are
+    /// faults; all other panics go to the hook that was there before.
+    ///
     /// # Errors
     ///
     /// [`DeviceError::Workers`] if the worker threads cannot be started.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
+        caught::install_hook();
         let speeds = spec.host_speeds();
         let fastest = speeds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let slowdowns: Vec<f64> = speeds.iter().map(|speed| fastest / speed).collect();

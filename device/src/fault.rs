@@ -16,6 +16,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::caught::Caught;
 use crate::device::Ledger;
 
 /// A kernel that panicked, indexed out of bounds or was refused by its device.
@@ -30,12 +31,18 @@ pub struct Fault {
     pub owner: Arc<str>,
     /// What went wrong, in the words of the panic or of the driver.
     pub message: Arc<str>,
+    /// Where in the kernel, as `file:line:column`, if that is known.
+    pub location: Option<Arc<str>>,
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { kernel, device, owner, message } = self;
-        write!(f, "kernel `{kernel}` of {owner} failed on {device}: {message}")
+        let Fault { kernel, device, owner, message, location } = self;
+        write!(f, "kernel `{kernel}` of {owner} failed on {device}")?;
+        if let Some(location) = location {
+            write!(f, " at {location}")?;
+        }
+        write!(f, ": {message}")
     }
 }
 
@@ -81,21 +88,16 @@ pub(crate) struct FaultLog {
 }
 
 impl FaultLog {
-    /// Records that `kernel`, launched by the owner of `ledger`, failed.
+    /// Records that `kernel`, launched by the owner of `ledger`, panicked.
     #[cold]
     pub(crate) fn record(
         &self,
         kernel: &'static str,
         device: &Arc<str>,
         ledger: &Arc<Ledger>,
-        message: &str,
+        Caught { message, location }: Caught,
     ) -> Arc<FaultRecord> {
-        let fault = Fault {
-            kernel,
-            device: device.clone(),
-            owner: ledger.label.clone(),
-            message: Arc::from(message),
-        };
+        let fault = Fault { kernel, device: device.clone(), owner: ledger.label.clone(), message, location };
         let record = Arc::new(FaultRecord { fault, ledger: ledger.clone(), status: AtomicU8::new(HELD) });
         let mut records = self.records.lock().expect("nothing panics under this lock");
         records.retain(|record| !record.is(REPORTED));

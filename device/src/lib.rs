@@ -45,6 +45,7 @@ mod account;
 mod args;
 mod backend;
 mod buffer;
+mod caught;
 mod completion;
 mod device;
 mod error;
@@ -63,6 +64,8 @@ pub use account::Account;
 pub use args::{Arg, Args};
 pub use buffer::{DeviceSlice, DeviceVec, Source};
 pub use bytemuck::{NoUninit, Pod};
+#[doc(hidden)]
+pub use caught::note_kernel_panic;
 pub use completion::Completion;
 pub use device::{Device, Devices};
 pub use error::{DeviceError, OutOfMemory};

@@ -203,7 +203,10 @@ fn a_fault_reaches_its_waiter_and_what_depends_on_it() {
         for fault in [fault_of(failed.wait()), fault_of(dependent.wait()), fault_of(read.wait())] {
             assert_eq!((fault.kernel, &*fault.device, &*fault.owner), ("panic", "host:0", "chare 7"));
             assert_eq!(&*fault.message, "no more 4");
-            assert_eq!(fault.to_string(), "kernel `panic` of chare 7 failed on host:0: no more 4");
+            let place = fault.location.as_deref().expect("the hook has seen it");
+            assert!(place.starts_with(&format!("{}:", file!())), "{place}");
+            let text = format!("kernel `panic` of chare 7 failed on host:0 at {place}: no more 4");
+            assert_eq!(fault.to_string(), text);
         }
         // Overwriting makes a buffer whole again, and the account works on.
         account.launch(&FILL, 4, (&mut buffer, 9)).unwrap();
