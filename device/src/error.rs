@@ -97,7 +97,7 @@ impl fmt::Display for OutOfMemory {
             let rest: u64 = owners[LISTED_OWNERS..].iter().map(|(_, bytes)| bytes).sum();
             write!(f, ", {} more: {rest}", owners.len() - LISTED_OWNERS)?;
         }
-        Ok(())
+        write!(f, "; drop buffers, or give the device more with `mem=`")
     }
 }
 

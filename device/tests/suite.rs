@@ -275,7 +275,8 @@ fn out_of_memory_says_who_holds_it() {
         assert_eq!((details.requested_bytes, details.used_bytes), (32 << 10, 40 << 10));
         assert_eq!(
             error.to_string(),
-            "host:0 is out of memory: small asked for 32768 bytes, 40960 of 65536 are in use; held by large: 32768, small: 8192"
+            "host:0 is out of memory: small asked for 32768 bytes, 40960 of 65536 are in use; held by large: 32768, small: 8192; \
+             drop buffers, or give the device more with `mem=`"
         );
         // What is free in the pool, in whatever class, is there for everybody.
         drop(b);
