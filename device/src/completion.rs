@@ -16,10 +16,18 @@ use std::thread::Thread;
 use crate::error::DeviceError;
 use crate::fault::FaultRecord;
 
+/// Why an operation brought no value.
+enum Failure {
+    Fault(Arc<FaultRecord>),
+    /// It was never begun: this device has been abandoned.
+    Closed(Arc<str>),
+}
+
 /// The result of an operation that has been submitted.
 ///
 /// Awaiting it suspends until the operation has finished on its device. Dropping it neither cancels the
-/// operation nor hides a fault: a fault that nobody awaited is returned by the account's next call.
+/// operation nor hides a fault: a fault that nobody awaited is returned by the account's next call, or taken by
+/// [`Devices::take_dropped_faults`](crate::Devices::take_dropped_faults).
 ///
 /// # Panics
 ///
@@ -64,7 +72,8 @@ impl<T> Completion<T> {
     ///
     /// # Errors
     ///
-    /// As for awaiting: [`DeviceError::Fault`] if the kernel failed, or one that it depends on.
+    /// As for awaiting: [`DeviceError::Fault`] if the kernel failed, or one that it depends on;
+    /// [`DeviceError::Closed`] if the devices were abandoned before it began.
     pub fn wait(mut self) -> Result<T, DeviceError> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let mut context = Context::from_waker(&waker);
@@ -95,7 +104,7 @@ impl<T> Future for Completion<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(value) => Ok(value),
-            State::Faulted(fault) => Err(fault),
+            State::Faulted(fault) => Err(Failure::Fault(fault)),
             State::Pending(cell) => {
                 let mut inside = cell.lock();
                 if !inside.published {
@@ -111,7 +120,10 @@ impl<T> Future for Completion<T> {
             }
             State::Taken => panic!("a completion was polled after it had returned its result"),
         };
-        Poll::Ready(outcome.map_err(|fault| DeviceError::Fault(fault.report())))
+        Poll::Ready(outcome.map_err(|failure| match failure {
+            Failure::Fault(fault) => DeviceError::Fault(fault.report()),
+            Failure::Closed(device) => DeviceError::Closed { device },
+        }))
     }
 }
 
@@ -138,7 +150,7 @@ pub(crate) struct Cell<T> {
 }
 
 struct Inside<T> {
-    outcome: Option<Result<T, Arc<FaultRecord>>>,
+    outcome: Option<Result<T, Failure>>,
     published: bool,
     abandoned: bool,
     waker: Option<Waker>,
@@ -156,7 +168,15 @@ impl<T> Cell<T> {
 
     /// Keeps the outcome until it is published.
     pub(crate) fn store(&self, outcome: Result<T, Arc<FaultRecord>>) {
-        self.lock().outcome = Some(outcome);
+        self.put(outcome.map_err(Failure::Fault));
+    }
+
+    fn put(&self, outcome: Result<T, Failure>) {
+        let mut inside = self.lock();
+        inside.outcome = Some(outcome);
+        if inside.abandoned {
+            inside.discard();
+        }
     }
 
     /// Notes that the completion is gone.
@@ -164,16 +184,15 @@ impl<T> Cell<T> {
         let mut inside = self.lock();
         inside.abandoned = true;
         inside.waker = None;
-        if inside.published {
-            inside.discard();
-        }
+        inside.discard();
     }
 }
 
 impl<T> Inside<T> {
-    /// Drops an outcome that nobody will take; a fault is passed on.
+    /// Drops an outcome, if there is one yet, that nobody will take; a fault is passed on. At once, and not when it is
+    /// published: who awaits a later operation of the stream finds the fault with its next call.
     fn discard(&mut self) {
-        if let Some(Err(fault)) = self.outcome.take() {
+        if let Some(Err(Failure::Fault(fault))) = self.outcome.take() {
             fault.drop_unpolled();
         }
     }
@@ -181,18 +200,22 @@ impl<T> Inside<T> {
 
 /// The operation's end of a completion, whatever its type.
 pub(crate) trait Publish: Send + Sync {
+    /// Stores, as the outcome, that the operation will never begin.
+    fn refuse(&self, device: Arc<str>);
+
     /// Makes the stored outcome visible and wakes who waits for it.
     fn publish(&self);
 }
 
 impl<T: Send> Publish for Cell<T> {
+    fn refuse(&self, device: Arc<str>) {
+        self.put(Err(Failure::Closed(device)));
+    }
+
     fn publish(&self) {
         let mut inside = self.lock();
         inside.published = true;
         let waker = inside.waker.take();
-        if inside.abandoned {
-            inside.discard();
-        }
         drop(inside);
         if let Some(waker) = waker {
             waker.wake();

@@ -16,9 +16,7 @@ use crate::spec::{DeviceSpec, HostMode};
 
 /// The devices of one runtime.
 ///
-/// Dropping it waits until every submitted operation has finished and every completion has been published,
-/// then joins the worker threads. Buffers and completions may outlive it; afterwards devices with workers
-/// refuse to do more.
+/// Dropping it [closes](Self::close) it. Buffers and completions may outlive it.
 pub struct Devices {
     devices: Vec<Device>,
     backend: Arc<Host>,
@@ -93,6 +91,25 @@ impl Devices {
     /// its completion has been called, so at zero every waiter has been woken.
     pub fn pending(&self) -> usize {
         self.backend.pending()
+    }
+
+    /// Waits until every submitted operation has finished and every completion has been published, then joins the
+    /// worker threads. Afterwards devices with workers refuse to do more.
+    pub fn close(&self) {
+        self.backend.close();
+    }
+
+    /// Gives up what is submitted and has not begun: it never runs, and its completion returns
+    /// [`DeviceError::Closed`]. A kernel that has begun ends by itself. Devices with workers refuse to do more. Returns
+    /// at once; [`close`](Self::close) waits for the kernels that have begun.
+    pub fn abandon(&self) {
+        self.backend.abandon();
+    }
+
+    /// Takes the faults whose completion was dropped, and that no later call of their account has returned. In the
+    /// order in which they happened. Leaves those whose completion may still be awaited.
+    pub fn take_dropped_faults(&self) -> Vec<Fault> {
+        self.faults.take_all_dropped()
     }
 
     /// Takes the faults that nobody has been given: those whose completion was dropped or has not been

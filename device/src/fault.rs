@@ -8,8 +8,8 @@
 //! * *dropped*: a completion that carries it was dropped unpolled; the account's next call returns it;
 //! * *reported*: somebody has been given it.
 //!
-//! [`Devices::take_unreported_faults`](crate::Devices::take_unreported_faults) takes the held and the dropped
-//! ones. So a fault is reported at least once, and never twice by different ways except to waiters, each of
+//! [`Devices::take_dropped_faults`](crate::Devices::take_dropped_faults) takes the dropped ones,
+//! [`Devices::take_unreported_faults`](crate::Devices::take_unreported_faults) the held ones too. So a fault is reported at least once, and never twice by different ways except to waiters, each of
 //! which gets it.
 
 use std::fmt;
@@ -112,6 +112,12 @@ impl FaultLog {
         let found =
             records.iter().position(|record| Arc::ptr_eq(&record.ledger, ledger) && record.is(DROPPED));
         found.map(|index| records.remove(index).report())
+    }
+
+    /// Takes every fault whose completion was dropped, in the order in which they happened.
+    pub(crate) fn take_all_dropped(&self) -> Vec<Fault> {
+        let mut records = self.records.lock().expect("nothing panics under this lock");
+        records.extract_if(.., |record| record.is(DROPPED)).map(|record| record.report()).collect()
     }
 
     /// Takes every fault that nobody has been given, in the order in which they happened.

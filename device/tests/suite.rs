@@ -373,6 +373,58 @@ fn closed_devices_refuse_work_and_keep_results() {
 }
 
 #[test]
+fn abandoned_devices_begin_nothing_more() {
+    static GATE: Gate = Gate::new();
+    static BEGUN: AtomicU32 = AtomicU32::new(0);
+    const GATED: Kernel<(Out<u64>,)> = Kernel::new("gated", |_: &Launch, (out,): (&mut [u64],)| {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+        GATE.pass();
+        out.fill(5);
+    });
+    const BEGIN: Kernel<(InOut<u64>,)> = Kernel::new("begin", |_: &Launch, _: (&mut [u64],)| {
+        BEGUN.fetch_add(1, Ordering::SeqCst);
+    });
+    // The second device is so slow that what it has done would count as finished in years.
+    let devices = open("host:2@1000000000000,1:workers=2");
+    let (account, slow) = (devices.get(0).account("gated"), devices.get(1).account("slow"));
+    let mut buffers = (account.alloc::<u64>(1).unwrap(), slow.alloc::<u64>(1).unwrap());
+    let begun = account.launch(&GATED, 1, (&mut buffers.0,)).unwrap();
+    let lingering = slow.launch(&BEGIN, 1, (&mut buffers.1,)).unwrap();
+    while BEGUN.load(Ordering::SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    let queued = [(); 100].map(|()| account.launch(&BEGIN, 1, (&mut buffers.0,)).unwrap());
+    let after_the_slow_one = slow.download(&buffers.1).unwrap();
+    devices.abandon();
+    assert!(matches!(account.fence(), Err(DeviceError::Closed { .. })));
+    GATE.open();
+    begun.wait().unwrap();
+    lingering.wait().unwrap();
+    assert!(matches!(after_the_slow_one.wait(), Err(DeviceError::Closed { .. })));
+    for completion in queued {
+        assert!(matches!(completion.wait(), Err(DeviceError::Closed { device }) if &*device == "host:0"));
+    }
+    devices.close();
+    assert_eq!((BEGUN.load(Ordering::SeqCst), devices.pending()), (2, 0));
+    assert!(devices.take_unreported_faults().is_empty());
+}
+
+#[test]
+fn a_kept_completion_keeps_its_fault() {
+    on_each("host", |devices| {
+        let account = devices.get(0).account("keeper");
+        let mut buffers = [0; 2].map(|_| account.alloc::<u64>(1).unwrap());
+        let [a, b] = &mut buffers;
+        let kept = account.launch(&PANIC, 1, (a,)).unwrap();
+        drop(account.launch(&PANIC, 1, (b,)).unwrap());
+        until_idle(devices);
+        assert_eq!(devices.take_dropped_faults().len(), 1);
+        assert_eq!(fault_of(kept.wait()).kernel, "panic");
+        assert!(devices.take_unreported_faults().is_empty());
+    });
+}
+
+#[test]
 fn slow_devices_do_the_same_work() {
     on_each("host:3@1,4,2", |devices| {
         let speeds: Vec<f64> = devices.iter().map(|device| device.speed()).collect();

@@ -33,6 +33,14 @@ impl Host {
         }
     }
 
+    /// Takes nothing more and begins nothing more of what has been submitted.
+    pub(crate) fn abandon(&self) {
+        match self {
+            Host::Inline(_) => {}
+            Host::Workers(workers) => workers.abandon(),
+        }
+    }
+
     /// Finishes what has been submitted, then stops.
     pub(crate) fn close(&self) {
         match self {

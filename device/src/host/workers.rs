@@ -14,6 +14,9 @@
 //! 5. *finished*: it is no longer in `live`. Then its completion is published, and last it leaves the count
 //!    of pending operations.
 //!
+//! Once the devices are *abandoned*, an operation that has not begun goes through the same states in the same order,
+//! only that a worker that takes it does not run it, and nothing lingers.
+//!
 //! An operation waits only for operations submitted before it, so there are no cycles; and a worker only ever
 //! takes ready operations, never waits for one. So one worker is enough for any set of streams, and every
 //! operation finishes.
@@ -66,7 +69,10 @@ struct State {
     timers: BinaryHeap<Reverse<(Instant, Event)>>,
     /// The device that is looked at first, so that none is starved.
     first: usize,
+    /// Nothing more is taken.
     closed: bool,
+    /// Nothing more is begun.
+    abandoned: bool,
 }
 
 /// An operation that has not finished.
@@ -99,6 +105,7 @@ impl Workers {
             timers: BinaryHeap::new(),
             first: 0,
             closed: false,
+            abandoned: false,
         };
         let shared =
             Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), pending: AtomicUsize::new(0) });
@@ -134,6 +141,14 @@ impl Workers {
         }
     }
 
+    /// Takes nothing more, and begins nothing more. Does not wait.
+    pub(super) fn abandon(&self) {
+        let mut state = self.shared.lock();
+        (state.closed, state.abandoned) = (true, true);
+        drop(state);
+        self.shared.wake.notify_all();
+    }
+
     pub(super) fn pending(&self) -> usize {
         // Pairs with the release in `Shared::finish`: at zero, what the wakers did is visible.
         self.shared.pending.load(Ordering::Acquire)
@@ -143,8 +158,7 @@ impl Workers {
     pub(super) fn submit(&self, operation: Operation) -> Result<(), DeviceError> {
         let mut state = self.shared.lock();
         if state.closed {
-            let device = Arc::from(format!("host:{}", operation.device));
-            return Err(DeviceError::Closed { device });
+            return Err(DeviceError::Closed { device: device_name(operation.device) });
         }
         self.shared.pending.fetch_add(1, Ordering::Relaxed);
         let event = Event(state.next_event);
@@ -160,6 +174,10 @@ impl Workers {
         }
         Ok(())
     }
+}
+
+fn device_name(ordinal: usize) -> Arc<str> {
+    Arc::from(format!("host:{ordinal}"))
 }
 
 impl State {
@@ -237,7 +255,7 @@ impl State {
     /// Takes a lingering operation whose time has come.
     fn take_due(&mut self) -> Option<Event> {
         let &Reverse((time, event)) = self.timers.peek()?;
-        if time > Instant::now() {
+        if !self.abandoned && time > Instant::now() {
             return None;
         }
         self.timers.pop();
@@ -260,9 +278,16 @@ impl Shared {
                 if state.has_runnable() || !state.timers.is_empty() {
                     self.wake.notify_one();
                 }
+                let abandoned = state.abandoned;
                 drop(state);
-                let Operation { accesses, work, .. } = operation;
-                let end = pace::finish_time(slowdown, || work(&accesses));
+                let Operation { device, accesses, work, completion, .. } = operation;
+                let end = if abandoned {
+                    drop(work);
+                    completion.refuse(device_name(device));
+                    None
+                } else {
+                    pace::finish_time(slowdown, || work(&accesses))
+                };
                 // Before anybody can see that it has finished, so that its memory counts as free by then.
                 drop(accesses);
                 state = self.lock();
