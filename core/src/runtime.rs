@@ -3,6 +3,7 @@
 //! `Runtime::run` is re-entrant: two runtimes in a process do not know of each other. It never ends the process.
 
 use std::future::Future;
+use std::io::Write;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::process::ExitCode;
@@ -648,16 +649,21 @@ where
         Ok(report) => {
             let text = report.to_string();
             if !text.is_empty() {
-                eprintln!("{text}");
+                say(&text);
             }
             // Exit codes of processes have 8 bits; what does not fit is still not success.
             ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            say(&format!("error: {error}"));
             ExitCode::from(2)
         }
     }
+}
+
+/// Writes a line on standard error. Where nobody reads it, the exit code still tells.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// What `#[chare::test]` calls: runs `main` on `pes` PEs and panics with the report unless it succeeds.
