@@ -90,6 +90,7 @@ mod collection;
 mod condition;
 mod create;
 mod current;
+mod device_work;
 mod entry;
 mod error;
 mod external;

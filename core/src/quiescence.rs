@@ -18,6 +18,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::callback::{self, Callback};
 use crate::current;
+use crate::device_work;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
@@ -204,8 +205,9 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
         Found::DeviceBusy => return Verdict::DeviceBusy,
         Found::Quiescent { timers, has_outsiders } => (timers, has_outsiders),
     };
-    if let Some(fault) = pe.shared().devices().take_unreported_faults().into_iter().next() {
-        pe.shared().stop(Reason::DeviceFault(fault.to_string()));
+    // A completion that is kept may still be awaited.
+    if let Some(reason) = device_work::unawaited(shared.devices().take_dropped_faults()) {
+        shared.stop(reason);
         return Verdict::Answered;
     }
     let waiters = pe.quiescence_waiters.take();
@@ -213,7 +215,9 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
         if timers > 0 || has_outsiders {
             return Verdict::Quiescent;
         }
-        pe.shared().stop(Reason::Hang);
+        // It may also be what the others wait for in vain.
+        let reason = device_work::unawaited(shared.devices().take_unreported_faults());
+        shared.stop(reason.unwrap_or(Reason::Hang));
     }
     for cell in waiters {
         send_answer(pe, cell, 0, Ok(()));

@@ -17,6 +17,7 @@ use chare_device::{DeviceError, Devices, HostMode};
 use crate::chare::{ArrayElement, Standalone};
 use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder};
 use crate::current::{self, Entered, OnPe};
+use crate::device_work;
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
 use crate::external::External;
@@ -176,6 +177,11 @@ impl Shared {
         drop(other);
     }
 
+    /// Whether no error has ended the run so far.
+    pub(crate) fn has_ended_well(&self) -> bool {
+        matches!(&*self.lock_reason(), None | Some(Reason::Returned | Reason::Exit(0)))
+    }
+
     fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
         self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -264,6 +270,7 @@ impl Runtime {
         });
         enrolment.complete(&shared);
         let hang = run_pes(&shared, &outside, readers, main)?;
+        device_work::close(&shared);
         let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
         Ok(ExitReport::new(reason, hang))
     }
@@ -382,7 +389,9 @@ impl Runtime {
         })
     }
 
-    /// Ends the run on all PEs with this exit code. Returns at once; what was sent before may not be delivered.
+    /// Ends the run on all PEs with this exit code. Returns at once; what was sent before may not be delivered. Device
+    /// work that was launched before is finished if `code` is 0, and a fault in it that nobody awaited makes the exit
+    /// code 1; at another code, work that has not begun is given up.
     ///
     /// # Panics
     /// On a thread that is neither a PE nor has entered the runtime.
@@ -390,7 +399,7 @@ impl Runtime {
         stop_here(Reason::Exit(code));
     }
 
-    /// Ends the run on all PEs with exit code 1 and prints `message`.
+    /// Ends the run on all PEs with exit code 1 and prints `message`. Device work that has not begun is given up.
     ///
     /// # Panics
     /// On a thread that is neither a PE nor has entered the runtime.
@@ -510,8 +519,9 @@ struct ReaderForThread(InboxReader<Head>);
 unsafe impl Send for ReaderForThread {}
 
 /// The life of one PE, on its own thread. It ends in steps: (1) stop stepping; (2) wait until all have; (3) write the
-/// hang report if it is one, in two passes, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until all have; (6) drop what
-/// came meanwhile.
+/// hang report if it is one, in two passes, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until
+/// all have; (6) drop what came meanwhile. Device work that is pending at (2) is given up there if the run ended badly;
+/// else it goes on, is waited for after (6), and its faults count.
 fn run_pe(
     id: PeId,
     shared: &Arc<Shared>,
@@ -529,6 +539,9 @@ fn run_pe(
     guarded(&pe, || begin(&pe));
     drive(&pe);
     barrier.wait();
+    if id.index() == 0 {
+        device_work::abandon_unless_ended_well(shared);
+    }
     // All PEs see the same: the first reason counts, and a hang is never replaced (`Shared::spoil`).
     let hangs = matches!(*shared.lock_reason(), Some(Reason::Hang));
     if hangs {

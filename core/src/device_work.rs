@@ -1,0 +1,36 @@
+//! Device work that nobody awaits: no fault in it is lost, and at the end of a run none of it is left.
+//!
+//! A fault goes to whoever awaits the completion, to the chare's next device call if the completion was dropped, or else
+//! it ends the run at quiescence. A run that ends before that, and well, finishes the work that it has launched (kernels
+//! end), and a fault that nobody was given makes the end a bad one. A run that ends badly has its reason already: work
+//! that has not begun is given up, kernels that have begun are waited for, since their threads cannot be stopped.
+
+use chare_device::Fault;
+
+use crate::report::Reason;
+use crate::runtime::Shared;
+
+/// Why a run ends that has these faults, which nobody was given; `None` if there are none.
+pub(crate) fn unawaited(faults: Vec<Fault>) -> Option<Reason> {
+    let first = faults.first()?;
+    Some(Reason::DeviceFault(match faults.len() - 1 {
+        0 => first.to_string(),
+        more => format!("{first}, and {more} more device fault(s)"),
+    }))
+}
+
+/// Gives up work that has not begun if the run ends badly. Does not wait. Called when all PEs have stopped stepping.
+pub(crate) fn abandon_unless_ended_well(shared: &Shared) {
+    if !shared.has_ended_well() {
+        shared.devices().abandon();
+    }
+}
+
+/// Waits for the work and ends the devices' threads. Called when coroutines and chares are gone, so that what they had not
+/// awaited counts as dropped.
+pub(crate) fn close(shared: &Shared) {
+    shared.devices().close();
+    if let Some(reason) = unawaited(shared.devices().take_unreported_faults()) {
+        shared.spoil(reason);
+    }
+}

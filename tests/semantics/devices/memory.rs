@@ -1,0 +1,204 @@
+//! Device memory: it is accounted to its chare and goes with it, a full device says so, and snapshots keep their values.
+
+use std::sync::{Arc, Mutex};
+
+use chare::device::{Account, Device, DeviceError, DeviceSlice, DeviceVec};
+use chare::prelude::*;
+
+use super::{ADD, BOTH, FILL, MIXED, on_each, run};
+use crate::PES;
+
+/// Allocates as it is told to.
+#[derive(Default)]
+struct Hoarder {
+    hoard: Vec<DeviceVec<f64>>,
+}
+
+#[chare]
+impl Hoarder {
+    fn new() -> Self {
+        Hoarder::default()
+    }
+
+    /// Keeps so many KiB more, and returns what it has in all, by its account and by the device's.
+    #[entry]
+    fn take(&mut self, cx: &Cx<Self>, kib: usize) -> Result<(u64, Device)> {
+        let dev = cx.device();
+        self.hoard.push(dev.alloc(kib * 128)?);
+        Ok((dev.used_bytes(), dev.device()))
+    }
+
+    #[entry]
+    fn drop_all(&mut self, cx: &Cx<Self>) -> u64 {
+        self.hoard.clear();
+        cx.device().used_bytes()
+    }
+
+    /// A share counts for who made it.
+    #[entry]
+    fn share(&self) -> DeviceSlice<f64> {
+        self.hoard[0].share()
+    }
+}
+
+#[test]
+fn memory_is_accounted_to_its_chare_until_it_is_given_back() {
+    for pes in PES {
+        for device in BOTH.into_iter().chain(MIXED) {
+            let devices = Arc::new(Mutex::new(Vec::new()));
+            let kept = devices.clone();
+            let report = run(pes, device, async move |rt: Runtime| {
+                let hoarders = rt.group::<Hoarder>().create(()).await?;
+                for (taken, _) in hoarders.take(8).gather().await? {
+                    assert_eq!(taken, 8 << 10);
+                }
+                let share = hoarders.on(0_usize).share().await?;
+                for (pe, (taken, device)) in hoarders.take(32).gather().await?.into_iter().enumerate() {
+                    assert_eq!(taken, 40 << 10);
+                    let mates = (0..rt.num_pes())
+                        .filter(|mate| mate % 4 == pe % 4 || device.capacity_bytes() == u64::MAX);
+                    assert_eq!(device.used_bytes(), mates.count() as u64 * (40 << 10));
+                    kept.lock().expect("not poisoned").push(device);
+                }
+                let left = hoarders.drop_all().gather().await?;
+                assert_eq!((left[0], left[1..].iter().sum::<u64>()), (8 << 10, 0), "the share is alive");
+                drop(share);
+                assert_eq!(hoarders.on(0_usize).drop_all().await?, 0);
+                hoarders.take(16).gather().await?;
+                Result::<()>::Ok(())
+            });
+            assert!(report.is_success(), "{report}");
+            for device in devices.lock().expect("not poisoned").iter() {
+                assert_eq!(device.used_bytes(), 0, "chares give their memory back when they go");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_full_says_so() {
+    on_each(&["host:mem=64KiB:inline", "host:mem=64KiB:workers=2"], async |rt: Runtime| {
+        let hoarder = rt.single::<Hoarder>().on_pe(rt.num_pes() - 1).create(()).await?;
+        hoarder.take(32).await?;
+        let error = hoarder.take(64).await.expect_err("it does not fit");
+        let Some(DeviceError::OutOfMemory(full)) = error.downcast_ref() else { panic!("{error}") };
+        assert_eq!((full.requested_bytes, full.used_bytes, full.capacity_bytes), (65536, 32768, 65536));
+        let text = error.to_string();
+        for word in ["host:0", "Hoarder asked for 65536 bytes", "32768 of 65536", "Hoarder: 32768", "mem="] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert_eq!(hoarder.drop_all().await?, 0);
+        hoarder.take(64).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn pes_are_spread_over_the_devices() {
+    on_each(&MIXED, async |rt: Runtime| {
+        assert_eq!(rt.device_names(), ["host:0", "host:1", "host:2", "host:3"]);
+        let hoarders = rt.group::<Hoarder>().create(()).await?;
+        for (pe, (_, device)) in hoarders.take(1).gather().await?.into_iter().enumerate() {
+            assert_eq!(device.ordinal(), pe % 4);
+            assert_eq!((device.speed(), device.capacity_bytes()), ([1.0, 3.0, 1.0, 3.0][pe % 4], 1 << 20));
+        }
+        Ok(())
+    });
+}
+
+/// Sends snapshots of a buffer that it goes on writing, or receives them.
+struct Peer {
+    buffer: DeviceVec<f64>,
+    arguments: Vec<DeviceSlice<f64>>,
+}
+
+const SNAPSHOTS: usize = 20;
+
+/// The values of the snapshots.
+fn snapshot_values() -> Vec<Vec<f64>> {
+    // It is filled with ten times the number at every third, and added to else.
+    let value = |number: usize| (number / 3 * 30 + number % 3) as f64;
+    (0..SNAPSHOTS).map(|number| vec![value(number); 64]).collect()
+}
+
+#[chare(index = usize)]
+impl Peer {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        Ok(Peer { buffer: cx.device().alloc(64)?, arguments: Vec::new() })
+    }
+
+    #[entry]
+    async fn write_and_share(&mut self, cx: &Cx<Self>, to: Element<Peer>, by_channel: bool) -> Result<()> {
+        let (dev, channel) = (cx.device(), cx.channel(&to, 0));
+        for number in 0..SNAPSHOTS {
+            if number % 3 == 0 {
+                dev.launch(&FILL, 64, (&mut self.buffer, 10.0 * number as f64))?;
+            } else {
+                dev.launch(&ADD, 64, (&mut self.buffer, 1.0))?;
+            }
+            if by_channel {
+                channel.send(self.buffer.share())?;
+            } else {
+                to.take(number, self.buffer.share()).await?;
+            }
+        }
+        dev.launch(&FILL, 64, (&mut self.buffer, -1.0))?.await?;
+        Ok(())
+    }
+
+    #[entry]
+    async fn receive(&mut self, cx: &Cx<Self>, from: Element<Peer>) -> Result<Vec<Vec<f64>>> {
+        let (dev, channel) = (cx.device(), cx.channel::<DeviceSlice<f64>, _>(&from, 0));
+        let mut snapshots = Vec::new();
+        for _ in 0..SNAPSHOTS {
+            snapshots.push(channel.recv().await?);
+        }
+        read(&dev, &snapshots).await
+    }
+
+    #[entry]
+    fn take(&mut self, number: usize, snapshot: DeviceSlice<f64>) {
+        assert_eq!(number, self.arguments.len());
+        self.arguments.push(snapshot);
+    }
+
+    #[entry]
+    async fn read_arguments(&mut self, cx: &Cx<Self>) -> Result<Vec<Vec<f64>>> {
+        read(&cx.device(), &std::mem::take(&mut self.arguments)).await
+    }
+
+    #[entry]
+    fn used_bytes(&self, cx: &Cx<Self>) -> u64 {
+        cx.device().used_bytes()
+    }
+}
+
+async fn read(dev: &Account, snapshots: &[DeviceSlice<f64>]) -> Result<Vec<Vec<f64>>> {
+    let mut values = Vec::new();
+    for snapshot in snapshots {
+        let here = dev.import(snapshot)?;
+        values.push(dev.download(&here)?.await?);
+    }
+    Ok(values)
+}
+
+#[test]
+fn snapshots_keep_their_values_while_the_sender_writes() {
+    let all = [BOTH, MIXED].concat();
+    on_each(&all, async |rt: Runtime| {
+        let peers = rt.array::<Peer>(16).create(()).await?;
+        // Both on one PE, and as far from each other as can be.
+        for (from, to) in [(0, 1), (0, 15), (15, 6)] {
+            let (from, to) = (peers.at(from), peers.at(to));
+            let received = to.receive(from).future();
+            from.write_and_share(to, true).await?;
+            assert_eq!(received.await?, snapshot_values());
+            from.write_and_share(to, false).await?;
+            assert_eq!(to.read_arguments().await?, snapshot_values());
+        }
+        rt.quiescence().await?;
+        let used = peers.used_bytes().gather().await?;
+        assert!(used.iter().all(|bytes| *bytes == used[0]), "snapshots are gone: {used:?}");
+        Ok(())
+    });
+}
