@@ -92,7 +92,7 @@ impl Job {
         let output = options.output.as_ref().map(Output::at).transpose()?;
         let image = options.image.as_ref().map(Output::at).transpose()?;
         if let (Some(output), Some(image)) = (&output, &image)
-            && output.path() == image.path()
+            && output.is_same_place(image)
         {
             let path = output.path();
             return Err(Error::Usage(format!("--output and --image both name {path:?}; name two files")));

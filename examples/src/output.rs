@@ -41,9 +41,19 @@ impl Output {
         Ok(output)
     }
 
-    /// The final place.
+    /// The final place, as it was spelt.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether this and another one are the same file, however the two are spelt.
+    pub fn is_same_place(&self, other: &Output) -> bool {
+        // Links at the place itself are replaced, not followed, so only the folders are resolved. Both were there.
+        let place = |output: &Output| {
+            let folder = output.folder().canonicalize().unwrap_or_else(|_| output.folder().to_owned());
+            (folder, output.path.file_name().map(ToOwned::to_owned))
+        };
+        place(self) == place(other)
     }
 
     /// Writes the file: what `contents` writes is at the final place when this returns, replacing what was there.
@@ -149,6 +159,28 @@ mod tests {
             assert!(line.contains(expected) && line.contains(&format!("{path:?}")), "{line}");
         }
         Output::at("in_the_current_folder.npy").expect("a bare name is in the current folder");
+    }
+
+    #[test]
+    fn a_place_is_the_same_however_it_is_spelt() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let inner = folder.path().join("inner");
+        fs::create_dir(&inner).expect("created");
+        let at = |path: PathBuf| Output::at(path).expect("a good place");
+        let place = at(inner.join("a.npy"));
+        let mut others = vec![inner.join("./a.npy"), folder.path().join("inner/../inner/a.npy")];
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(&inner, &link).expect("linked");
+            others.push(link.join("a.npy"));
+        }
+        for path in others {
+            assert!(place.is_same_place(&at(path.clone())), "{path:?}");
+        }
+        assert!(!place.is_same_place(&at(inner.join("b.npy"))));
+        assert!(!place.is_same_place(&at(folder.path().join("a.npy"))));
+        assert!(at("a.npy".into()).is_same_place(&at("./a.npy".into())));
     }
 
     #[cfg(unix)]
