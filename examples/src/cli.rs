@@ -11,7 +11,7 @@ use crate::Error;
 pub const RUNTIME_OPTIONS: &str = "\
 Runtime options:
       --pes <N>              Scheduling threads (PEs) of this process [default: one for each core]
-      --device <DEVICE>      Where kernels run: auto, host, cuda:0, wgpu:0, ... [default: auto]
+      --device <DEVICE>      Where kernels run: auto, host, host:4, host:2@1,3:mem=1GiB [default: auto]
       --quiet                Report no progress";
 
 /// What a command line asks for.
@@ -75,16 +75,26 @@ fn three_numbers(text: &str) -> Option<[usize; 3]> {
     numbers?.try_into().ok()
 }
 
-/// The first paragraph of the parser's answer, and the option that was probably meant.
+/// The first paragraph of the parser's answer, the option that was meant if there is a likely one, and where all stand.
 fn one_line(mistake: &clap::Error) -> String {
     let answer = mistake.render().to_string();
     let paragraph = answer.lines().take_while(|line| !line.trim().is_empty()).map(str::trim);
     let said = paragraph.collect::<Vec<_>>().join(" ");
     let said = said.strip_prefix("error: ").unwrap_or(&said);
-    match mistake.get(ContextKind::SuggestedArg) {
-        Some(ContextValue::String(meant)) => format!("{said}; did you mean {meant}?"),
+    match (mistake.get(ContextKind::InvalidArg), mistake.get(ContextKind::SuggestedArg)) {
+        (Some(ContextValue::String(given)), Some(ContextValue::String(meant))) if is_close(given, meant) => {
+            format!("{said}; did you mean {meant}? --help lists the options")
+        }
         _ => format!("{said}; --help lists the options"),
     }
+}
+
+/// Whether an option is a misspelling of another, or the beginning of it. The parser's own measure finds `--blocks` in
+/// `--bogus`.
+fn is_close(given: &str, meant: &str) -> bool {
+    let [given, meant] = [given, meant].map(|option| option.trim_start_matches('-'));
+    let begins = given.len() >= 3 && meant.starts_with(given);
+    begins || strsim::damerau_levenshtein(given, meant) <= meant.len().div_ceil(4)
 }
 
 #[cfg(test)]
@@ -134,10 +144,43 @@ mod tests {
             mistake("program --needed x"),
             "invalid value 'x' for '--needed <NEEDED>': invalid digit found in string; --help lists the options"
         );
-        assert_eq!(mistake("program --need 5"), "unexpected argument '--need' found; did you mean --needed?");
+        assert_eq!(
+            mistake("program --need 5"),
+            "unexpected argument '--need' found; did you mean --needed? --help lists the options"
+        );
         assert!(mistake("program --zzz").contains("'--zzz' found; --help lists the options"));
         assert!(mistake("program").contains("not provided: --needed <NEEDED>; --help"));
         assert!(mistake("program --needed 1 --grid 8,2,8").contains("at least 3"));
+    }
+
+    #[test]
+    fn only_what_is_close_is_suggested() {
+        for (given, meant) in [
+            ("steps", "step"),
+            ("toleranse", "tolerance"),
+            ("blokcs", "blocks"),
+            ("out", "output"),
+            ("gird", "grid"),
+        ] {
+            assert!(is_close(&format!("--{given}"), &format!("--{meant}")), "{given}");
+        }
+        for (given, meant) in
+            [("bogus", "blocks"), ("in", "input"), ("frobnicate", "precision"), ("imagine", "json")]
+        {
+            assert!(!is_close(&format!("--{given}"), &format!("--{meant}")), "{given}");
+        }
+    }
+
+    #[test]
+    fn the_devices_that_help_names_are_there() {
+        let line = RUNTIME_OPTIONS.lines().find(|line| line.contains("--device")).expect("it is listed");
+        let (_, listed) = line.split_once("run: ").expect("a list");
+        let (listed, _) = listed.split_once(" [").expect("and the default");
+        let specs: Vec<_> = listed.split(", ").collect();
+        assert!(specs.len() >= 3, "{specs:?}");
+        for spec in specs {
+            spec.parse::<chare::device::DeviceSpec>().unwrap_or_else(|error| panic!("{spec}: {error}"));
+        }
     }
 
     #[test]

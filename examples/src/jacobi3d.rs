@@ -257,7 +257,9 @@ mod tests {
             ("jacobi3d --output none/a.npy", "there is no folder \"none\""),
             ("jacobi3d --image none/a.png", "there is no folder \"none\""),
             ("jacobi3d --output same --image same", "both name \"same\""),
-            ("jacobi3d --step 5", "did you mean --steps?"),
+            ("jacobi3d --output same.npy --image ./same.npy", "both name \"same.npy\""),
+            ("jacobi3d --step 5", "did you mean --steps? --help lists the options"),
+            ("jacobi3d --bogus", "'--bogus' found; --help lists the options"),
             ("jacobi3d field.npy", "unexpected argument 'field.npy'"),
         ];
         for (line, expected) in cases {
