@@ -156,10 +156,7 @@ async fn run<T: Jacobi3d + Into<f64>>(
 async fn main(rt: Runtime) -> Result<()> {
     let options = match cli::parse::<Options>(&rt.args()).map_err(exit_with)? {
         Invocation::Run(options) => options,
-        Invocation::Print(text) => {
-            print!("{text}");
-            return Ok(());
-        }
+        Invocation::Print(text) => return cli::print(&text).map_err(exit_with),
     };
     let Job { field, decomposition, steps, tolerance, results } =
         Job::prepare(&options, rt.num_pes()).map_err(exit_with)?;

@@ -1,6 +1,8 @@
-//! Reading a command line that the runtime has already taken its own options from.
+//! Reading a command line that the runtime has already taken its own options from, and answering on standard output.
 //!
-//! Nothing is printed and nothing exits here: help is a text to print, a mistake is an [`Error`] of one line.
+//! Nothing exits here: help is a text to print, a mistake is an [`Error`] of one line.
+
+use std::io::{self, Write};
 
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -34,6 +36,20 @@ pub fn parse<T: Parser>(arguments: &[String]) -> Result<Invocation<T>, Error> {
             Ok(Invocation::Print(answer.render().to_string()))
         }
         Err(mistake) => Err(Error::Usage(one_line(&mistake))),
+    }
+}
+
+/// Prints a text on standard output. Nothing happens if nobody reads it.
+///
+/// # Errors
+/// [`Error::Write`] if the system refuses for any reason but a closed pipe.
+pub fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::Write { path: "standard output".into(), reason })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -4,14 +4,13 @@
 //! after that the run itself cannot fail for a reason the user could have been told at once.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Parser, value_parser};
 use serde::Serialize;
 
 use crate::Error;
-use crate::cli::{RUNTIME_OPTIONS, parse_blocks, parse_extents, parse_tolerance};
+use crate::cli::{self, RUNTIME_OPTIONS, parse_blocks, parse_extents, parse_tolerance};
 use crate::decomposition::Decomposition;
 use crate::field::{Extents, Field, Precision};
 use crate::output::Output;
@@ -129,13 +128,7 @@ impl Results {
             image.write(|writer| picture.write_png(writer))?;
         }
         let line = if self.json { summary.to_json() } else { summary.to_string() };
-        match writeln!(io::stdout(), "{line}") {
-            // Whoever closed the pipe does not want the summary.
-            Err(reason) if reason.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Error::Write { path: "standard output".into(), reason })
-            }
-            _ => Ok(()),
-        }
+        cli::print(&format!("{line}\n"))
     }
 }
 
@@ -201,7 +194,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::cli::{self, Invocation};
+    use crate::cli::Invocation;
 
     fn options(line: &str) -> Options {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
