@@ -8,6 +8,7 @@ Each run of the binary is one check. The last line is "N passed, N failed"; the 
 
 import argparse
 import json
+import os
 import re
 import struct
 import subprocess
@@ -113,6 +114,21 @@ class Checks:
         lines = len(ended.stderr.splitlines())
         if stderr_lines is not None and lines not in stderr_lines:
             problems.append(f"{lines} lines on stderr")
+        self.report(name, problems, ended)
+
+    def survives_a_closed_pipe(self, name, arguments, stream, status):
+        """Ends as it would with somebody reading the stream, and says no word of it on the other one."""
+        read, write = os.pipe()
+        os.close(read)
+        other = {"stdout": "stderr", "stderr": "stdout"}[stream]
+        command = [str(self.binary), *map(str, arguments)]
+        ended = subprocess.run(command, cwd=self.folder, text=True, timeout=RUN_LIMIT_S, stdin=subprocess.DEVNULL,
+                               **{stream: write, other: subprocess.PIPE})
+        os.close(write)
+        problems = [] if ended.returncode == status else [f"exit status {ended.returncode}, not {status}"]
+        if getattr(ended, other):
+            problems.append(f"{other} is not empty")
+        ended = subprocess.CompletedProcess(command, ended.returncode, ended.stdout or "", ended.stderr or "")
         self.report(name, problems, ended)
 
     def refuses(self, name, arguments, named):
@@ -254,10 +270,23 @@ def check_prints(checks):
     options = ["--input", "--grid", "--blocks", "--steps", "--tolerance", "--output", "--image", "--json",
                "Runtime options", "--pes", "--device", "--quiet"]
     checks.prints("--help lists all options", ["--help"], found=options, stderr_lines=[0])
+    ended = checks.run("--help")
+    absent = [name for name in ("cuda", "wgpu") if name in ended.stdout
+              and checks.run("--grid", "8", "--steps", "1", "--device", name).returncode != 0]
+    checks.report("--help lists devices that are there", [f"{name} is not" for name in absent], ended)
+    checks.survives_a_closed_pipe("--help that nobody reads", ["--help"], "stdout", 0)
+    checks.survives_a_closed_pipe("a summary that nobody reads", [*small, "--quiet"], "stdout", 0)
+    checks.survives_a_closed_pipe("a refusal that nobody reads", [*small, "--bogus"], "stderr", 2)
+    checks.survives_a_closed_pipe("a runtime's refusal that nobody reads", ["--pes", "0"], "stderr", 2)
+    checks.survives_a_closed_pipe("JSON that nobody reads", [*small, "--output", "closed.npy", "--json"],
+                                  "stdout", 0)
     checks.prints("--version", ["--version"], found=["jacobi3d "], stderr_lines=[0])
     checks.prints("a summary for people", small, found=["20 steps"], not_found=["{"], stderr_lines=range(5, 20))
     checks.prints("--quiet", [*small, "--quiet"], found=["20 steps"], stderr_lines=[0])
     np.save(checks.folder / "same.npy", random_field("f8"))
+    checks.prints("another spelling of output over input",
+                  ["--input", "same.npy", "--output", "./same.npy", "--steps", "2", "--quiet"],
+                  found=["2 steps"], stderr_lines=[0])
     checks.prints("output over input", ["--input", "same.npy", "--output", "same.npy", "--steps", "2", "--quiet"],
                   found=["2 steps"], stderr_lines=[0])
 
@@ -307,7 +336,21 @@ def check_refusals(checks):
     checks.refuses("a missing file", ["--input", "missing.npy", "--output", "never.npy"], ["missing.npy"])
     checks.refuses("a folder as input", ["--input", ".", "--output", "never.npy"], ["\".\""])
     checks.refuses("an unknown option", [*output, "--frobnicate"], ["--frobnicate"])
-    checks.refuses("a misspelt option", [*output, "--toleranse", "1"], ["--toleranse", "--tolerance"])
+    checks.refuses("a misspelt option", [*output, "--toleranse", "1"], ["--toleranse", "--tolerance", "--help"])
+    checks.refuses("an option like no other", [*output, "--bogus"], ["'--bogus' found; --help"])
+    for same in ("./never.npy", "../" + folder.name + "/never.npy", str(folder / "never.npy")):
+        checks.refuses(f"one file for two results, {same}", [*output, "--image", same], ["--output", "--image", "never.npy"])
+    for dtype, step in (("f8", 1), ("f4", 1)):
+        huge = np.full((8, 8, 8), np.finfo(dtype).max, dtype)
+        np.save(folder / "huge.npy", huge)
+        for blocks in ("1,1,1", "2,2,2"):
+            checks.refuses(f"an overflow, {dtype}, blocks {blocks}",
+                           ["--input", "huge.npy", "--output", "never.npy", "--image", "never.png", "--quiet",
+                            "--blocks", blocks], [f"residual of step {step} is inf", "divide the field"])
+    for device in ("host:1:mem=100KiB", "host:2:mem=10KiB", "host:2@1,3:mem=60KiB", "host:mem=100KiB:workers=2"):
+        checks.refuses(f"a device that is too small, {device}",
+                       ["--grid", "32", "--pes", "2", "--output", "never.npy", "--quiet", "--device", device],
+                       ["host:", "fewer cells", "mem="])
     checks.refuses("an argument too many", [*output, "stray.npy"], ["stray.npy"])
     checks.refuses("an option without its value", [*output, "--blocks"], ["--blocks"])
     checks.refuses("a file and a grid", [*whole, "--grid", "8"], ["--grid", "--input"])

@@ -12,8 +12,9 @@ use std::mem::swap;
 use std::time::Instant;
 
 use chare::ExitWith;
-use chare::device::{DeviceSlice, DeviceVec};
+use chare::device::{DeviceError, DeviceSlice, DeviceVec};
 use chare::prelude::*;
+use chare_examples::Error;
 use chare_examples::cli::{self, Invocation};
 use chare_examples::decomposition::Decomposition;
 use chare_examples::field::Field;
@@ -40,6 +41,9 @@ struct Block<T: Jacobi3d> {
     unew: DeviceVec<T>,
     faces: [Option<DeviceVec<T>>; 6],
     change: DeviceVec<T>,
+    /// As much as its neighbours' faces take that come from other devices; held until the first step, so that a device
+    /// that is too small is found out before.
+    room: Vec<DeviceVec<T>>,
 }
 
 #[chare(index = (usize, usize, usize))]
@@ -51,14 +55,16 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
         let dims = [nx as u32 - 2, ny as u32 - 2, nz as u32 - 2];
         let dev = cx.device();
         let (u, unew, change) = (dev.from_array(&halo)?, dev.from_array(&halo)?, dev.alloc(1)?);
-        let mut faces = [const { None }; 6];
+        let (mut faces, mut room) = ([const { None }; 6], Vec::new());
         for face in Face::ALL.into_iter().filter(|&face| neighbour(cx, face).is_some()) {
             faces[face.index()] = Some(dev.alloc(face.len(dims))?);
+            room.push(dev.alloc(face.len(dims))?);
         }
-        Ok(Block { problem, dims, u, unew, faces, change })
+        Ok(Block { problem, dims, u, unew, faces, change, room })
     }
 
-    /// Steps until the end; returns the number of steps and the last one's largest change anywhere.
+    /// Steps until the end, or until a cell has overflowed; returns the number of steps and the last one's largest change
+    /// anywhere.
     #[entry]
     async fn solve(&mut self, cx: &Cx<Self>) -> Result<(u32, f64)> {
         let (dev, dims) = (cx.device(), self.dims);
@@ -67,6 +73,7 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             .filter_map(|face| Some((face.index(), cx.channel(&neighbour(cx, face)?, 0))))
             .collect();
         let mut step = 0;
+        self.room.clear();
         loop {
             let faces = self.faces.each_mut().map(Option::as_mut);
             dev.launch(&T::PACK_FACES, dims, (&self.u, faces, dims))?;
@@ -85,6 +92,9 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             let change: f64 = dev.download(&self.change)?.await?[0].into();
             let residual = cx.allreduce(change, reduce::Max).await?;
             step += 1;
+            if !residual.is_finite() {
+                return Ok((step, residual));
+            }
             if cx.index() == (0, 0, 0) {
                 self.problem.monitor.reached(step, residual).send();
             }
@@ -140,15 +150,20 @@ async fn run<T: Jacobi3d + Into<f64>>(
     problem: Problem<T>,
 ) -> Result<(Array3<T>, u32, f64, f64)> {
     let (mut field, decomposition, monitor) = (problem.field.clone(), problem.decomposition, problem.monitor);
-    let blocks = rt.array::<Block<T>>(decomposition.blocks().into()).create(Shared::new(problem)).await?;
+    let blocks = rt.array::<Block<T>>(decomposition.blocks().into()).create(Shared::new(problem));
+    let blocks =
+        blocks.await.map_err(|error| out_of_memory(&error).map_or_else(|| error.into(), exit_with))?;
     let start = Instant::now();
     let ends = blocks.solve().gather().await?;
     let seconds = start.elapsed().as_secs_f64();
     monitor.finish().await?;
+    let (steps, residual) = ends[0];
+    if !residual.is_finite() {
+        return Err(exit_with(Error::Overflow { step: steps, residual }));
+    }
     for (index, cells) in decomposition.indices().zip(blocks.cells().gather().await?) {
         decomposition.place(field.view_mut(), index, cells.view());
     }
-    let (steps, residual) = ends[0];
     Ok((field, steps, residual, seconds))
 }
 
@@ -180,6 +195,18 @@ async fn main(rt: Runtime) -> Result<()> {
     results.deliver(&field, &summary).map_err(exit_with)
 }
 
-fn exit_with(error: chare_examples::Error) -> chare::BoxError {
+/// The error of a device that is too small for its blocks.
+fn out_of_memory(error: &CallError) -> Option<Error> {
+    let Some(DeviceError::OutOfMemory(full)) = error.downcast_ref() else { return None };
+    Some(Error::DeviceMemory {
+        device: full.device.to_string(),
+        owner: full.owner.to_string(),
+        requested_bytes: full.requested_bytes,
+        capacity_bytes: full.capacity_bytes,
+        used_bytes: full.used_bytes,
+    })
+}
+
+fn exit_with(error: Error) -> chare::BoxError {
     ExitWith { code: error.exit_code().into(), message: error.to_string() }.into()
 }

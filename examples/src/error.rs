@@ -111,6 +111,35 @@ pub enum Error {
         cells: usize,
     },
 
+    /// The devices have not the memory for the blocks and what they exchange.
+    #[error(
+        "{device} has {capacity_bytes} bytes, of which {used_bytes} are in use when {owner} needs {requested_bytes} more; \
+         compute fewer cells, or give each device more with mem= in --device"
+    )]
+    DeviceMemory {
+        /// The device.
+        device: String,
+        /// The block.
+        owner: String,
+        /// The bytes that it asked for.
+        requested_bytes: u64,
+        /// The bytes that the device has in all.
+        capacity_bytes: u64,
+        /// The bytes that were in use.
+        used_bytes: u64,
+    },
+
+    /// The numbers of a field are so large that a step leaves the range of its precision.
+    #[error(
+        "the field is too large for its precision: the residual of step {step} is {residual}; divide the field by a constant first"
+    )]
+    Overflow {
+        /// The step, from 1.
+        step: u32,
+        /// NaN or an infinity.
+        residual: f64,
+    },
+
     /// The place of an output takes no file; found before the run starts.
     #[error("cannot write {path:?}: {reason}")]
     OutputPlace {
@@ -131,8 +160,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code that tells a script who is to blame: 2 for what the user asked, 1 for what the machine refused
-    /// afterwards.
+    /// The exit code that tells a script who is to blame: 2 for what the user asked (the field, the device), which fails
+    /// again until it is changed; 1 for what the machine refused afterwards.
     pub fn exit_code(&self) -> u8 {
         if matches!(self, Error::Write { .. }) { 1 } else { 2 }
     }
