@@ -118,7 +118,76 @@ pub use callback::Callback;
 pub use channel::{Channel, Permit, Recv, Reserve};
 pub use chare::{ArrayElement, Chare, ChareInfo, Cx, Standalone, This};
 pub use chare_device as device;
-pub use chare_macros::{chare, entry, main, test};
+/// Makes the objects of a type chares, whose methods are called by message.
+///
+/// ```
+/// use chare::prelude::*;
+///
+/// struct Hello {
+///     greeted: u32,
+/// }
+///
+/// #[chare(index = usize)]
+/// impl Hello {
+///     fn new(_cx: &Cx<Self>) -> Self {
+///         Hello { greeted: 0 }
+///     }
+///
+///     #[entry]
+///     fn say_hi(&mut self, cx: &Cx<Self>, from: usize) -> u32 {
+///         println!("hello {} from {from} on PE {}", cx.index(), cx.my_pe());
+///         self.greeted += 1;
+///         self.greeted
+///     }
+/// }
+///
+/// #[chare::main]
+/// async fn main(rt: Runtime) -> Result<()> {
+///     let hellos = rt.array::<Hello>(8).create(()).await?;
+///     assert_eq!(hellos.at(3).say_hi(0).await?, 1);
+///     Ok(())
+/// }
+/// ```
+///
+pub use chare_macros::chare;
+pub use chare_macros::entry;
+/// Makes an `async fn` the program.
+///
+/// ```
+/// use chare::prelude::*;
+///
+/// #[chare::main]
+/// async fn main(rt: Runtime) -> Result<()> {
+///     println!("{} PEs", rt.num_pes());
+///     Ok(())
+/// }
+/// ```
+///
+pub use chare_macros::main;
+/// Makes an `async fn` a test.
+///
+/// ```
+/// # use chare::prelude::*;
+/// # struct Probe;
+/// # #[chare]
+/// # impl Probe {
+/// #     fn new() -> Self {
+/// #         Probe
+/// #     }
+/// #     #[entry]
+/// #     fn size(&self) -> usize {
+/// #         1
+/// #     }
+/// # }
+/// #[chare::test(pes = [1, 4])]
+/// async fn a_group_has_one_member_per_pe(rt: Runtime) -> Result<()> {
+///     let sizes = rt.group::<Probe>().create(()).await?.size().gather().await?;
+///     assert_eq!(sizes.len(), rt.num_pes());
+///     Ok(())
+/// }
+/// ```
+///
+pub use chare_macros::test;
 pub use condition::WaitUntil;
 pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder};
 pub use current::Entered;

@@ -44,20 +44,6 @@ use quote::quote;
 ///
 /// For a type `Hello` with an entry method `say_hi` this generates `trait HelloEntries`, whose `say_hi` is the call on
 /// every proxy of `Hello`, and `Hello::SAY_HI`, the method's name as a value, for callbacks.
-///
-/// ```ignore
-/// #[chare(index = usize)]
-/// impl Hello {
-///     fn new(_cx: &Cx<Self>) -> Self { Hello { greeted: 0 } }
-///
-///     #[entry]
-///     fn say_hi(&mut self, cx: &Cx<Self>, from: usize) -> u32 {
-///         println!("hello {} from {from} on PE {}", cx.index(), cx.my_pe());
-///         self.greeted += 1;
-///         self.greeted
-///     }
-/// }
-/// ```
 #[proc_macro_attribute]
 pub fn chare(options: TokenStream, item: TokenStream) -> TokenStream {
     let parse::Parsed { block, chare, errors } = parse::chare(options.into(), item.into());
@@ -84,14 +70,6 @@ pub fn entry(_options: TokenStream, item: TokenStream) -> TokenStream {
 /// `--device`, ..), starts the runtime on every rank and maps the report of the run to an exit code.
 ///
 /// The parameter `rt` may be left out.
-///
-/// ```ignore
-/// #[chare::main]
-/// async fn main(rt: Runtime) -> Result<()> {
-///     println!("{} PEs", rt.num_pes());
-///     Ok(())
-/// }
-/// ```
 #[proc_macro_attribute]
 pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
     launch::main(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
@@ -102,15 +80,6 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// Options: `pes = 4` sets the number of PEs (2 unless told); `pes = [1, 2, 4]` makes a module named after the
 /// function with one test for each count (`t::pes_1`, `t::pes_2`, ..); `device = "host:2"` sets the devices, in the
 /// words of the command line. `#[should_panic]` and `#[ignore]` mean what they mean on a plain test.
-///
-/// ```ignore
-/// #[chare::test(pes = [1, 4])]
-/// async fn a_group_has_one_member_per_pe(rt: Runtime) -> Result<()> {
-///     let sizes = rt.group::<Probe>().create(()).await?.size().gather().await?;
-///     assert_eq!(sizes.len(), rt.num_pes());
-///     Ok(())
-/// }
-/// ```
 #[proc_macro_attribute]
 pub fn test(options: TokenStream, item: TokenStream) -> TokenStream {
     launch::test(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()
