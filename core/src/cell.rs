@@ -17,7 +17,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::channel::Channels;
+use crate::channel::{self, Channels};
 use crate::chare::{Chare, ChareInfo};
 use crate::condition::Condition;
 use crate::error::{CallError, Panicked};
@@ -131,7 +131,8 @@ impl ChareRef {
     }
 
     /// Marks the chare after a panic in it. The first one poisons it.
-    pub(crate) fn panicked(self, panic: &Arc<Panicked>) {
+    #[cold]
+    pub(crate) fn panicked(self, pe: &Pe, panic: &Arc<Panicked>) {
         if self.table.keep_after_panic {
             return self.state.set(State::Idle);
         }
@@ -139,6 +140,7 @@ impl ChareRef {
         self.extra(|extra| {
             extra.panic.get_or_insert_with(|| panic.clone());
         });
+        channel::poison(pe, self, &self.poisoned());
     }
 
     /// The error of a call of this chare, which is poisoned.

@@ -144,7 +144,7 @@ impl<C: Chare> Cx<C> {
     /// The channel to `peer` with this tag: values of type `T`, in order, both ways. Opening it again is the same
     /// channel. The peer opens its end with this chare and the same tag; either end may be first.
     ///
-    /// If `peer` is outside of its array, receiving brings [`crate::ChannelError::NoPeer`], and sending ends the job with a
+    /// If `peer` is outside of its array, receiving brings [`crate::ChannelError::Peer`], and sending ends the job with a
     /// report, as a call does that nobody awaits.
     ///
     /// # Panics

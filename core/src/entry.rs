@@ -202,7 +202,7 @@ pub(crate) fn conclude<R>(
         Ok(Err(failure)) => Err(failed(pe, chare.id, entry, failure)),
         Err(panic) => {
             let panic = panicked(pe, chare.id, entry, panic);
-            chare.panicked(&panic);
+            chare.panicked(pe, &panic);
             Err(CallError::Panicked(panic))
         }
     }

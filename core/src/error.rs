@@ -178,9 +178,10 @@ pub enum ChannelError {
         /// What this end was opened for.
         expected: &'static str,
     },
-    /// There is no such peer.
+    /// Nothing comes from the peer any more: there is none ([`CallError::NoElement`]), or it is poisoned
+    /// ([`CallError::Poisoned`]). What it had sent before has been received.
     #[error("{0}")]
-    NoPeer(Arc<NoElement>),
+    Peer(CallError),
     /// The channel was opened in another chare than the one that uses it.
     #[error("a channel end works in its own chare only; send the values, not the channel")]
     NotHere,

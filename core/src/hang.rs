@@ -407,10 +407,7 @@ fn held(pe: &Pe, known: &Known) -> Held {
                 let (unread, backlog) = end.queued(pe);
                 let (tag, peer) = (end.tag, end.peer);
                 let from = format!("in channel {tag} from {}", known.name(peer));
-                if unread > 0 && chare.state.get() == State::Poisoned {
-                    let line = format!("{} for {owner}, which is poisoned, {from}", values(unread));
-                    held.add("for what is poisoned", line);
-                } else if unread > 0 && !end.is_opened(pe) {
+                if unread > 0 && !end.is_opened(pe) {
                     let line = format!("{} for {owner} {from}, which it has not opened", values(unread));
                     held.add("in channels that were not opened", line);
                 }

@@ -531,7 +531,7 @@ async fn receivers_may_take_values_out_of_turn(rt: Runtime) -> Result<()> {
 async fn a_peer_outside_of_its_array_is_an_error(rt: Runtime) -> Result<()> {
     let givers = rt.array::<Giver>(4).create(()).await?;
     let error = givers.at(3).receive_from(7).await.expect_err("there is no element 7");
-    assert!(matches!(error.downcast_ref(), Some(ChannelError::NoPeer(_))), "{error}");
+    assert!(matches!(error.downcast_ref(), Some(ChannelError::Peer(CallError::NoElement(_)))), "{error}");
     assert!(error.to_string().contains("Giver has no element [7]"), "{error}");
     Ok(())
 }
@@ -547,5 +547,88 @@ fn what_is_sent_to_a_peer_outside_of_its_array_ends_the_run() {
         });
         assert_eq!(report.code(), 1, "{report}");
         assert!(report.to_string().contains("Giver has no element [8]"), "{report}");
+    }
+}
+
+/// Breaks while others wait for it.
+struct Breaker;
+
+#[chare(index = usize)]
+impl Breaker {
+    fn new() -> Self {
+        Breaker
+    }
+
+    /// Opens its ends and sends a value on each before it breaks.
+    #[entry]
+    fn break_down(&self, cx: &Cx<Self>, peers: usize) -> Result<()> {
+        for peer in 0..peers {
+            cx.channel(&cx.array().at(peer), 1).send(5_u64)?;
+        }
+        panic!("out of order");
+    }
+
+    /// Receives until there is no more to come.
+    #[entry]
+    async fn drain(this: This<Self>, from: usize) -> (Vec<u64>, String) {
+        let channel = this.channel::<u64, _>(&this.array().at(from), 1);
+        let mut values = Vec::new();
+        loop {
+            match channel.recv().await {
+                Ok(value) => values.push(value),
+                Err(error) => return (values, error.to_string()),
+            }
+        }
+    }
+
+    #[entry]
+    async fn reserve_for(this: This<Self>, to: usize) -> Result<()> {
+        let channel = this.channel::<u64, _>(&this.array().at(to), 2);
+        loop {
+            channel.reserve().await.send(1);
+        }
+    }
+
+    #[entry]
+    fn send_to(&self, cx: &Cx<Self>, to: usize) -> Result<()> {
+        Ok(cx.channel(&cx.array().at(to), 1).send(6_u64)?)
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_receiver_learns_that_its_peer_is_poisoned(rt: Runtime) -> Result<()> {
+    let breakers = rt.array::<Breaker>(16).create(()).await?;
+    let drains: Vec<_> = (0..16).map(|index| breakers.at(index).drain(15).future()).collect();
+    rt.quiescence().await?;
+    assert!(matches!(breakers.at(15).break_down(16).await, Err(CallError::Panicked(_))));
+    for (index, drain) in drains.into_iter().enumerate() {
+        let (values, error) = drain.await?;
+        assert!(error.contains("Breaker[15] was poisoned by a panic in Breaker.break_down"), "{error}");
+        // What it has sent to itself goes with it.
+        assert_eq!(values, if index == 15 { vec![] } else { vec![5] });
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_sent_to_a_poisoned_peer_ends_the_run() {
+    for pes in PES {
+        let sends: [fn(Array<Breaker>); 2] =
+            [|breakers| breakers.at(0).send_to(15).send(), |breakers| breakers.at(0).reserve_for(15).send()];
+        for (early, send) in sends.into_iter().flat_map(|send| [(true, send), (false, send)]) {
+            let report = run(pes, async move |rt: Runtime| {
+                let breakers = rt.array::<Breaker>(16).create(()).await?;
+                if early {
+                    send(breakers);
+                    rt.quiescence().await?;
+                }
+                assert!(matches!(breakers.at(15).break_down(1).await, Err(CallError::Panicked(_))));
+                send(breakers);
+                rt.quiescence().await?;
+                Result::<()>::Ok(())
+            });
+            assert_eq!(report.code(), 1, "{report}");
+            assert!(report.to_string().contains("Breaker[15] was poisoned"), "{report}");
+        }
     }
 }

@@ -327,17 +327,9 @@ fn a_channel_to_a_chare_that_has_panicked_says_so() {
         let report = hang_of(pes, async |rt| {
             let givers = givers(&rt, 16).await?;
             assert!(givers.at(15).panic().await.is_err());
-            givers.at(0).send_to(15, 3).await?;
-            givers.at(1).send_to(15, 2000).await?;
             givers.at(2).receive_from(15).await?;
             Ok(())
         });
-        expect(&report, &["held: 3 values for Giver[15], which is poisoned, in channel 3 from Giver[0]"]);
-        expect(&report, &["held: 1024 values for Giver[15], which is poisoned, in channel 3 from Giver[1]"]);
-        expect(
-            &report,
-            &["held: 976 values of Giver[1] in channel 3 wait for credit of Giver[15] (poisoned)"],
-        );
         expect(
             &report,
             &["Giver[2].receive_from", "waits for a value from Giver[15] (poisoned) in channel 4"],

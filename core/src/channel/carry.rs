@@ -1,18 +1,19 @@
-//! What travels between the two ends of a channel: values, and credit on its way back; and to an end from a future that was
-//! carried away from it.
+//! What travels between the two ends of a channel: values, credit on its way back, and news of a chare that is poisoned; and
+//! to an end from a future that was carried away from it.
 //!
-//! Values and credit find the end by its name in the chare that they reach: at once if that is on this PE, else by message.
+//! All but the last find the end by its name in the chare that they reach: at once if that is on this PE, else by message.
 
 use std::any::type_name;
 use std::marker::PhantomData;
 
-use crate::cell::ChareRef;
+use crate::cell::{ChareRef, State};
+use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 
-use super::end::{self, Leaver};
+use super::end::{self, Defect, Leaver};
 use super::table::EndKey;
 
 /// A value on its way.
@@ -24,21 +25,27 @@ pub(super) struct Carry<T> {
 }
 
 impl<T: Send + 'static> Carry<T> {
-    /// Puts the value in its end. Returns which that is, unless it is one for values of another type.
+    /// Puts the value in its end. Returns which that is, unless it is one for values of another type. To a poisoned chare
+    /// it is an error that nobody awaits, as is a call of one.
     pub(super) fn arrive(self, pe: &Pe, peer: ChareRef) -> Option<EndKey> {
         let Carry { from, tag, number, value } = self;
+        if peer.state.get() == State::Poisoned {
+            pe.unawaited(peer.poisoned());
+            return None;
+        }
         let entry = peer.extra(|extra| extra.channels.entry::<T>(pe, from, tag));
-        let (waiter, key) = if entry.holds::<T>() {
-            (pe.ends.of::<T>().get(entry.key).and_then(|end| end.accept(number, value)), Some(entry.key))
-        } else {
+        if !entry.holds::<T>() {
             // The value is dropped here, where nothing is borrowed: its destructor is user code.
             drop(value);
-            (pe.ends.with(&entry, |end| end.mark_wrong(type_name::<T>())).flatten(), None)
-        };
+            let effects = pe.ends.with(&entry, |end| end.fail(Defect::WrongType(type_name::<T>())));
+            effects.unwrap_or_default().settle(pe);
+            return None;
+        }
+        let waiter = pe.ends.of::<T>().get(entry.key).and_then(|end| end.accept(number, value));
         if let Some(waiter) = waiter {
             waiter.wake(pe);
         }
-        key
+        Some(entry.key)
     }
 }
 
@@ -80,6 +87,24 @@ impl Payload for Credit {
             Some(peer) => self.arrive(pe, peer),
             None => pe.undeliverable(Msg::new(to, reply, self)),
         }
+    }
+}
+
+/// News that the peer of an end is poisoned.
+pub(super) struct Loss {
+    pub(super) from: ChareId,
+    pub(super) tag: u64,
+    pub(super) error: CallError,
+}
+
+impl Payload for Loss {
+    const NAME: Name = Name::Runtime("news of a poisoned peer");
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
+        let Some(peer) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
+        let Loss { from, tag, error } = self;
+        let entry = peer.extra_if_any(|extra| extra.channels.find(from, tag).copied()).flatten();
+        let effects = entry.and_then(|entry| pe.ends.with(&entry, |end| end.fail(Defect::Peer(error))));
+        effects.unwrap_or_default().settle(pe);
     }
 }
 

@@ -6,9 +6,8 @@
 
 use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use crate::error::NoElement;
+use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::message::Msg;
 use crate::reply::Reply;
@@ -41,7 +40,7 @@ pub(super) struct End<T> {
     pub(super) opened: bool,
     /// `slow` has receivers or early values.
     pub(super) in_is_slow: bool,
-    /// `slow` has senders or a backlog, or there is no peer.
+    /// `slow` has senders or a backlog, or there is no peer to send to.
     pub(super) out_is_slow: bool,
     /// `slow` has unread values.
     more_unread: bool,
@@ -72,8 +71,8 @@ pub(super) struct Slow<T> {
 pub(super) enum Defect {
     /// It sends values of another type, this one.
     WrongType(&'static str),
-    /// There is none.
-    NoPeer(Arc<NoElement>),
+    /// There is none, or it is poisoned.
+    Peer(CallError),
 }
 
 /// Waits at an end, in order; each is known by a ticket.
@@ -147,11 +146,16 @@ pub(super) struct Effects {
     pub(super) cancelled: Option<Waiter>,
     pub(super) woken: Vec<Waiter>,
     pub(super) messages: Vec<Msg>,
+    /// Why values are lost that were sent.
+    pub(super) unawaited: Option<CallError>,
 }
 
 impl Effects {
     #[inline]
     pub(super) fn settle(self, pe: &Pe) {
+        if let Some(error) = self.unawaited {
+            pe.unawaited(error);
+        }
         for msg in self.messages {
             pe.send(msg);
         }
@@ -176,8 +180,8 @@ pub(super) struct Name {
 pub(super) trait AnyEnd {
     fn is_opened(&self) -> bool;
     fn type_name(&self) -> &'static str;
-    /// Notes that the peer sends another type; returns who is to be woken.
-    fn mark_wrong(&mut self, sent: &'static str) -> Option<Waiter>;
+    /// Notes why nothing comes from the peer any more; wakes all receivers, and all who wait for credit.
+    fn fail(&mut self, defect: Defect) -> Effects;
     /// Values that have come and were not read, and values that wait for credit.
     fn queued(&self) -> (usize, usize);
     fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter));
@@ -222,19 +226,19 @@ impl<T: Send + 'static> End<T> {
     pub(super) fn note_slow(&mut self) {
         if let Some(slow) = &self.slow {
             self.in_is_slow = !slow.early.is_empty() || !slow.receivers.queue.is_empty();
-            let has_no_peer = matches!(slow.defect, Some(Defect::NoPeer(_)));
+            let has_no_peer = matches!(slow.defect, Some(Defect::Peer(_)));
             self.out_is_slow = !slow.backlog.is_empty() || !slow.senders.queue.is_empty() || has_no_peer;
         }
     }
 
-    /// Why there is no peer, if there is none.
+    /// Why there is no peer to send to, if there is none.
     #[inline]
-    pub(super) fn no_peer(&self) -> Option<Arc<NoElement>> {
+    pub(super) fn no_peer(&self) -> Option<CallError> {
         if !self.out_is_slow {
             return None;
         }
         match self.defect() {
-            Some(Defect::NoPeer(error)) => Some(error),
+            Some(Defect::Peer(error)) => Some(error),
             _ => None,
         }
     }
@@ -257,7 +261,7 @@ impl<T: Send + 'static> End<T> {
         };
         let woken = if is_more { receivers.next() } else { None };
         self.note_slow();
-        Effects { cancelled, woken: woken.into_iter().collect(), messages: Vec::new() }
+        Effects { cancelled, woken: woken.into_iter().collect(), ..Effects::default() }
     }
 
     /// Takes credit for one value, if there is some and nothing waits for it in the backlog.
@@ -358,9 +362,21 @@ impl<T: Send + 'static> AnyEnd for End<T> {
         type_name::<T>()
     }
 
-    fn mark_wrong(&mut self, sent: &'static str) -> Option<Waiter> {
-        self.slow().defect = Some(Defect::WrongType(sent));
-        self.slow().receivers.next()
+    fn fail(&mut self, defect: Defect) -> Effects {
+        let slow = self.slow();
+        slow.defect = Some(defect);
+        let mut effects = Effects::default();
+        while let Some(waiter) = slow.receivers.next() {
+            effects.woken.push(waiter);
+        }
+        if let Some(Defect::Peer(error)) = &slow.defect {
+            effects.unawaited = (!slow.backlog.is_empty()).then(|| error.clone());
+            while let Some(waiter) = slow.senders.next() {
+                effects.woken.push(waiter);
+            }
+        }
+        self.note_slow();
+        effects
     }
 
     fn queued(&self) -> (usize, usize) {
@@ -390,6 +406,6 @@ impl<T: Send + 'static> AnyEnd for End<T> {
         self.next_out += sent as u64;
         self.credit -= sent as u32;
         self.note_slow();
-        Effects { cancelled: None, woken, messages }
+        Effects { woken, messages, ..Effects::default() }
     }
 }

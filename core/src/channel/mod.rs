@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 pub(crate) use table::{Channels, Ends};
 
 use crate::call;
+use crate::cell::{ChareRef, State};
 use crate::chare::Chare;
 use crate::current::{self, Here};
 use crate::error::{CallError, ChannelError, Full};
@@ -34,9 +35,9 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
-use carry::{Carry, Credit, Left};
-use end::{BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
-use table::{EndKey, Table};
+use carry::{Carry, Credit, Left, Loss};
+use end::{AnyEnd, BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
+use table::{Closed, EndKey, Table};
 
 /// One end of a channel, in the chare that opened it.
 pub struct Channel<T> {
@@ -52,10 +53,10 @@ impl<T: Send + 'static> Channel<T> {
     pub(crate) fn open<D: Chare>(chare: ChareId, peer: &Element<D>, tag: u64) -> Self {
         current::on_pe("opening a channel", |pe| {
             let end = Self::open_end(pe, chare, peer.id(), tag);
-            if let Some(CallError::NoElement(error)) = call::missing(pe, peer)
+            if let Some(error) = call::missing(pe, peer)
                 && let Some(end) = pe.ends.of::<T>().get(end)
             {
-                end.slow().defect = Some(Defect::NoPeer(error));
+                end.slow().defect = Some(Defect::Peer(error));
                 end.note_slow();
             }
             Channel { run: pe.run(), chare, peer: peer.id(), tag, end, value: PhantomData }
@@ -105,6 +106,11 @@ impl<T: Send + 'static> Channel<T> {
         current::on_pe("Channel::send", |pe| {
             let (mut table, key) = self.own_table(pe, "Channel::send");
             let end = own_end(&mut table, key);
+            if let Some(error) = end.no_peer() {
+                drop(table);
+                pe.unawaited(error);
+                return Ok(());
+            }
             let backlog_count = end.backlog_count();
             if end.credit > 0 && backlog_count == 0 {
                 end.credit -= 1;
@@ -171,10 +177,16 @@ impl<T: Send + 'static> Channel<T> {
         self.table_of_another(pe)
     }
 
-    /// The end is not where it was when it was opened: the chare is about to go, and has lost its ends, or has moved.
+    /// The end is not where it was when it was opened: the chare is about to go or is poisoned, and has lost its ends, or
+    /// has moved.
     #[cold]
     fn table_of_another<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
         let key = Self::open_end(pe, self.chare, self.peer, self.tag);
+        let poisoned = pe.running_as(self.chare).filter(|own| own.state.get() == State::Poisoned);
+        if let (Some(own), Some(end)) = (poisoned, pe.ends.of::<T>().get(key)) {
+            // Nobody waits at an end that was just made.
+            let _ = end.fail(Defect::Peer(own.poisoned()));
+        }
         (pe.ends.of::<T>(), key)
     }
 
@@ -206,7 +218,7 @@ impl<T: Send + 'static> Channel<T> {
         let end = own_end(&mut table, key);
         if let Some(error) = end.no_peer() {
             drop(table);
-            return pe.unawaited(CallError::NoElement(error));
+            return pe.unawaited(error);
         }
         let number = end.next_out;
         end.next_out += 1;
@@ -279,8 +291,23 @@ impl<T: Send + 'static> Channel<T> {
                 sent,
                 expected: type_name::<T>(),
             },
-            Defect::NoPeer(error) => ChannelError::NoPeer(error),
+            Defect::Peer(error) => ChannelError::Peer(error),
         }
+    }
+}
+
+/// Closes the ends of a chare that is poisoned, and tells its peers.
+#[cold]
+pub(crate) fn poison(pe: &Pe, chare: ChareRef, error: &CallError) {
+    let (peers, Closed(ends)) = chare.extra(|extra| {
+        let peers: Vec<_> = extra.channels.iter().map(|entry| (entry.peer, entry.tag)).collect();
+        (peers, extra.channels.close(pe))
+    });
+    for (peer, tag) in peers {
+        pe.send(Msg::new(peer, Reply::none(), Loss { from: chare.id, tag, error: error.clone() }));
+    }
+    for mut end in ends {
+        end.fail(Defect::Peer(error.clone())).settle(pe);
     }
 }
 
@@ -355,6 +382,11 @@ impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
         current::on_pe("Channel::reserve", |pe| {
             let (mut table, key) = channel.own_table(pe, "Channel::reserve");
             let end = own_end(&mut table, key);
+            if let Some(error) = end.no_peer() {
+                drop(table);
+                pe.unawaited(error);
+                return Poll::Pending;
+            }
             if let Some(effects) = end.take_credit(&mut self.ticket) {
                 drop(table);
                 effects.settle(pe);

@@ -93,7 +93,7 @@ impl<T: Send + 'static> Table<T> {
 /// A table whose type of value is not known.
 trait AnyTable: Any {
     fn end(&mut self, key: EndKey) -> Option<&mut dyn AnyEnd>;
-    fn remove(&mut self, key: EndKey) -> Option<Box<dyn Any>>;
+    fn remove(&mut self, key: EndKey) -> Option<Box<dyn AnyEnd>>;
 }
 
 impl<T: Send + 'static> AnyTable for Table<T> {
@@ -101,8 +101,8 @@ impl<T: Send + 'static> AnyTable for Table<T> {
         self.get(key).map(|end| end as &mut dyn AnyEnd)
     }
 
-    fn remove(&mut self, key: EndKey) -> Option<Box<dyn Any>> {
-        self.remove(key).map(|end| Box::new(end) as Box<dyn Any>)
+    fn remove(&mut self, key: EndKey) -> Option<Box<dyn AnyEnd>> {
+        self.remove(key).map(|end| Box::new(end) as Box<dyn AnyEnd>)
     }
 }
 
@@ -148,7 +148,7 @@ impl Ends {
     }
 
     /// Takes the end away; the caller drops what is in it, without a borrow.
-    pub(super) fn remove(&self, entry: &Entry) -> Option<Box<dyn Any>> {
+    pub(super) fn remove(&self, entry: &Entry) -> Option<Box<dyn AnyEnd>> {
         self.table_of(entry, |table| table.remove(entry.key))
     }
 }
@@ -182,6 +182,9 @@ impl Entry {
         pe.ends.with(self, |end| end.for_each_waiter(f));
     }
 }
+
+/// Ends that no key leads to any more. Dropping them drops values of the user's.
+pub(crate) struct Closed(pub(super) Vec<Box<dyn AnyEnd>>);
 
 /// The ends that a chare has, by name.
 #[derive(Default)]
@@ -227,7 +230,7 @@ impl Channels {
         &mut self,
         pe: &Pe,
         old: &Entry,
-    ) -> (Entry, Option<Box<dyn Any>>) {
+    ) -> (Entry, Option<Box<dyn AnyEnd>>) {
         let gone = pe.ends.remove(old);
         let entry = Entry { value: TypeId::of::<T>(), key: pe.ends.of::<T>().insert(), ..*old };
         if let Some(place) = self.place(old.peer, old.tag) {
@@ -237,9 +240,9 @@ impl Channels {
     }
 
     /// Takes all ends away; the caller drops what is in them, without a borrow.
-    pub(crate) fn close(&mut self, pe: &Pe) -> Vec<Box<dyn Any>> {
+    pub(crate) fn close(&mut self, pe: &Pe) -> Closed {
         self.by_name = None;
-        self.entries.drain(..).filter_map(|entry| pe.ends.remove(&entry)).collect()
+        Closed(self.entries.drain(..).filter_map(|entry| pe.ends.remove(&entry)).collect())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {

@@ -170,7 +170,7 @@ impl Stream {
     /// As `Credit::arrive`.
     fn return_credit(&mut self, pe: &Pe, count: u32) -> Result<(), TestCaseError> {
         let name = Name { own: chare(0), peer: chare(1), tag: TAG };
-        let Effects { messages, woken, cancelled } = self.sender.add_credit(count, name);
+        let Effects { messages, woken, cancelled, .. } = self.sender.add_credit(count, name);
         prop_assert!(woken.is_empty() && cancelled.is_none(), "nobody waits");
         for msg in messages {
             prop_assert_eq!(msg.head().to, chare(1));
