@@ -266,8 +266,7 @@ impl Account {
     /// Returns a fault that nobody awaited.
     #[inline(always)]
     fn check(&self) -> Result<(), DeviceError> {
-        // Pairs with the release in `FaultRecord::drop_unpolled`.
-        if self.core.ledger.dropped_faults.load(Ordering::Acquire) == 0 { Ok(()) } else { self.check_slow() }
+        if self.core.device.faults.has_dropped() { self.check_slow() } else { Ok(()) }
     }
 
     #[cold]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::account::Account;
@@ -206,19 +206,17 @@ impl fmt::Debug for Device {
     }
 }
 
-/// What one owner holds, and whether it has bad news coming. Outlives its account while memory is charged to
+/// What one owner holds. Outlives its account while memory is charged to
 /// it.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) label: Arc<str>,
     pub(crate) used_bytes: AtomicU64,
-    /// Faults whose completions were dropped, for the account's next call.
-    pub(crate) dropped_faults: AtomicU32,
 }
 
 impl Ledger {
     fn new(label: Arc<str>) -> Self {
-        Ledger { label, used_bytes: AtomicU64::new(0), dropped_faults: AtomicU32::new(0) }
+        Ledger { label, used_bytes: AtomicU64::new(0) }
     }
 }
 

@@ -13,7 +13,7 @@
 //! which gets it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::caught::Caught;
@@ -56,13 +56,15 @@ pub(crate) struct FaultRecord {
     fault: Fault,
     ledger: Arc<Ledger>,
     status: AtomicU8,
+    /// That of the log.
+    dropped_count: Arc<AtomicU32>,
 }
 
 impl FaultRecord {
     /// Marks the fault as reported and returns it.
     pub(crate) fn report(&self) -> Fault {
         if self.status.swap(REPORTED, Ordering::AcqRel) == DROPPED {
-            self.ledger.dropped_faults.fetch_sub(1, Ordering::Release);
+            self.dropped_count.fetch_sub(1, Ordering::Release);
         }
         self.fault.clone()
     }
@@ -72,7 +74,7 @@ impl FaultRecord {
         if self.status.compare_exchange(HELD, DROPPED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             // May briefly come after the decrement of a concurrent report: the count wraps and is right again
             // here.
-            self.ledger.dropped_faults.fetch_add(1, Ordering::Release);
+            self.dropped_count.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -84,6 +86,8 @@ impl FaultRecord {
 /// The faults of one set of devices that may still be unreported.
 #[derive(Debug, Default)]
 pub(crate) struct FaultLog {
+    /// Faults whose completions were dropped, for the next calls of their accounts.
+    dropped_count: Arc<AtomicU32>,
     records: Mutex<Vec<Arc<FaultRecord>>>,
 }
 
@@ -98,11 +102,24 @@ impl FaultLog {
         Caught { message, location }: Caught,
     ) -> Arc<FaultRecord> {
         let fault = Fault { kernel, device: device.clone(), owner: ledger.label.clone(), message, location };
-        let record = Arc::new(FaultRecord { fault, ledger: ledger.clone(), status: AtomicU8::new(HELD) });
+        let record = Arc::new(FaultRecord {
+            fault,
+            ledger: ledger.clone(),
+            status: AtomicU8::new(HELD),
+            dropped_count: self.dropped_count.clone(),
+        });
         let mut records = self.records.lock().expect("nothing panics under this lock");
         records.retain(|record| !record.is(REPORTED));
         records.push(record.clone());
         record
+    }
+
+    /// Whether there may be a fault whose completion was dropped, of any account. Read at each launch: a line that all
+    /// accounts have in common stays in the caches, where one of the account's own would not.
+    #[inline(always)]
+    pub(crate) fn has_dropped(&self) -> bool {
+        // Pairs with the release in `FaultRecord::drop_unpolled`.
+        self.dropped_count.load(Ordering::Acquire) != 0
     }
 
     /// Takes one fault of `ledger` whose completion was dropped.
