@@ -8,6 +8,7 @@ use std::any::{Any, type_name};
 use std::cell::RefCell;
 use std::mem;
 use std::panic::Location;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::callback::Callback;
@@ -237,6 +238,38 @@ impl<R: 'static> AnySink for SinkBox<R> {
     }
 }
 
+/// A value that many cells of one PE bring: each future takes a clone.
+#[derive(Clone)]
+pub(crate) struct SharedValue(Rc<dyn AnyValue>);
+
+impl SharedValue {
+    pub(crate) fn new<R: Clone + 'static>(value: R) -> Self {
+        SharedValue(Rc::new(Value(value)))
+    }
+
+    /// A clone, if the value is of type `R`.
+    fn get<R: 'static>(&self) -> Option<R> {
+        let mut place = None;
+        self.0.clone_to(&mut place);
+        place
+    }
+}
+
+trait AnyValue {
+    /// Puts a clone in `place`, if that is an `Option` of the value's type.
+    fn clone_to(&self, place: &mut dyn Any);
+}
+
+struct Value<R>(R);
+
+impl<R: Clone + 'static> AnyValue for Value<R> {
+    fn clone_to(&self, place: &mut dyn Any) {
+        if let Some(place) = place.downcast_mut::<Option<R>>() {
+            *place = Some(self.0.clone());
+        }
+    }
+}
+
 enum Content {
     Vacant {
         next: u32,
@@ -244,6 +277,7 @@ enum Content {
     Empty,
     /// A value, and an error in it that is owed to somebody.
     Ready(Msg, Option<CallError>),
+    Shared(SharedValue),
     /// An error; if it is owed, the run ends should nobody take it.
     Refused(CallError, bool),
     Sink(Box<dyn AnySink>),
@@ -357,7 +391,24 @@ impl Cells {
                 self.after_sink(pe, key, sink, after);
             }
             // A second answer: promises check that before they send, so only a duplicate error can come here.
-            Content::Ready(..) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
+            Content::Ready(..)
+            | Content::Shared(_)
+            | Content::Refused(..)
+            | Content::Busy
+            | Content::Vacant { .. } => {}
+        }
+    }
+
+    /// Brings a value that other cells bring too; if nobody waits any more, nothing.
+    #[inline]
+    pub(crate) fn deposit_shared(&self, pe: &Pe, key: u64, value: &SharedValue) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot @ Slot { content: Content::Empty, .. }) = slab.get(key) else { return };
+        slot.content = Content::Shared(value.clone());
+        let waiter = slot.waiter.take();
+        drop(slab);
+        if let Some(waiter) = waiter {
+            waiter.wake(pe);
         }
     }
 
@@ -389,7 +440,11 @@ impl Cells {
                 let after = sink.refuse(pe, from, error);
                 self.after_sink(pe, key, sink, after);
             }
-            Content::Ready(..) | Content::Refused(..) | Content::Busy | Content::Vacant { .. } => {}
+            Content::Ready(..)
+            | Content::Shared(_)
+            | Content::Refused(..)
+            | Content::Busy
+            | Content::Vacant { .. } => {}
         }
     }
 
@@ -443,7 +498,7 @@ impl Cells {
         let wakeup = Wakeup::of(context);
         let mut slab = self.0.borrow_mut();
         let Some(slot) = slab.get(key) else { return Poll::Ready(Err(CallError::Ended)) };
-        if !matches!(slot.content, Content::Ready(..) | Content::Refused(..)) {
+        if !matches!(slot.content, Content::Ready(..) | Content::Shared(_) | Content::Refused(..)) {
             let replaced = slot.waiter.replace(Waiter::new(pe, wakeup, what, at));
             drop(slab);
             cancel_replaced(replaced, pe);
@@ -456,6 +511,10 @@ impl Cells {
             Content::Ready(answer, _) => match answer.into_payload::<Answer<R>>(pe) {
                 Some(answer) => Poll::Ready(answer.outcome),
                 None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
+            },
+            Content::Shared(value) => match value.get() {
+                Some(value) => Poll::Ready(Ok(value)),
+                None => unreachable!("a cell brings a value of its future's type, {}", type_name::<R>()),
             },
             Content::Refused(error, _) => Poll::Ready(Err(error)),
             _ => unreachable!("matched above"),

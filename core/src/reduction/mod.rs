@@ -36,7 +36,7 @@ use crate::ids::{ChareId, CollectionId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::proxy::all_pes;
-use crate::reply::{CellRef, Reply, UNKNOWN};
+use crate::reply::{CellRef, Reply, SharedValue, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
@@ -428,12 +428,14 @@ impl<O: Clone + Send + 'static> Payload for Outcome<O> {
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let collection = pe.collection(self.collection).expect("its elements have contributed");
         let waiting = collection.reductions.borrow_mut().waiting.remove(&self.sequence);
-        for key in waiting.into_iter().flatten() {
-            match &self.outcome {
-                Ok(value) => pe.cells.deposit(pe, key, 0, Ok(value.clone())),
-                // An element that disagreed may wait for a value of another type.
-                Err(error) => pe.cells.refuse(pe, key, UNKNOWN, error.clone(), true),
+        let waiting = waiting.into_iter().flatten();
+        match self.outcome {
+            Ok(value) => {
+                let value = SharedValue::new(value);
+                waiting.for_each(|key| pe.cells.deposit_shared(pe, key, &value));
             }
+            // An element that disagreed may wait for a value of another type.
+            Err(error) => waiting.for_each(|key| pe.cells.refuse(pe, key, UNKNOWN, error.clone(), true)),
         }
     }
 }
