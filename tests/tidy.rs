@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "drives the inbox through its own interface under the model checker",
     ),
     ("core/src/scheduler/pe.rs", "messages and blocks are freed on their PE"),
+    ("core/src/scheduler/prefetch.rs", "asking for memory is an instruction of the processor"),
     ("core/src/scheduler/task.rs", "a coroutine is polled in place in its block"),
     ("core/src/scheduler/thread.rs", "a message is taken out of the inbox by pointer"),
     ("core/src/scheduler/waker.rs", "a waker is one word, not a counted reference"),

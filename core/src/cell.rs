@@ -23,7 +23,11 @@ use crate::condition::Condition;
 use crate::error::{CallError, Panicked};
 use crate::ids::ChareId;
 use crate::scheduler::pe::{Pe, Unborn};
+use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
+
+/// Cache lines of a chare that are asked for ahead of its turn.
+const PREFETCHED_LINES: usize = 4;
 
 /// Who may touch a chare's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,6 +122,12 @@ impl ChareRef {
         // SAFETY: the block is fresh and has this layout.
         unsafe { block.cast::<ChareBody<C>>().write(ChareBody { head, value: MaybeUninit::new(value) }) };
         ChareRef(block.cast())
+    }
+
+    /// Asks for the header and the first words of the state.
+    #[inline(always)]
+    pub(crate) fn prefetch(self) {
+        prefetch(self.0, PREFETCHED_LINES);
     }
 
     pub(crate) fn info(self) -> &'static ChareInfo {

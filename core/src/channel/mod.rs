@@ -265,12 +265,14 @@ impl<T: Send + 'static> Channel<T> {
         };
         end.read += 1;
         let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
-        if end.in_is_slow {
-            let effects = end.received(ticket.take());
-            drop(table);
+        let effects = end.in_is_slow.then(|| end.received(ticket.take()));
+        if let Some(peer_end) = end.peer_end {
+            // Neighbours exchange: who has received from one sends to it next.
+            table.prefetch(peer_end);
+        }
+        drop(table);
+        if let Some(effects) = effects {
             effects.settle(pe);
-        } else {
-            drop(table);
         }
         if let Some(count) = credit {
             let credit = Credit { from: self.chare, tag: self.tag, count };

@@ -8,11 +8,13 @@
 use std::any::{Any, TypeId};
 use std::cell::{RefCell, RefMut};
 use std::num::NonZeroU32;
+use std::ptr::NonNull;
 
 use rustc_hash::FxHashMap;
 
 use crate::ids::{ChareId, PeId};
 use crate::scheduler::pe::Pe;
+use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::waker::MAX_PES;
 use crate::waiting::Waiter;
 
@@ -68,6 +70,14 @@ impl<T: Send + 'static> Table<T> {
     #[inline(always)]
     pub(super) fn get(&mut self, key: EndKey) -> Option<&mut End<T>> {
         self.ends.get_mut(key.place as usize).filter(|end| end.life == Some(key.life))
+    }
+
+    /// Asks for the memory of an end.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, key: EndKey) {
+        if let Some(end) = self.ends.get(key.place as usize) {
+            prefetch(NonNull::from(end), 1);
+        }
     }
 
     fn insert(&mut self) -> EndKey {

@@ -4,6 +4,7 @@
 pub(crate) mod block;
 pub(crate) mod inbox;
 pub(crate) mod pe;
+pub(crate) mod prefetch;
 pub(crate) mod queue;
 pub(crate) mod sync;
 pub(crate) mod task;

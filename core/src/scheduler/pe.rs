@@ -501,7 +501,10 @@ impl Pe {
             worked = true;
             match work {
                 Work::Msg(msg) => msg.run(self),
-                Work::Resume(task) => task::resume(self, task),
+                Work::Resume(task) => {
+                    self.tasks.prefetch(self.queue.coroutines_ahead());
+                    task::resume(self, task);
+                }
                 Work::Job(collection) => {
                     if let Some(collection) = self.directory.get(collection) {
                         collection.step_job(self);

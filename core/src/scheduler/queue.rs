@@ -41,6 +41,16 @@ impl RunQueue {
         self.0.borrow_mut().pop_front()
     }
 
+    /// What is next, and what comes after that, where it is a coroutine.
+    #[inline(always)]
+    pub(crate) fn coroutines_ahead(&self) -> [Option<TaskKey>; 2] {
+        let queue = self.0.borrow();
+        [0, 1].map(|place| match queue.get(place) {
+            Some(Work::Resume(task)) => Some(*task),
+            _ => None,
+        })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }

@@ -26,11 +26,15 @@ use std::task::{Context, Poll};
 use crate::cell::{ChareRef, State};
 use crate::entry::{EntryInfo, after_step};
 use crate::scheduler::pe::Pe;
+use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
 use crate::scheduler::waker::{self, MAX_TASKS, PollKey};
 
 /// What a caught panic carries.
 pub(crate) type PanicPayload = Box<dyn std::any::Any + Send>;
+
+/// Cache lines of a coroutine that are asked for ahead of its turn: as many as one of a few hundred bytes has.
+const PREFETCHED_LINES: usize = 6;
 
 /// A coroutine of a PE.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -373,6 +377,23 @@ impl Tasks {
 
     fn head(&self, key: TaskKey) -> Option<NonNull<TaskHead>> {
         self.slab.borrow_mut().get(key)?.head
+    }
+
+    /// Asks for the memory of the coroutines whose turns come next: of the first one's chare, whose address is in the
+    /// block that was asked for a turn ago, and of the second one's block.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, [first, second]: [Option<TaskKey>; 2]) {
+        let mut slab = self.slab.borrow_mut();
+        let mut head_of = |key: Option<TaskKey>| slab.get(key?)?.head;
+        if let Some(head) = head_of(first) {
+            // SAFETY: the coroutine is alive: its slot has the generation.
+            if let Some(chare) = unsafe { head.as_ref().chare } {
+                chare.prefetch();
+            }
+        }
+        if let Some(head) = head_of(second) {
+            prefetch(head, PREFETCHED_LINES);
+        }
     }
 
     /// A queued coroutine is about to be polled. `None` if it is not queued.
