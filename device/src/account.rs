@@ -145,7 +145,8 @@ impl Account {
     {
         self.check()?;
         let launch = Launch::new(grid.into());
-        let mut bound = args.bind(self)?;
+        let mut bound = args.bind();
+        X::check(&mut bound, self)?;
         let raw = X::commit(&mut bound);
         let mut plain = self.core.device.runs_at_once;
         X::visit(&bound, &mut |used| {
@@ -164,7 +165,7 @@ impl Account {
             return self.submit(kernel.name(), accesses, move || unsafe { source(&launch, A::views(raw)) });
         }
         // SAFETY: the borrows in `bound` keep the memory alive during the call. What is written is borrowed
-        // by `&mut` and not shared (`bind`), so nobody else uses it; what is read can only be read by others.
+        // by `&mut` and not shared (`check`), so nobody else uses it; what is read can only be read by others.
         // Inline devices have no operations in flight.
         let outcome = catch(|| unsafe { source(&launch, A::views(raw)) });
         match outcome {

@@ -1,11 +1,12 @@
 //! The arguments of a launch: what may be passed for which parameter, and the snapshot rule.
 //!
-//! An argument goes through three steps. `bind` borrows it and checks its device; for a buffer that is
-//! written while shares of it live it also reserves other memory. Nothing has changed yet, so a launch that
-//! fails here leaves every argument as it was. `commit` cannot fail: it puts the reserved memory in place and
-//! returns the raw form. `visit` lists the buffers for ordering and faults. All three are generic over the
-//! argument, so that in the usual case (nothing shared, nothing spoiled) they melt into a few loads and
-//! compares.
+//! An argument goes through four steps. `bind` borrows it. `check` looks whether it is on the right device;
+//! for a buffer that is written while shares of it live it also reserves other memory. Nothing has changed
+//! yet, so a launch that fails here leaves every argument as it was. `commit` cannot fail: it puts the
+//! reserved memory in place and returns the raw form. `visit` lists the buffers for ordering and faults. All
+//! are generic over the argument, so that in the usual case (nothing shared, nothing spoiled) they melt into
+//! a few loads and compares; the only step that can fail passes nothing on, so that the loads of all buffers,
+//! each in a cache line of its own, are under way together.
 
 use std::sync::Arc;
 
@@ -102,7 +103,10 @@ pub trait Arg<P: Param> {
     type Bound;
 
     #[doc(hidden)]
-    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError>;
+    fn bind(self) -> Self::Bound;
+
+    #[doc(hidden)]
+    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError>;
 
     #[doc(hidden)]
     fn commit(bound: &mut Self::Bound) -> P::Raw;
@@ -115,8 +119,13 @@ impl<S: Scalar> Arg<S> for S {
     type Bound = S;
 
     #[inline(always)]
-    fn bind(self, _: &Account) -> Result<S, DeviceError> {
-        Ok(self)
+    fn bind(self) -> S {
+        self
+    }
+
+    #[inline(always)]
+    fn check(_: &mut S, _: &Account) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     #[inline(always)]
@@ -139,9 +148,13 @@ macro_rules! read_argument {
             type Bound = &'x Arc<Memory>;
 
             #[inline(always)]
-            fn bind(self, account: &Account) -> Result<&'x Arc<Memory>, DeviceError> {
-                account.check_here(self.memory())?;
-                Ok(self.memory())
+            fn bind(self) -> &'x Arc<Memory> {
+                self.memory()
+            }
+
+            #[inline(always)]
+            fn check(bound: &mut &'x Arc<Memory>, account: &Account) -> Result<(), DeviceError> {
+                account.check_here(bound)
             }
 
             #[inline(always)]
@@ -162,22 +175,22 @@ read_argument!(DeviceSlice);
 /// A buffer that is written, and the other memory it changes to if it is shared.
 pub struct Written<'x, T> {
     buffer: &'x mut DeviceVec<T>,
-    /// Before `commit`: the memory to change to. After it: the memory that was left behind.
+    /// From `check` to `commit`: the memory to change to. After it: the memory that was left behind.
     other: Option<Arc<Memory>>,
 }
 
 impl<'x, T: Element> Written<'x, T> {
     #[inline(always)]
-    fn bind(buffer: &'x mut DeviceVec<T>, account: &Account) -> Result<Self, DeviceError> {
-        account.check_here(buffer.memory())?;
-        let other = if buffer.memory().is_unshared() { None } else { Some(Self::reserve(buffer, account)?) };
-        Ok(Written { buffer, other })
+    fn check(&mut self, account: &Account) -> Result<(), DeviceError> {
+        account.check_here(self.buffer.memory())?;
+        if self.buffer.memory().is_unshared() { Ok(()) } else { self.reserve(account) }
     }
 
     #[cold]
     #[inline(never)]
-    fn reserve(buffer: &DeviceVec<T>, account: &Account) -> Result<Arc<Memory>, DeviceError> {
-        account.reserve::<T>(buffer.shape(), Contents::Unspecified)
+    fn reserve(&mut self, account: &Account) -> Result<(), DeviceError> {
+        self.other = Some(account.reserve::<T>(self.buffer.shape(), Contents::Unspecified)?);
+        Ok(())
     }
 
     #[inline(always)]
@@ -195,8 +208,13 @@ macro_rules! written_argument {
             type Bound = Written<'x, T>;
 
             #[inline(always)]
-            fn bind(self, account: &Account) -> Result<Written<'x, T>, DeviceError> {
-                Written::bind(self, account)
+            fn bind(self) -> Written<'x, T> {
+                Written { buffer: self, other: None }
+            }
+
+            #[inline(always)]
+            fn check(bound: &mut Written<'x, T>, account: &Account) -> Result<(), DeviceError> {
+                bound.check(account)
             }
 
             #[inline(always)]
@@ -219,8 +237,13 @@ impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
     type Bound = Option<A::Bound>;
 
     #[inline(always)]
-    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError> {
-        self.map(|argument| argument.bind(account)).transpose()
+    fn bind(self) -> Self::Bound {
+        self.map(A::bind)
+    }
+
+    #[inline(always)]
+    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError> {
+        bound.as_mut().map_or(Ok(()), |bound| A::check(bound, account))
     }
 
     #[inline(always)]
@@ -240,17 +263,13 @@ impl<P: Param, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
     type Bound = [A::Bound; N];
 
     #[inline(always)]
-    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError> {
-        // `array::try_map` is not stable: bind into options first, and look for the first error afterwards.
-        let mut error = None;
-        let bound = self.map(|argument| match error {
-            None => argument.bind(account).map_err(|refused| error = Some(refused)).ok(),
-            Some(_) => None,
-        });
-        match error {
-            None => Ok(bound.map(|bound| bound.expect("without an error every argument was bound"))),
-            Some(error) => Err(error),
-        }
+    fn bind(self) -> Self::Bound {
+        self.map(A::bind)
+    }
+
+    #[inline(always)]
+    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError> {
+        bound.iter_mut().try_for_each(|bound| A::check(bound, account))
     }
 
     #[inline(always)]
@@ -278,7 +297,10 @@ pub trait Args<A: Params> {
     type Bound;
 
     #[doc(hidden)]
-    fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError>;
+    fn bind(self) -> Self::Bound;
+
+    #[doc(hidden)]
+    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError>;
 
     #[doc(hidden)]
     fn commit(bound: &mut Self::Bound) -> A::Raw;
@@ -298,9 +320,17 @@ macro_rules! args {
 
             #[inline(always)]
             #[allow(non_snake_case)]
-            fn bind(self, account: &Account) -> Result<Self::Bound, DeviceError> {
+            fn bind(self) -> Self::Bound {
                 let ($($X,)+) = self;
-                Ok(($($X.bind(account)?,)+))
+                ($($X.bind(),)+)
+            }
+
+            #[inline(always)]
+            #[allow(non_snake_case)]
+            fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError> {
+                let ($($X,)+) = bound;
+                $(<$X as Arg<$P>>::check($X, account)?;)+
+                Ok(())
             }
 
             #[inline(always)]
