@@ -305,16 +305,21 @@ impl<T: Send + 'static> End<T> {
         self.slow.as_ref().map_or(0, |slow| slow.backlog.len())
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, value: T) {
         if self.first.is_none() {
             self.first = Some(value);
         } else if self.second.is_none() {
             self.second = Some(value);
         } else {
-            self.slow().unread.push_back(value);
-            self.more_unread = true;
+            self.push_behind(value);
         }
+    }
+
+    #[cold]
+    fn push_behind(&mut self, value: T) {
+        self.slow().unread.push_back(value);
+        self.more_unread = true;
     }
 
     #[inline]
@@ -330,11 +335,10 @@ impl<T: Send + 'static> End<T> {
     }
 
     /// Takes in a value; returns who is to be woken.
-    #[inline]
+    #[inline(always)]
     pub(super) fn accept(&mut self, number: u64, value: T) -> Option<Waiter> {
         if number != self.next_in {
-            self.slow().early.insert(number, value);
-            self.in_is_slow = true;
+            self.keep_early(number, value);
             return None;
         }
         self.next_in += 1;
@@ -342,6 +346,13 @@ impl<T: Send + 'static> End<T> {
         if self.in_is_slow { self.after_accept() } else { None }
     }
 
+    #[cold]
+    fn keep_early(&mut self, number: u64, value: T) {
+        self.slow().early.insert(number, value);
+        self.in_is_slow = true;
+    }
+
+    #[inline(never)]
     fn after_accept(&mut self) -> Option<Waiter> {
         while let Some(value) = self.slow.as_mut().and_then(|slow| slow.early.remove(&self.next_in)) {
             self.next_in += 1;

@@ -55,9 +55,11 @@ pub(crate) struct Reductions {
 
 impl Reductions {
     /// Counts a contribution, and takes out what it is merged into: nothing for the first.
-    fn begin(&mut self, sequence: u64, waiting: Option<u64>) -> Option<Box<dyn Local>> {
+    fn begin(&mut self, sequence: u64, waiting: Option<u64>, local_count: u64) -> Option<Box<dyn Local>> {
         if let Some(key) = waiting {
-            self.waiting.entry(sequence).or_default().push(key);
+            // All elements here will wait, unless they disagree.
+            let room = || Vec::with_capacity(local_count as usize);
+            self.waiting.entry(sequence).or_insert_with(room).push(key);
         }
         let place = (sequence - self.finished) as usize;
         debug_assert!(place <= self.open.len(), "an element contributes to reductions in order");
@@ -236,7 +238,7 @@ where
     let Some(collection) = pe.collection(id.collection) else {
         panic!("a singleton has no collection to reduce over: make it a group or an array");
     };
-    let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
+    let earlier = collection.reductions.borrow_mut().begin(sequence, waiting, collection.local_count());
     let merged: Box<dyn Local> = match earlier {
         None => {
             let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));
