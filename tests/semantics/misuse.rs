@@ -345,6 +345,36 @@ async fn a_destructor_may_use_the_chare_that_goes(rt: Runtime) -> Result<()> {
     Ok(meddled.fill().await?)
 }
 
+/// A chare that uses its channel until the end.
+struct Clinging(Option<Channel<String>>);
+
+#[chare(index = usize)]
+impl Clinging {
+    fn new() -> Self {
+        Clinging(None)
+    }
+
+    #[entry]
+    fn open(&mut self, cx: &Cx<Self>) {
+        let channel = self.0.insert(cx.channel(&cx.this(), 0));
+        channel.send("never read".to_owned()).expect("there is credit");
+    }
+}
+
+impl Drop for Clinging {
+    fn drop(&mut self) {
+        let channel = self.0.as_ref().expect("opened before");
+        assert_eq!(channel.try_recv().expect("its own chare"), None, "what was unread went before the chare");
+        channel.send("too late".to_owned()).expect("there is credit");
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_channel_works_in_the_destructor_of_its_chare(rt: Runtime) -> Result<()> {
+    let clinging = rt.array::<Clinging>(8).create(()).await?;
+    Ok(clinging.open().await?)
+}
+
 struct Unpark(std::thread::Thread);
 
 impl std::task::Wake for Unpark {
