@@ -8,11 +8,12 @@
 //! cargo run --release --example jacobi3d -- --input field.npy --steps 500 --output out.npy --image plane.png
 //! ```
 
+mod ends;
+
 use std::mem::swap;
 use std::time::Instant;
 
-use chare::ExitWith;
-use chare::device::{DeviceError, DeviceSlice, DeviceVec};
+use chare::device::{DeviceSlice, DeviceVec};
 use chare::prelude::*;
 use chare_examples::Error;
 use chare_examples::cli::{self, Invocation};
@@ -22,6 +23,7 @@ use chare_examples::jacobi3d::{Job, Options, Summary};
 use chare_examples::progress::Progress;
 use chare_kernels::Face;
 use chare_kernels::jacobi3d::{Jacobi3d, padded_shape};
+use ends::{end_of, exit_with};
 use ndarray::{Array3, s};
 
 /// What every block knows: one allocation, shared by all blocks of the process.
@@ -41,9 +43,6 @@ struct Block<T: Jacobi3d> {
     unew: DeviceVec<T>,
     faces: [Option<DeviceVec<T>>; 6],
     change: DeviceVec<T>,
-    /// As much as its neighbours' faces take that come from other devices; held until the first step, so that a device
-    /// that is too small is found out before.
-    room: Vec<DeviceVec<T>>,
 }
 
 #[chare(index = (usize, usize, usize))]
@@ -55,16 +54,14 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
         let dims = [nx as u32 - 2, ny as u32 - 2, nz as u32 - 2];
         let dev = cx.device();
         let (u, unew, change) = (dev.from_array(&halo)?, dev.from_array(&halo)?, dev.alloc(1)?);
-        let (mut faces, mut room) = ([const { None }; 6], Vec::new());
+        let mut faces = [const { None }; 6];
         for face in Face::ALL.into_iter().filter(|&face| neighbour(cx, face).is_some()) {
             faces[face.index()] = Some(dev.alloc(face.len(dims))?);
-            room.push(dev.alloc(face.len(dims))?);
         }
-        Ok(Block { problem, dims, u, unew, faces, change, room })
+        Ok(Block { problem, dims, u, unew, faces, change })
     }
 
-    /// Steps until the end, or until a cell has overflowed; returns the number of steps and the last one's largest change
-    /// anywhere.
+    /// Steps until the end; returns the number of steps and the last one's largest change anywhere.
     #[entry]
     async fn solve(&mut self, cx: &Cx<Self>) -> Result<(u32, f64)> {
         let (dev, dims) = (cx.device(), self.dims);
@@ -73,7 +70,6 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             .filter_map(|face| Some((face.index(), cx.channel(&neighbour(cx, face)?, 0))))
             .collect();
         let mut step = 0;
-        self.room.clear();
         loop {
             let faces = self.faces.each_mut().map(Option::as_mut);
             dev.launch(&T::PACK_FACES, dims, (&self.u, faces, dims))?;
@@ -93,7 +89,7 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             let residual = cx.allreduce(change, reduce::Max).await?;
             step += 1;
             if !residual.is_finite() {
-                return Ok((step, residual));
+                return Err(Error::Overflow { step, residual }.into());
             }
             if cx.index() == (0, 0, 0) {
                 self.problem.monitor.reached(step, residual).send();
@@ -144,27 +140,22 @@ impl Monitor {
     }
 }
 
-/// Runs the problem; returns the resulting field, the steps, the last residual and the seconds of the steps alone.
-async fn run<T: Jacobi3d + Into<f64>>(
-    rt: &Runtime,
-    problem: Problem<T>,
-) -> Result<(Array3<T>, u32, f64, f64)> {
+/// Runs the problem; returns the resulting field, the steps and the last residual, and the seconds of the steps alone.
+async fn run<T: Jacobi3d + Into<f64>>(rt: &Runtime, problem: Problem<T>) -> Result<(Field, (u32, f64), f64)>
+where
+    Field: From<Array3<T>>,
+{
     let (mut field, decomposition, monitor) = (problem.field.clone(), problem.decomposition, problem.monitor);
-    let blocks = rt.array::<Block<T>>(decomposition.blocks().into()).create(Shared::new(problem));
-    let blocks =
-        blocks.await.map_err(|error| out_of_memory(&error).map_or_else(|| error.into(), exit_with))?;
+    let blocks = rt.array::<Block<T>>(decomposition.blocks().into());
+    let blocks = blocks.create(Shared::new(problem)).await.map_err(end_of)?;
     let start = Instant::now();
-    let ends = blocks.solve().gather().await?;
+    let ends = blocks.solve().gather().await.map_err(end_of)?;
     let seconds = start.elapsed().as_secs_f64();
     monitor.finish().await?;
-    let (steps, residual) = ends[0];
-    if !residual.is_finite() {
-        return Err(exit_with(Error::Overflow { step: steps, residual }));
-    }
     for (index, cells) in decomposition.indices().zip(blocks.cells().gather().await?) {
         decomposition.place(field.view_mut(), index, cells.view());
     }
-    Ok((field, steps, residual, seconds))
+    Ok((field.into(), ends[0], seconds))
 }
 
 #[chare::main]
@@ -178,35 +169,11 @@ async fn main(rt: Runtime) -> Result<()> {
     let monitor =
         rt.single::<Monitor>().on_pe(0_usize).create((steps, rt.is_quiet() || options.json)).await?;
     let tolerance = tolerance.unwrap_or(-1.0);
-    let (field, steps, residual, seconds) = match field {
-        Field::F32(field) => {
-            let problem = Problem { field, decomposition, steps, tolerance, monitor };
-            let (field, steps, residual, seconds) = run(&rt, problem).await?;
-            (Field::F32(field), steps, residual, seconds)
-        }
-        Field::F64(field) => {
-            let problem = Problem { field, decomposition, steps, tolerance, monitor };
-            let (field, steps, residual, seconds) = run(&rt, problem).await?;
-            (Field::F64(field), steps, residual, seconds)
-        }
+    let (field, (steps, residual), seconds) = match field {
+        Field::F32(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,
+        Field::F64(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,
     };
     let device = rt.device_names().join(", ");
     let summary = Summary::new(&decomposition, seconds, steps, residual, rt.num_pes(), device);
     results.deliver(&field, &summary).map_err(exit_with)
-}
-
-/// The error of a device that is too small for its blocks.
-fn out_of_memory(error: &CallError) -> Option<Error> {
-    let Some(DeviceError::OutOfMemory(full)) = error.downcast_ref() else { return None };
-    Some(Error::DeviceMemory {
-        device: full.device.to_string(),
-        owner: full.owner.to_string(),
-        requested_bytes: full.requested_bytes,
-        capacity_bytes: full.capacity_bytes,
-        used_bytes: full.used_bytes,
-    })
-}
-
-fn exit_with(error: Error) -> chare::BoxError {
-    ExitWith { code: error.exit_code().into(), message: error.to_string() }.into()
 }

@@ -34,6 +34,18 @@ pub enum Field {
     F64(Array3<f64>),
 }
 
+impl From<Array3<f32>> for Field {
+    fn from(field: Array3<f32>) -> Field {
+        Field::F32(field)
+    }
+}
+
+impl From<Array3<f64>> for Field {
+    fn from(field: Array3<f64>) -> Field {
+        Field::F64(field)
+    }
+}
+
 impl Field {
     /// Reads a `.npy` file of version 1, 2 or 3, in C or Fortran order and either byte order.
     ///
