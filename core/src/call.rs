@@ -19,6 +19,7 @@ use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
+use crate::priority::{Priority, Rank};
 use crate::proxy::{Element, OUTSIDE};
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
@@ -30,6 +31,7 @@ use crate::waiting::What;
 pub struct Call<E: Entry> {
     to: Element<E::Chare>,
     state: CallState<E>,
+    rank: Rank,
     at: &'static Location<'static>,
 }
 
@@ -44,14 +46,29 @@ impl<E: Entry> Unpin for Call<E> {}
 impl<E: Entry> Call<E> {
     #[inline]
     pub(crate) fn new(to: Element<E::Chare>, args: E::Args, at: &'static Location<'static>) -> Self {
-        Call { to, state: CallState::Unsent(args), at }
+        Call { to, state: CallState::Unsent(args), rank: Rank::Normal, at }
+    }
+
+    /// Gives the call a priority among the messages that wait on the PE of its chare: lower ones go first, equal ones in
+    /// order of arrival; a call without one has 0. It orders what waits there when it arrives, and no more: what holds the
+    /// chare back (an exclusive coroutine, a constructor) holds the call back too, and it then goes in order of arrival.
+    pub fn priority(mut self, priority: impl Into<Priority>) -> Self {
+        self.rank = Rank::At(priority.into());
+        self
+    }
+
+    /// Lets the call go before all messages that wait on the PE of its chare and are not expedited, whatever their
+    /// priority.
+    pub fn expedited(mut self) -> Self {
+        self.rank = Rank::Expedited;
+        self
     }
 
     /// Sends the call; nobody waits for it. An error in the method ends the job with a report.
     #[inline]
     pub fn send(self) {
         if let CallState::Unsent(args) = self.state {
-            dispatch::<E>(self.to, args, Reply::none());
+            dispatch::<E>(self.to, args, Reply::none(), self.rank);
         }
     }
 
@@ -61,7 +78,7 @@ impl<E: Entry> Call<E> {
     /// On a thread that is not a PE.
     pub fn future(self) -> CallFuture<E::Output> {
         match self.state {
-            CallState::Unsent(args) => CallFuture(start::<E>(self.to, args, self.at)),
+            CallState::Unsent(args) => CallFuture(start::<E>(self.to, args, self.rank, self.at)),
             CallState::Sent(pending) => CallFuture(pending),
             CallState::Ended => panic!("the call has brought its outcome already"),
         }
@@ -70,7 +87,7 @@ impl<E: Entry> Call<E> {
     /// Sends the call; its value goes to `callback`.
     pub fn to(self, callback: impl Into<Callback<E::Output>>) {
         if let CallState::Unsent(args) = self.state {
-            dispatch::<E>(self.to, args, Reply::to_callback(callback.into()));
+            dispatch::<E>(self.to, args, Reply::to_callback(callback.into()), self.rank);
         }
     }
 }
@@ -83,7 +100,8 @@ impl<E: Entry> Future for Call<E> {
             let CallState::Unsent(args) = std::mem::replace(&mut self.state, CallState::Ended) else {
                 unreachable!()
             };
-            self.state = CallState::Sent(start::<E>(self.to, args, self.at));
+            let rank = std::mem::replace(&mut self.rank, Rank::Normal);
+            self.state = CallState::Sent(start::<E>(self.to, args, rank, self.at));
         }
         match &mut self.state {
             CallState::Sent(pending) => pending.poll(context),
@@ -95,18 +113,19 @@ impl<E: Entry> Future for Call<E> {
 fn start<E: Entry>(
     to: Element<E::Chare>,
     args: E::Args,
+    rank: Rank,
     at: &'static Location<'static>,
 ) -> Pending<E::Output> {
     let cell = current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open()));
-    dispatch::<E>(to, args, Reply::to(cell));
+    dispatch::<E>(to, args, Reply::to(cell), rank);
     Pending::new(cell, What::Call { entry: E::INFO, to: to.id() }, at)
 }
 
 /// Sends a call from wherever the running code is. One to an element outside of its collection, or by a proxy of another
 /// run, is refused.
 #[inline]
-pub(crate) fn dispatch<E: Entry>(to: Element<E::Chare>, args: E::Args, reply: Reply) {
-    dispatch_to_id::<E>(to.run(), to.id(), args, reply, || format!("[{:?}]", to.index()));
+pub(crate) fn dispatch<E: Entry>(to: Element<E::Chare>, args: E::Args, reply: Reply, rank: Rank) {
+    dispatch_to_id::<E>(to.run(), to.id(), args, reply, rank, || format!("[{:?}]", to.index()));
 }
 
 /// As `dispatch`; `index` is how the user writes the element's index.
@@ -116,14 +135,16 @@ pub(crate) fn dispatch_to_id<E: Entry>(
     id: ChareId,
     args: E::Args,
     reply: Reply,
+    rank: Rank,
     index: impl FnOnce() -> String,
 ) {
     current::here(|here| match here {
         Here::Pe(pe) if pe.run() == run && id.element != OUTSIDE => {
-            pe.send(Msg::new(id, reply, Invoke::<E>(args)));
+            let msg = Msg::new(id, reply, Invoke::<E>(args));
+            if let Rank::Normal = rank { pe.send(msg) } else { pe.send_ranked(rank, msg) }
         }
         Here::Foreign(shared) if shared.run() == run && id.element != OUTSIDE => {
-            shared.send_foreign(Msg::new(id, reply, Invoke::<E>(args)));
+            shared.send_foreign(rank, Msg::new(id, reply, Invoke::<E>(args)));
         }
         Here::Pe(pe) => {
             reply.refuse(pe, id, no_element(pe, run, id.collection, E::Chare::INFO.name, index()));

@@ -10,6 +10,7 @@ use crate::current;
 use crate::entry::{Entry, EntryInfo};
 use crate::error::{CallError, Fulfilled};
 use crate::ids::{ChareId, CollectionId, RunId};
+use crate::priority::Rank;
 use crate::promise::Promise;
 use crate::proxy::{Element, FromCallback, OUTSIDE};
 use crate::reply::{AnyCallback, Reply};
@@ -39,7 +40,8 @@ impl<T: Send + 'static> Callback<T> {
         let outside = (element.id().element == OUTSIDE).then(|| format!("[{:?}]", element.index()).into());
         Callback(To::Element(element.run(), element.id(), outside, |run, id, outside, value| {
             let index = || outside.map_or("[..]", |index| &**index).to_owned();
-            call::dispatch_to_id::<E>(run, id, E::Args::from_callback(value), Reply::none(), index);
+            let args = E::Args::from_callback(value);
+            call::dispatch_to_id::<E>(run, id, args, Reply::none(), Rank::Normal, index);
         }))
     }
 

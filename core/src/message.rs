@@ -34,6 +34,7 @@ pub(crate) struct Table {
     /// Consumes the message on its PE. The block is owned by `run`, which frees it.
     run: unsafe fn(NonNull<Head>, &Pe),
     drop_contents: unsafe fn(NonNull<Head>),
+    is_ranked: bool,
     /// The entry that it invokes, or the runtime's own name for it.
     pub(crate) name: Name,
 }
@@ -54,6 +55,8 @@ struct Body<A> {
 /// The contents of a kind of message, and what taking it means.
 pub(crate) trait Payload: Send + Sized + 'static {
     const NAME: Name;
+    /// Whether it is a message inside of which another waits for its turn.
+    const IS_RANKED: bool = false;
     /// Runs on the PE that took the message; the block has been freed already.
     fn run(self, to: ChareId, reply: Reply, pe: &Pe);
 }
@@ -66,6 +69,7 @@ impl<P: Payload> TableOf<P> {
         payload_type: TypeId::of::<P>,
         run: run_payload::<P>,
         drop_contents: drop_payload::<P>,
+        is_ranked: P::IS_RANKED,
         name: P::NAME,
     };
 }
@@ -140,6 +144,11 @@ impl Msg {
 
     pub(crate) fn name(&self) -> Name {
         self.head().table.name
+    }
+
+    #[inline]
+    pub(crate) fn is_ranked(&self) -> bool {
+        self.head().table.is_ranked
     }
 
     /// Takes the reply away: the message will answer nobody.

@@ -27,13 +27,14 @@ use crate::message::{Head, Msg};
 use crate::options::{Options, OptionsError};
 use crate::outside::Outside;
 use crate::pending::Pending;
+use crate::priority::Rank;
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::{Board, Quiescence};
 use crate::reply::CellRef;
 use crate::report::{ExitReport, Reason};
 use crate::scheduler::block::Depot;
 use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
-use crate::scheduler::pe::Pe;
+use crate::scheduler::pe::{Pe, Ranked};
 use crate::scheduler::task::{self, Mode, PanicPayload};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
@@ -134,10 +135,10 @@ impl Shared {
     }
 
     /// Sends a message to its chare by way of a PE that can find it.
-    pub(crate) fn send_foreign(&self, msg: Msg) {
+    pub(crate) fn send_foreign(&self, rank: Rank, msg: Msg) {
         let id = msg.head().to;
         let by = id.collection.single_home().unwrap_or_else(|| id.collection.root());
-        self.post_foreign(by, msg);
+        self.post_foreign(by, if let Rank::Normal = rank { msg } else { Msg::for_pe(Ranked { rank, msg }) });
     }
 
     /// Whether a thread of the outside may send something. Read it before the board: who goes has counted what it sent.

@@ -21,6 +21,7 @@ mod misuse;
 mod other_runs;
 mod outside;
 mod panics;
+mod priorities;
 mod promises;
 mod proxies;
 mod quiescence;

@@ -18,9 +18,10 @@ use crate::chare::Chare;
 use crate::collection::{Collection, Directory};
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
-use crate::message::{Head, Msg};
+use crate::message::{Head, Msg, Name, Payload};
 use crate::pending::WaitsAway;
-use crate::reply::{CellRef, Cells};
+use crate::priority::Rank;
+use crate::reply::{CellRef, Cells, Reply};
 use crate::report::Reason;
 use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
@@ -64,6 +65,20 @@ pub(crate) struct Unborn {
     pub(crate) extra: Box<Extra>,
     /// Reductions that its constructor has contributed to.
     pub(crate) contributed: u64,
+}
+
+/// A message on its way to its chare's PE, and its rank there.
+pub(crate) struct Ranked {
+    pub(crate) rank: Rank,
+    pub(crate) msg: Msg,
+}
+
+impl Payload for Ranked {
+    const NAME: Name = Name::Runtime("a message with a priority");
+    const IS_RANKED: bool = true;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.send_ranked(self.rank, self.msg);
+    }
 }
 
 /// One PE.
@@ -238,6 +253,25 @@ impl Pe {
             Some(home) => home == self.id,
         };
         if is_here { self.enqueue(Work::Msg(msg)) } else { self.send_away(msg) }
+    }
+
+    /// Sends a message to its chare, with a rank among those that wait there.
+    pub(crate) fn send_ranked(&self, rank: Rank, msg: Msg) {
+        let to = msg.head().to;
+        match self.home_of(to) {
+            Some(home) if home == self.id => self.queue.push_ranked(rank, Work::Msg(msg)),
+            Some(home) => self.post(home, Msg::for_pe(Ranked { rank, msg: msg.unpinned(self) })),
+            None => self.send_away(msg),
+        }
+    }
+
+    /// The PE of a chare; `None` if its collection is not known here, or has no such element.
+    fn home_of(&self, id: ChareId) -> Option<PeId> {
+        if let Some(home) = id.collection.single_home() {
+            return Some(home);
+        }
+        let info = &self.directory.get(id.collection)?.info;
+        (id.element < info.element_count).then(|| info.home(id.element))
     }
 
     #[inline(never)]
@@ -530,9 +564,20 @@ impl Pe {
             self.pinned.set(head.as_ptr());
             self.traffic.taken.set(self.traffic.taken.get() + 1);
             // SAFETY: just taken apart.
-            self.enqueue(Work::Msg(unsafe { Msg::from_raw(head) }));
+            let msg = unsafe { Msg::from_raw(head) };
+            if msg.is_ranked() {
+                self.unwrap_ranked(msg);
+            } else {
+                self.enqueue(Work::Msg(msg));
+            }
         }
         true
+    }
+
+    #[cold]
+    fn unwrap_ranked(&self, msg: Msg) {
+        let Ranked { rank, msg } = msg.into_payload(self).expect("its table says so");
+        self.send_ranked(rank, msg);
     }
 
     pub(crate) fn mail_is_empty(&self) -> bool {

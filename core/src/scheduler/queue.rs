@@ -1,10 +1,16 @@
-//! The run queue of a PE: what is to be done, in order of arrival. Touched by its own thread only.
+//! The run queue of a PE: what is to be done, expedited work first, then by priority (lower first; unset is the middle),
+//! then in order of arrival. Touched by its own thread only.
+//!
+//! Work without a priority is in a list of its own, which is all that is looked at while there is no other: a priority
+//! costs those that have one.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::cell::{Cell, RefCell};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::CollectionId;
 use crate::message::Msg;
+use crate::priority::{Priority, Rank};
 use crate::scheduler::task::TaskKey;
 
 /// One thing to be done.
@@ -17,34 +23,96 @@ pub(crate) enum Work {
     Job(CollectionId),
 }
 
-/// First in, first out.
-pub(crate) struct RunQueue(RefCell<VecDeque<Work>>);
+/// What is to be done, in order.
+pub(crate) struct RunQueue {
+    /// Things before `normal`: `expedited` and `urgent` together.
+    early_count: Cell<usize>,
+    normal: RefCell<VecDeque<Work>>,
+    ranked: RefCell<Ranked>,
+}
+
+/// What is not in the middle.
+#[derive(Default)]
+struct Ranked {
+    expedited: VecDeque<Work>,
+    urgent: BTreeMap<Priority, VecDeque<Work>>,
+    /// What waits until there is nothing else.
+    late: BTreeMap<Priority, VecDeque<Work>>,
+}
+
+/// Takes the oldest of the lowest priority.
+fn pop_lowest(levels: &mut BTreeMap<Priority, VecDeque<Work>>) -> Option<Work> {
+    let mut lowest = levels.first_entry()?;
+    let work = lowest.get_mut().pop_front();
+    if lowest.get().is_empty() {
+        lowest.remove();
+    }
+    work
+}
 
 impl RunQueue {
     pub(crate) fn new() -> Self {
-        RunQueue(RefCell::new(VecDeque::with_capacity(1024)))
+        RunQueue {
+            early_count: Cell::new(0),
+            normal: RefCell::new(VecDeque::with_capacity(1024)),
+            ranked: RefCell::default(),
+        }
     }
 
     #[inline(always)]
     pub(crate) fn push(&self, work: Work) {
-        self.0.borrow_mut().push_back(work);
+        self.normal.borrow_mut().push_back(work);
     }
 
-    /// Puts what was held back before everything that arrived later, keeping its own order.
+    /// Puts something behind all that is not of a higher rank.
+    pub(crate) fn push_ranked(&self, rank: Rank, work: Work) {
+        let mut ranked = self.ranked.borrow_mut();
+        let level = match rank {
+            Rank::Normal => return self.push(work),
+            Rank::Expedited => &mut ranked.expedited,
+            Rank::At(priority) => match priority.against_the_middle() {
+                Ordering::Less => ranked.urgent.entry(priority).or_default(),
+                Ordering::Equal => return self.push(work),
+                Ordering::Greater => {
+                    return ranked.late.entry(priority).or_default().push_back(work);
+                }
+            },
+        };
+        level.push_back(work);
+        self.early_count.set(self.early_count.get() + 1);
+    }
+
+    /// Puts what was held back before everything of the middle that arrived later, keeping its own order.
     pub(crate) fn push_first(&self, held: VecDeque<Work>) {
-        let mut queue = self.0.borrow_mut();
+        let mut queue = self.normal.borrow_mut();
         held.into_iter().rev().for_each(|work| queue.push_front(work));
     }
 
     #[inline(always)]
     pub(crate) fn pop(&self) -> Option<Work> {
-        self.0.borrow_mut().pop_front()
+        if self.early_count.get() > 0 {
+            return self.pop_early();
+        }
+        let next = self.normal.borrow_mut().pop_front();
+        if next.is_some() { next } else { self.pop_late() }
+    }
+
+    #[cold]
+    fn pop_early(&self) -> Option<Work> {
+        self.early_count.set(self.early_count.get() - 1);
+        let ranked = &mut *self.ranked.borrow_mut();
+        ranked.expedited.pop_front().or_else(|| pop_lowest(&mut ranked.urgent))
+    }
+
+    #[inline(never)]
+    fn pop_late(&self) -> Option<Work> {
+        pop_lowest(&mut self.ranked.borrow_mut().late)
     }
 
     /// What is next, and what comes after that, where it is a coroutine.
     #[inline(always)]
     pub(crate) fn coroutines_ahead(&self) -> [Option<TaskKey>; 2] {
-        let queue = self.0.borrow();
+        let queue = self.normal.borrow();
         [0, 1].map(|place| match queue.get(place) {
             Some(Work::Resume(task)) => Some(*task),
             _ => None,
@@ -52,12 +120,12 @@ impl RunQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.early_count.get() == 0 && self.normal.borrow().is_empty() && self.ranked.borrow().late.is_empty()
     }
 
     /// Empties the queue; the caller drops what was in it, without a borrow.
     pub(crate) fn take_all(&self) -> VecDeque<Work> {
-        self.0.take()
+        std::iter::from_fn(|| self.pop()).collect()
     }
 }
 
@@ -70,15 +138,34 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Push,
+        PushRanked(Place),
         /// Hands back this many things at once.
         PushFirst(usize),
         Pop,
         TakeAll,
     }
 
+    /// What orders work before its arrival does: expedited is less than any number, and 0 is the middle.
+    #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+    enum Place {
+        Expedited,
+        At(i64),
+    }
+
+    impl Place {
+        fn rank(self) -> Rank {
+            match self {
+                Place::Expedited => Rank::Expedited,
+                Place::At(priority) => Rank::At(priority.into()),
+            }
+        }
+    }
+
     fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let place = prop_oneof![1 => Just(Place::Expedited), 4 => (-2..=2_i64).prop_map(Place::At)];
         let step = prop_oneof![
-            6 => Just(Step::Push),
+            4 => Just(Step::Push),
+            4 => place.prop_map(Step::PushRanked),
             2 => (0..4_usize).prop_map(Step::PushFirst),
             6 => Just(Step::Pop),
             1 => Just(Step::TakeAll),
@@ -103,36 +190,54 @@ mod tests {
         }
     }
 
+    /// Everything in order of arrival; what is held back comes before all.
+    #[derive(Default)]
+    struct Model(Vec<(Place, u32)>);
+
+    impl Model {
+        fn pop(&mut self) -> Option<u32> {
+            let places = self.0.iter().map(|(place, _)| *place);
+            // Of equal ones the first.
+            let (next, _) = places.enumerate().min_by_key(|(_, place)| *place)?;
+            Some(self.0.remove(next).1)
+        }
+    }
+
     proptest! {
         #[test]
-        fn the_queue_is_a_list_with_two_ends(steps in steps()) {
-            let (queue, mut model) = (RunQueue::new(), Vec::new());
+        fn the_queue_is_a_list_of_which_the_first_of_the_lowest_is_taken(steps in steps()) {
+            const MIDDLE: Place = Place::At(0);
+            let (queue, mut model) = (RunQueue::new(), Model::default());
             let mut numbers = 0_u32..;
             for step in steps {
                 match step {
                     Step::Push => {
                         let next = numbers.next().unwrap();
                         queue.push(work(next));
-                        model.push(next);
+                        model.0.push((MIDDLE, next));
+                    }
+                    Step::PushRanked(place) => {
+                        let next = numbers.next().unwrap();
+                        queue.push_ranked(place.rank(), work(next));
+                        model.0.push((place, next));
                     }
                     Step::PushFirst(count) => {
                         let held: Vec<_> = numbers.by_ref().take(count).collect();
                         queue.push_first(held.iter().copied().map(work).collect());
-                        model.splice(0..0, held);
+                        model.0.splice(0..0, held.into_iter().map(|number| (MIDDLE, number)));
                     }
-                    Step::Pop => {
-                        let expected = (!model.is_empty()).then(|| model.remove(0));
-                        prop_assert_eq!(queue.pop().map(number), expected);
-                    }
+                    Step::Pop => prop_assert_eq!(queue.pop().map(number), model.pop()),
                     Step::TakeAll => {
                         let taken: Vec<_> = queue.take_all().into_iter().map(number).collect();
-                        prop_assert_eq!(taken, std::mem::take(&mut model));
+                        let all: Vec<_> = std::iter::from_fn(|| model.pop()).collect();
+                        prop_assert_eq!(taken, all);
                     }
                 }
-                prop_assert_eq!(queue.is_empty(), model.is_empty());
+                prop_assert_eq!(queue.is_empty(), model.0.is_empty());
             }
             let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).map(number).collect();
-            prop_assert_eq!(rest, model);
+            let all: Vec<_> = std::iter::from_fn(|| model.pop()).collect();
+            prop_assert_eq!(rest, all);
         }
     }
 }
