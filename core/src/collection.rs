@@ -106,7 +106,9 @@ pub(crate) struct Collection {
     count: u64,
     slots: RefCell<Vec<Option<ChareRef>>>,
     unborn: RefCell<FxHashMap<u64, Vec<Msg>>>,
+    /// At most one `Work::Job` is in the run queue, and only while there are jobs here.
     jobs: RefCell<VecDeque<Box<dyn Job>>>,
+    is_stepping: Cell<bool>,
     early: RefCell<BTreeMap<u64, Box<dyn Job>>>,
     accepted_broadcasts: Cell<u64>,
     numbered_broadcasts: Cell<u64>,
@@ -132,6 +134,7 @@ impl Collection {
             slots: RefCell::new(slots),
             unborn: RefCell::default(),
             jobs: RefCell::default(),
+            is_stepping: Cell::new(false),
             early: RefCell::default(),
             accepted_broadcasts: Cell::new(0),
             numbered_broadcasts: Cell::new(0),
@@ -218,7 +221,8 @@ impl Collection {
     fn add_job(&self, pe: &Pe, job: Box<dyn Job>) {
         let mut jobs = self.jobs.borrow_mut();
         jobs.push_back(job);
-        if jobs.len() == 1 {
+        // While a job is stepped it is not in the list, and the end of its step queues the next.
+        if jobs.len() == 1 && !self.is_stepping.get() {
             pe.enqueue(Work::Job(self.id()));
         }
     }
@@ -226,10 +230,12 @@ impl Collection {
     /// Steps the first job. The others wait in the queue, which is why the running one keeps its place there.
     pub(crate) fn step_job(&self, pe: &Pe) {
         let Some(mut job) = self.jobs.borrow_mut().pop_front() else { return };
+        self.is_stepping.set(true);
         match job.step(pe, self) {
             Progress::More => self.jobs.borrow_mut().push_front(job),
             Progress::Done => drop(job),
         }
+        self.is_stepping.set(false);
         if !self.jobs.borrow().is_empty() {
             pe.enqueue(Work::Job(self.id()));
         }

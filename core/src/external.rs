@@ -1,6 +1,6 @@
 //! Waits that the user marks as external: they prevent quiescence and the hang report until they are over.
 //!
-//! What a coroutine awaits directly is told apart by itself (`scheduler/task.rs`). The mark is for futures inside of a
+//! What a coroutine awaits directly is told apart by itself (`scheduler/interest`). The mark is for futures inside of a
 //! combinator that hands out wakers of its own: to the runtime, whatever waits in there looks alike.
 
 use std::future::Future;

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::current::{self, Here};
 use crate::error::CallError;
-use crate::ids::{ChareId, PeId};
+use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
@@ -78,7 +78,7 @@ impl<R: Send + 'static> Pending<R> {
         let wait = relay.lock().wait.take();
         let outcome = relay.lock().outcome.take();
         if let Some(outcome) = outcome {
-            end_wait_away(wait);
+            end_wait_away(cell.run, wait);
             return Poll::Ready(outcome);
         }
         let wait = current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
@@ -92,7 +92,7 @@ impl<R: Send + 'static> Pending<R> {
         match outcome {
             Some(outcome) => {
                 let wait = relay.lock().wait.take();
-                end_wait_away(wait);
+                end_wait_away(cell.run, wait);
                 Poll::Ready(outcome)
             }
             None => self.unless_ended(),
@@ -142,7 +142,10 @@ impl WaitsAway {
     ) -> (PeId, u64) {
         let number = match wait {
             Some((home, number)) if home == pe.id() => number,
-            _ => self.made.replace(self.made.get() + 1),
+            moved => {
+                end_wait_away(pe.run(), moved);
+                self.made.replace(self.made.get() + 1)
+            }
         };
         let waiter = Waiter::new(pe, Wakeup::of(context), what, at);
         let replaced = self.waits.borrow_mut().insert(number, waiter);
@@ -160,16 +163,23 @@ impl WaitsAway {
     }
 }
 
-/// Ends a wait that was noted, if the running code is on the PE that did. One that moved on meanwhile leaves its note.
-fn end_wait_away(wait: Option<(PeId, u64)>) {
+/// Ends a wait that was noted, on whichever PE that was.
+fn end_wait_away(run: RunId, wait: Option<(PeId, u64)>) {
     let Some((home, number)) = wait else { return };
-    current::pe(|pe| {
-        if let Some(pe) = pe
-            && pe.id() == home
-        {
-            pe.waits_away.end(pe, number);
-        }
+    current::pe(|pe| match pe {
+        Some(pe) if pe.run() == run && pe.id() == home => pe.waits_away.end(pe, number),
+        _ => current::post_to_run(run, home, Msg::for_pe(EndWaitAway(number))),
     });
+}
+
+/// The end of a wait whose future has moved on.
+struct EndWaitAway(u64);
+
+impl Payload for EndWaitAway {
+    const NAME: Name = Name::Runtime("the end of a wait");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.waits_away.end(pe, self.0);
+    }
 }
 
 impl<R: Send + 'static> Drop for Pending<R> {
@@ -179,7 +189,7 @@ impl<R: Send + 'static> Drop for Pending<R> {
         }
         if let Some(relay) = &self.relay {
             let wait = relay.lock().wait.take();
-            end_wait_away(wait);
+            end_wait_away(self.cell.run, wait);
         }
         let cell = self.cell;
         current::pe(|pe| match pe {

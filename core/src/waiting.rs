@@ -1,7 +1,7 @@
 //! Who waits for what: one [`Waiter`] per wait that the runtime knows, the source of wake-ups and of the hang report.
 //!
 //! Invariant: a coroutine's count of known waits is the number of live `Waiter`s that it registered. What else it waits
-//! for is known by the wakers that others hold of it (`scheduler/task.rs`).
+//! for is known by the wakers that others hold of it (`scheduler/interest`).
 //!
 //! A waker may be the user's, and its clone and drop run the user's code. So the [`Wakeup`] is taken before the table that
 //! the wait goes into is borrowed, and the wait that it replaces is dropped after.
@@ -45,7 +45,7 @@ impl Waiter {
     pub(crate) fn new(pe: &Pe, wakeup: Wakeup, what: What, at: &'static Location<'static>) -> Waiter {
         let task = pe.running_task();
         if let Some(task) = task {
-            pe.tasks.count_wait(task, wakeup.is_own());
+            pe.tasks.begin_wait(task, &wakeup);
         }
         Waiter { wakeup, task, what, at }
     }
@@ -64,7 +64,7 @@ impl Waiter {
     #[inline]
     fn end(self, pe: &Pe) -> Wakeup {
         if let Some(task) = self.task {
-            pe.tasks.end_wait(task, self.wakeup.is_own());
+            pe.tasks.end_wait(task, &self.wakeup);
         }
         self.wakeup
     }

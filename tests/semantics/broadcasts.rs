@@ -264,3 +264,58 @@ async fn the_order_holds_for_elements_that_are_still_constructed(rt: Runtime) ->
     assert!(all.iter().all(|heard| *heard == first), "the elements heard in different orders");
     Ok(())
 }
+
+/// Each step of it causes the next, by a broadcast or a reduction.
+struct Chain {
+    steps: u64,
+}
+
+#[chare(index = usize)]
+impl Chain {
+    fn new() -> Self {
+        Chain { steps: 0 }
+    }
+
+    #[entry]
+    fn step_on(&mut self, cx: &Cx<Self>, left: u64) {
+        self.steps += 1;
+        if cx.index() == 0 && left > 0 {
+            cx.array().step_on(left - 1).send();
+        }
+    }
+
+    #[entry]
+    fn reduce(&mut self, cx: &Cx<Self>, _sum: u64) {
+        self.steps += 1;
+        if self.steps < 20_000 {
+            cx.contribute(1, reduce::Sum, cx.array().callback(Chain::REDUCE));
+        }
+    }
+
+    #[entry]
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+}
+
+/// On one PE the order of service is known: what arrives while a chain runs waits for a few of its steps, no more the
+/// longer the chain has run.
+#[chare::test(pes = [1])]
+async fn a_chain_of_broadcasts_starves_nobody(rt: Runtime) -> Result<()> {
+    let starts: [fn(Array<Chain>); 2] =
+        [|chain| chain.step_on(20_000).send(), |chain| chain.reduce(0).send()];
+    for start in starts {
+        let chain = rt.array::<Chain>(2).create(()).await?;
+        start(chain);
+        let mut before = 0;
+        loop {
+            let steps = chain.at(1).steps().await?;
+            assert!(steps <= before + 10, "{} steps while one call waited", steps - before);
+            if steps == before && steps >= 20_000 {
+                break;
+            }
+            before = steps;
+        }
+    }
+    Ok(())
+}

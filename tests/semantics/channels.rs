@@ -632,3 +632,46 @@ fn what_is_sent_to_a_poisoned_peer_ends_the_run() {
         }
     }
 }
+
+/// Sends with a permit that it has had for long.
+struct Patient;
+
+#[chare(index = usize)]
+impl Patient {
+    fn new() -> Self {
+        Patient
+    }
+
+    #[entry]
+    async fn send_all(this: This<Self>, count: u32) -> Result<()> {
+        let channel = this.channel::<u32, _>(&this.array().at(1), 0);
+        let (permit, unused) = (channel.reserve().await, channel.reserve().await);
+        for number in 0..count {
+            channel.send(number)?;
+        }
+        permit.send(count);
+        channel.send(count + 1)?;
+        drop(unused);
+        Ok(())
+    }
+
+    #[entry]
+    async fn receive(this: This<Self>, count: u32) -> Result<()> {
+        let channel = this.channel::<u32, _>(&this.array().at(0), 0);
+        for number in 0..count + 2 {
+            assert_eq!(channel.recv().await?, number);
+        }
+        Ok(())
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_permit_does_not_overtake_what_waits_for_credit(rt: Runtime) -> Result<()> {
+    for count in [0, 1000, 1022, 1023, 1024, 3000] {
+        let patients = rt.array::<Patient>(2).create(()).await?;
+        let receiving = patients.at(1).receive(count).future();
+        patients.at(0).send_all(count).await?;
+        receiving.await?;
+    }
+    Ok(())
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chare::prelude::*;
 use chare::{ExitReport, HANG_EXIT_CODE};
-use futures::future::{Either, join, pending, select};
+use futures::future::{Either, join, join_all, pending, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::{PES, run};
@@ -54,16 +54,6 @@ impl Flag {
         thread::spawn(move || {
             thread::sleep(A_WHILE);
             flag.raise();
-        });
-    }
-
-    /// Another thread lets go of the waker after a while, without waking.
-    fn forget_later(&self) {
-        let flag = self.clone();
-        thread::spawn(move || {
-            thread::sleep(A_WHILE);
-            let waker = flag.0.lock().expect("nobody panics with the lock").waker.take();
-            drop(waker);
         });
     }
 }
@@ -172,12 +162,131 @@ impl Waiter {
         Ok(value.await?)
     }
 
+    /// Gives its waker to a thread that lets go of it without waking.
     #[entry]
-    async fn on_a_forgetful_flag(this: This<Self>) {
+    async fn on_a_forgetful_thread(this: This<Self>) {
+        this.with(|_| ());
+        let mut is_given = false;
+        std::future::poll_fn(|context| {
+            if !std::mem::replace(&mut is_given, true) {
+                let waker = context.waker().clone();
+                thread::spawn(move || {
+                    thread::sleep(A_WHILE);
+                    drop(waker);
+                });
+            }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    #[entry]
+    async fn flag_or_known_set(this: This<Self>, size: usize) -> Result<u32> {
+        let flag = Flag::default();
+        flag.raise_later();
+        let (_promises, values): (Vec<_>, Vec<_>) = (0..size).map(|_| this.promise::<()>()).unzip();
+        let set = Box::pin(join_all(values));
+        match select(Box::pin(flag.raised()), set).await {
+            Either::Left(_) => Ok(1),
+            Either::Right(_) => Ok(2),
+        }
+    }
+
+    /// The same, after the outside has been heard of.
+    #[entry]
+    async fn flag_then_known_set(this: This<Self>, flag: Keep) -> Result<()> {
+        let (_promises, values): (Vec<_>, Vec<_>) = (0..40).map(|_| this.promise::<()>()).unzip();
+        let mut set = Box::pin(join_all(values));
+        let soon = this.sleep(Duration::from_millis(1));
+        if let Either::Left(_) = select(Box::pin(select(Box::pin(flag.0.raised()), &mut set)), soon).await {
+            return Err("neither comes".into());
+        }
+        set.await;
+        Ok(())
+    }
+
+    /// Looks at a reading end inside of a set, hands it on, and then waits for the outside alone.
+    #[entry]
+    async fn hand_on_then_flag(
+        this: This<Self>,
+        source: Element<Waiter>,
+        next: Element<Waiter>,
+    ) -> Result<()> {
+        let (promise, value) = source.make().await?;
+        let mut set: FuturesUnordered<_> = [value].into_iter().collect();
+        assert!(futures::poll!(set.next()).is_pending());
+        let value = set.into_iter().next().ok_or("it is in the set still")?;
+        next.keep(value).send();
+        promise.send(1)?;
         this.with(|_| ());
         let flag = Flag::default();
-        flag.forget_later();
+        flag.raise_later();
         flag.raised().await;
+        Ok(())
+    }
+
+    /// As before, but what it waits for then never comes.
+    #[entry]
+    async fn hand_on_then_never(
+        this: This<Self>,
+        source: Element<Waiter>,
+        next: Element<Waiter>,
+    ) -> Result<()> {
+        let (promise, mut value) = source.make().await?;
+        assert!(futures::poll!(&mut value).is_pending());
+        next.keep(value).send();
+        promise.send(1)?;
+        this.wait_until(|_| false).await;
+        Ok(())
+    }
+
+    #[entry]
+    fn make(&self, cx: &Cx<Self>) -> (Promise<u32>, chare::PromiseFuture<u32>) {
+        cx.promise()
+    }
+
+    #[entry]
+    async fn keep(this: This<Self>, value: chare::PromiseFuture<u32>) -> Result<u32> {
+        this.with(|_| ());
+        Ok(value.await?)
+    }
+
+    /// Registers with the flag now and after `polls` polls, beside a known wait.
+    #[entry]
+    async fn flag_after(this: This<Self>, polls: u32) -> Result<u32> {
+        let flag = Flag::default();
+        let (_promise, mut value) = this.promise::<()>();
+        let mut raised = Box::pin(flag.raised());
+        assert!(futures::poll!(&mut raised).is_pending());
+        let mut polled = 0;
+        std::future::poll_fn(|context| {
+            polled += 1;
+            context.waker().wake_by_ref();
+            if polled < polls { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        flag.raise_later();
+        match select(raised, &mut value).await {
+            Either::Left(_) => Ok(1),
+            Either::Right(_) => Ok(2),
+        }
+    }
+
+    #[entry]
+    async fn waker(this: This<Self>) -> Option<Waker> {
+        this.with(|_| ());
+        std::future::poll_fn(|context| Poll::Ready(Some(context.waker().clone()))).await
+    }
+
+    #[entry]
+    async fn nothing(this: This<Self>) {
+        this.with(|_| ());
+    }
+
+    #[entry]
+    async fn on_a_flag(this: This<Self>, flag: Keep) {
+        this.with(|_| ());
+        flag.0.raised().await;
     }
 
     #[entry]
@@ -238,6 +347,91 @@ async fn beside_a_known_wait_it_prevents_quiescence(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn beside_a_set_of_known_waits_it_is_not_a_hang(rt: Runtime) -> Result<()> {
+    let waiters = waiters(&rt).await?;
+    // From 31 futures on, `join_all` hands out wakers of its own.
+    for size in [1, 30, 31, 200] {
+        assert_eq!(waiters.flag_or_known_set(size).gather().await?, vec![1; rt.num_pes()]);
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_reading_end_that_moves_on_leaves_nothing_behind(rt: Runtime) -> Result<()> {
+    let waiters = waiters(&rt).await?;
+    let (source, next) = (waiters.on(0_usize), waiters.on(rt.num_pes() / 2));
+    waiters.on(rt.num_pes() - 1).hand_on_then_flag(source, next).await?;
+    Ok(())
+}
+
+/// Numbers of polls and lives come round in a waker's word.
+#[chare::test(pes = [1, 2])]
+async fn a_waker_that_looks_the_same_deceives_nobody(rt: Runtime) -> Result<()> {
+    let waiters = waiters(&rt).await?;
+    let last = waiters.on(rt.num_pes() - 1);
+    for polls in [1022, 1023, 1024, 1025] {
+        assert_eq!(last.flag_after(polls).await?, 1);
+    }
+    let old = last.waker().await?;
+    for life in 1..4100 {
+        last.nothing().await?;
+        if life >= 4090 {
+            let flag = Flag::default();
+            let waiting = last.on_a_flag(Keep(flag.clone())).future();
+            rt.sleep(Duration::from_millis(1)).await;
+            drop(old.clone());
+            flag.raise_later();
+            waiting.await?;
+        }
+    }
+    drop(old);
+    Ok(())
+}
+
+#[test]
+fn a_waker_of_another_run_deceives_nobody() {
+    for pes in PES {
+        let flag = Flag::default();
+        let kept = Keep(flag.clone());
+        let report = run(pes, async move |rt: Runtime| {
+            select(Box::pin(kept.0.raised()), rt.sleep(Duration::from_millis(1))).await;
+        });
+        assert!(report.is_success(), "{report}");
+        flag.raise_later();
+        let kept = Keep(flag);
+        let report = run(pes, async move |_: Runtime| kept.0.raised().await);
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[test]
+fn a_set_beside_which_the_outside_is_no_longer_awaited_is_a_hang() {
+    for pes in PES {
+        let flag = Flag::default();
+        let kept = Keep(flag.clone());
+        let report = run(pes, async move |rt: Runtime| {
+            let waiters = waiters(&rt).await?;
+            Result::<()>::Ok(waiters.on(pes - 1).flag_then_known_set(kept).await?)
+        });
+        expect_hang(&report, &["Waiter", "flag_then_known_set", "a promise"]);
+        drop(flag);
+    }
+}
+
+#[test]
+fn the_report_names_no_wait_that_has_moved_on() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            let waiters = waiters(&rt).await?;
+            let (source, next) = (waiters.on(0_usize), waiters.on(pes / 2));
+            Result::<()>::Ok(waiters.on(pes - 1).hand_on_then_never(source, next).await?)
+        });
+        expect_hang(&report, &["Waiter", "hand_on_then_never", "a condition"]);
+        assert!(!report.to_string().contains("a promise"), "{report}");
+    }
+}
+
 #[track_caller]
 fn expect_hang(report: &ExitReport, words: &[&str]) {
     assert_eq!(report.code(), HANG_EXIT_CODE, "{report}");
@@ -282,9 +476,9 @@ fn when_nobody_can_wake_it_any_more_it_is_a_hang() {
         let report = run(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
             waiters.on_nothing().send();
-            Result::<()>::Ok(waiters.on(pes - 1).on_a_forgetful_flag().await?)
+            Result::<()>::Ok(waiters.on(pes - 1).on_a_forgetful_thread().await?)
         });
-        expect_hang(&report, &["Waiter", "on_a_forgetful_flag", "no waker of it is left"]);
+        expect_hang(&report, &["Waiter", "on_a_forgetful_thread", "no waker of it is left"]);
         expect_hang(&report, &["Waiter", "on_nothing", "no waker of it is left"]);
     }
 }

@@ -428,8 +428,16 @@ impl<T: Send + 'static> Permit<'_, T> {
     pub fn send(mut self, value: T) {
         self.used = true;
         current::on_pe("Permit::send", |pe| {
-            let (table, key) = self.channel.own_table(pe, "Permit::send");
-            self.channel.transmit(pe, table, key, value);
+            let (mut table, key) = self.channel.own_table(pe, "Permit::send");
+            let end = own_end(&mut table, key);
+            if end.backlog_count() == 0 {
+                return self.channel.transmit(pe, table, key, value);
+            }
+            // Values that were sent before it go first, one of them with its credit.
+            end.slow().backlog.push_back(value);
+            let effects = end.leave(Leaver::Permit, self.channel.name());
+            drop(table);
+            effects.settle(pe);
         });
     }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod block;
 pub(crate) mod inbox;
+pub(crate) mod interest;
 pub(crate) mod pe;
 pub(crate) mod prefetch;
 pub(crate) mod queue;

@@ -4,15 +4,7 @@
 //! future waits for a wake-up); *queued* (a wake-up has come, `Resume` is in the run queue or held at the chare). A
 //! wake-up of a woken or queued coroutine does nothing. Only the PE's own thread changes a slot.
 //!
-//! A parked coroutine is *external* if something that the runtime does not know may wake it: then the program neither
-//! hangs nor is quiescent. The slot counts the waits that the runtime knows, and the wakers that others hold:
-//!
-//! * without a known wait, any waker that somebody holds makes it external; if nobody does, nothing can ever wake it;
-//! * with a known wait, only wakers of the last poll do: others are left from waits that are over. One may be left from
-//!   the last poll itself (the loser of a `select!` may keep it). So before the PE calls itself idle such a coroutine is
-//!   polled once more for nothing: what it still waits for registers again, what it does not keeps its old waker;
-//! * if a known wait was registered by a combinator's own waker, the wakers of the last poll are the combinator's, and
-//!   tell nothing: then only a wait that the user has marked (`Runtime::external`) makes it external.
+//! A parked coroutine that something outside of the runtime may wake is *external* (`interest`).
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
@@ -23,12 +15,15 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
+use rustc_hash::FxHashMap;
+
 use crate::cell::{ChareRef, State};
 use crate::entry::{EntryInfo, after_step};
+use crate::scheduler::interest::{Interest, Judgement};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
-use crate::scheduler::waker::{self, MAX_TASKS, PollKey};
+use crate::scheduler::waker::{self, MAX_TASKS, PollKey, Wakeup};
 
 /// What a caught panic carries.
 pub(crate) type PanicPayload = Box<dyn std::any::Any + Send>;
@@ -258,39 +253,12 @@ struct Slot {
     head: Option<NonNull<TaskHead>>,
     phase: Phase,
     /// Counted in `external_count`.
-    external: bool,
-    /// Its last poll was for nothing, to see which waits are left.
-    checked: bool,
+    is_external: bool,
+    /// In `doubtful`.
+    is_listed: bool,
     /// Polls so far.
     poll: u32,
-    /// Waits that the runtime knows and that were registered by our own waker.
-    direct_waits: u32,
-    /// Those registered by a waker that somebody put around ours.
-    wrapped_waits: u32,
-    /// Waits that the user has marked as external.
-    marked_waits: u32,
-    /// Wakers that others hold, of any poll.
-    wakers: u32,
-    /// Those of the last poll.
-    fresh_wakers: u32,
-}
-
-impl Slot {
-    /// Whether another poll may show that nothing of the outside is awaited any more.
-    fn is_unsure(&self) -> bool {
-        self.external && !self.checked && self.marked_waits == 0 && self.direct_waits > 0
-    }
-
-    fn may_be_woken_from_outside(&self) -> bool {
-        if self.marked_waits > 0 {
-            return true;
-        }
-        match (self.direct_waits, self.wrapped_waits) {
-            (0, 0) => self.wakers > 0,
-            (_, 0) => self.fresh_wakers > 0,
-            _ => false,
-        }
-    }
+    interest: Interest,
 }
 
 /// The coroutines of one PE.
@@ -298,8 +266,8 @@ pub(crate) struct Tasks {
     slab: RefCell<Slab>,
     /// Parked coroutines that wait on something the runtime does not know.
     external_count: Cell<usize>,
-    /// Coroutines that were external and unsure when they were last polled.
-    unsure: RefCell<Vec<TaskKey>>,
+    /// Parked coroutines of which it is in doubt whether they are; some have been woken since, or have ended.
+    doubtful: RefCell<Vec<TaskKey>>,
 }
 
 struct Slab {
@@ -326,7 +294,7 @@ impl Tasks {
         Tasks {
             slab: RefCell::new(Slab { slots: Vec::new(), free: NONE }),
             external_count: Cell::new(0),
-            unsure: RefCell::default(),
+            doubtful: RefCell::default(),
         }
     }
 
@@ -338,14 +306,10 @@ impl Tasks {
             next_free: NONE,
             head: Some(head),
             phase,
-            external: false,
-            checked: false,
+            is_external: false,
+            is_listed: false,
             poll: 0,
-            direct_waits: 0,
-            wrapped_waits: 0,
-            marked_waits: 0,
-            wakers: 0,
-            fresh_wakers: 0,
+            interest: Interest::default(),
         };
         let mut index = slab.free;
         if let Some(place) = slab.slots.get_mut(index as usize) {
@@ -369,10 +333,13 @@ impl Tasks {
         slot.head = None;
         slot.generation = slot.generation.wrapping_add(1);
         slot.next_free = free;
-        if slot.external {
+        let interest = std::mem::take(&mut slot.interest);
+        if slot.is_external {
             self.external_count.set(self.external_count.get() - 1);
         }
         slab.free = key.slot;
+        drop(slab);
+        drop(interest);
     }
 
     fn head(&self, key: TaskKey) -> Option<NonNull<TaskHead>> {
@@ -402,109 +369,144 @@ impl Tasks {
         let slot = slab.get(key).filter(|slot| slot.phase == Phase::Queued)?;
         slot.phase = Phase::Running;
         slot.poll = slot.poll.wrapping_add(1);
-        slot.fresh_wakers = 0;
+        slot.interest.begin_poll();
         Some(PollKey::new(key.slot, key.generation, slot.poll))
     }
 
     /// Notes that a coroutine has returned `Pending`.
     fn end_poll(&self, key: TaskKey) {
+        self.with(key, |slot| {
+            slot.phase = if slot.phase == Phase::Woken { Phase::Queued } else { Phase::Parked };
+        });
+    }
+
+    /// Changes what is known of a coroutine, if it lives, and says again whether it is external.
+    #[inline]
+    fn with<R>(&self, key: TaskKey, change: impl FnOnce(&mut Slot) -> R) -> Option<R> {
         let mut slab = self.slab.borrow_mut();
-        let Some(slot) = slab.get(key) else { return };
-        slot.phase = if slot.phase == Phase::Woken { Phase::Queued } else { Phase::Parked };
-        self.judge(slot);
-        if slot.is_unsure() {
-            self.unsure.borrow_mut().push(key);
-        }
+        let slot_count = slab.slots.len();
+        let slot = slab.get(key)?;
+        let changed = change(slot);
+        self.judge(key, slot, slot_count);
+        Some(changed)
     }
 
-    /// Queues the coroutines that another poll may show not to be external. False if there is none.
-    pub(crate) fn check_unsure(&self, pe: &Pe) -> bool {
-        let mut queued = false;
-        for key in self.unsure.take() {
-            let mut slab = self.slab.borrow_mut();
-            let Some(slot) = slab.get(key).filter(|slot| slot.is_unsure()) else { continue };
-            slot.phase = Phase::Queued;
-            slot.checked = true;
-            self.judge(slot);
-            drop(slab);
-            pe.enqueue(Work::Resume(key));
-            queued = true;
-        }
-        queued
-    }
-
-    /// Says again whether the coroutine is external, after what decides that has changed.
     #[inline]
-    fn judge(&self, slot: &mut Slot) {
-        let external = slot.phase == Phase::Parked && slot.may_be_woken_from_outside();
-        if external != slot.external {
-            slot.external = external;
+    fn judge(&self, key: TaskKey, slot: &mut Slot, slot_count: usize) {
+        let judgement = if slot.phase == Phase::Parked { slot.interest.judge() } else { Judgement::Known };
+        let is_external = judgement != Judgement::Known;
+        if is_external != slot.is_external {
+            slot.is_external = is_external;
             let count = self.external_count.get();
-            self.external_count.set(if external { count + 1 } else { count - 1 });
+            self.external_count.set(if is_external { count + 1 } else { count - 1 });
+        }
+        if is_external && judgement != Judgement::External && !slot.is_listed {
+            slot.is_listed = true;
+            self.list(key, slot_count);
         }
     }
 
-    /// A wait that the runtime knows is registered: directly, or by a waker around ours.
-    #[inline]
-    pub(crate) fn count_wait(&self, key: TaskKey, direct: bool) {
-        if let Some(slot) = self.slab.borrow_mut().get(key) {
-            let waits = if direct { &mut slot.direct_waits } else { &mut slot.wrapped_waits };
-            *waits += 1;
-            self.judge(slot);
+    /// Lists a coroutine as doubtful. Each life of a slot is listed once, so most of a list that has grown longer than
+    /// the table is of coroutines that have ended.
+    #[cold]
+    fn list(&self, key: TaskKey, slot_count: usize) {
+        let mut doubtful = self.doubtful.borrow_mut();
+        doubtful.push(key);
+        if doubtful.len() > 2 * slot_count {
+            let last = FxHashMap::from_iter(doubtful.drain(..).map(|key| (key.slot, key)));
+            doubtful.extend(last.into_values());
         }
     }
 
-    /// A wait that was counted has ended.
-    #[inline]
-    pub(crate) fn end_wait(&self, key: TaskKey, direct: bool) {
-        if let Some(slot) = self.slab.borrow_mut().get(key) {
-            let waits = if direct { &mut slot.direct_waits } else { &mut slot.wrapped_waits };
-            *waits -= 1;
-            self.judge(slot);
+    /// Does what is needed to know whether the doubtful coroutines are external. Called before the PE calls itself idle;
+    /// true if that has given it something to do.
+    pub(crate) fn settle_doubts(&self, pe: &Pe) -> bool {
+        let mut is_busy = false;
+        for key in self.doubtful.take() {
+            let judgement = self.with(key, |slot| {
+                slot.is_listed = false;
+                if slot.phase == Phase::Parked { slot.interest.judge() } else { Judgement::Known }
+            });
+            match judgement {
+                Some(Judgement::Poll) => {
+                    let _ = self.with(key, |slot| {
+                        slot.phase = Phase::Queued;
+                        slot.interest.begin_check();
+                    });
+                    pe.enqueue(Work::Resume(key));
+                }
+                Some(Judgement::Probe) => {
+                    let wrappers = self.with(key, |slot| slot.interest.begin_probe());
+                    for wrapper in wrappers.into_iter().flatten() {
+                        wrapper.wake_by_ref();
+                    }
+                    let _ = self.with(key, |slot| slot.interest.end_probe());
+                }
+                _ => continue,
+            }
+            is_busy = true;
         }
+        is_busy
+    }
+
+    /// A wait that the runtime knows is registered.
+    #[inline]
+    pub(crate) fn begin_wait(&self, key: TaskKey, wakeup: &Wakeup) {
+        let _ = self.with(key, |slot| slot.interest.begin_wait(wakeup));
+    }
+
+    /// A wait that was registered has ended.
+    #[inline]
+    pub(crate) fn end_wait(&self, key: TaskKey, wakeup: &Wakeup) {
+        let wrapper = self.with(key, |slot| slot.interest.end_wait(wakeup));
+        drop(wrapper);
     }
 
     /// A wait that the user has marked as external begins.
     pub(crate) fn mark(&self, key: TaskKey) {
-        if let Some(slot) = self.slab.borrow_mut().get(key) {
-            slot.marked_waits += 1;
-            self.judge(slot);
-        }
+        let _ = self.with(key, |slot| slot.interest.mark());
     }
 
     /// A marked wait has ended.
     pub(crate) fn unmark(&self, key: TaskKey) {
-        if let Some(slot) = self.slab.borrow_mut().get(key) {
-            slot.marked_waits -= 1;
-            self.judge(slot);
+        let _ = self.with(key, |slot| slot.interest.unmark());
+    }
+
+    /// Others hold a waker more.
+    pub(crate) fn waker_cloned(&self, key: PollKey) {
+        if let Some(task) = self.task_of(key) {
+            let _ = self.with(task, |slot| slot.interest.waker_cloned(key.is_of_poll(slot.poll)));
         }
     }
 
-    /// Others hold a waker more or less. Saturating: a waker of an older coroutine whose generation looks the same may
-    /// count here.
-    pub(crate) fn count_outside(&self, key: PollKey, change: i32) {
-        if let Some(slot) = self.slab.borrow_mut().get_by_waker(key) {
-            slot.wakers = slot.wakers.saturating_add_signed(change);
-            if key.is_of_poll(slot.poll) {
-                slot.fresh_wakers = slot.fresh_wakers.saturating_add_signed(change);
-            }
-            self.judge(slot);
+    /// Others hold a waker less.
+    pub(crate) fn waker_dropped(&self, key: PollKey) {
+        if let Some(task) = self.task_of(key) {
+            let _ = self.with(task, |slot| {
+                slot.interest.waker_dropped(key.is_of_poll(slot.poll), slot.phase == Phase::Parked);
+            });
         }
     }
 
-    /// Wakes a coroutine: queues it unless it is queued already or has ended.
+    fn task_of(&self, key: PollKey) -> Option<TaskKey> {
+        let generation = self.slab.borrow_mut().get_by_waker(key)?.generation;
+        Some(TaskKey { slot: key.slot, generation })
+    }
+
+    /// Wakes a coroutine: queues it unless it is queued already or has ended. `is_kept`: the waker is still held.
     #[inline]
-    pub(crate) fn wake(&self, pe: &Pe, key: PollKey) {
+    pub(crate) fn wake(&self, pe: &Pe, key: PollKey, is_kept: bool) {
         let mut slab = self.slab.borrow_mut();
+        let slot_count = slab.slots.len();
         let Some(slot) = slab.get_by_waker(key) else { return };
-        slot.checked = false;
+        slot.interest.woken(is_kept && key.is_of_poll(slot.poll), slot.phase == Phase::Running);
         slot.phase = match slot.phase {
             Phase::Running => Phase::Woken,
             Phase::Parked => Phase::Queued,
             Phase::Woken | Phase::Queued => return,
         };
-        self.judge(slot);
         let task = TaskKey { slot: key.slot, generation: slot.generation };
+        self.judge(task, slot, slot_count);
         drop(slab);
         pe.enqueue(Work::Resume(task));
     }

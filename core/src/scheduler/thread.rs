@@ -138,7 +138,7 @@ fn idle(pe: &Pe, shared: &Shared) {
             break;
         }
     }
-    if pe.tasks.check_unsure(pe) {
+    if pe.tasks.settle_doubts(pe) {
         return;
     }
     announcement.make();

@@ -6,10 +6,10 @@
 //! code outside of the runtime holds *now* from what it forgot to drop. A stale generation is ignored; should 2^12 reuses
 //! of one slot meet an old waker, the wake is spurious, which every future tolerates.
 //!
-//! The runtime's own waits keep a [`Wakeup`], a copy of the word. Every other copy is counted at the coroutine: that is
-//! how the runtime knows that something outside may wake it, and learns when nothing can any more. A copy is made before
-//! the one that it is made from goes, and messages to one PE are taken in the order in which they were sent, so the
-//! count is never too low.
+//! The runtime's own waits keep a [`Wakeup`], a copy of the word. Every other copy is counted at the coroutine
+//! (`interest`): that is how the runtime knows that something outside may wake it, and learns when nothing can any more. A
+//! copy is made before the one that it is made from goes, and messages to one PE are taken in the order in which they
+//! were sent.
 //!
 //! The runtime's number is needed by threads that have entered no runtime; they look it up in [`REGISTRY`], the one
 //! static of the crate.
@@ -173,7 +173,10 @@ impl Word {
 /// What happens to a waker that code outside of the runtime holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Signal {
+    /// By a wait of the runtime's own.
     Wake,
+    /// Its holder has woken by it, and keeps it.
+    WakeByRef,
     /// Its holder has woken by it, and it is gone.
     WakeAndDrop,
     Clone,
@@ -184,13 +187,14 @@ impl Signal {
     #[inline]
     fn run_on(self, pe: &Pe, key: PollKey) {
         match self {
-            Signal::Wake => pe.tasks.wake(pe, key),
+            Signal::Wake => pe.tasks.wake(pe, key, false),
+            Signal::WakeByRef => pe.tasks.wake(pe, key, true),
             Signal::WakeAndDrop => {
-                pe.tasks.wake(pe, key);
-                pe.tasks.count_outside(key, -1);
+                pe.tasks.wake(pe, key, false);
+                pe.tasks.waker_dropped(key);
             }
-            Signal::Clone => pe.tasks.count_outside(key, 1),
-            Signal::Drop => pe.tasks.count_outside(key, -1),
+            Signal::Clone => pe.tasks.waker_cloned(key),
+            Signal::Drop => pe.tasks.waker_dropped(key),
         }
     }
 }
@@ -224,7 +228,7 @@ unsafe fn wake(data: *const ()) {
 }
 
 unsafe fn wake_by_ref(data: *const ()) {
-    word_of(data).signal(Signal::Wake);
+    word_of(data).signal(Signal::WakeByRef);
 }
 
 unsafe fn drop_clone(data: *const ()) {
@@ -245,12 +249,20 @@ pub(crate) fn with_context<R>(pe: &Pe, key: PollKey, f: impl FnOnce(&mut Context
 pub(crate) enum Wakeup {
     /// A coroutine of ours, directly. Not counted: the wait itself is.
     Own(OwnWakeup),
-    /// Whatever polls: an executor elsewhere, or a combinator that hands out wakers of its own.
-    Other(Waker),
+    /// Whatever polls: an executor elsewhere, or a combinator that hands out wakers of its own. Shared with the
+    /// coroutine, which wakes it to learn what it belongs to.
+    Other(Arc<Waker>),
 }
 
 /// A word that stands for a wait, which is why it is not cloned.
 pub(crate) struct OwnWakeup(Word);
+
+#[cfg(all(test, not(loom)))]
+impl OwnWakeup {
+    pub(super) fn for_a_test() -> Self {
+        OwnWakeup(Word(0))
+    }
+}
 
 impl Wakeup {
     /// That of whoever polls.
@@ -260,7 +272,7 @@ impl Wakeup {
         if ptr::eq(waker.vtable(), &VTABLE) {
             Wakeup::Own(OwnWakeup(word_of(waker.data())))
         } else {
-            Wakeup::Other(waker.clone())
+            Wakeup::Other(Arc::new(waker.clone()))
         }
     }
 
@@ -268,7 +280,7 @@ impl Wakeup {
     pub(crate) fn wake(self) {
         match self {
             Wakeup::Own(OwnWakeup(word)) => word.signal(Signal::Wake),
-            Wakeup::Other(waker) => waker.wake(),
+            Wakeup::Other(waker) => waker.wake_by_ref(),
         }
     }
 
@@ -281,10 +293,5 @@ impl Wakeup {
             }
             other => other.wake(),
         }
-    }
-
-    /// Whether a coroutine of ours is woken directly.
-    pub(crate) fn is_own(&self) -> bool {
-        matches!(self, Wakeup::Own(_))
     }
 }
