@@ -27,7 +27,8 @@ pub(crate) type RustSource<A> = for<'l, 'v> fn(&'l Launch, <A as Params>::Views<
 
 impl<A: Params> Kernel<A> {
     /// A kernel with a Rust source, which `host` devices run: a function, or a closure that captures nothing
-    /// and has annotated arguments. `name` stands in error messages.
+    /// and has annotated arguments. `name` stands in error messages. It is `Send + Sync`, since it is called on any
+    /// thread: a marker without size that is neither (the proof of being on some thread) cannot be captured.
     ///
     /// The source sees each buffer as a slice. It may panic: that is a device fault, with the panic's
     /// message.
@@ -35,7 +36,7 @@ impl<A: Params> Kernel<A> {
     // type.
     pub const fn new<F>(name: &'static str, _rust: F) -> Self
     where
-        F: for<'l, 'v> Fn(&'l Launch, A::Views<'v>) + Copy + 'static,
+        F: for<'l, 'v> Fn(&'l Launch, A::Views<'v>) + Copy + Send + Sync + 'static,
     {
         const {
             assert!(
@@ -45,7 +46,7 @@ impl<A: Params> Kernel<A> {
         };
         let rust: RustSource<A> = |launch, views| {
             // SAFETY: `F` has no bytes, and a value of it existed: `_rust`, which could be copied and has not
-            // been dropped.
+            // been dropped. That value is shared with whatever thread this is, as `Sync` allows.
             let source = unsafe { std::ptr::NonNull::<F>::dangling().as_ref() };
             source(launch, views);
         };
