@@ -171,6 +171,7 @@ mod tests {
             ("prog --pes 99999", ["--pes 99999", "from 1 to"]),
             ("prog --pes", ["--pes needs a value", "--pes=VALUE"]),
             ("prog --device nonsense", ["--device nonsense", "host"]),
+            ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),
         ] {
             let error = parse(line).unwrap_err().to_string();
             assert!(words.iter().all(|word| error.contains(word)), "{line}: {error}");

@@ -37,7 +37,7 @@ impl Devices {
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
         let speeds = spec.host_speeds();
-        let fastest = speeds.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let fastest = speeds.iter().copied().fold(0.0, f64::max);
         let slowdowns: Vec<f64> = speeds.iter().map(|speed| fastest / speed).collect();
         let mode = spec.mode().unwrap_or(default_mode);
         let backend = Arc::new(Host::start(mode, &slowdowns)?);

@@ -23,8 +23,9 @@ pub enum HostMode {
 /// Which devices to open.
 ///
 /// Parsed from text: `auto`, `host`, `host:4` (four virtual devices), `host:4@1,3,1,3` (with relative speeds:
-/// the fastest runs at native speed, one of a third of its speed takes three times as long). Suffixes:
-/// `:mem=1GiB` (capacity of each device), `:inline` or `:workers=N` (see [`HostMode`]).
+/// the fastest runs at native speed, one of a third of its speed takes three times as long; none may be more than a
+/// million times as fast as another). Suffixes: `:mem=1GiB` (capacity of each device), `:inline` or `:workers=N` (see
+/// [`HostMode`]).
 ///
 /// ```
 /// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
@@ -146,6 +147,10 @@ fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), &'static str> {
 /// Devices, and worker threads, that a specification may ask for.
 const MAX_COUNT: usize = 1024;
 
+/// How many times as fast as the slowest device the fastest may be. Beyond it, what a microsecond's kernel does on the
+/// slowest would count as finished after seconds, and it would be taken for a hang.
+const MAX_SPEED_RATIO: f64 = 1e6;
+
 fn parse_count(text: &str, reason: &'static str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|count| (1..=MAX_COUNT).contains(count)).ok_or(reason)
 }
@@ -153,6 +158,7 @@ fn parse_count(text: &str, reason: &'static str) -> Result<usize, &'static str> 
 fn parse_host(part: &str) -> Result<HostDevices, &'static str> {
     const COUNT: &str = "expected a number of devices, from 1 to 1024, as in `host:4` or `host:4@1,3,1,3`";
     const SPEEDS: &str = "expected one positive speed per device, as in `host:4@1,3,1,3`";
+    const RATIO: &str = "the fastest device may be at most 1000000 times as fast as the slowest";
     let (count, speeds) = part.split_once('@').map_or((part, None), |(count, speeds)| (count, Some(speeds)));
     let count = parse_count(count, COUNT)?;
     let Some(speeds) = speeds else {
@@ -160,7 +166,15 @@ fn parse_host(part: &str) -> Result<HostDevices, &'static str> {
     };
     let speeds: Vec<f64> = speeds.split(',').map(|speed| speed.parse().unwrap_or(f64::NAN)).collect();
     let all_positive = speeds.iter().all(|speed| speed.is_finite() && *speed > 0.0);
-    if speeds.len() == count && all_positive { Ok(HostDevices { count, speeds }) } else { Err(SPEEDS) }
+    if speeds.len() != count || !all_positive {
+        return Err(SPEEDS);
+    }
+    let slowest = speeds.iter().copied().fold(f64::INFINITY, f64::min);
+    // The quotient may be infinite, which is refused too.
+    if speeds.iter().any(|speed| speed / slowest > MAX_SPEED_RATIO) {
+        return Err(RATIO);
+    }
+    Ok(HostDevices { count, speeds })
 }
 
 const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
@@ -211,6 +225,7 @@ mod tests {
             "host:4",
             "host:4@1,3,1,3",
             "host:2@0.5,2",
+            "host:3@1000000,1,2",
             "host:mem=1GiB",
             "host:2:mem=5MiB:inline",
             "host:1@2:mem=1000:workers=3",
@@ -237,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn speeds_that_are_too_far_apart_are_refused() {
+        for speeds in ["1000001,1", "1e-300,1", "1e300,1e-300", "1,1e7"] {
+            let error = format!("host:2@{speeds}:workers=1").parse::<DeviceSpec>().unwrap_err().to_string();
+            let words = [&format!("`2@{speeds}`"), "at most 1000000 times as fast as the slowest"];
+            assert!(words.iter().all(|word| error.contains(word)) && !error.contains('\n'), "{error}");
+        }
+        // Only how they compare matters.
+        for speeds in ["1e300,2e300", "1e-310,1e-310"] {
+            assert!(format!("host:2@{speeds}").parse::<DeviceSpec>().is_ok(), "{speeds}");
+        }
+    }
+
+    #[test]
     fn bad_parts_are_named() {
         for (text, part) in [
             ("host:0", "0"),
@@ -244,6 +272,8 @@ mod tests {
             ("host:2@1,x", "2@1,x"),
             ("host:2@1,-1", "2@1,-1"),
             ("host:2@1,inf", "2@1,inf"),
+            ("host:2@1,0", "2@1,0"),
+            ("host:2@1,nan", "2@1,nan"),
             ("host:mem=1TB", "mem=1TB"),
             ("host:mem=99999999999GiB", "mem=99999999999GiB"),
             ("host:workers=0", "workers=0"),

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use chare_device::{
     Account, Completion, DeviceError, DeviceSlice, DeviceSpec, DeviceVec, Devices, Each, HostMode, In, InOut,
@@ -384,12 +385,18 @@ fn abandoned_devices_begin_nothing_more() {
     const BEGIN: Kernel<(InOut<u64>,)> = Kernel::new("begin", |_: &Launch, _: (&mut [u64],)| {
         BEGUN.fetch_add(1, Ordering::SeqCst);
     });
-    // The second device is so slow that what it has done would count as finished in years.
-    let devices = open("host:2@1000000000000,1:workers=2");
+    const BEGIN_SLOWLY: Kernel<(InOut<u64>,)> =
+        Kernel::new("begin_slowly", |_: &Launch, _: (&mut [u64],)| {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(1) {}
+            BEGUN.fetch_add(1, Ordering::SeqCst);
+        });
+    // The second device is so slow that what it does in a millisecond would count as finished in a quarter of an hour.
+    let devices = open("host:2@1000000,1:workers=2");
     let (account, slow) = (devices.get(0).account("gated"), devices.get(1).account("slow"));
     let mut buffers = (account.alloc::<u64>(1).unwrap(), slow.alloc::<u64>(1).unwrap());
     let begun = account.launch(&GATED, 1, (&mut buffers.0,)).unwrap();
-    let lingering = slow.launch(&BEGIN, 1, (&mut buffers.1,)).unwrap();
+    let lingering = slow.launch(&BEGIN_SLOWLY, 1, (&mut buffers.1,)).unwrap();
     while BEGUN.load(Ordering::SeqCst) < 2 {
         std::thread::yield_now();
     }
