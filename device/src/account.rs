@@ -129,8 +129,8 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::WrongDevice`], [`DeviceError::OutOfMemory`] for a shared buffer that is written, a
-    /// fault nobody awaited, [`DeviceError::Closed`]. Nothing is enqueued then, and except after `Closed` all
+    /// [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`] for a shared
+    /// buffer that is written, a fault nobody awaited, [`DeviceError::Closed`]. Nothing is enqueued then, and except after `Closed` all
     /// buffers are as before.
     #[inline]
     pub fn launch<A, X>(
@@ -186,8 +186,8 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::WrongDevice`], a fault nobody awaited, [`DeviceError::Closed`]. The completion fails if
-    /// the contents are spoiled by a fault.
+    /// [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], a fault nobody awaited,
+    /// [`DeviceError::Closed`]. The completion fails if the contents are spoiled by a fault.
     pub fn download<T: Element>(&self, source: &impl Source<T>) -> Result<Completion<Vec<T>>, DeviceError> {
         self.read(source, |values| values.to_vec())
     }
@@ -220,14 +220,16 @@ impl Account {
         })
     }
 
-    /// Enqueues a copy of a buffer, from this device or another one, into a new buffer of this account.
+    /// Enqueues a copy of a buffer, from this device or another one of the same set, into a new buffer of this
+    /// account.
     ///
     /// # Errors
     ///
-    /// [`DeviceError::OutOfMemory`], a fault nobody awaited, [`DeviceError::Closed`].
+    /// [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`], a fault nobody awaited, [`DeviceError::Closed`].
     pub fn copy<T: Element>(&self, source: &impl Source<T>) -> Result<DeviceVec<T>, DeviceError> {
         self.check()?;
         let memory = source.source();
+        self.check_same_set(memory)?;
         let fresh = self.reserve::<T>(memory.shape(), Contents::Unspecified)?;
         let (from, to, bytes) = (memory.clone(), fresh.clone(), memory.len_bytes());
         let accesses = vec![
@@ -279,6 +281,16 @@ impl Account {
         }
     }
 
+    /// Refuses memory of another set of devices: its events are numbered by another backend, which orders nothing
+    /// here.
+    fn check_same_set(&self, memory: &Memory) -> Result<(), DeviceError> {
+        if self.is_same_set(memory) { Ok(()) } else { Err(self.wrong_device(memory)) }
+    }
+
+    fn is_same_set(&self, memory: &Memory) -> bool {
+        Arc::ptr_eq(&memory.device().backend, &self.core.device.backend)
+    }
+
     /// Refuses memory of another device.
     #[inline(always)]
     pub(crate) fn check_here(&self, memory: &Memory) -> Result<(), DeviceError> {
@@ -288,6 +300,13 @@ impl Account {
     #[cold]
     #[inline(never)]
     fn wrong_device(&self, memory: &Memory) -> DeviceError {
+        if !self.is_same_set(memory) {
+            return DeviceError::OtherDevices {
+                buffer: memory.device().name.clone(),
+                buffer_owner: memory.ledger().label.clone(),
+                owner: self.core.ledger.label.clone(),
+            };
+        }
         DeviceError::WrongDevice {
             buffer: memory.device().name.clone(),
             device: self.core.device.name.clone(),
@@ -352,6 +371,8 @@ impl Account {
         accesses: Vec<Access>,
         body: impl FnOnce() -> R + Send + 'static,
     ) -> Result<Completion<R>, DeviceError> {
+        let ours = |access: &Access| self.is_same_set(&access.memory);
+        assert!(accesses.iter().all(ours), "whoever takes a buffer has looked whose it is");
         let cell = Cell::new();
         let (account, outcome) = (self.clone(), cell.clone());
         let work = move |accesses: &[Access]| {

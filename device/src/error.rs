@@ -31,6 +31,20 @@ pub enum DeviceError {
         /// The label of the account.
         owner: Arc<str>,
     },
+    /// A buffer belongs to another set of devices ([`Devices`](crate::Devices)), such as another run's: nothing orders
+    /// the work of one set after that of another.
+    #[error(
+        "a buffer of {buffer_owner} on {buffer} was used by {owner}, whose devices are others (another run's); download it \
+         with its own, and upload the values here"
+    )]
+    OtherDevices {
+        /// The device that holds the buffer.
+        buffer: Arc<str>,
+        /// The label of the account that holds the buffer.
+        buffer_owner: Arc<str>,
+        /// The label of the account it was used with.
+        owner: Arc<str>,
+    },
     /// The requested shape has another number of elements than the buffer.
     #[error("a buffer of {len} elements cannot take a shape of {wanted}")]
     Shape {

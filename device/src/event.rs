@@ -6,7 +6,8 @@
 
 use std::sync::Mutex;
 
-/// One submitted operation. Events of one set of devices are numbered in the order of submission.
+/// One submitted operation. Events of one set of devices are numbered in the order of submission; those of two sets
+/// have the same numbers, so no operation uses a buffer of another set (`Account::submit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Event(pub(crate) u64);
 

@@ -123,6 +123,11 @@ impl Memory {
         &self.device
     }
 
+    /// Who pays for it.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
     /// Whether nobody shares the memory. With `&mut` of its owner, this stays so.
     #[inline(always)]
     pub(crate) fn is_unshared(&self) -> bool {

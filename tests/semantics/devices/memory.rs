@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use chare::device::{Account, Device, DeviceError, DeviceSlice, DeviceVec};
 use chare::prelude::*;
 
-use super::{ADD, BOTH, FILL, MIXED, on_each, run};
+use super::{ADD, BOTH, COPY, FILL, MIXED, on_each, run};
 use crate::PES;
 
 /// Allocates as it is told to.
@@ -156,6 +156,16 @@ impl Peer {
         read(&dev, &snapshots).await
     }
 
+    /// The error of using memory of another run.
+    #[entry]
+    fn use_foreign(&mut self, cx: &Cx<Self>, foreign: DeviceSlice<f64>) -> Vec<DeviceError> {
+        let dev = cx.device();
+        let imported = dev.import(&foreign).map(drop);
+        let launched = dev.launch(&COPY, 64, (&foreign, &mut self.buffer)).map(drop);
+        let errors = [imported, launched, dev.download(&foreign).map(drop)];
+        errors.into_iter().map(|result| result.expect_err("it is of another run")).collect()
+    }
+
     #[entry]
     fn take(&mut self, number: usize, snapshot: DeviceSlice<f64>) {
         assert_eq!(number, self.arguments.len());
@@ -165,6 +175,11 @@ impl Peer {
     #[entry]
     async fn read_arguments(&mut self, cx: &Cx<Self>) -> Result<Vec<Vec<f64>>> {
         read(&cx.device(), &std::mem::take(&mut self.arguments)).await
+    }
+
+    #[entry]
+    fn share(&self) -> DeviceSlice<f64> {
+        self.buffer.share()
     }
 
     #[entry]
@@ -201,4 +216,28 @@ fn snapshots_keep_their_values_while_the_sender_writes() {
         assert!(used.iter().all(|bytes| *bytes == used[0]), "snapshots are gone: {used:?}");
         Ok(())
     });
+}
+
+#[test]
+fn device_memory_of_another_run_is_refused() {
+    for (pes, (first, second)) in PES.into_iter().zip([(0, 0), (0, 1), (1, 0), (1, 1)]) {
+        let kept = Arc::new(Mutex::new(None));
+        let place = kept.clone();
+        let report = run(pes, BOTH[first], async move |rt: Runtime| {
+            let peer = rt.array::<Peer>(1).create(()).await?.at(0);
+            *place.lock().expect("not poisoned") = Some(peer.share().await?);
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{report}");
+        let foreign = kept.lock().expect("not poisoned").take().expect("the first run has put it there");
+        let report = run(pes, BOTH[second], async move |rt: Runtime| {
+            for error in rt.array::<Peer>(1).create(()).await?.at(0).use_foreign(foreign).await? {
+                let text = error.to_string();
+                assert!(matches!(error, DeviceError::OtherDevices { .. }), "{text}");
+                assert!(text.contains("Peer[0] on host:0") && text.contains("another run"), "{text}");
+            }
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{report}");
+    }
 }
