@@ -40,6 +40,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/src/memory.rs", "device memory is an address that changes threads"),
     ("device/src/param.rs", "a kernel's Rust source sees raw device memory as slices"),
     ("device/src/pool.rs", "free device memory is addresses that change threads"),
+    ("device/tests/wakers.rs", "a waker whose clones run code of its own is made from a table"),
     ("kernels/src/jacobi3d/avx2.rs", "vector instructions on rows that are addresses"),
     ("kernels/src/jacobi3d/sweep.rs", "calls code for instructions that were found at run time"),
     ("tests/semantics/memory.rs", "a global allocator that counts bytes"),

@@ -1,11 +1,11 @@
 //! Device work that nobody awaits: no fault in it is lost, and at the end of a run none of it is left.
 //!
 //! A fault goes to whoever awaits the completion, to the chare's next device call if the completion was dropped, or else
-//! it ends the run at quiescence. A run that ends before that, and well, finishes the work that it has launched (kernels
+//! it ends the run at quiescence. So does a panic in a waker of the user's that waited for a completion. A run that ends before that, and well, finishes the work that it has launched (kernels
 //! end), and a fault that nobody was given makes the end a bad one. A run that ends badly has its reason already: work
 //! that has not begun is given up, kernels that have begun are waited for, since their threads cannot be stopped.
 
-use chare_device::Fault;
+use chare_device::{Fault, FaultKind};
 
 use crate::report::Reason;
 use crate::runtime::Shared;
@@ -13,10 +13,12 @@ use crate::runtime::Shared;
 /// Why a run ends that has these faults, which nobody was given; `None` if there are none.
 pub(crate) fn unawaited(faults: Vec<Fault>) -> Option<Reason> {
     let first = faults.first()?;
-    Some(Reason::DeviceFault(match faults.len() - 1 {
+    let text = match faults.len() - 1 {
         0 => first.to_string(),
         more => format!("{first}, and {more} more device fault(s)"),
-    }))
+    };
+    // As for a waker that panics on a PE: there was somebody who awaited.
+    Some(if first.kind == FaultKind::Waker { Reason::Aborted(text) } else { Reason::DeviceFault(text) })
 }
 
 /// Gives up work that has not begun if the run ends badly. Does not wait. Called when all PEs have stopped stepping.

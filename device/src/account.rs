@@ -22,7 +22,7 @@ use crate::completion::{Cell, Completion};
 use crate::device::{Device, DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::Stream;
-use crate::fault::FaultRecord;
+use crate::fault::{FaultKind, FaultRecord};
 use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch};
 use crate::memory::{Contents, MAX_ALIGN, Memory};
@@ -171,7 +171,7 @@ impl Account {
         match outcome {
             Ok(()) => Ok(Completion::ready(())),
             Err(caught) => {
-                let fault = self.record_fault(kernel.name(), caught);
+                let fault = self.record_fault(FaultKind::Kernel, kernel.name(), caught);
                 X::visit(&bound, &mut |used| {
                     if used.mode != AccessMode::Read {
                         used.memory.set_poison(Some(fault.clone()));
@@ -352,7 +352,7 @@ impl Account {
             };
             return Ok(match catch(|| convert(values)) {
                 Ok(value) => Completion::ready(value),
-                Err(caught) => Completion::faulted(self.record_fault("download", caught)),
+                Err(caught) => Completion::faulted(self.record_fault(FaultKind::Kernel, "download", caught)),
             });
         }
         let from = memory.clone();
@@ -373,11 +373,11 @@ impl Account {
     ) -> Result<Completion<R>, DeviceError> {
         let ours = |access: &Access| self.is_same_set(&access.memory);
         assert!(accesses.iter().all(ours), "whoever takes a buffer has looked whose it is");
-        let cell = Cell::new();
-        let (account, outcome) = (self.clone(), cell.clone());
+        let cell = Cell::new(self.clone(), name);
+        let outcome = cell.clone();
         let work = move |accesses: &[Access]| {
             let result = enter(accesses)
-                .and_then(|()| catch(body).map_err(|caught| account.record_fault(name, caught)));
+                .and_then(|()| catch(body).map_err(|caught| outcome.record_fault(FaultKind::Kernel, caught)));
             if let Err(fault) = &result {
                 leave_faulted(accesses, fault);
             }
@@ -395,9 +395,14 @@ impl Account {
     }
 
     #[cold]
-    fn record_fault(&self, kernel: &'static str, caught: Caught) -> Arc<FaultRecord> {
+    pub(crate) fn record_fault(
+        &self,
+        kind: FaultKind,
+        kernel: &'static str,
+        caught: Caught,
+    ) -> Arc<FaultRecord> {
         let AccountCore { device, ledger, .. } = &*self.core;
-        device.faults.record(kernel, &device.name, ledger, caught)
+        device.faults.record(kind, kernel, &device.name, ledger, caught)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Catching what a kernel throws: its panic becomes the text of a fault, with the place, and nothing is printed.
+//! Catching what a kernel throws, or a waker on a thread of the devices: its panic becomes the text of a fault, with the
+//! place, and nothing is printed.
 //!
 //! A panic's place is known to the panic hook only, and the hook runs on the thread that panics; so the two
 //! thread-locals here are how it gets to [`catch`]. The hook is silent inside of `catch` alone: every other panic goes to
@@ -16,7 +17,7 @@ thread_local! {
     static PLACE: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
 }
 
-/// What a kernel's panic said, and where, as `file:line:column`.
+/// What a panic said, and where, as `file:line:column`.
 #[derive(Debug)]
 pub(crate) struct Caught {
     pub(crate) message: Arc<str>,
@@ -38,7 +39,7 @@ fn describe(panic: Box<dyn Any + Send>) -> Caught {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let caught = Caught {
-        message: Arc::from(text.unwrap_or("the kernel panicked with a value that is no text")),
+        message: Arc::from(text.unwrap_or("it panicked with a value that is no text")),
         location: PLACE.take(),
     };
     // A value whose destructor panics too is not looked at any further: the thread must go on.

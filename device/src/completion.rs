@@ -5,6 +5,10 @@
 //! counts as finished (later, on a device that is slower than the host). No wake-up is lost, since both
 //! `poll` and `publish` hold the cell's lock: if `poll` comes first its waker is there for `publish`, else it
 //! sees the outcome.
+//!
+//! A waker is code of the user's: its clone, its wake-up and its destructor run with no lock held, and may panic. On the
+//! thread that polls or drops a completion that is the thread's own panic, and the completion is as it was, or gone; on
+//! the thread that publishes it is a fault of its own ([`FaultKind::Waker`]), which no completion carries.
 
 use std::fmt;
 use std::future::Future;
@@ -13,8 +17,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
+use crate::account::Account;
+use crate::caught::{Caught, catch};
 use crate::error::DeviceError;
-use crate::fault::FaultRecord;
+use crate::fault::{FaultKind, FaultRecord};
 
 /// Why an operation brought no value.
 enum Failure {
@@ -27,7 +33,8 @@ enum Failure {
 ///
 /// Awaiting it suspends until the operation has finished on its device. Dropping it neither cancels the
 /// operation nor hides a fault: a fault that nobody awaited is returned by the account's next call, or taken by
-/// [`Devices::take_dropped_faults`](crate::Devices::take_dropped_faults).
+/// [`Devices::take_dropped_faults`](crate::Devices::take_dropped_faults). A waker that panics on a thread of the devices
+/// is such a fault too.
 ///
 /// # Panics
 ///
@@ -102,22 +109,15 @@ impl<T> Future for Completion<T> {
     type Output = Result<T, DeviceError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let State::Pending(cell) = &self.state
+            && cell.register(context.waker())
+        {
+            return Poll::Pending;
+        }
         let outcome = match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(value) => Ok(value),
             State::Faulted(fault) => Err(Failure::Fault(fault)),
-            State::Pending(cell) => {
-                let mut inside = cell.lock();
-                if !inside.published {
-                    match &mut inside.waker {
-                        Some(waker) => waker.clone_from(context.waker()),
-                        none => *none = Some(context.waker().clone()),
-                    }
-                    drop(inside);
-                    self.state = State::Pending(cell);
-                    return Poll::Pending;
-                }
-                inside.outcome.take().expect("an outcome is stored before it is published, and taken once")
-            }
+            State::Pending(cell) => cell.take(),
             State::Taken => panic!("a completion was polled after it had returned its result"),
         };
         Poll::Ready(outcome.map_err(|failure| match failure {
@@ -147,6 +147,9 @@ impl<T> fmt::Debug for Completion<T> {
 /// The place that an operation and its completion share.
 pub(crate) struct Cell<T> {
     inside: Mutex<Inside<T>>,
+    /// Who has submitted the operation, and what it is called.
+    account: Account,
+    name: &'static str,
 }
 
 struct Inside<T> {
@@ -157,13 +160,19 @@ struct Inside<T> {
 }
 
 impl<T> Cell<T> {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(account: Account, name: &'static str) -> Arc<Self> {
         let inside = Inside { outcome: None, published: false, abandoned: false, waker: None };
-        Arc::new(Cell { inside: Mutex::new(inside) })
+        Arc::new(Cell { inside: Mutex::new(inside), account, name })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside<T>> {
         self.inside.lock().expect("nothing panics under this lock")
+    }
+
+    /// Records that the operation, or who waited for it, panicked.
+    #[cold]
+    pub(crate) fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord> {
+        self.account.record_fault(kind, self.name, caught)
     }
 
     /// Keeps the outcome until it is published.
@@ -174,27 +183,52 @@ impl<T> Cell<T> {
     fn put(&self, outcome: Result<T, Failure>) {
         let mut inside = self.lock();
         inside.outcome = Some(outcome);
-        if inside.abandoned {
-            inside.discard();
+        let unwanted = if inside.abandoned { inside.outcome.take() } else { None };
+        drop(inside);
+        discard(unwanted);
+    }
+
+    /// Leaves a waker for `publish`. False if that has been: then the outcome is there.
+    fn register(&self, waker: &Waker) -> bool {
+        let inside = self.lock();
+        if inside.published {
+            return false;
         }
+        if inside.waker.as_ref().is_some_and(|present| present.will_wake(waker)) {
+            return true;
+        }
+        drop(inside);
+        let waker = waker.clone();
+        let mut inside = self.lock();
+        // It may have been published since, and would not look for a waker again.
+        let published = inside.published;
+        let unused = if published { Some(waker) } else { inside.waker.replace(waker) };
+        drop(inside);
+        drop(unused);
+        !published
+    }
+
+    /// Takes the outcome after it has been published.
+    fn take(&self) -> Result<T, Failure> {
+        self.lock().outcome.take().expect("an outcome is stored before it is published, and taken once")
     }
 
     /// Notes that the completion is gone.
     fn abandon(&self) {
         let mut inside = self.lock();
         inside.abandoned = true;
-        inside.waker = None;
-        inside.discard();
+        let (outcome, waker) = (inside.outcome.take(), inside.waker.take());
+        drop(inside);
+        discard(outcome);
+        drop(waker);
     }
 }
 
-impl<T> Inside<T> {
-    /// Drops an outcome, if there is one yet, that nobody will take; a fault is passed on. At once, and not when it is
-    /// published: who awaits a later operation of the stream finds the fault with its next call.
-    fn discard(&mut self) {
-        if let Some(Err(Failure::Fault(fault))) = self.outcome.take() {
-            fault.drop_unpolled();
-        }
+/// Drops an outcome, if there is one yet, that nobody will take; a fault is passed on. At once, and not when it is
+/// published: who awaits a later operation of the stream finds the fault with its next call.
+fn discard<T>(outcome: Option<Result<T, Failure>>) {
+    if let Some(Err(Failure::Fault(fault))) = outcome {
+        fault.drop_unpolled();
     }
 }
 
@@ -203,7 +237,7 @@ pub(crate) trait Publish: Send + Sync {
     /// Stores, as the outcome, that the operation will never begin.
     fn refuse(&self, device: Arc<str>);
 
-    /// Makes the stored outcome visible and wakes who waits for it.
+    /// Makes the stored outcome visible and wakes who waits for it. Does not panic: the waker's panic is noted.
     fn publish(&self);
 }
 
@@ -217,8 +251,10 @@ impl<T: Send> Publish for Cell<T> {
         inside.published = true;
         let waker = inside.waker.take();
         drop(inside);
-        if let Some(waker) = waker {
-            waker.wake();
+        if let Some(waker) = waker
+            && let Err(caught) = catch(|| waker.wake())
+        {
+            self.record_fault(FaultKind::Waker, caught).drop_unpolled();
         }
     }
 }

@@ -8,6 +8,9 @@
 //! * *dropped*: a completion that carries it was dropped unpolled; the account's next call returns it;
 //! * *reported*: somebody has been given it.
 //!
+//! A waker that panics on a thread of the devices is a fault too. No completion carries it, since the operation itself
+//! has its outcome: it is dropped from the first.
+//!
 //! [`Devices::take_dropped_faults`](crate::Devices::take_dropped_faults) takes the dropped ones,
 //! [`Devices::take_unreported_faults`](crate::Devices::take_unreported_faults) the held ones too. So a fault is reported at least once, and never twice by different ways except to waiters, each of
 //! which gets it.
@@ -19,10 +22,23 @@ use std::sync::{Arc, Mutex};
 use crate::caught::Caught;
 use crate::device::Ledger;
 
-/// A kernel that panicked, indexed out of bounds or was refused by its device.
+/// What failed in a [`Fault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// The kernel.
+    Kernel,
+    /// The waker that was to be told of the kernel's end, on a thread of the devices. The kernel has succeeded or
+    /// failed by itself, and its completion says which; but whoever waited by that waker may never be woken.
+    Waker,
+}
+
+/// A kernel that panicked, indexed out of bounds or was refused by its device; or a waker that panicked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
+    /// What failed.
+    pub kind: FaultKind,
     /// The kernel, or the runtime's own operation, that failed first.
     pub kernel: &'static str,
     /// The device it ran on.
@@ -37,8 +53,13 @@ pub struct Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fault { kernel, device, owner, message, location } = self;
-        write!(f, "kernel `{kernel}` of {owner} failed on {device}")?;
+        let Fault { kind, kernel, device, owner, message, location } = self;
+        match kind {
+            FaultKind::Kernel => write!(f, "kernel `{kernel}` of {owner} failed on {device}")?,
+            FaultKind::Waker => {
+                write!(f, "a waker that waited for kernel `{kernel}` of {owner} on {device} panicked")?;
+            }
+        }
         if let Some(location) = location {
             write!(f, " at {location}")?;
         }
@@ -92,16 +113,18 @@ pub(crate) struct FaultLog {
 }
 
 impl FaultLog {
-    /// Records that `kernel`, launched by the owner of `ledger`, panicked.
+    /// Records that `kernel`, launched by the owner of `ledger`, panicked, or a waker that waited for it.
     #[cold]
     pub(crate) fn record(
         &self,
+        kind: FaultKind,
         kernel: &'static str,
         device: &Arc<str>,
         ledger: &Arc<Ledger>,
         Caught { message, location }: Caught,
     ) -> Arc<FaultRecord> {
-        let fault = Fault { kernel, device: device.clone(), owner: ledger.label.clone(), message, location };
+        let (device, owner) = (device.clone(), ledger.label.clone());
+        let fault = Fault { kind, kernel, device, owner, message, location };
         let record = Arc::new(FaultRecord {
             fault,
             ledger: ledger.clone(),

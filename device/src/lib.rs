@@ -70,7 +70,7 @@ pub use caught::note_kernel_panic;
 pub use completion::Completion;
 pub use device::{Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
-pub use fault::Fault;
+pub use fault::{Fault, FaultKind};
 pub use kernel::Kernel;
 pub use launch::{Grid, Launch};
 pub use param::{Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar};

@@ -12,7 +12,8 @@
 //! 4. *lingering* (on slow devices only): its work is done, but it counts as running until its time in
 //!    `timers`;
 //! 5. *finished*: it is no longer in `live`. Then its completion is published, and last it leaves the count
-//!    of pending operations.
+//!    of pending operations. A panic of the waker that this calls is noted as a fault (`Publish`), before the count goes
+//!    down, so that whoever sees nothing pending sees the fault.
 //!
 //! Once the devices are *abandoned*, an operation that has not begun goes through the same states in the same order,
 //! only that a worker that takes it does not run it, and nothing lingers.

@@ -5,6 +5,7 @@ mod memory;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Wake, Waker};
 
 use chare::device::{
     Account, Completion, Device, DeviceError, DeviceVec, Fault, In, InOut, Kernel, Launch, Out,
@@ -355,12 +356,25 @@ static PARKED: Gate = Gate::new();
 const HOLD_PARKED: Kernel<(InOut<f64>,)> =
     Kernel::new("hold_parked", |_: &Launch, _: (&mut [f64],)| PARKED.pass());
 
+static WAITED: Gate = Gate::new();
+const HOLD_WAITED: Kernel<(InOut<f64>,)> =
+    Kernel::new("hold_waited", |_: &Launch, _: (&mut [f64],)| WAITED.pass());
+
 static QUIET: Gate = Gate::new();
 static FINISHED: AtomicBool = AtomicBool::new(false);
 const HOLD_QUIET: Kernel<(InOut<f64>,)> = Kernel::new("hold_quiet", |_: &Launch, _: (&mut [f64],)| {
     QUIET.pass();
     FINISHED.store(true, Ordering::SeqCst);
 });
+
+/// Loses the wake-up that it is to pass on.
+struct Alarm(#[allow(dead_code, reason = "held, so that somebody might still wake")] Waker);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        panic!("no time to wake");
+    }
+}
 
 /// Has work on its device when the run ends.
 struct Busy {
@@ -403,6 +417,21 @@ impl Busy {
     #[entry]
     fn fail(&self) -> Result<(), String> {
         Err("on purpose".to_owned())
+    }
+
+    /// Waits for a kernel by a waker that panics.
+    #[entry]
+    async fn wait_in_vain(&mut self) -> Result<()> {
+        WAITED.set(false);
+        let mut held = self.dev.launch(&HOLD_WAITED, 4, (&mut self.buffer,))?;
+        std::future::poll_fn(|context| {
+            let alarm = Waker::from(Arc::new(Alarm(context.waker().clone())));
+            let polled = std::pin::Pin::new(&mut held).poll(&mut Context::from_waker(&alarm));
+            WAITED.set(true);
+            polled
+        })
+        .await?;
+        Ok(())
     }
 
     /// Launches a kernel that waits for the gate.
@@ -478,6 +507,21 @@ fn work_that_has_not_begun_at_a_bad_end_is_given_up() {
                 assert_eq!(report.code(), code, "{report}");
                 assert_eq!(BEGUN.load(Ordering::SeqCst), 1, "only the kernel that had begun");
             }
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_panics_on_a_device_ends_the_program() {
+    for pes in PES {
+        for device in ["host:workers=1", "host:2:workers=3"] {
+            let report = run(pes, device, async move |rt: Runtime| {
+                let busy = rt.single::<Busy>().on_pe(rt.num_pes() - 1).create(()).await?;
+                Result::<()>::Ok(busy.wait_in_vain().await?)
+            });
+            let text = report.to_string();
+            let words = ["aborted: a waker that waited for kernel `hold_waited` of Busy", "no time to wake"];
+            assert!(report.code() == 1 && words.iter().all(|word| text.contains(word)), "{text}");
         }
     }
 }
