@@ -31,14 +31,8 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::{Max, Product, Reducer, Sum};
-
-    fn reduce<T, R: Reducer<T>>(reducer: R, values: Vec<T>) -> R::Output {
-        let mut parts = values.into_iter().enumerate().map(|(i, value)| reducer.start(value, i as u64));
-        let mut total = parts.next().expect("not empty");
-        parts.for_each(|part| reducer.merge(&mut total, part));
-        reducer.finish(total)
-    }
+    use super::super::reducer::reduce;
+    use super::super::{Max, Product, Sum, check_laws};
 
     /// The same values in one of several layouts: plain, column-major, a part of something larger, backwards, transposed.
     fn laid_out(rows: usize, columns: usize, values: &[i64], layout: usize) -> Array2<i64> {
@@ -73,7 +67,7 @@ mod tests {
             (rows, columns, values) in (1_usize..6, 1_usize..6)
                 .prop_flat_map(|(r, c)| (Just(r), Just(c), vec((vec(-9_i64..10, r * c), 0_usize..5), 1..6))),
         ) {
-            let arrays = || values.iter().map(|(values, layout)| laid_out(rows, columns, values, *layout)).collect();
+            let arrays = || values.iter().map(|(values, layout)| laid_out(rows, columns, values, *layout)).collect::<Vec<_>>();
             let fold = |f: fn(i64, i64) -> i64| -> Vec<i64> {
                 let elements = 0..rows * columns;
                 elements.map(|i| values.iter().map(|(row, _)| row[i]).reduce(f).expect("not empty")).collect()
@@ -82,6 +76,9 @@ mod tests {
             prop_assert_eq!(elements(reduce(Sum, arrays())), fold(|a, b| a + b));
             prop_assert_eq!(elements(reduce(Product, arrays())), fold(|a, b| a * b));
             prop_assert_eq!(elements(reduce(Max, arrays())), fold(i64::max));
+            if values.len() >= 3 {
+                check_laws(Sum, &arrays())?;
+            }
         }
     }
 

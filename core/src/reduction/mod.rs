@@ -14,7 +14,10 @@
 
 #[cfg(feature = "ndarray")]
 mod arrays;
-mod reducers;
+mod combine;
+mod gather;
+mod laws;
+mod reducer;
 
 use std::any::{Any, type_name};
 use std::collections::VecDeque;
@@ -24,7 +27,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-pub use reducers::{And, Combine, Gather, Max, Min, Nop, Or, Product, Reducer, Sum, Xor};
+pub use combine::{And, Combine, Max, Min, Or, Product, Sum, Xor};
+pub use gather::Gather;
+pub use laws::{BrokenLaw, Law, check_laws, check_laws_by};
+pub use reducer::{Nop, Reducer};
 
 use rustc_hash::FxHashMap;
 

@@ -1,29 +1,8 @@
-//! The built-in reducers, and the trait that makes one.
+//! The operations: reducers that combine two values of a type into one of that type, containers element by element.
 //!
-//! A reducer must be associative, and commutative over the elements of one PE: contributions merge in order of arrival
-//! there, and the PEs' parts in the order of the PEs. `Gather` sorts, so its result has one order.
+//! Invariant: a value is never lost in silence: an integer that does not fit and lengths that differ panic, a NaN stays.
 
-/// Merges the contributions of a reduction.
-pub trait Reducer<T>: Copy + Send + 'static {
-    /// What contributions are merged into.
-    type Partial: Send + 'static;
-    /// The result.
-    type Output: Send + 'static;
-
-    /// The partial of one contribution, from the element with this number in row-major order.
-    fn start(&self, value: T, from: u64) -> Self::Partial;
-
-    /// Merges another partial into one.
-    fn merge(&self, into: &mut Self::Partial, other: Self::Partial);
-
-    /// Merges one contribution into a partial.
-    fn add(&self, into: &mut Self::Partial, value: T, from: u64) {
-        self.merge(into, self.start(value, from));
-    }
-
-    /// The result of all contributions.
-    fn finish(&self, partial: Self::Partial) -> Self::Output;
-}
+use super::Reducer;
 
 /// Values that an operation combines in place. Containers combine element by element: [`Vec`], boxed slices, arrays and,
 /// with the feature `ndarray`, arrays of that crate. Other types of other crates take a [`Reducer`] of your own.
@@ -62,19 +41,20 @@ macro_rules! operation {
 }
 
 operation!(
-    /// The sum; of containers, element by element.
+    /// The sum; of containers, element by element. An integer sum that does not fit is an error of the reduction, also if it is
+    /// that of some of the contributions and the whole would fit: whether it comes to that may depend on the order of arrival.
     Sum
 );
 operation!(
-    /// The product; of containers, element by element.
+    /// The product; of containers, element by element. An integer product that does not fit is an error, as with [`Sum`].
     Product
 );
 operation!(
-    /// The smallest value; a NaN anywhere gives NaN.
+    /// The smallest value; a NaN anywhere gives NaN. Of `0.0` and `-0.0`, either.
     Min
 );
 operation!(
-    /// The largest value; a NaN anywhere gives NaN.
+    /// The largest value; a NaN anywhere gives NaN. Of `0.0` and `-0.0`, either.
     Max
 );
 operation!(
@@ -154,52 +134,14 @@ impl<Op, T: Combine<Op>, const N: usize> Combine<Op> for [T; N] {
     }
 }
 
-/// Nothing but the news that all have contributed: a barrier.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Nop;
-
-impl Reducer<()> for Nop {
-    type Partial = ();
-    type Output = ();
-    fn start(&self, (): (), _: u64) {}
-    fn merge(&self, (): &mut (), (): ()) {}
-    fn finish(&self, (): ()) {}
-}
-
-/// All contributions, sorted by the contributors' indexes (row-major).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Gather;
-
-impl<T: Send + 'static> Reducer<T> for Gather {
-    type Partial = Vec<(u64, T)>;
-    type Output = Vec<T>;
-    fn start(&self, value: T, from: u64) -> Self::Partial {
-        vec![(from, value)]
-    }
-    fn merge(&self, into: &mut Self::Partial, other: Self::Partial) {
-        into.extend(other);
-    }
-    fn add(&self, into: &mut Self::Partial, value: T, from: u64) {
-        into.push((from, value));
-    }
-    fn finish(&self, mut partial: Self::Partial) -> Vec<T> {
-        partial.sort_by_key(|(from, _)| *from);
-        partial.into_iter().map(|(_, value)| value).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    fn reduce<T, R: Reducer<T>>(reducer: R, values: Vec<T>) -> R::Output {
-        let mut parts = values.into_iter().enumerate().map(|(i, value)| reducer.start(value, i as u64));
-        let mut total = parts.next().expect("not empty");
-        parts.for_each(|part| reducer.merge(&mut total, part));
-        reducer.finish(total)
-    }
+    use super::super::reducer::reduce;
+    use super::super::{check_laws, check_laws_by};
+    use super::*;
 
     #[test]
     fn a_nan_is_never_lost() {
@@ -253,15 +195,47 @@ mod tests {
         }
 
         #[test]
-        fn gather_sorts(order in Just((0..50_u64).collect::<Vec<_>>()).prop_shuffle(), cut in 1_usize..49) {
-            let part = |range: &[u64]| {
-                let mut partial = Gather.start(range[0], range[0]);
-                range[1..].iter().for_each(|&i| Gather.add(&mut partial, i, i));
-                partial
-            };
-            let mut total = part(&order[..cut]);
-            Reducer::<u64>::merge(&Gather, &mut total, part(&order[cut..]));
-            prop_assert_eq!(Gather.finish(total), (0..50).collect::<Vec<u64>>());
+        fn operations_on_integers_keep_the_laws_and_agree_with_loops(
+            values in vec(any::<i16>(), 3..7),
+            small in vec(-9_i64..10, 3..7),
+            flags in vec(any::<bool>(), 3..7),
+        ) {
+            check_laws(Sum, &values.iter().map(|&value| i64::from(value)).collect::<Vec<_>>())?;
+            check_laws(Product, &small)?;
+            prop_assert_eq!(reduce(Product, small.clone()), small.iter().product::<i64>());
+            check_laws(Min, &values)?;
+            check_laws(Max, &values)?;
+            check_laws(And, &values)?;
+            check_laws(Or, &values)?;
+            check_laws(Xor, &values)?;
+            let fold = |f: fn(i16, i16) -> i16| values.iter().copied().reduce(f).expect("not empty");
+            prop_assert_eq!(reduce(And, values.clone()), fold(|a, b| a & b));
+            prop_assert_eq!(reduce(Or, values.clone()), fold(|a, b| a | b));
+            prop_assert_eq!(reduce(Xor, values.clone()), fold(|a, b| a ^ b));
+            check_laws(And, &flags)?;
+            check_laws(Or, &flags)?;
+            check_laws(Xor, &flags)?;
+            prop_assert_eq!(reduce(And, flags.clone()), flags.iter().all(|flag| *flag));
+            prop_assert_eq!(reduce(Or, flags.clone()), flags.iter().any(|flag| *flag));
+        }
+
+        #[test]
+        fn operations_on_floats_keep_the_laws_up_to_rounding(
+            values in vec(prop_oneof![9 => -1e3..1e3_f64, 1 => Just(f64::NAN)], 3..7),
+        ) {
+            let same = |one: &f64, other: &f64| one == other || one.is_nan() && other.is_nan();
+            let sum_of_sizes: f64 = values.iter().filter(|value| !value.is_nan()).map(|value| value.abs()).sum();
+            check_laws_by(Min, &values, same)?;
+            check_laws_by(Max, &values, same)?;
+            check_laws_by(Sum, &values, |a, b| same(a, b) || (a - b).abs() <= 1e-14 * sum_of_sizes)?;
+            check_laws_by(Product, &values, |a, b| same(a, b) || (a - b).abs() <= 1e-14 * a.abs())?;
+        }
+
+        #[test]
+        fn containers_keep_the_laws(rows in vec([any::<i32>(), any::<i32>()], 3..7)) {
+            check_laws(Max, &rows)?;
+            check_laws(Sum, &rows.iter().map(|row| row.map(i64::from).to_vec()).collect::<Vec<_>>())?;
+            check_laws(Xor, &rows.iter().map(|row| row.to_vec().into_boxed_slice()).collect::<Vec<_>>())?;
         }
     }
 }
