@@ -50,11 +50,11 @@ operation!(
     Product
 );
 operation!(
-    /// The smallest value; a NaN anywhere gives NaN. Of `0.0` and `-0.0`, either.
+    /// The smallest value; a NaN anywhere gives NaN. Of `0.0` and `-0.0`, either. [`MinLoc`](super::MinLoc) tells where it is.
     Min
 );
 operation!(
-    /// The largest value; a NaN anywhere gives NaN. Of `0.0` and `-0.0`, either.
+    /// The largest value; a NaN anywhere gives NaN. Of `0.0` and `-0.0`, either. [`MaxLoc`](super::MaxLoc) tells where it is.
     Max
 );
 operation!(

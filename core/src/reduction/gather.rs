@@ -24,6 +24,31 @@ impl<T: Send + 'static> Reducer<T> for Gather {
     }
 }
 
+/// The contributed [`Vec`]s one after another, in the order of the contributors' indexes (row-major). They may differ in
+/// length, and be empty.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Concat;
+
+impl<T: Send + 'static> Reducer<Vec<T>> for Concat {
+    type Partial = Vec<(u64, Vec<T>)>;
+    type Output = Vec<T>;
+    fn start(&self, values: Vec<T>, from: u64) -> Self::Partial {
+        vec![(from, values)]
+    }
+    fn merge(&self, into: &mut Self::Partial, other: Self::Partial) {
+        into.extend(other);
+    }
+    fn add(&self, into: &mut Self::Partial, values: Vec<T>, from: u64) {
+        into.push((from, values));
+    }
+    fn finish(&self, mut partial: Self::Partial) -> Vec<T> {
+        partial.sort_by_key(|(from, _)| *from);
+        let mut all = Vec::with_capacity(partial.iter().map(|(_, values)| values.len()).sum());
+        partial.into_iter().for_each(|(_, values)| all.extend(values));
+        all
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
@@ -48,7 +73,9 @@ mod tests {
 
         #[test]
         fn all_is_kept_in_order(rows in vec(vec(any::<i16>(), 0..4), 3..7)) {
+            prop_assert_eq!(reduce(Concat, rows.clone()), rows.concat());
             prop_assert_eq!(reduce(Gather, rows.clone()), rows.clone());
+            check_laws(Concat, &rows)?;
             check_laws(Gather, &rows)?;
         }
     }

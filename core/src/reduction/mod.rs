@@ -14,10 +14,12 @@
 
 #[cfg(feature = "ndarray")]
 mod arrays;
+mod choose;
 mod combine;
 mod gather;
 mod laws;
 mod reducer;
+mod set;
 
 use std::any::{Any, type_name};
 use std::collections::VecDeque;
@@ -27,10 +29,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub use choose::{First, MaxLoc, MinLoc};
 pub use combine::{And, Combine, Max, Min, Or, Product, Sum, Xor};
-pub use gather::Gather;
+pub use gather::{Concat, Gather};
 pub use laws::{BrokenLaw, Law, check_laws, check_laws_by};
 pub use reducer::{Nop, Reducer};
+pub use set::{Set, Union};
 
 use rustc_hash::FxHashMap;
 

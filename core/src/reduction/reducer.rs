@@ -56,7 +56,11 @@
 /// check_laws_by(Centre, &samples, |a, b| (a - b).abs() < 1e-12)?;
 /// # Ok::<(), chare::reduction::BrokenLaw>(())
 /// ```
-#[diagnostic::on_unimplemented(message = "`{Self}` does not reduce values of type `{T}`")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not reduce values of type `{T}`",
+    note = "a tuple of reducers takes a tuple of as many values; `Concat` takes a `Vec`, `Union` a `BTreeSet`, `MinLoc` and \
+            `MaxLoc` a pair of a value and what stands beside it"
+)]
 pub trait Reducer<T>: Copy + Send + 'static {
     /// What contributions are merged into.
     type Partial: Send + 'static;
