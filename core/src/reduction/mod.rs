@@ -20,6 +20,7 @@ mod gather;
 mod laws;
 mod reducer;
 mod set;
+mod statistics;
 
 use std::any::{Any, type_name};
 use std::collections::VecDeque;
@@ -35,6 +36,7 @@ pub use gather::{Concat, Gather};
 pub use laws::{BrokenLaw, Law, check_laws, check_laws_by};
 pub use reducer::{Nop, Reducer};
 pub use set::{Set, Union};
+pub use statistics::{Statistics, Summary};
 
 use rustc_hash::FxHashMap;
 
