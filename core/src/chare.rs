@@ -155,7 +155,7 @@ impl<C: Chare> Cx<C> {
 
     /// Contributes to the next reduction of this chare's collection: the `k`-th contribution of each element belongs to
     /// the `k`-th reduction. The reduced value goes to `target` once, after all elements have contributed. Returns at
-    /// once.
+    /// once. [`reduction`](crate::reduction) lists the reducers.
     ///
     /// Elements usually give the same target. If they do not, that of the element with the lowest index (in row-major
     /// order; in a group, the lowest PE) gets the result, whoever contributes first. The others are dropped: promises

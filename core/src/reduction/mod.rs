@@ -1,16 +1,64 @@
 //! Reductions: the `k`-th contribution of every element of a collection is merged into the `k`-th result.
 //!
-//! Each PE merges what its elements give; when all of them have given to a reduction, the PE sends its part to the
-//! collection's root, which merges the parts in the order of the PEs (so floating-point results do not depend on which
-//! part came first) and delivers the result once. Any number of reductions is in flight, since a fast element may
-//! contribute to the next before a slow one has to this. Invariants: instances of a PE are consecutive, the oldest
-//! first; an element's next contribution goes to the instance that its own count names.
+//! An element contributes by [`Cx::contribute`](crate::Cx::contribute), whose result goes to one place, or by
+//! [`Cx::allreduce`](crate::Cx::allreduce), whose result goes to all elements.
 //!
-//! Reducers and the destructors of values are user code, which may itself contribute: no table is borrowed while they run.
-//! While a reducer runs, what it merges into is out of the table.
+//! | reducer | of | result |
+//! |---|---|---|
+//! | [`Sum`], [`Product`] | numbers, and containers of them ([`Combine`]) | the same; integers that do not fit are an error |
+//! | [`Min`], [`Max`] | likewise | the same; a NaN anywhere gives NaN |
+//! | [`And`], [`Or`], [`Xor`] | `bool`s, integers, and containers of them | the same |
+//! | [`MinLoc`], [`MaxLoc`] | a value that can be compared, and what stands beside it | the extreme, with what stands beside it |
+//! | [`Statistics`] | numbers, or summaries of many | [`Summary`]: count, extremes, mean, variance |
+//! | [`Gather`] | anything | `Vec` of all, by the elements' indexes |
+//! | [`Concat`] | `Vec`s | one `Vec`, by the elements' indexes |
+//! | [`Set`], [`Union`] | values that have an order, or `BTreeSet`s of them | `BTreeSet` |
+//! | [`First`] | anything | that of the element with the lowest index |
+//! | [`Nop`] | nothing | nothing: the news that all have contributed |
+//! | a tuple of two to six reducers | a tuple of as many values | the tuple of their results |
+//! | your own [`Reducer`] | what you like | what you like; [`check_laws`] tries it out |
 //!
-//! Contributions that cannot be merged (the elements disagree on the reducer, or the reducer panics) still count, so the
-//! reduction ends: with an error, which goes where the result would have gone.
+//! ```
+//! use chare::prelude::*;
+//! use reduce::{Gather, MaxLoc, Sum};
+//!
+//! struct Block;
+//!
+//! #[chare(index = usize)]
+//! impl Block {
+//!     fn new() -> Self {
+//!         Block
+//!     }
+//!
+//!     #[entry]
+//!     fn finish_step(&self, cx: &Cx<Self>, report: Callback<(f64, (f64, usize), Vec<String>)>) {
+//!         let (energy, error) = (0.5, 1.0 / (1.0 + cx.index() as f64));
+//!         let name = format!("block {}", cx.index());
+//!         cx.contribute((energy, (error, cx.index()), name), (Sum, MaxLoc, Gather), report);
+//!     }
+//! }
+//!
+//! #[chare::main]
+//! async fn main(rt: Runtime) -> Result<()> {
+//!     let (to, report) = rt.promise();
+//!     rt.array::<Block>(4).create(()).await?.finish_step(to.into()).send();
+//!     let (energy, (error, at), names) = report.await?;
+//!     assert_eq!((energy, error, at, &*names[3]), (2.0, 1.0, 0, "block 3"));
+//!     Ok(())
+//! }
+//! ```
+
+// Each PE merges what its elements give; when all of them have given to a reduction, the PE sends its part to the
+// collection's root, which merges the parts in the order of the PEs (so floating-point results do not depend on which
+// part came first) and delivers the result once. Any number of reductions is in flight, since a fast element may
+// contribute to the next before a slow one has to this. Invariants: instances of a PE are consecutive, the oldest
+// first; an element's next contribution goes to the instance that its own count names.
+//
+// Reducers and the destructors of values are user code, which may itself contribute: no table is borrowed while they run.
+// While a reducer runs, what it merges into is out of the table.
+//
+// Contributions that cannot be merged (the elements disagree on the reducer, or the reducer panics) still count, so the
+// reduction ends: with an error, which goes where the result would have gone.
 
 #[cfg(feature = "ndarray")]
 mod arrays;
@@ -21,6 +69,7 @@ mod laws;
 mod reducer;
 mod set;
 mod statistics;
+mod tuple;
 
 use std::any::{Any, type_name};
 use std::collections::VecDeque;
