@@ -128,7 +128,8 @@ impl<C: Chare> Cx<C> {
         current::on_pe("Cx::group", |pe| id.single_home().is_none().then(|| Group::new(pe.run(), id)))
     }
 
-    /// A callback to an entry of this chare that takes one argument (or none, for `()`).
+    /// A callback to an entry of this chare that takes the value as its one argument, or the parts of a tuple as two to
+    /// six (none, for `()`).
     ///
     /// # Panics
     /// On a thread that is not a PE.

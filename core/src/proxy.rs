@@ -56,7 +56,8 @@ impl<C: Chare> Element<C> {
         self.index
     }
 
-    /// A callback to an entry of this chare that takes one argument (or none, for `()`).
+    /// A callback to an entry of this chare that takes the value as its one argument, or the parts of a tuple as two to
+    /// six (none, for `()`).
     pub fn callback<E, T>(&self, _: EntryPoint<E>) -> Callback<T>
     where
         E: Entry<Chare = C>,
@@ -154,9 +155,10 @@ impl<C: Standalone> Group<C> {
     }
 }
 
-/// Argument tuples that one callback value turns into.
+/// Argument tuples that one callback value turns into: the value itself as the one argument, nothing of `()`, and the parts
+/// of a tuple as arguments.
 #[diagnostic::on_unimplemented(
-    message = "a callback of `{T}` needs an entry with that one argument (or none, for `()`)"
+    message = "a callback of `{T}` needs an entry with that one argument (none for `()`, the parts of a tuple)"
 )]
 pub trait FromCallback<T>: Sized {
     #[doc(hidden)]
@@ -172,6 +174,22 @@ impl<T> FromCallback<T> for (T,) {
 impl FromCallback<()> for () {
     fn from_callback((): ()) -> Self {}
 }
+
+macro_rules! parts_as_arguments {
+    ($($part:ident)*) => {
+        impl<$($part),*> FromCallback<($($part,)*)> for ($($part,)*) {
+            fn from_callback(parts: ($($part,)*)) -> Self {
+                parts
+            }
+        }
+    };
+}
+
+parts_as_arguments!(A B);
+parts_as_arguments!(A B C);
+parts_as_arguments!(A B C D);
+parts_as_arguments!(A B C D E);
+parts_as_arguments!(A B C D E F);
 
 impl<C: Chare> sealed::Sealed for Element<C> {}
 impl<C: Chare> sealed::Sealed for Array<C> {}
