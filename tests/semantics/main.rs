@@ -25,6 +25,7 @@ mod priorities;
 mod promises;
 mod proxies;
 mod quiescence;
+mod reducers;
 mod reductions;
 mod reentrancy;
 mod reports;
