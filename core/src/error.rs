@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::entry::EntryInfo;
 
@@ -185,6 +186,14 @@ pub enum ChannelError {
     /// The channel was opened in another chare than the one that uses it.
     #[error("a channel end works in its own chare only; send the values, not the channel")]
     NotHere,
+}
+
+/// Nothing came before the limit of a [`crate::Timeout`] was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("nothing came within {limit:?}")]
+pub struct Elapsed {
+    /// How long it was waited for.
+    pub limit: Duration,
 }
 
 /// Ends the program with an exit code and a one-line message, when returned from `main`.

@@ -11,6 +11,7 @@ use crate::current;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
+use crate::runtime::Runtime;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::TaskKey;
 
@@ -67,8 +68,13 @@ impl Payload for Unmark {
     }
 }
 
-impl<F: Future> External<F> {
-    pub(crate) fn new(future: F) -> Self {
+impl Runtime {
+    /// Marks a future as one of the outside world: while a coroutine waits for it, the program is neither quiescent nor
+    /// hanging. A coroutine that awaits such a future itself needs no mark, nor one in `select!` or `join!`. It is for
+    /// combinators that hand out wakers of their own, such as `FuturesUnordered`, and mix such futures with the runtime's:
+    /// `set.push(rt.external(socket.readable()))`. Such a combinator that is kept unfinished while the coroutine awaits
+    /// the outside world counts as mixing them.
+    pub fn external<F: Future>(&self, future: F) -> External<F> {
         External { future: Box::pin(future), mark: None }
     }
 }

@@ -49,6 +49,9 @@
 //! * Messages between two chares have no order, except through a [`Channel`].
 //! * A broadcast reaches every element that exists exactly once; broadcasts of one collection apply in one order.
 //! * Messages to chares that are not constructed yet are kept.
+//! * What is awaited is an ordinary future: the combinators of any crate work on it (`select!`, `join!`, `FuturesUnordered`),
+//!   and so does [`Runtime::timeout`]. Dropping a wait loses nothing else: a value of a channel is left for the next
+//!   receive, unused credit is given back, a call that was polled still runs, one that was not was never sent.
 //! * An error or panic reaches whoever awaits the call; if nobody does, the run ends with a report. A program that can
 //!   never go on ends with a report of what each coroutine waits for and exit code 3.
 //!
@@ -112,6 +115,7 @@ mod runtime;
 mod scheduler;
 mod shared;
 mod sleep;
+mod timeout;
 mod waiting;
 
 pub use call::{Broadcast, Call, CallFuture};
@@ -194,7 +198,8 @@ pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder};
 pub use current::Entered;
 pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{
-    BoxError, CallError, ChannelError, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked, Result,
+    BoxError, CallError, ChannelError, Elapsed, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked,
+    Result,
 };
 pub use external::External;
 pub use ids::PeId;
@@ -208,6 +213,7 @@ pub use report::{ExitReport, HANG_EXIT_CODE};
 pub use runtime::{Handle, MainOutput, Runtime, StartError};
 pub use shared::Shared;
 pub use sleep::Sleep;
+pub use timeout::Timeout;
 
 /// What most programs use.
 pub mod prelude {

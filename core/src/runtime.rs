@@ -20,7 +20,6 @@ use crate::current::{self, Entered, OnPe};
 use crate::device_work;
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
-use crate::external::External;
 use crate::hang::HangReport;
 use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
@@ -323,14 +322,6 @@ impl Runtime {
     #[track_caller]
     pub fn sleep(&self, duration: Duration) -> Sleep {
         Sleep::new(duration, Location::caller())
-    }
-
-    /// Marks a future as one of the outside world: while a coroutine waits for it, the program is neither quiescent nor
-    /// hanging. A coroutine that awaits such a future itself needs no mark, nor one in `select!` or `join!`. It is for
-    /// combinators that hand out wakers of their own, such as `FuturesUnordered`, and mix such futures with the runtime's:
-    /// `set.push(rt.external(socket.readable()))`.
-    pub fn external<F: Future>(&self, future: F) -> External<F> {
-        External::new(future)
     }
 
     /// Waits until nothing runs, is queued, in flight or on a device. Coroutines that wait do not count as running.

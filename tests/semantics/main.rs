@@ -33,6 +33,7 @@ mod singles;
 mod threads;
 mod timers;
 mod user_code;
+mod waiting;
 
 use chare::{ExitReport, MainOutput, Options, Runtime};
 
