@@ -43,17 +43,13 @@ impl<R: Send + 'static> Pending<R> {
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<R, CallError>> {
         assert!(!self.done, "polled after it was ready");
         let outcome = current::pe(|pe| match pe {
-            Some(pe) if self.is_at_home(pe) && self.relay.is_none() => {
+            Some(pe) if self.cell.is_of(pe) && self.relay.is_none() => {
                 pe.cells.poll::<R>(pe, self.cell.key, context, self.what, self.at)
             }
             _ => self.poll_away(context),
         });
         self.done = outcome.is_ready();
         outcome
-    }
-
-    fn is_at_home(&self, pe: &Pe) -> bool {
-        pe.id() == self.cell.pe && pe.run() == self.cell.run
     }
 
     fn poll_away(&mut self, context: &Context<'_>) -> Poll<Result<R, CallError>> {
@@ -193,7 +189,7 @@ impl<R: Send + 'static> Drop for Pending<R> {
         }
         let cell = self.cell;
         current::pe(|pe| match pe {
-            Some(pe) if self.is_at_home(pe) => pe.cells.abandon(pe, cell.key),
+            Some(pe) if self.cell.is_of(pe) => pe.cells.abandon(pe, cell.key),
             _ => cell.post(Msg::for_pe(Abandon { key: cell.key })),
         });
     }

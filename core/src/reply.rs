@@ -35,6 +35,12 @@ impl CellRef {
         CellRef { run: pe.run(), pe: pe.id(), key }
     }
 
+    /// Whether it is in the tables of this PE.
+    #[inline]
+    pub(crate) fn is_of(self, pe: &Pe) -> bool {
+        pe.id() == self.pe && pe.run() == self.run
+    }
+
     /// Sends a message to the cell's PE from any thread, whatever runtime it has entered. Dropped if the run has ended.
     pub(crate) fn post(self, msg: Msg) {
         current::post_to_run(self.run, self.pe, msg);

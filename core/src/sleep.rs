@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use crate::callback::{self, Callback};
 use crate::current;
-use crate::ids::PeId;
+use crate::ids::ChareId;
+use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
-use crate::reply::CellRef;
+use crate::reply::{CellRef, Reply};
+use crate::scheduler::pe::Pe;
 use crate::scheduler::timer::TimerKey;
 use crate::waiting::What;
 
@@ -25,8 +27,18 @@ pub struct Sleep {
 
 struct Started {
     pending: Pending<()>,
-    pe: PeId,
+    cell: CellRef,
     timer: TimerKey,
+}
+
+/// A timer that was dropped away from its PE.
+struct Forget(TimerKey);
+
+impl Payload for Forget {
+    const NAME: Name = Name::Runtime("a timer given up");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.timers.cancel(self.0);
+    }
 }
 
 impl Sleep {
@@ -57,8 +69,8 @@ impl Sleep {
                 // 584 years fit; longer is for ever.
                 let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
                 let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);
-                let pending = Pending::new(CellRef::new(pe, key), What::Sleep, at);
-                Started { pending, pe: pe.id(), timer }
+                let cell = CellRef::new(pe, key);
+                Started { pending: Pending::new(cell, What::Sleep, at), cell, timer }
             })
         })
     }
@@ -77,12 +89,10 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        let Some(started) = &self.started else { return };
-        // Away from its PE the timer stays, and fires for nobody.
-        current::pe(|pe| {
-            if let Some(pe) = pe.filter(|pe| pe.id() == started.pe) {
-                pe.timers.cancel(started.timer);
-            }
+        let Some(Started { cell, timer, .. }) = &self.started else { return };
+        current::pe(|pe| match pe {
+            Some(pe) if cell.is_of(pe) => pe.timers.cancel(*timer),
+            _ => cell.post(Msg::for_pe(Forget(*timer))),
         });
     }
 }

@@ -1,6 +1,8 @@
 //! Waits with a limit: what comes in time is brought, even beside a timer that has fired; what does not is over, or can be
 //! waited for further. Timers are forgotten with their waits.
 
+use std::thread;
+
 use chare::{Elapsed, HANG_EXIT_CODE};
 use futures::future::poll_immediate;
 
@@ -172,12 +174,38 @@ fn a_timeout_that_has_its_value_sets_no_alarm() {
     }
 }
 
+/// Nor does one that is dropped on another thread, or on another PE.
+#[test]
+fn a_timer_that_is_dropped_elsewhere_is_forgotten() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let mut hour = Box::pin(rt.sleep(HOUR));
+            let mut limited = Box::pin(rt.timeout(HOUR, futures::future::pending::<()>()));
+            assert!(poll_immediate(hour.as_mut()).await.is_none());
+            assert!(poll_immediate(limited.as_mut()).await.is_none());
+            let thread = thread::spawn(move || drop(hour));
+            assert!(thread.join().is_ok());
+            let droppers = rt.group::<Dropper>().create(()).await?;
+            droppers.on(rt.num_pes() - 1).let_go(limited).await?;
+            let (_promise, never) = rt.promise::<()>();
+            never.await?;
+            Result::<()>::Ok(())
+        });
+        assert_eq!(report.code(), HANG_EXIT_CODE, "{report}");
+    }
+}
+
 struct Dropper;
 
 #[chare]
 impl Dropper {
     fn new() -> Self {
         Dropper
+    }
+
+    #[entry]
+    fn let_go(&self, limited: std::pin::Pin<Box<chare::Timeout<futures::future::Pending<()>>>>) {
+        drop(limited);
     }
 
     /// Sleeps many times at once; how many are over when the last is.
