@@ -17,7 +17,7 @@ use crate::current::{self, Here};
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
-use crate::reply::{CellRef, Reply};
+use crate::reply::{CellRef, Reply, Untaken};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::{self, Wakeup};
 use crate::waiting::{Waiter, What, cancel_replaced};
@@ -72,24 +72,24 @@ impl<R: Send + 'static> Pending<R> {
             }
         };
         let wait = relay.lock().wait.take();
-        let outcome = relay.lock().outcome.take();
-        if let Some(outcome) = outcome {
+        let untaken = relay.lock().untaken.take();
+        if let Some(untaken) = untaken {
             end_wait_away(cell.run, wait);
-            return Poll::Ready(outcome);
+            return Poll::Ready(untaken.outcome);
         }
         let wait = current::pe(|pe| pe.map(|pe| pe.waits_away.register(pe, wait, context, what, at)));
-        let (outcome, replaced) = {
+        let (untaken, replaced) = {
             let mut state = relay.lock();
             state.wait = wait;
             // What has come since finds no waker any more.
-            (state.outcome.take(), state.wakeup.replace(wakeup))
+            (state.untaken.take(), state.wakeup.replace(wakeup))
         };
         drop(replaced);
-        match outcome {
-            Some(outcome) => {
+        match untaken {
+            Some(untaken) => {
                 let wait = relay.lock().wait.take();
                 end_wait_away(cell.run, wait);
-                Poll::Ready(outcome)
+                Poll::Ready(untaken.outcome)
             }
             None => self.unless_ended(),
         }
@@ -205,7 +205,7 @@ struct Relay<R> {
 }
 
 struct RelayState<R> {
-    outcome: Option<Result<R, CallError>>,
+    untaken: Option<Untaken<R>>,
     wakeup: Option<Wakeup>,
     /// The PE that polls, and the number of the wait there.
     wait: Option<(PeId, u64)>,
@@ -213,7 +213,7 @@ struct RelayState<R> {
 
 impl<R> Default for RelayState<R> {
     fn default() -> Self {
-        RelayState { outcome: None, wakeup: None, wait: None }
+        RelayState { untaken: None, wakeup: None, wait: None }
     }
 }
 
@@ -228,6 +228,16 @@ impl<R> Relay<R> {
         let wakeup = self.lock().wakeup.take();
         if let Some(wakeup) = wakeup {
             wakeup.wake();
+        }
+    }
+}
+
+impl<R> Drop for Relay<R> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // The future went before the outcome reached it.
+        if let Some(Untaken { owed: Some(error), .. }) = state.untaken.take() {
+            self.cell.unawaited(error);
         }
     }
 }
@@ -256,8 +266,9 @@ impl<R: Send + 'static> Payload for Ask<R> {
         let Some(relay) = self.0.take() else { return };
         let waker = Waker::from(relay.clone());
         let context = Context::from_waker(&waker);
-        if let Poll::Ready(outcome) = pe.cells.poll::<R>(pe, relay.cell.key, &context, relay.what, relay.at) {
-            relay.lock().outcome = Some(outcome);
+        let polled = pe.cells.poll_for_another::<R>(pe, relay.cell.key, &context, relay.what, relay.at);
+        if let Poll::Ready(untaken) = polled {
+            relay.lock().untaken = Some(untaken);
             relay.wake_poller();
         }
     }

@@ -16,8 +16,9 @@ use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
+use crate::report::Reason;
 use crate::scheduler::pe::Pe;
-use crate::scheduler::waker::Wakeup;
+use crate::scheduler::waker::{self, Wakeup};
 use crate::waiting::{Waiter, What, cancel_replaced};
 
 /// A cell, from anywhere: its run, its PE, and `generation << 32 | slot` there.
@@ -44,6 +45,14 @@ impl CellRef {
     /// Sends a message to the cell's PE from any thread, whatever runtime it has entered. Dropped if the run has ended.
     pub(crate) fn post(self, msg: Msg) {
         current::post_to_run(self.run, self.pe, msg);
+    }
+
+    /// An error that was for this cell's future, and that nobody waits for any more, ends the job. From any thread.
+    #[cold]
+    pub(crate) fn unawaited(self, error: CallError) {
+        if let Some(shared) = waker::find_run(self.run) {
+            shared.stop(Reason::Unawaited(error));
+        }
     }
 }
 
@@ -291,6 +300,39 @@ enum Content {
     Busy,
 }
 
+impl Content {
+    /// What is found where the cell was, once the run has ended.
+    const ENDED: Content = Content::Refused(CallError::Ended, false);
+
+    #[inline]
+    fn is_outcome(&self) -> bool {
+        matches!(self, Content::Ready(..) | Content::Shared(_) | Content::Refused(..))
+    }
+
+    #[inline]
+    fn into_outcome<R: Send + 'static>(self, pe: &Pe) -> Result<R, CallError> {
+        match self {
+            Content::Ready(answer, _) => match answer.into_payload::<Answer<R>>(pe) {
+                Some(answer) => answer.outcome,
+                None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
+            },
+            Content::Shared(value) => match value.get() {
+                Some(value) => Ok(value),
+                None => unreachable!("a cell brings a value of its future's type, {}", type_name::<R>()),
+            },
+            Content::Refused(error, _) => Err(error),
+            _ => unreachable!("only outcomes are taken"),
+        }
+    }
+}
+
+/// An outcome that has left its cell and has not reached its future.
+pub(crate) struct Untaken<R> {
+    pub(crate) outcome: Result<R, CallError>,
+    /// The error in it, if the run ends should nobody take it.
+    pub(crate) owed: Option<CallError>,
+}
+
 struct Slot {
     generation: u32,
     content: Content,
@@ -501,10 +543,40 @@ impl Cells {
         what: What,
         at: &'static Location<'static>,
     ) -> Poll<Result<R, CallError>> {
+        self.poll_content(pe, key, context, what, at).map(|content| content.into_outcome(pe))
+    }
+
+    /// As `poll`, in the name of a future elsewhere, which may be gone before the outcome reaches it.
+    pub(crate) fn poll_for_another<R: Send + 'static>(
+        &self,
+        pe: &Pe,
+        key: u64,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> Poll<Untaken<R>> {
+        self.poll_content(pe, key, context, what, at).map(|content| {
+            let owed = match &content {
+                Content::Refused(error, true) | Content::Ready(_, Some(error)) => Some(error.clone()),
+                _ => None,
+            };
+            Untaken { outcome: content.into_outcome(pe), owed }
+        })
+    }
+
+    #[inline]
+    fn poll_content(
+        &self,
+        pe: &Pe,
+        key: u64,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> Poll<Content> {
         let wakeup = Wakeup::of(context);
         let mut slab = self.0.borrow_mut();
-        let Some(slot) = slab.get(key) else { return Poll::Ready(Err(CallError::Ended)) };
-        if !matches!(slot.content, Content::Ready(..) | Content::Shared(_) | Content::Refused(..)) {
+        let Some(slot) = slab.get(key) else { return Poll::Ready(Content::ENDED) };
+        if !slot.content.is_outcome() {
             let replaced = slot.waiter.replace(Waiter::new(pe, wakeup, what, at));
             drop(slab);
             cancel_replaced(replaced, pe);
@@ -513,18 +585,7 @@ impl Cells {
         let (content, waiter) = slab.close(key);
         drop(slab);
         cancel_replaced(waiter, pe);
-        match content {
-            Content::Ready(answer, _) => match answer.into_payload::<Answer<R>>(pe) {
-                Some(answer) => Poll::Ready(answer.outcome),
-                None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
-            },
-            Content::Shared(value) => match value.get() {
-                Some(value) => Poll::Ready(Ok(value)),
-                None => unreachable!("a cell brings a value of its future's type, {}", type_name::<R>()),
-            },
-            Content::Refused(error, _) => Poll::Ready(Err(error)),
-            _ => unreachable!("matched above"),
-        }
+        Poll::Ready(content)
     }
 
     /// The future is gone: what comes later finds nobody.

@@ -1,6 +1,8 @@
 //! Waiting for several things at once, with the combinators of the futures crate and of tokio, over everything that can be
-//! awaited; and suspending in between. In `timeouts`, waits with a limit.
+//! awaited; and suspending in between. In `losers`, what becomes of the waits that lose; in `timeouts`, waits with a
+//! limit.
 
+mod losers;
 mod timeouts;
 
 use std::pin::pin;
