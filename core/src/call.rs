@@ -195,7 +195,7 @@ pub(crate) fn nowhere() -> ! {
 #[must_use = "futures do nothing unless polled; use `.send()` if nobody waits"]
 pub struct CallFuture<R: Send + 'static>(Pending<R>);
 
-pending_future!(CallFuture<R>, Result<R, CallError>, |outcome| outcome);
+pending_future!(CallFuture<R>, Result<R, CallError>);
 
 impl<R: Send + 'static> CallFuture<R> {
     /// The value goes to `callback` when it comes; an error goes where the callback's errors go: to the reader of a

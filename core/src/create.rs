@@ -15,7 +15,7 @@ use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::index::Index;
 use crate::message::Msg;
-use crate::pending::Pending;
+use crate::pending::{Pending, pending_future};
 use crate::proxy::{Array, Element, Group, all_pes};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
@@ -217,12 +217,7 @@ impl Created {
     }
 }
 
-impl Future for Created {
-    type Output = Result<(), CallError>;
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.poll(context)
-    }
-}
+pending_future!(Created, Result<(), CallError>);
 
 impl<P: Copy> Future for Creation<P> {
     type Output = Result<P, CallError>;

@@ -46,10 +46,66 @@ impl<R: Send + 'static> Pending<R> {
             Some(pe) if self.cell.is_of(pe) && self.relay.is_none() => {
                 pe.cells.poll::<R>(pe, self.cell.key, context, self.what, self.at)
             }
+            // It was polled elsewhere before.
+            Some(pe) if self.cell.is_of(pe) => {
+                self.try_take().map_or_else(|| self.poll_away(context), Poll::Ready)
+            }
             _ => self.poll_away(context),
         });
         self.done = outcome.is_ready();
         outcome
+    }
+
+    /// Whether the outcome has come and was not taken.
+    pub(crate) fn is_ready(&self) -> bool {
+        if self.done {
+            return false;
+        }
+        let has_come = self.relay.as_ref().is_some_and(|relay| relay.lock().untaken.is_some());
+        has_come
+            || current::pe(|pe| match pe {
+                Some(pe) if self.cell.is_of(pe) => pe.cells.is_ready(self.cell.key),
+                _ => has_ended(self.cell),
+            })
+    }
+
+    /// Takes the outcome if it has come. Whoever is registered as waiting stays so.
+    pub(crate) fn try_take(&mut self) -> Option<Result<R, CallError>> {
+        if self.done {
+            return None;
+        }
+        let untaken = self.relay.as_ref().and_then(|relay| relay.lock().untaken.take());
+        let outcome = match untaken {
+            Some(untaken) => Some(untaken.outcome),
+            None => current::pe(|pe| match pe {
+                Some(pe) if self.cell.is_of(pe) => pe.cells.try_take(pe, self.cell.key),
+                _ if has_ended(self.cell) => Some(Err(CallError::Ended)),
+                _ => {
+                    self.ask_for_later();
+                    None
+                }
+            }),
+        };
+        self.done = outcome.is_some();
+        if let (true, Some(relay)) = (self.done, &self.relay) {
+            let wait = relay.lock().wait.take();
+            end_wait_away(wait);
+        }
+        outcome
+    }
+
+    /// Asks the owner to send the outcome when it comes, unless that was asked already.
+    fn ask_for_later(&mut self) {
+        if self.relay.is_none() {
+            let relay = self.new_relay();
+            self.relay = Some(relay.clone());
+            self.cell.post(Msg::for_pe(Ask(Some(relay))));
+        }
+    }
+
+    fn new_relay(&self) -> Arc<Relay<R>> {
+        let Pending { cell, what, at, .. } = *self;
+        Arc::new(Relay { cell, what, at, state: Mutex::default() })
     }
 
     fn poll_away(&mut self, context: &Context<'_>) -> Poll<Result<R, CallError>> {
@@ -61,7 +117,7 @@ impl<R: Send + 'static> Pending<R> {
         let relay = match &self.relay {
             Some(relay) => relay.clone(),
             None => {
-                let relay = Arc::new(Relay { cell, what, at, state: Mutex::default() });
+                let relay = self.new_relay();
                 self.relay = Some(relay.clone());
                 // Registered before it asks, so that the answer finds whom to wake.
                 relay.lock().wakeup = Some(wakeup);
@@ -287,11 +343,33 @@ impl Payload for Abandon {
 
 /// Makes the public futures that are nothing but a [`Pending`].
 macro_rules! pending_future {
-    ($name:ident<$value:ident>, $output:ty, $map:expr) => {
-        impl<$value: Send + 'static> Future for $name<$value> {
+    ($name:ident$(<$value:ident>)?, $output:ty) => {
+        impl$(<$value: Send + 'static>)? Future for $name$(<$value>)? {
             type Output = $output;
             fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-                self.0.poll(context).map($map)
+                self.0.poll(context)
+            }
+        }
+
+        impl$(<$value: Send + 'static>)? $name$(<$value>)? {
+            /// Whether the outcome has come, so that the next poll brings it; false when it has been taken. Never waits.
+            ///
+            /// Exact on the PE where the future was made. Elsewhere the outcome comes by message, after the first poll
+            /// or [`Self::try_take`] there has asked for it.
+            ///
+            /// # Panics
+            /// On a thread that has not entered the run of the future, while that lasts.
+            pub fn is_ready(&self) -> bool {
+                self.0.is_ready()
+            }
+
+            /// The outcome if it has come, as [`Self::is_ready`] says. Never waits; a combinator that waits for this
+            /// future meanwhile goes on doing so. Awaiting it after its outcome was taken panics.
+            ///
+            /// # Panics
+            /// On a thread that has not entered the run of the future, while that lasts.
+            pub fn try_take(&mut self) -> Option<$output> {
+                self.0.try_take()
             }
         }
     };

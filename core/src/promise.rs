@@ -97,13 +97,13 @@ impl<T> std::fmt::Debug for Promise<T> {
 #[must_use = "futures do nothing unless polled"]
 pub struct PromiseFuture<T: Send + 'static>(pub(crate) Pending<T>);
 
-pending_future!(PromiseFuture<T>, Result<T, CallError>, |outcome| outcome);
+pending_future!(PromiseFuture<T>, Result<T, CallError>);
 
 /// The reading end of a promise of several values: all of them, in order of arrival.
 #[must_use = "futures do nothing unless polled"]
 pub struct PromisesFuture<T: Send + 'static>(pub(crate) Pending<Vec<T>>);
 
-pending_future!(PromisesFuture<T>, Result<Vec<T>, CallError>, |outcome| outcome);
+pending_future!(PromisesFuture<T>, Result<Vec<T>, CallError>);
 
 /// Collects the values of a promise of several; the first error ends it.
 pub(crate) struct Several<T> {

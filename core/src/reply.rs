@@ -588,6 +588,22 @@ impl Cells {
         Poll::Ready(content)
     }
 
+    /// Whether the outcome has come, which the next poll takes.
+    pub(crate) fn is_ready(&self, key: u64) -> bool {
+        self.0.borrow_mut().get(key).is_none_or(|slot| slot.content.is_outcome())
+    }
+
+    /// Takes the outcome if it has come.
+    pub(crate) fn try_take<R: Send + 'static>(&self, pe: &Pe, key: u64) -> Option<Result<R, CallError>> {
+        if !self.is_ready(key) {
+            return None;
+        }
+        let (content, waiter) = self.0.borrow_mut().close(key);
+        cancel_replaced(waiter, pe);
+        let content = if content.is_outcome() { content } else { Content::ENDED };
+        Some(content.into_outcome(pe))
+    }
+
     /// The future is gone: what comes later finds nobody.
     pub(crate) fn abandon(&self, pe: &Pe, key: u64) {
         let (content, waiter) = self.0.borrow_mut().close(key);

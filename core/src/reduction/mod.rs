@@ -280,7 +280,7 @@ where
 #[must_use = "futures do nothing unless polled"]
 pub struct AllReduce<O: Send + 'static>(Pending<O>);
 
-pending_future!(AllReduce<O>, Result<O, CallError>, |outcome| outcome);
+pending_future!(AllReduce<O>, Result<O, CallError>);
 
 fn add<T, R>(
     pe: &Pe,

@@ -1,8 +1,9 @@
 //! Waiting for several things at once, with the combinators of the futures crate and of tokio, over everything that can be
 //! awaited; and suspending in between. In `losers`, what becomes of the waits that lose; in `timeouts`, waits with a
-//! limit.
+//! limit; in `readiness`, looking without waiting.
 
 mod losers;
+mod readiness;
 mod timeouts;
 
 use std::pin::pin;
