@@ -6,7 +6,13 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use std::time::Duration;
+
 use chare::prelude::*;
+use futures::FutureExt;
+use futures::future::{BoxFuture, poll_immediate};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 thread_local! {
     static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
@@ -74,6 +80,38 @@ impl Runner {
         Ok(())
     }
 
+    /// Sets timers, all pending at a time, and gives them up.
+    #[entry]
+    async fn sleep_in_vain(this: This<Self>, count: usize) {
+        let mut naps: Vec<_> = (0..count).map(|_| Box::pin(this.sleep(HOUR))).collect();
+        for nap in &mut naps {
+            assert!(poll_immediate(nap).await.is_none());
+        }
+    }
+
+    /// Begins to wait for what does not come at once, and gives that up.
+    #[entry]
+    async fn wait_in_vain(this: This<Self>, rounds: usize) -> Result<()> {
+        let (this_one, channel) = (this.this(), this.channel::<u64, _>(&this.this(), 1));
+        let (promise, mut value) = this.promise::<u64>();
+        for _ in 0..rounds {
+            let waits: [BoxFuture<'_, ()>; 6] = [
+                channel.recv().map(drop).boxed(),
+                this.wait_until(|_| false).boxed(),
+                this_one.length(vec![0; 100]).map(drop).boxed(),
+                this.promise::<u64>().1.map(drop).boxed(),
+                this.quiescence().map(drop).boxed(),
+                this.timeout(HOUR, &mut value).map(drop).boxed(),
+            ];
+            for wait in waits {
+                assert!(poll_immediate(wait).await.is_none());
+            }
+            this_one.length(Vec::new()).await?;
+        }
+        promise.send(0)?;
+        value.await.map(drop).map_err(Into::into)
+    }
+
     #[entry]
     fn live_bytes(&self) -> i64 {
         LIVE_BYTES.get()
@@ -105,6 +143,35 @@ async fn waiting_leaves_nothing_behind(rt: Runtime) -> Result<()> {
     let mut live = Vec::new();
     for rounds in [1000, 20_000] {
         group.converse(rounds).await?;
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than a byte for each round.
+    assert!(live[1] - live[0] < 10_000, "live bytes grew from {} to {}", live[0], live[1]);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn timers_that_are_given_up_leave_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let mut live = Vec::new();
+    for rounds in [1, 4] {
+        for _ in 0..rounds {
+            group.sleep_in_vain(100_000 / rt.num_pes()).await?;
+        }
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than three bytes for each timer.
+    assert!(live[1] - live[0] < 1 << 20, "live bytes grew from {} to {}", live[0], live[1]);
+    Ok(())
+}
+
+/// On one PE, as above.
+#[chare::test(pes = [1])]
+async fn waiting_in_vain_leaves_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let mut live = Vec::new();
+    for rounds in [1000, 20_000] {
+        group.wait_in_vain(rounds).await?;
         live.push(live_bytes(&rt, group).await?);
     }
     // Less than a byte for each round.
