@@ -89,7 +89,7 @@ impl<R: Send + 'static> Pending<R> {
         self.done = outcome.is_some();
         if let (true, Some(relay)) = (self.done, &self.relay) {
             let wait = relay.lock().wait.take();
-            end_wait_away(wait);
+            end_wait_away(self.cell.run, wait);
         }
         outcome
     }
