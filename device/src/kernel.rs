@@ -30,6 +30,15 @@ impl<A: Params> Kernel<A> {
     /// and has annotated arguments. `name` stands in error messages. It is `Send + Sync`, since it is called on any
     /// thread: a marker without size that is neither (the proof of being on some thread) cannot be captured.
     ///
+    /// ```compile_fail,E0277
+    /// # use chare_device::{Kernel, Launch, Out};
+    /// #[derive(Clone, Copy)]
+    /// struct OnMain(std::marker::PhantomData<*const ()>); // only made on the main thread
+    /// let main = OnMain(std::marker::PhantomData);
+    /// let source = move |_: &Launch, (_,): (&mut [u32],)| drop::<OnMain>(main);
+    /// let kernel: Kernel<(Out<u32>,)> = Kernel::new("touch", source);
+    /// ```
+    ///
     /// The source sees each buffer as a slice. It may panic: that is a device fault, with the panic's
     /// message.
     // Not simply a function pointer: with one, the parameter list could not be inferred from the constant's
