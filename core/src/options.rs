@@ -1,6 +1,8 @@
 //! The options of a run: from the command line (`--pes`, `--device`), the environment (`CHARE_PES`, `CHARE_DEVICE`), or
 //! a program that fills them in. What the runtime does not know it leaves to the program.
 
+use std::ffi::OsString;
+
 use chare_device::DeviceSpec;
 
 use crate::scheduler::waker::MAX_PES;
@@ -36,9 +38,12 @@ impl Options {
     /// Reads the options of this process: its command line, and its environment where that says nothing.
     ///
     /// # Errors
-    /// If an option's value is missing or unusable.
+    /// If an option's value is missing or unusable, or an argument is not UTF-8.
     pub fn from_env() -> Result<Options, OptionsError> {
-        Options::parse(std::env::args(), |name| std::env::var(name).ok())
+        let args = std::env::args_os().map(|arg| text("the argument", arg)).collect::<Result<Vec<_>, _>>()?;
+        let env = |name| std::env::var_os(name).map(|value| text(name, value)).transpose();
+        let (pes, device) = (env("CHARE_PES")?, env("CHARE_DEVICE")?);
+        Options::parse(args, |name| if name == "CHARE_PES" { pes.clone() } else { device.clone() })
     }
 
     /// Takes the runtime's options out of a command line (program name first); `env` looks up the environment. The
@@ -83,6 +88,7 @@ impl Options {
     ///
     /// # Panics
     /// If `pes` is 0 or larger than 4096.
+    #[track_caller]
     pub fn with_pes(mut self, pes: usize) -> Self {
         assert!((1..=MAX_PES).contains(&pes), "a runtime has 1 to {MAX_PES} PEs");
         self.pes = pes;
@@ -114,6 +120,13 @@ impl Options {
     pub fn args(&self) -> &[String] {
         &self.args
     }
+}
+
+/// What the system hands over, as text.
+fn text(what: &str, value: OsString) -> Result<String, OptionsError> {
+    value
+        .into_string()
+        .map_err(|value| OptionsError(format!("{what} {value:?} is not UTF-8; give it as UTF-8")))
 }
 
 fn missing_value(name: &str) -> OptionsError {
@@ -160,6 +173,16 @@ mod tests {
         let args = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(Options::parse(args("prog"), env).unwrap().pes(), 5);
         assert_eq!(Options::parse(args("prog --pes 2"), env).unwrap().pes(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_not_utf8_is_named_in_one_line() {
+        use std::os::unix::ffi::OsStringExt;
+        let error =
+            text("the argument", OsString::from_vec(b"/tmp/\xff\n.npy".to_vec())).unwrap_err().to_string();
+        assert!(error.starts_with("the argument \"/tmp/\\xFF") && error.lines().count() == 1, "{error}");
+        assert_eq!(text("CHARE_PES", "3".into()), Ok("3".to_owned()));
     }
 
     #[test]
