@@ -9,12 +9,14 @@
 #[cfg(all(test, loom))]
 mod loom_tests;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crossbeam_utils::CachePadded;
+use rustc_hash::FxHashMap;
 
 use crate::callback::{self, Callback};
 use crate::current;
@@ -210,7 +212,7 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
         shared.stop(reason);
         return Verdict::Answered;
     }
-    let waiters = pe.quiescence_waiters.take();
+    let waiters = pe.quiescence_waiters.borrow_mut().take();
     if waiters.is_empty() {
         if timers > 0 || has_outsiders {
             return Verdict::Quiescent;
@@ -219,7 +221,7 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
         let reason = device_work::unawaited(shared.devices().take_unreported_faults());
         shared.stop(reason.unwrap_or(Reason::Hang));
     }
-    for cell in waiters {
+    for cell in waiters.into_values() {
         send_answer(pe, cell, 0, Ok(()));
     }
     Verdict::Answered
@@ -228,13 +230,19 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
 /// Waits for quiescence; made by [`crate::Runtime::quiescence`].
 #[must_use = "futures do nothing unless polled"]
 pub struct Quiescence {
-    pending: Option<Pending<()>>,
+    asked: Option<Asked>,
     at: &'static Location<'static>,
+}
+
+struct Asked {
+    cell: CellRef,
+    pending: Pending<()>,
+    is_over: bool,
 }
 
 impl Quiescence {
     pub(crate) fn new(at: &'static Location<'static>) -> Self {
-        Quiescence { pending: None, at }
+        Quiescence { asked: None, at }
     }
 }
 
@@ -243,18 +251,19 @@ impl Quiescence {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn to(mut self, callback: impl Into<Callback<()>>) {
         self.ask();
         callback::deliver_later(self, callback.into());
     }
 
-    fn ask(&mut self) -> &mut Pending<()> {
+    fn ask(&mut self) -> &mut Asked {
         let at = self.at;
-        self.pending.get_or_insert_with(|| {
+        self.asked.get_or_insert_with(|| {
             current::on_pe("awaiting quiescence", |pe| {
                 let cell = CellRef::new(pe, pe.cells.open());
                 pe.post(PeId::new(0), Msg::for_pe(AwaitQuiescence(cell)));
-                Pending::new(cell, What::Quiescence, at)
+                Asked { cell, pending: Pending::new(cell, What::Quiescence, at), is_over: false }
             })
         })
     }
@@ -264,7 +273,46 @@ impl Future for Quiescence {
     type Output = Result<(), CallError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.ask().poll(context)
+        let asked = self.ask();
+        let polled = asked.pending.poll(context);
+        asked.is_over = polled.is_ready();
+        polled
+    }
+}
+
+impl Drop for Quiescence {
+    fn drop(&mut self) {
+        // By way of the PE that has asked, so that it comes after the question.
+        if let Some(Asked { cell, is_over: false, .. }) = self.asked {
+            cell.post(Msg::for_pe(Withdraw(cell)));
+        }
+    }
+}
+
+/// Those who await quiescence, at PE 0, in the order in which they asked.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    by_number: BTreeMap<u64, CellRef>,
+    numbers: FxHashMap<CellRef, u64>,
+    asked: u64,
+}
+
+impl Waiters {
+    fn add(&mut self, cell: CellRef) {
+        self.asked += 1;
+        self.by_number.insert(self.asked, cell);
+        self.numbers.insert(cell, self.asked);
+    }
+
+    fn remove(&mut self, cell: CellRef) {
+        if let Some(number) = self.numbers.remove(&cell) {
+            self.by_number.remove(&number);
+        }
+    }
+
+    fn take(&mut self) -> BTreeMap<u64, CellRef> {
+        self.numbers.clear();
+        std::mem::take(&mut self.by_number)
     }
 }
 
@@ -273,6 +321,20 @@ struct AwaitQuiescence(CellRef);
 impl Payload for AwaitQuiescence {
     const NAME: Name = Name::Runtime("a request for quiescence");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.quiescence_waiters.borrow_mut().push(self.0);
+        pe.quiescence_waiters.borrow_mut().add(self.0);
+    }
+}
+
+/// A wait for quiescence that was given up, on its way to PE 0 by the PE that has asked.
+struct Withdraw(CellRef);
+
+impl Payload for Withdraw {
+    const NAME: Name = Name::Runtime("a request for quiescence given up");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if pe.id().index() == 0 {
+            pe.quiescence_waiters.borrow_mut().remove(self.0);
+        } else {
+            pe.post(PeId::new(0), Msg::for_pe(self));
+        }
     }
 }

@@ -170,3 +170,38 @@ async fn waiting_for_it_may_be_given_up(rt: Runtime) -> Result<()> {
     assert_eq!(total(nodes).await?, 1001);
     Ok(())
 }
+
+/// Quiescence is asked for on every PE, and given up.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_wait_for_quiescence_that_is_given_up_is_forgotten(rt: Runtime) -> Result<()> {
+    let askers = rt.group::<Asker>().create(()).await?;
+    askers.ask_and_give_up().await?;
+    rt.quiescence().await?;
+    // Nobody is left whom it could be told, so what waits for ever after it hangs.
+    let inner = super::run(1, async |rt: Runtime| {
+        let mut wait = Box::pin(rt.quiescence());
+        assert!(futures::poll!(&mut wait).is_pending());
+        drop(wait);
+        let (_promise, never) = rt.promise::<()>();
+        Result::<()>::Ok(never.await?)
+    });
+    assert_eq!(inner.code(), chare::HANG_EXIT_CODE, "{inner}");
+    Ok(())
+}
+
+struct Asker;
+
+#[chare]
+impl Asker {
+    fn new() -> Self {
+        Asker
+    }
+
+    #[entry]
+    async fn ask_and_give_up(this: This<Self>) {
+        for _ in 0..1000 {
+            let mut wait = Box::pin(this.quiescence());
+            assert!(futures::poll!(&mut wait).is_pending());
+        }
+    }
+}

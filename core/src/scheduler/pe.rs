@@ -21,7 +21,8 @@ use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::{Head, Msg, Name, Payload};
 use crate::pending::WaitsAway;
 use crate::priority::Rank;
-use crate::reply::{CellRef, Cells, Reply};
+use crate::quiescence;
+use crate::reply::{Cells, Reply};
 use crate::report::Reason;
 use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
@@ -111,7 +112,7 @@ pub(crate) struct Pe {
     pub(crate) tasks: Tasks,
     pub(crate) timers: Timers,
     pub(crate) traffic: Traffic,
-    pub(crate) quiescence_waiters: RefCell<Vec<CellRef>>,
+    pub(crate) quiescence_waiters: RefCell<quiescence::Waiters>,
     pub(crate) waits_away: WaitsAway,
 }
 
