@@ -27,7 +27,8 @@ enum To<T> {
     Element(RunId, ChareId, Option<Arc<str>>, fn(RunId, ChareId, Option<&Arc<str>>, T)),
     /// The function knows the entry.
     Collection(RunId, CollectionId, fn(RunId, CollectionId, T)),
-    Exit,
+    /// Of the run that it was made in; of the one that delivers it, if it was made in none.
+    Exit(Option<RunId>),
     Ignore,
 }
 
@@ -55,9 +56,10 @@ impl<T: Send + 'static> Callback<T> {
         }))
     }
 
-    /// Delivery ends the program with exit code 0.
+    /// Delivery ends the run that this is made in with exit code 0. Made on a thread that has entered no run, it ends the
+    /// run that it is delivered in.
     pub fn exit() -> Self {
-        Callback(To::Exit)
+        Callback(To::Exit(current::run()))
     }
 
     /// The value is dropped, and so is the error that came instead of one.
@@ -77,7 +79,10 @@ impl<T: Send + 'static> Callback<T> {
             To::Promise(promise) => promise.send(value)?,
             To::Element(run, id, outside, send) => send(*run, *id, outside.as_ref(), value),
             To::Collection(run, id, send) => send(*run, *id, value),
-            To::Exit => Runtime::here().exit(0),
+            To::Exit(run) => {
+                run.iter().for_each(|run| current::require(*run));
+                Runtime::here().exit(0);
+            }
             To::Ignore => {}
         }
         Ok(())
@@ -95,7 +100,7 @@ impl<T: Send + 'static> Callback<T> {
         match self.0 {
             To::Promise(promise) => promise.fail(error),
             To::Ignore => {}
-            To::Element(..) | To::Collection(..) | To::Exit => {
+            To::Element(..) | To::Collection(..) | To::Exit(_) => {
                 current::on_pe("a callback", |pe| pe.unawaited(error));
             }
         }
@@ -129,7 +134,7 @@ impl<T> Clone for Callback<T> {
             To::Promise(promise) => To::Promise(promise.clone()),
             To::Element(run, id, outside, send) => To::Element(*run, *id, outside.clone(), *send),
             To::Collection(run, id, send) => To::Collection(*run, *id, *send),
-            To::Exit => To::Exit,
+            To::Exit(run) => To::Exit(*run),
             To::Ignore => To::Ignore,
         })
     }
@@ -141,7 +146,7 @@ impl<T> std::fmt::Debug for Callback<T> {
             To::Promise(_) => "Callback to a promise",
             To::Element(..) => "Callback to an entry",
             To::Collection(..) => "Callback to a collection",
-            To::Exit => "Callback to the end of the program",
+            To::Exit(_) => "Callback to the end of the program",
             To::Ignore => "Callback to nowhere",
         })
     }

@@ -199,3 +199,21 @@ fn a_promise_that_is_dropped_on_a_thread_that_has_entered_nothing_breaks() {
         assert!(report.is_success(), "{report}");
     }
 }
+
+#[test]
+fn the_exit_of_another_run_is_refused() {
+    for pes in PES {
+        let (send, receive) = mpsc::channel();
+        let report = run(pes, async move |_: Runtime| Result::<()>::Ok(send.send(Callback::exit())?));
+        assert!(report.is_success(), "{report}");
+        let exit = receive.recv().expect("the first run has sent it");
+        ended_by(&run(pes, async move |_: Runtime| drop(exit.deliver(()))), "another run");
+        // Made outside of all runs it ends the one that it is delivered in.
+        let exit = Callback::<()>::exit();
+        let report = run(pes, async move |rt: Runtime| {
+            exit.deliver(()).expect("only promises give back");
+            rt.sleep(std::time::Duration::MAX).await;
+        });
+        assert!(report.is_success(), "{report}");
+    }
+}
