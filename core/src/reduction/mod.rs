@@ -101,6 +101,9 @@ use crate::reply::{CellRef, Reply, SharedValue, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
+/// Waiting elements for which a reduction in flight has room from its beginning; beyond that its list grows.
+const MAX_RESERVED: u64 = 1024;
+
 /// The reductions of one collection on one PE, and at its root.
 #[derive(Default)]
 pub(crate) struct Reductions {
@@ -119,7 +122,7 @@ impl Reductions {
     fn begin(&mut self, sequence: u64, waiting: Option<u64>, local_count: u64) -> Option<Box<dyn Local>> {
         if let Some(key) = waiting {
             // All elements here will wait, unless they disagree.
-            let room = || Vec::with_capacity(local_count as usize);
+            let room = || Vec::with_capacity(local_count.min(MAX_RESERVED) as usize);
             self.waiting.entry(sequence).or_insert_with(room).push(key);
         }
         let place = (sequence - self.finished) as usize;
