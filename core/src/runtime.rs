@@ -40,6 +40,10 @@ use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
 use crate::sleep::Sleep;
 use crate::waiting::What;
 
+/// The stack of the thread of a PE other than 0. Arguments given by value pass through it, a few copies at a time; only
+/// what is touched takes memory. No option: who needs more puts the value in a `Box`, which PE 0 needs as well.
+const STACK_BYTES: usize = 16 << 20;
+
 /// What the PEs of a process share.
 pub(crate) struct Shared {
     number: u8,
@@ -233,6 +237,9 @@ impl Runtime {
     /// Runs a program to its end: starts the PEs (this thread becomes PE 0), runs `main` as a coroutine there, and
     /// returns when `main` has returned, `exit` was called, or an error ended the run. Blocks meanwhile. May be called
     /// again, and from several threads at a time.
+    ///
+    /// The threads of the other PEs have stacks of 16 MiB. PE 0 has that of this thread: 8 MiB for the main thread of most
+    /// systems (`ulimit -s`), 2 MiB for one that `std::thread` has spawned.
     ///
     /// # Errors
     /// [`StartError`] if the run could not start. How a run ended, well or not, is in the [`ExitReport`].
@@ -489,7 +496,8 @@ where
         let mut starting = go.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for (pe, reader) in (1..).zip(readers) {
             let (go, barrier, hang) = (&go, &barrier, &hang);
-            let spawned = thread::Builder::new().name(format!("PE {pe}")).spawn_scoped(scope, move || {
+            let builder = thread::Builder::new().name(format!("PE {pe}")).stack_size(STACK_BYTES);
+            let spawned = builder.spawn_scoped(scope, move || {
                 if *go.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
                     outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, hang, |_| {}));
                 }

@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 /// A value that many chares may read and none may change; cloning it copies a pointer. For broadcasts of large
-/// arguments.
+/// arguments, and for arrays: a value given by value passes through the stacks of its PEs, several copies of it where the
+/// compiler does not optimise, so what is larger than some 100 KiB goes in a `Shared`, a `Vec` or a `Box`.
 ///
 /// ```
 /// use chare::Shared;

@@ -119,3 +119,34 @@ async fn arguments_may_be_of_any_size(rt: Runtime) -> Result<()> {
     }
     Ok(())
 }
+
+const WIDTH: usize = 1 << 18;
+
+struct Wide;
+
+#[chare]
+impl Wide {
+    fn new() -> Self {
+        Wide
+    }
+
+    #[entry]
+    fn last(&self, values: [u8; WIDTH]) -> u8 {
+        values[values.len() - 1]
+    }
+
+    #[entry]
+    async fn pass_on(this: This<Self>, next: Element<Wide>) -> Result<u8> {
+        this.with(|_| ());
+        Ok(next.last([7; WIDTH]).await?)
+    }
+}
+
+/// PE 0 is the thread of the test, whose stack is smaller.
+#[chare::test(pes = [2, 4, 8])]
+async fn an_argument_of_256_kibibytes_passes_through_the_stacks_of_pes(rt: Runtime) -> Result<()> {
+    let wide = rt.group::<Wide>().create(()).await?;
+    let (first, last) = (wide.on(1_usize), wide.on(rt.num_pes() - 1));
+    assert_eq!((first.pass_on(last).await?, last.pass_on(first).await?), (7, 7));
+    Ok(())
+}

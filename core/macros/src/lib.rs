@@ -40,6 +40,10 @@ use quote::quote;
 /// moved to another PE, or encoded and sent to another process. A returned `Result` arrives flat: its `Err` becomes
 /// the error of the call.
 ///
+/// Arguments are moved through the stack of their PE, several times where the compiler does not optimise: what is larger
+/// than some 100 KiB is better given as a `Vec`, a `Box` or a `chare::Shared`. PE 0 is the main thread, with the stack that
+/// the system gives it (8 MiB mostly); the others have 16 MiB.
+///
 /// Names that proxies have already (`at`, `on`, `send`, `gather`, ..) are refused as entry names.
 ///
 /// For a type `Hello` with an entry method `say_hi` this generates `trait HelloEntries`, whose `say_hi` is the call on
