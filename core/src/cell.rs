@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::channel::{self, Channels};
 use crate::chare::{Chare, ChareInfo};
-use crate::condition::Condition;
+use crate::condition::Conditions;
 use crate::error::{CallError, Panicked};
 use crate::ids::ChareId;
 use crate::scheduler::pe::{Pe, Unborn};
@@ -60,7 +60,7 @@ pub(crate) struct ChareHead {
 pub(crate) struct Extra {
     /// What arrived while an exclusive coroutine owned the chare, in order of arrival.
     pub(crate) held: VecDeque<Work>,
-    pub(crate) conditions: Vec<Condition>,
+    pub(crate) conditions: Conditions,
     pub(crate) channels: Channels,
     pub(crate) account: Option<chare_device::Account>,
     /// What poisoned the chare.

@@ -19,7 +19,6 @@ use crate::index::Index;
 use crate::proxy::{Array, Element, FromCallback, Group};
 use crate::reduction::{self, AllReduce, Nop, Reducer};
 use crate::runtime::Runtime;
-use crate::scheduler::pe::Pe;
 
 /// Where a type of chare stands in the user's source.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -203,14 +202,18 @@ impl<C: Chare> Cx<C> {
         current::on_pe("Cx::device", |pe| pe.account_of(self.id, C::INFO.name))
     }
 
+    /// The chare itself.
+    ///
+    /// # Panics
+    /// Outside of its own methods.
     #[track_caller]
-    pub(crate) fn chare(&self, pe: &Pe) -> ChareRef {
-        match pe.find(self.id) {
-            Some(chare) if pe.running() == Some(chare) => chare,
-            _ => {
-                panic!("this works in the chare's own methods only, and {} is not running here", C::INFO.name)
-            }
-        }
+    pub(crate) fn chare(&self, what: &str) -> ChareRef {
+        let running =
+            current::on_pe(what, |pe| pe.running().filter(|running| pe.find(self.id) == Some(*running)));
+        let Some(chare) = running else {
+            panic!("this works in the chare's own methods only, and {} is not running here", C::INFO.name)
+        };
+        chare
     }
 }
 
@@ -249,21 +252,16 @@ impl<C: Chare> This<C> {
     /// poisoned the chare, or outside of this chare's own methods.
     #[track_caller]
     pub fn with<R>(&self, f: impl FnOnce(&mut C) -> R) -> R {
-        current::on_pe("This::with", |pe| {
-            let chare = self.chare(pe);
-            chare.with(f)
-        })
+        self.chare("This::with").with(f)
     }
 
     /// As `with`, for looking only: does not make conditions be checked again.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&C) -> R) -> R {
-        current::on_pe("This::wait_until", |pe| {
-            let chare = self.chare(pe);
-            let dirty = chare.dirty.get();
-            let value = chare.with(|state: &mut C| f(state));
-            chare.dirty.set(dirty);
-            value
-        })
+        let chare = self.chare("This::wait_until");
+        let dirty = chare.dirty.get();
+        let value = chare.with(|state: &mut C| f(state));
+        chare.dirty.set(dirty);
+        value
     }
 
     /// Waits until `condition` holds. It is looked at now, and again after every step that may have changed the state;

@@ -4,6 +4,7 @@
 //! woken in the order in which they began to wait, and each looks at its own condition. A look takes `&`, so it does
 //! not count as such a step, and the looking comes to rest.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
@@ -12,14 +13,42 @@ use std::task::{Context, Poll};
 use crate::cell::ChareRef;
 use crate::chare::{Chare, This};
 use crate::current;
+use crate::ids::{ChareId, PeId, RunId};
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
 
-/// One registered wait for a condition.
-pub(crate) struct Condition {
-    number: u64,
-    pub(crate) waiter: Option<Waiter>,
+/// The waits for conditions of one chare.
+#[derive(Default)]
+pub(crate) struct Conditions {
+    /// By number, in the order in which they began; empty if woken and not registered again yet.
+    waits: BTreeMap<u64, Option<Waiter>>,
+    began: u64,
+}
+
+impl Conditions {
+    fn begin(&mut self) -> u64 {
+        self.began += 1;
+        self.waits.insert(self.began, None);
+        self.began
+    }
+
+    /// Registers a wait that has begun; returns what it had registered before.
+    #[must_use]
+    fn register(&mut self, number: u64, waiter: Waiter) -> Option<Waiter> {
+        self.waits.insert(number, Some(waiter)).flatten()
+    }
+
+    #[must_use]
+    fn end(&mut self, number: u64) -> Option<Waiter> {
+        self.waits.remove(&number).flatten()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Waiter> {
+        self.waits.values().flatten()
+    }
 }
 
 /// Wakes whoever waits for a condition of `chare`, if somebody may have changed its state.
@@ -28,9 +57,7 @@ pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
         return;
     }
     let waiting: Vec<Waiter> = chare
-        .extra_if_any(|extra| {
-            extra.conditions.iter_mut().filter_map(|condition| condition.waiter.take()).collect()
-        })
+        .extra_if_any(|extra| extra.conditions.waits.values_mut().filter_map(Option::take).collect())
         .unwrap_or_default();
     for waiter in waiting {
         waiter.wake(pe);
@@ -42,24 +69,41 @@ pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
 pub struct WaitUntil<'a, C: Chare, F> {
     this: &'a This<C>,
     condition: F,
-    number: Option<u64>,
+    begun: Option<Begun>,
     at: &'static Location<'static>,
+}
+
+/// A wait that is registered: where, and under which number.
+#[derive(Clone, Copy)]
+struct Begun {
+    run: RunId,
+    home: PeId,
+    number: u64,
 }
 
 impl<'a, C: Chare, F: Fn(&C) -> bool> WaitUntil<'a, C, F> {
     pub(crate) fn new(this: &'a This<C>, condition: F, at: &'static Location<'static>) -> Self {
-        WaitUntil { this, condition, number: None, at }
+        WaitUntil { this, condition, begun: None, at }
     }
 }
 
 /// Ends the wait number `number` at `chare`.
 fn leave(pe: &Pe, chare: ChareRef, number: u64) {
-    let waiter = chare.extra_if_any(|extra| {
-        let place = extra.conditions.iter().position(|condition| condition.number == number)?;
-        extra.conditions.remove(place).waiter
-    });
-    if let Some(waiter) = waiter.flatten() {
-        waiter.cancel(pe);
+    let waiter = chare.extra_if_any(|extra| extra.conditions.end(number));
+    cancel_replaced(waiter.flatten(), pe);
+}
+
+/// A wait that was given up on another thread than its PE's.
+struct Leave {
+    number: u64,
+}
+
+impl Payload for Leave {
+    const NAME: Name = Name::Runtime("a wait for a condition given up");
+    fn run(self, of: ChareId, _: Reply, pe: &Pe) {
+        if let Some(chare) = pe.find(of) {
+            leave(pe, chare, self.number);
+        }
     }
 }
 
@@ -68,27 +112,22 @@ impl<C: Chare, F: Fn(&C) -> bool + Unpin> Future for WaitUntil<'_, C, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let holds = self.this.look(|state| (self.condition)(state));
+        let chare = self.this.chare("wait_until");
         current::on_pe("wait_until", |pe| {
-            let chare = self.this.chare(pe);
             if holds {
-                if let Some(number) = self.number.take() {
+                if let Some(Begun { number, .. }) = self.begun.take() {
                     leave(pe, chare, number);
                 }
                 return Poll::Ready(());
             }
             let at = self.at;
-            let number = *self.number.get_or_insert_with(|| {
-                chare.extra(|extra| {
-                    let number = extra.conditions.last().map_or(0, |last| last.number + 1);
-                    extra.conditions.push(Condition { number, waiter: None });
-                    number
-                })
+            let Begun { number, .. } = *self.begun.get_or_insert_with(|| Begun {
+                run: pe.run(),
+                home: pe.id(),
+                number: chare.extra(|extra| extra.conditions.begin()),
             });
             let waiter = Waiter::new(pe, Wakeup::of(context), What::Condition, at);
-            let replaced = chare.extra(|extra| {
-                let condition = extra.conditions.iter_mut().find(|condition| condition.number == number);
-                condition.expect("its wait is registered").waiter.replace(waiter)
-            });
+            let replaced = chare.extra(|extra| extra.conditions.register(number, waiter));
             cancel_replaced(replaced, pe);
             Poll::Pending
         })
@@ -97,13 +136,15 @@ impl<C: Chare, F: Fn(&C) -> bool + Unpin> Future for WaitUntil<'_, C, F> {
 
 impl<C: Chare, F> Drop for WaitUntil<'_, C, F> {
     fn drop(&mut self) {
-        let Some(number) = self.number.take() else { return };
-        let this = self.this;
-        current::pe(|pe| {
-            let Some(pe) = pe else { return };
-            if let Some(chare) = pe.find(this.id()) {
-                leave(pe, chare, number);
+        let Some(Begun { run, home, number }) = self.begun.take() else { return };
+        let id = self.this.id();
+        current::pe(|pe| match pe {
+            Some(pe) if pe.run() == run && pe.id() == home => {
+                if let Some(chare) = pe.find(id) {
+                    leave(pe, chare, number);
+                }
             }
+            _ => current::post_to_run(run, home, Msg::new(id, Reply::none(), Leave { number })),
         });
     }
 }

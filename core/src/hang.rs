@@ -225,7 +225,7 @@ fn waits(pe: &Pe) -> FxHashMap<TaskKey, Vec<Wait>> {
     pe.waits_away.for_each_waiter(&mut note);
     for_each_chare(pe, |chare| {
         chare.extra_if_any(|extra| {
-            extra.conditions.iter().filter_map(|condition| condition.waiter.as_ref()).for_each(&mut note);
+            extra.conditions.iter().for_each(&mut note);
             extra.channels.iter().for_each(|end| end.for_each_waiter(pe, &mut note));
         });
     });

@@ -288,3 +288,52 @@ async fn with_inside_with_is_a_clear_panic(rt: Runtime) -> Result<()> {
     );
     Ok(())
 }
+
+/// Counts, and notes who saw which count.
+#[derive(Default)]
+struct Counter {
+    count: u64,
+    seen: Vec<u64>,
+}
+
+#[chare(index = usize)]
+impl Counter {
+    fn new() -> Self {
+        Counter::default()
+    }
+
+    #[entry]
+    async fn wait_for(this: This<Self>, count: u64, number: u64) {
+        // One that is given up in between leaves the others in their order.
+        let mut given_up = Box::pin(this.wait_until(|_| false));
+        assert!(futures::poll!(&mut given_up).is_pending());
+        this.wait_until(move |counter| counter.count >= count).await;
+        drop(given_up);
+        this.with(|counter| counter.seen.push(number));
+    }
+
+    #[entry]
+    fn add(&mut self, amount: u64) {
+        self.count += amount;
+    }
+
+    #[entry]
+    fn seen(&self) -> Vec<u64> {
+        self.seen.clone()
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn many_that_wait_for_a_condition_look_in_the_order_in_which_they_began(rt: Runtime) -> Result<()> {
+    const WAITING: u64 = 400;
+    let counter = rt.array::<Counter>(8).create(()).await?.at(7);
+    (0..WAITING).for_each(|number| counter.wait_for(1 + number % 2, number).send());
+    rt.quiescence().await?;
+    for half in 0..2 {
+        counter.add(1).await?;
+        rt.quiescence().await?;
+        let seen = counter.seen().await?;
+        assert!(seen[half * WAITING as usize / 2..].iter().copied().eq((half as u64..WAITING).step_by(2)));
+    }
+    Ok(())
+}
