@@ -213,14 +213,27 @@ impl<E: Entry> Number<E>
 where
     E::Args: Clone,
 {
+    /// Numbers the broadcast and sends it to all PEs.
     fn at_root(self, pe: &Pe) {
+        if pe.shared().is_stopping() {
+            // Its collection may not exist, or not any more, and nothing that is sent now arrives.
+            return;
+        }
+        let clones = self.clones(pe);
+        self.send(pe, clones);
+    }
+
+    /// One for each other PE. They come before the number: if one panics, the numbering has no hole.
+    fn clones(&self, pe: &Pe) -> Vec<E::Args> {
+        (1..pe.pe_count()).map(|_| self.args.clone()).collect()
+    }
+
+    fn send(self, pe: &Pe, clones: Vec<E::Args>) {
         let Number { collection, args, awaited } = self;
         let at_root = pe.collection(collection).expect("its root has created the collection");
-        // All clones come before the number: if one panics, the numbering has no hole.
-        let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
-        let clones: Vec<_> = others.iter().map(|_| args.clone()).collect();
+        let others = all_pes(pe.pe_count()).filter(|&to| to != pe.id());
         let number = at_root.next_broadcast();
-        for (to, args) in others.into_iter().zip(clones) {
+        for (to, args) in others.zip(clones) {
             pe.post(to, Msg::for_pe(Apply::<E> { collection, number, args, awaited }));
         }
         Apply::<E> { collection, number, args, awaited }.accept(pe);
@@ -233,7 +246,14 @@ where
 {
     const NAME: Name = Name::Entry(E::INFO);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        self.at_root(pe);
+        // The sender's method is not running here: a clone that panics is an error of the call.
+        match entry::guarded_in_all(pe, E::INFO, || self.clones(pe)) {
+            Ok(clones) => self.send(pe, clones),
+            Err(error) => {
+                let reply = self.awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
+                reply.refuse(pe, ChareId { collection: self.collection, element: UNKNOWN }, error);
+            }
+        }
     }
 }
 

@@ -76,6 +76,7 @@ impl<E: Entry> Call<E> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn future(self) -> CallFuture<E::Output> {
         match self.state {
             CallState::Unsent(args) => CallFuture(start::<E>(self.to, args, self.rank, self.at)),
@@ -185,6 +186,7 @@ pub(crate) fn no_element(
 }
 
 #[cold]
+#[track_caller]
 pub(crate) fn nowhere() -> ! {
     panic!(
         "this thread has entered no runtime, so nothing can be sent from it: hold `Handle::enter()` meanwhile"
@@ -248,6 +250,7 @@ where
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn future(mut self) -> CallFuture<()> {
         CallFuture(self.start())
     }
@@ -257,6 +260,7 @@ where
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn gather(self) -> CallFuture<Vec<E::Output>> {
         let args = self.args.expect("a broadcast that was polled cannot be gathered");
         let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
@@ -269,6 +273,7 @@ where
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn gather_results(self) -> CallFuture<Vec<Result<E::Output, CallError>>> {
         let args = self.args.expect("a broadcast that was polled cannot be gathered");
         let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::broadcast;
 use crate::call;
+use crate::caught::{Caught, PanicPayload};
 use crate::current;
 use crate::entry::{Entry, EntryInfo};
 use crate::error::{CallError, Fulfilled};
@@ -15,7 +16,8 @@ use crate::promise::Promise;
 use crate::proxy::{Element, FromCallback, OUTSIDE};
 use crate::reply::{AnyCallback, Reply};
 use crate::runtime::Runtime;
-use crate::scheduler::task::{self, PanicPayload};
+use crate::scheduler::pe::Pe;
+use crate::scheduler::task;
 
 /// A place for a value of type `T`: a promise, an entry method of one chare or of a whole collection, the end of the
 /// program, or nowhere.
@@ -74,6 +76,7 @@ impl<T: Send + 'static> Callback<T> {
     ///
     /// # Panics
     /// On a thread that has not entered the run.
+    #[track_caller]
     pub fn deliver(&self, value: T) -> Result<(), Fulfilled<T>> {
         match &self.0 {
             To::Promise(promise) => promise.send(value)?,
@@ -170,9 +173,11 @@ pub(crate) fn deliver_later<T: Send + 'static>(
         }
     };
     current::on_pe("a callback", |pe| {
-        let ended = |_: &_, outcome: Result<(), PanicPayload>| {
-            // A destructor of the value, with nobody to tell: the PE's own guard reports it.
-            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let ended = |pe: &Pe, outcome: Result<(), PanicPayload>| {
+            // A destructor of the value, or what the place does with it: there is nobody else to tell.
+            if let Err(panic) = outcome {
+                pe.tell(&Caught::new(pe, panic));
+            }
         };
         task::start_later(pe, &FORWARD, forward, ended);
     });

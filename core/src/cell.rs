@@ -67,6 +67,15 @@ pub(crate) struct Extra {
     panic: Option<Arc<Panicked>>,
 }
 
+impl Extra {
+    /// Drops what is in it, which is the user's.
+    pub(crate) fn give_up(mut self, pe: &Pe) {
+        self.channels.close(pe).give_up(pe);
+        pe.drop_each(std::mem::take(&mut self.held));
+        pe.guard(|| drop(self));
+    }
+}
+
 struct ChareTable {
     layout: Layout,
     chare_type: TypeId,
@@ -188,6 +197,7 @@ impl ChareRef {
     /// If somebody holds the state already: `with` inside `with`, or while an exclusive coroutine owns the chare. If the
     /// chare is poisoned, or not a `C`.
     #[inline]
+    #[track_caller]
     pub(crate) fn with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
         if self.borrowed.get() || self.state.get() != State::Idle || !self.is::<C>() {
             busy::<C>(self);
@@ -222,9 +232,8 @@ impl ChareRef {
     }
 
     fn drop_extra(self, pe: &Pe) {
-        while let Some(mut extra) = self.extra.take() {
-            let _ends = extra.channels.close(pe);
-            drop(extra);
+        while let Some(extra) = self.extra.take() {
+            extra.give_up(pe);
         }
     }
 
@@ -239,7 +248,7 @@ impl ChareRef {
         self.drop_extra(pe);
         self.borrowed.set(true);
         // SAFETY: by the caller's promise nobody refers to the state, which is dropped once.
-        unsafe { (table.drop_value)(self.0) };
+        pe.guard(|| unsafe { (table.drop_value)(self.0) });
         self.drop_extra(pe);
         // SAFETY: by the caller's promise nobody refers to the chare; it was allocated with this layout.
         unsafe {
@@ -260,6 +269,7 @@ impl Deref for ChareRef {
 }
 
 #[cold]
+#[track_caller]
 fn busy<C: Chare>(chare: ChareRef) -> ! {
     assert!(chare.is::<C>(), "{}", foreign::<C>(chare));
     let name = chare.info().name;

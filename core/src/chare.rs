@@ -80,6 +80,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn index(&self) -> C::Index {
         current::on_pe("Cx::index", |pe| pe.index_of::<C>(self.id))
     }
@@ -88,6 +89,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn this(&self) -> Element<C> {
         current::on_pe("Cx::this", |pe| Element::new(pe.run(), self.id, pe.index_of::<C>(self.id)))
     }
@@ -96,6 +98,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn element(&self, index: C::Index) -> Option<Element<C>>
     where
         C: ArrayElement,
@@ -107,6 +110,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn array(&self) -> Array<C>
     where
         C: ArrayElement,
@@ -119,6 +123,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn group(&self) -> Option<Group<C>>
     where
         C: Standalone,
@@ -132,6 +137,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn callback<E, T>(&self, entry: EntryPoint<E>) -> Callback<T>
     where
         E: Entry<Chare = C>,
@@ -149,6 +155,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// Outside of this chare's own methods and constructor, and if this end is open already for another type of value.
+    #[track_caller]
     pub fn channel<T: Send + 'static, D: Chare>(&self, peer: &Element<D>, tag: u64) -> Channel<T> {
         Channel::open(self.id, peer, tag)
     }
@@ -163,6 +170,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// In a singleton, which has no collection to reduce over, and outside of this chare's own methods and constructor.
+    #[track_caller]
     pub fn contribute<T, R>(&self, value: T, reducer: R, target: impl Into<Callback<R::Output>>)
     where
         T: Send + 'static,
@@ -198,8 +206,10 @@ impl<C: Chare> Cx<C> {
     ///
     /// # Panics
     /// Outside of this chare's own methods and constructor.
+    #[track_caller]
     pub fn device(&self) -> chare_device::Account {
         current::on_pe("Cx::device", |pe| pe.account_of(self.id, C::INFO.name))
+            .expect("a chare uses its device in its own methods and its constructor only")
     }
 
     /// The chare itself.

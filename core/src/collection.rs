@@ -17,6 +17,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::broadcast;
+use crate::caught::PanicPayload;
 use crate::cell::ChareRef;
 use crate::chare::{Chare, ChareInfo, Cx};
 use crate::entry::{self, EntryInfo, Failure};
@@ -26,9 +27,10 @@ use crate::index::Index;
 use crate::message::{Msg, Name, Payload};
 use crate::reduction::Reductions;
 use crate::reply::{CellRef, Reply};
+use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
-use crate::scheduler::task::{self, Mode, PanicPayload};
+use crate::scheduler::task::{self, Mode};
 
 /// Elements that one step of a creation constructs.
 const BATCH: usize = 1024;
@@ -116,18 +118,20 @@ pub(crate) struct Collection {
 }
 
 impl Collection {
-    fn new(info: Arc<CollectionInfo>, pe: PeId) -> Self {
+    /// Fails, and says why, if its slots do not fit in memory.
+    fn new(info: Arc<CollectionInfo>, pe: PeId) -> Result<Self, String> {
         let (first, end) = (info.first_on(pe.index()), info.first_on(pe.index() + 1));
         let mut slots = Vec::new();
         let fits = usize::try_from(end - first).is_ok_and(|count| slots.try_reserve_exact(count).is_ok());
-        assert!(
-            fits,
-            "an array of {} elements does not fit in memory: PE {pe} would hold {}",
-            info.element_count,
-            end - first
-        );
+        if !fits {
+            return Err(format!(
+                "an array of {} elements does not fit in memory: PE {pe} would hold {}",
+                info.element_count,
+                end - first
+            ));
+        }
         slots.resize((end - first) as usize, None);
-        Collection {
+        Ok(Collection {
             info,
             first,
             count: end - first,
@@ -139,7 +143,7 @@ impl Collection {
             accepted_broadcasts: Cell::new(0),
             numbered_broadcasts: Cell::new(0),
             reductions: RefCell::default(),
-        }
+        })
     }
 
     pub(crate) fn id(&self) -> CollectionId {
@@ -253,11 +257,11 @@ impl Collection {
     }
 
     /// Gives up everything, at the end of the PE. The caller frees the chares.
-    pub(crate) fn dismantle(&self) -> Vec<ChareRef> {
-        drop(self.jobs.take());
-        drop(self.early.take());
-        drop(self.unborn.take());
-        drop(self.reductions.take());
+    pub(crate) fn dismantle(&self, pe: &Pe) -> Vec<ChareRef> {
+        pe.drop_each(self.jobs.take());
+        pe.drop_each(self.early.take().into_values());
+        pe.drop_each(self.unborn.take().into_values().flatten());
+        self.reductions.take().give_up(pe);
         self.slots.take().into_iter().flatten().collect()
     }
 }
@@ -327,17 +331,19 @@ impl<C: Chare> Create<C>
 where
     C::Init: Clone,
 {
-    /// Makes the collection known on this PE, and begins to construct its elements.
-    pub(crate) fn begin(self, pe: &Pe) {
+    /// Makes the collection known on this PE, and begins to construct its elements. Fails, and says why, if it does not
+    /// fit in memory.
+    pub(crate) fn begin(self, pe: &Pe) -> Result<(), String> {
         if pe.shared().is_stopping() {
-            return;
+            return Ok(());
         }
-        let collection = pe.directory.insert(Collection::new(self.info, pe.id()));
+        let collection = pe.directory.insert(Collection::new(self.info, pe.id())?);
         collection.add_job(
             pe,
             Box::new(ConstructAll::<C> { init: self.init, root: self.root, tracker: None, next: None }),
         );
         pe.release_for_collection(collection.id());
+        Ok(())
     }
 }
 
@@ -347,7 +353,9 @@ where
 {
     const NAME: Name = Name::Runtime("the creation of a collection");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        self.begin(pe);
+        if let Err(text) = self.begin(pe) {
+            pe.shared().stop(Reason::Aborted(text));
+        }
     }
 }
 

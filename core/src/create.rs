@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 use crate::broadcast;
 use crate::callback::{self, Callback};
+use crate::caught::blame_caller;
 use crate::chare::{Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle};
 use crate::current;
@@ -48,8 +49,8 @@ impl<C: Chare> ArrayBuilder<C> {
             "an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements"
         );
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let (id, cell) = create_everywhere::<C>(pe, shape, init, awaited);
-            (Array::new(pe.run(), id, shape), cell)
+            let (id, cell) = create_everywhere::<C>(pe, shape, init, awaited)?;
+            Ok((Array::new(pe.run(), id, shape), cell))
         })
     }
 }
@@ -70,8 +71,8 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
         C::Init: Clone,
     {
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), init, awaited);
-            (Group::new(pe.run(), id), cell)
+            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), init, awaited)?;
+            Ok((Group::new(pe.run(), id), cell))
         })
     }
 }
@@ -105,22 +106,25 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
             let number = pe.next_creation();
             let home =
                 wanted.unwrap_or_else(|| PeId::new((pe.id().index() + number as usize) % pe.pe_count()));
-            assert!(home.index() < pe.pe_count(), "there is no {home:?}: this run has {} PEs", pe.pe_count());
+            if home.index() >= pe.pe_count() {
+                return Err(format!("there is no {home:?}: this run has {} PEs", pe.pe_count()));
+            }
             let id = ChareId::single(home, pe.id(), number);
             let cell = awaited.then(|| CellRef::new(pe, pe.cells.open()));
             pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
-            (Element::new(pe.run(), id, 0), cell)
+            Ok((Element::new(pe.run(), id, 0), cell))
         })
     }
 }
 
-/// Makes a collection known on all PEs, where its elements are then constructed.
+/// Makes a collection known on all PEs, where its elements are then constructed. Fails, and says why, if it does not fit
+/// in memory.
 fn create_everywhere<C: Chare>(
     pe: &Pe,
     shape: C::Index,
     init: C::Init,
     awaited: bool,
-) -> (CollectionId, Option<CellRef>)
+) -> Result<(CollectionId, Option<CellRef>), String>
 where
     C::Init: Clone,
 {
@@ -132,14 +136,16 @@ where
     let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
     let creations: Vec<_> =
         others.iter().map(|_| Create::<C> { info: info.clone(), init: init.clone(), root }).collect();
-    Create::<C> { info, init, root }.begin(pe);
+    Create::<C> { info, init, root }.begin(pe)?;
     for (to, creation) in others.into_iter().zip(creations) {
         pe.post(to, Msg::for_pe(creation));
     }
-    (id, root)
+    Ok((id, root))
 }
 
-type Launch<P> = Box<dyn FnOnce(&Pe, bool) -> (P, Option<CellRef>) + Send>;
+/// What a creation makes on its PE: the proxy, and the cell that awaits it. The error is a mistake of the caller's.
+type Launched<P> = Result<(P, Option<CellRef>), String>;
+type Launch<P> = Box<dyn FnOnce(&Pe, bool) -> Launched<P> + Send>;
 
 /// A creation that has not been sent yet. Awaiting it waits until all constructors have run and brings the proxy;
 /// `.send()` brings the proxy at once. Messages sent before a constructor has run are kept for its chare.
@@ -162,7 +168,7 @@ impl<P: Copy> Creation<P> {
     fn new(
         chare: &'static ChareInfo,
         at: &'static Location<'static>,
-        launch: impl FnOnce(&Pe, bool) -> (P, Option<CellRef>) + Send + 'static,
+        launch: impl FnOnce(&Pe, bool) -> Launched<P> + Send + 'static,
     ) -> Self {
         Creation { state: CreationState::Unsent(Box::new(launch)), chare, at }
     }
@@ -171,9 +177,12 @@ impl<P: Copy> Creation<P> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn send(self) -> P {
         match self.state {
-            CreationState::Unsent(launch) => current::on_pe("creating chares", |pe| launch(pe, false).0),
+            CreationState::Unsent(launch) => {
+                blame_caller(current::on_pe("creating chares", |pe| launch(pe, false))).0
+            }
             CreationState::Sent(proxy, _) => proxy,
             CreationState::Ended => panic!("the creation has brought its proxy already"),
         }
@@ -183,6 +192,7 @@ impl<P: Copy> Creation<P> {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn start(mut self) -> (P, Created) {
         match self.sent() {
             CreationState::Sent(proxy, created) => (proxy, Created(created)),
@@ -191,10 +201,11 @@ impl<P: Copy> Creation<P> {
     }
 
     /// What has become of it; sends it if it was not sent yet.
+    #[track_caller]
     fn sent(&mut self) -> CreationState<P> {
         match std::mem::replace(&mut self.state, CreationState::Ended) {
             CreationState::Unsent(launch) => {
-                let (proxy, cell) = current::on_pe("creating chares", |pe| launch(pe, true));
+                let (proxy, cell) = blame_caller(current::on_pe("creating chares", |pe| launch(pe, true)));
                 let cell = cell.expect("an awaited creation has a cell");
                 CreationState::Sent(proxy, Pending::new(cell, What::Creation { chare: self.chare }, self.at))
             }
@@ -212,6 +223,7 @@ impl Created {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn to(self, callback: impl Into<Callback<()>>) {
         callback::deliver_later(self, callback.into());
     }
@@ -222,6 +234,7 @@ pending_future!(Created, Result<(), CallError>);
 impl<P: Copy> Future for Creation<P> {
     type Output = Result<P, CallError>;
 
+    #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         self.state = self.sent();
         match &mut self.state {

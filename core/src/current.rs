@@ -56,6 +56,7 @@ pub struct Entered {
 }
 
 impl Entered {
+    #[track_caller]
     pub(crate) fn enter(outsider: Outsider) -> Self {
         let previous = CURRENT.get();
         assert!(
@@ -121,10 +122,11 @@ pub(crate) fn pe<R>(f: impl FnOnce(Option<&Pe>) -> R) -> R {
 #[inline(always)]
 #[track_caller]
 pub(crate) fn on_pe<R>(what: &str, f: impl FnOnce(&Pe) -> R) -> R {
-    pe(|pe| match pe {
+    // SAFETY: as in `here`. Not inside of a closure, so that the panic is at the caller's place.
+    match unsafe { CURRENT.get().pe.as_ref() } {
         Some(pe) => f(pe),
         None => off_pe(what),
-    })
+    }
 }
 
 #[cold]
@@ -144,6 +146,7 @@ pub(crate) fn run() -> Option<RunId> {
 
 /// # Panics
 /// On a thread that is no PE of this run and has not entered it.
+#[track_caller]
 pub(crate) fn require(run: RunId) {
     let Some(current) = self::run() else { crate::call::nowhere() };
     assert!(

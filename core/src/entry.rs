@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, Exclusive, State};
 use crate::chare::{Chare, Cx, This};
 use crate::condition;
@@ -17,7 +18,7 @@ use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::scheduler::task::{self, Mode, PanicPayload};
+use crate::scheduler::task::{self, Mode};
 
 /// Where an entry method stands in the user's source.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -224,7 +225,18 @@ pub(crate) fn guarded<R>(
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| CallError::Panicked(panicked(pe, id, entry, panic)))
 }
 
-/// What a caught panic said, and where; its location comes from the hook that saw it.
+/// As `guarded`, for the sake of `entry` on all elements.
+pub(crate) fn guarded_in_all<R>(
+    pe: &Pe,
+    entry: &'static EntryInfo,
+    f: impl FnOnce() -> R,
+) -> Result<R, CallError> {
+    caught::catch(pe, f).map_err(|Caught { message, location }| {
+        CallError::Panicked(Arc::new(Panicked { entry, element: "[..]".to_owned(), message, location }))
+    })
+}
+
+/// A caught panic as the error of its method.
 #[cold]
 pub(crate) fn panicked(
     pe: &Pe,
@@ -232,10 +244,6 @@ pub(crate) fn panicked(
     entry: &'static EntryInfo,
     panic: PanicPayload,
 ) -> Arc<Panicked> {
-    let message = match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().map_or("a value that is no text", |text| text).to_owned(),
-    };
-    let element = pe.element_name(id);
-    Arc::new(Panicked { entry, element, message, location: pe.take_panic_location() })
+    let Caught { message, location } = Caught::new(pe, panic);
+    Arc::new(Panicked { entry, element: pe.element_name(id), message, location })
 }

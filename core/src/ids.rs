@@ -12,6 +12,7 @@ impl PeId {
     ///
     /// # Panics
     /// If the number does not fit in 32 bits.
+    #[track_caller]
     pub const fn new(number: usize) -> Self {
         assert!(number <= u32::MAX as usize, "a PE's number fits in 32 bits");
         PeId(number as u32)

@@ -86,6 +86,7 @@
 mod broadcast;
 mod call;
 mod callback;
+mod caught;
 mod cell;
 mod channel;
 mod chare;

@@ -39,6 +39,7 @@ impl<T: Send + 'static> Promise<T> {
     ///
     /// # Panics
     /// On a thread that has not entered the promise's run: a program that waits for such a thread would count as hanging.
+    #[track_caller]
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
         current::require(self.0.cell.run);
         let inner = &*self.0;
@@ -56,6 +57,7 @@ impl<T: Send + 'static> Promise<T> {
     ///
     /// # Panics
     /// On a thread that has not entered the promise's run.
+    #[track_caller]
     pub fn fail(&self, error: CallError) {
         current::require(self.0.cell.run);
         if self.0.missing.swap(0, Ordering::Relaxed) > 0 {

@@ -619,14 +619,20 @@ impl Cells {
         self.0.borrow().slots.iter().filter_map(|slot| slot.waiter.as_ref()).for_each(&mut f);
     }
 
+    /// Whether there are no cells, after `clear`.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.0.borrow().slots.is_empty()
+    }
+
     /// Drops all contents, at the end of the PE. Whoever waits from elsewhere is woken, to learn of the end.
     pub(crate) fn clear(&self, pe: &Pe) {
         let slots = mem::take(&mut self.0.borrow_mut().slots);
         self.0.borrow_mut().free = NONE;
         for slot in slots {
-            drop(slot.content);
+            pe.guard(|| drop(slot.content));
             if let Some(waiter) = slot.waiter {
-                waiter.wake(pe);
+                // It may be a waker of the user's.
+                pe.guard(|| waiter.wake(pe));
             }
         }
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use chare_device::{DeviceError, Devices, HostMode};
 
+use crate::caught::{self, Caught, PanicPayload};
 use crate::chare::{ArrayElement, Standalone};
 use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder};
 use crate::current::{self, Entered, OnPe};
@@ -34,7 +35,7 @@ use crate::report::{ExitReport, Reason};
 use crate::scheduler::block::Depot;
 use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
 use crate::scheduler::pe::{Pe, Ranked};
-use crate::scheduler::task::{self, Mode, PanicPayload};
+use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
 use crate::sleep::Sleep;
@@ -341,6 +342,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn my_pe(&self) -> PeId {
         current::on_pe("my_pe", Pe::id)
     }
@@ -349,6 +351,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn num_pes(&self) -> usize {
         current::on_pe("num_pes", Pe::pe_count)
     }
@@ -357,6 +360,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn pes(&self) -> impl Iterator<Item = PeId> + use<> {
         (0..self.num_pes()).map(PeId::new)
     }
@@ -365,6 +369,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn args(&self) -> Vec<String> {
         current::on_pe("args", |pe| pe.shared().options.args().to_vec())
     }
@@ -373,6 +378,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn is_quiet(&self) -> bool {
         current::on_pe("is_quiet", |pe| pe.shared().options.is_quiet())
     }
@@ -381,6 +387,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn device_names(&self) -> Vec<String> {
         current::on_pe("device_names", |pe| {
             let devices = pe.shared().devices();
@@ -394,6 +401,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is neither a PE nor has entered the runtime.
+    #[track_caller]
     pub fn exit(&self, code: i32) {
         stop_here(Reason::Exit(code));
     }
@@ -402,6 +410,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is neither a PE nor has entered the runtime.
+    #[track_caller]
     pub fn abort(&self, message: impl Into<String>) {
         stop_here(Reason::Aborted(message.into()));
     }
@@ -410,6 +419,7 @@ impl Runtime {
     ///
     /// # Panics
     /// On a thread that is not a PE.
+    #[track_caller]
     pub fn handle(&self) -> Handle {
         current::on_pe("handle", |pe| Handle(Outsider::new(pe.shared().clone())))
     }
@@ -434,6 +444,7 @@ impl Handle {
     ///
     /// # Panics
     /// On a PE, which is in its own run already.
+    #[track_caller]
     pub fn enter(&self) -> Entered {
         Entered::enter(self.0.clone())
     }
@@ -536,7 +547,9 @@ fn run_pe(
     let pe = Pe::new(id, shared.clone(), Box::new(mail), Box::new(WallClock(shared.started)));
     let _on_pe = OnPe::enter(&pe);
     // No step may keep this PE from the barriers, at which the others wait: a panic of user code ends in the report.
-    guarded(&pe, || begin(&pe));
+    if let Err(panic) = caught::catch(&pe, || begin(&pe)) {
+        shared.stop(Reason::Unawaited(main_panicked(panic)));
+    }
     drive(&pe);
     barrier.wait();
     if id.index() == 0 {
@@ -545,31 +558,15 @@ fn run_pe(
     // All PEs see the same: the first reason counts, and a hang is never replaced (`Shared::spoil`).
     let hangs = matches!(*shared.lock_reason(), Some(Reason::Hang));
     if hangs {
-        guarded(&pe, || hang.tell(&pe));
+        pe.guard(|| hang.tell(&pe));
         barrier.wait();
-        guarded(&pe, || hang.write(&pe));
+        pe.guard(|| hang.write(&pe));
     }
     barrier.wait();
-    guarded(&pe, || pe.dismantle());
+    pe.guard(|| pe.dismantle());
     shared.wait_for_foreign_pushes();
     barrier.wait();
-    while !guarded(&pe, || pe.drain()) {}
-}
-
-/// Runs a step of a PE's life; a panic in it stops the run, or spoils its good end. False after a panic.
-fn guarded(pe: &Pe, step: impl FnOnce()) -> bool {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(step)) {
-        Ok(()) => true,
-        Err(panic) => {
-            let panic = main_panicked(pe, &panic);
-            if pe.shared().is_stopping() {
-                pe.shared().spoil(Reason::Aborted(format!("a destructor at the end of the run: {panic}")));
-            } else {
-                pe.shared().stop(Reason::Unawaited(panic));
-            }
-            false
-        }
-    }
+    pe.guard(|| pe.drain());
 }
 
 static MAIN: EntryInfo = EntryInfo { chare: "main", name: "main", file: "the program's main", line: 0 };
@@ -584,21 +581,15 @@ where
         let reason = match outcome.map(MainOutput::into_result) {
             Ok(Ok(())) => Reason::Returned,
             Ok(Err(error)) => Reason::Failed(error),
-            Err(panic) => Reason::Unawaited(main_panicked(pe, &panic)),
+            Err(panic) => Reason::Unawaited(main_panicked(Caught::new(pe, panic))),
         };
         pe.shared().stop(reason);
     };
     task::start(pe, None, &MAIN, Mode::Interleaving, main(Runtime::here()), done);
 }
 
-fn main_panicked(pe: &Pe, panic: &PanicPayload) -> CallError {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    CallError::Panicked(Arc::new(Panicked {
-        entry: &MAIN,
-        element: String::new(),
-        message: text.unwrap_or("a value that is no text").to_owned(),
-        location: pe.take_panic_location(),
-    }))
+fn main_panicked(Caught { message, location }: Caught) -> CallError {
+    CallError::Panicked(Arc::new(Panicked { entry: &MAIN, element: String::new(), message, location }))
 }
 
 /// What `main` may return: nothing, or a `Result` of nothing.

@@ -9,6 +9,7 @@ mod callbacks;
 mod calls;
 mod channels;
 mod constructors;
+mod destructors;
 mod devices;
 mod drops;
 mod entries;

@@ -359,3 +359,29 @@ fn a_future_that_is_polled_once_and_dropped_leaves_its_broadcast_owing() {
         blamed_on_the_user(&report, "nobody saw this");
     }
 }
+
+/// Sends, from its own PE, a broadcast whose arguments cannot be cloned.
+struct Sender;
+
+#[chare]
+impl Sender {
+    fn new() -> Self {
+        Sender
+    }
+
+    #[entry]
+    async fn spread(&self, workers: Array<Worker>) -> Result<()> {
+        Ok(workers.take(Bomb::Clone).await?)
+    }
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn a_clone_that_panics_at_the_root_is_told_to_who_awaits_the_broadcast(rt: Runtime) -> Result<()> {
+    let workers = rt.array::<Worker>(8).create(()).await?;
+    for pe in rt.pes().skip(1) {
+        let sender = rt.single::<Sender>().on_pe(pe).create(()).await?;
+        let error = sender.spread(workers).await.expect_err("a clone panics").to_string();
+        assert!(error.contains("Worker[..].take panicked") && error.contains("cannot be cloned"), "{error}");
+    }
+    Ok(())
+}

@@ -187,6 +187,8 @@ pub(super) trait AnyEnd {
     fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter));
     /// Takes credit, from the peer or from who has not used it: values of the backlog go, then who waits for it is woken.
     fn add_credit(&mut self, count: u32, name: Name) -> Effects;
+    /// Drops the end and its values, one by one: each may panic.
+    fn give_up(self: Box<Self>, pe: &Pe);
 }
 
 impl<T: Send + 'static> End<T> {
@@ -365,6 +367,15 @@ impl<T: Send + 'static> End<T> {
 }
 
 impl<T: Send + 'static> AnyEnd for End<T> {
+    fn give_up(mut self: Box<Self>, pe: &Pe) {
+        pe.drop_each(std::iter::from_fn(|| self.pop()));
+        if let Some(slow) = &mut self.slow {
+            pe.drop_each(std::mem::take(&mut slow.backlog));
+            pe.drop_each(std::mem::take(&mut slow.early).into_values());
+        }
+        pe.guard(|| drop(self));
+    }
+
     fn is_opened(&self) -> bool {
         self.opened
     }

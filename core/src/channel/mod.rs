@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 pub(crate) use table::{Channels, Ends};
 
 use crate::call;
+use crate::caught::blame_caller;
 use crate::cell::{ChareRef, State};
 use crate::chare::Chare;
 use crate::current::{self, Here};
@@ -50,30 +51,32 @@ pub struct Channel<T> {
 }
 
 impl<T: Send + 'static> Channel<T> {
+    #[track_caller]
     pub(crate) fn open<D: Chare>(chare: ChareId, peer: &Element<D>, tag: u64) -> Self {
-        current::on_pe("opening a channel", |pe| {
-            let end = Self::open_end(pe, chare, peer.id(), tag);
+        let opened: Result<_, String> = current::on_pe("opening a channel", |pe| {
+            let end = Self::open_end(pe, chare, peer.id(), tag)?;
             if let Some(error) = call::missing(pe, peer)
                 && let Some(end) = pe.ends.of::<T>().get(end)
             {
                 end.slow().defect = Some(Defect::Peer(error));
                 end.note_slow();
             }
-            Channel { run: pe.run(), chare, peer: peer.id(), tag, end, value: PhantomData }
-        })
+            Ok(Channel { run: pe.run(), chare, peer: peer.id(), tag, end, value: PhantomData })
+        });
+        blame_caller(opened)
     }
 
-    fn open_end(pe: &Pe, chare: ChareId, peer: ChareId, tag: u64) -> EndKey {
+    /// The error is a mistake of the caller's.
+    fn open_end(pe: &Pe, chare: ChareId, peer: ChareId, tag: u64) -> Result<EndKey, String> {
         let entry = pe.own_extra(chare, |extra| extra.channels.entry::<T>(pe, peer, tag));
-        let mut entry = entry.expect("a chare opens channels in its own methods and its constructor");
+        let mut entry = entry.ok_or("a chare opens channels in its own methods and its constructor")?;
         let mut defect = None;
         if !entry.holds::<T>() {
             let there = pe.ends.with(&entry, |end| end.type_name()).unwrap_or_default();
-            assert!(
-                !entry.is_opened(pe),
-                "channel {tag} is open already for values of `{there}`, not `{}`",
-                type_name::<T>()
-            );
+            if entry.is_opened(pe) {
+                let wanted = type_name::<T>();
+                return Err(format!("channel {tag} is open already for values of `{there}`, not `{wanted}`"));
+            }
             // What has come is dropped where nothing is borrowed: its destructor is user code.
             let replaced = pe.own_extra(chare, |extra| extra.channels.replace::<T>(pe, &entry));
             let _refused;
@@ -86,7 +89,7 @@ impl<T: Send + 'static> Channel<T> {
                 end.slow().defect = defect;
             }
         }
-        entry.key
+        Ok(entry.key)
     }
 
     /// The tag that names the channel between its two chares.
@@ -102,6 +105,7 @@ impl<T: Send + 'static> Channel<T> {
     /// # Panics
     /// Outside of the methods of the chare that opened the channel.
     #[inline]
+    #[track_caller]
     pub fn send(&self, value: T) -> Result<(), Full<T>> {
         current::on_pe("Channel::send", |pe| {
             let (mut table, key) = self.own_table(pe, "Channel::send");
@@ -145,6 +149,7 @@ impl<T: Send + 'static> Channel<T> {
     ///
     /// # Panics
     /// Outside of the methods of the chare that opened the channel.
+    #[track_caller]
     pub fn try_recv(&self) -> Result<Option<T>, ChannelError> {
         current::on_pe("Channel::try_recv", |pe| {
             if !self.is_here(pe) {
@@ -181,7 +186,7 @@ impl<T: Send + 'static> Channel<T> {
     /// has moved.
     #[cold]
     fn table_of_another<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
-        let key = Self::open_end(pe, self.chare, self.peer, self.tag);
+        let key = blame_caller(Self::open_end(pe, self.chare, self.peer, self.tag));
         let poisoned = pe.running_as(self.chare).filter(|own| own.state.get() == State::Poisoned);
         if let (Some(own), Some(end)) = (poisoned, pe.ends.of::<T>().get(key)) {
             // Nobody waits at an end that was just made.
@@ -425,6 +430,7 @@ impl<T: Send + 'static> Permit<'_, T> {
     ///
     /// # Panics
     /// Outside of the methods of the chare that opened the channel.
+    #[track_caller]
     pub fn send(mut self, value: T) {
         self.used = true;
         current::on_pe("Permit::send", |pe| {

@@ -196,6 +196,13 @@ impl Entry {
 /// Ends that no key leads to any more. Dropping them drops values of the user's.
 pub(crate) struct Closed(pub(super) Vec<Box<dyn AnyEnd>>);
 
+impl Closed {
+    /// Drops them, each value by itself.
+    pub(crate) fn give_up(self, pe: &Pe) {
+        self.0.into_iter().for_each(|end| end.give_up(pe));
+    }
+}
+
 /// The ends that a chare has, by name.
 #[derive(Default)]
 pub(crate) struct Channels {

@@ -74,7 +74,7 @@ mod tuple;
 use std::any::{Any, type_name};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -90,6 +90,7 @@ pub use statistics::{Statistics, Summary};
 use rustc_hash::FxHashMap;
 
 use crate::callback::Callback;
+use crate::caught::{self, Caught, blame_caller};
 use crate::collection::Collection;
 use crate::current;
 use crate::error::CallError;
@@ -133,6 +134,12 @@ impl Reductions {
         let open = &mut self.open[place];
         open.count += 1;
         open.merged.take()
+    }
+
+    /// Drops the values that are merged so far, at the end of the PE.
+    pub(crate) fn give_up(self, pe: &Pe) {
+        pe.drop_each(self.open);
+        self.at_root.into_values().for_each(|at_root| at_root.parts.give_up(pe));
     }
 
     fn put_back(&mut self, sequence: u64, merged: Box<dyn Local>) {
@@ -206,12 +213,9 @@ impl<T, R: Reducer<T>> Merged<T, R> {
 
 /// Runs code of a reducer; a panic in it becomes the error of the reduction.
 fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() -> V) -> Result<V, Arc<str>> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
-        let text =
-            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let text = text.unwrap_or("a value that is no text");
-        let (chare, location) = (collection.info.chare.name, pe.take_panic_location());
-        format!("reduction {sequence} of {chare}: its reducer panicked at {location}: {text}").into()
+    caught::catch(pe, f).map_err(|Caught { message, location }| {
+        let chare = collection.info.chare.name;
+        format!("reduction {sequence} of {chare}: its reducer panicked at {location}: {message}").into()
     })
 }
 
@@ -249,17 +253,18 @@ impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
 }
 
 /// Contributes to the next reduction of the chare's collection.
+#[track_caller]
 pub(crate) fn contribute<T, R>(id: ChareId, value: T, reducer: R, target: Callback<R::Output>)
 where
     T: Send + 'static,
     R: Reducer<T>,
 {
-    current::on_pe("a contribution", |pe| {
-        add(pe, id, value, reducer, Target::To(target), None);
-    });
+    let added = current::on_pe("a contribution", |pe| add(pe, id, value, reducer, Target::To(target), None));
+    blame_caller(added);
 }
 
 /// Contributes, and waits for the result as every other element does.
+#[track_caller]
 pub(crate) fn allreduce<T, R>(
     id: ChareId,
     value: T,
@@ -271,12 +276,20 @@ where
     R: Reducer<T>,
     R::Output: Clone,
 {
-    current::on_pe("a contribution", |pe| {
-        let key = pe.cells.open();
-        let sequence = add(pe, id, value, reducer, Target::All(distribute::<R::Output>), Some(key));
-        let what = What::Reduction { collection: id.collection, sequence };
-        AllReduce(Pending::new(CellRef::new(pe, key), what, at))
-    })
+    let added = current::on_pe("a contribution", |pe| {
+        let cell = CellRef::new(pe, pe.cells.open());
+        match add(pe, id, value, reducer, Target::All(distribute::<R::Output>), Some(cell.key)) {
+            Ok(sequence) => {
+                let what = What::Reduction { collection: id.collection, sequence };
+                Ok(AllReduce(Pending::new(cell, what, at)))
+            }
+            Err(mistake) => {
+                pe.cells.abandon(pe, cell.key);
+                Err(mistake)
+            }
+        }
+    });
+    blame_caller(added)
 }
 
 /// The result of an `allreduce`.
@@ -285,6 +298,7 @@ pub struct AllReduce<O: Send + 'static>(Pending<O>);
 
 pending_future!(AllReduce<O>, Result<O, CallError>);
 
+/// Adds a contribution to the chare's next reduction, and brings its number. The error is a mistake of the caller's.
 fn add<T, R>(
     pe: &Pe,
     id: ChareId,
@@ -292,16 +306,21 @@ fn add<T, R>(
     reducer: R,
     target: Target<R::Output>,
     waiting: Option<u64>,
-) -> u64
+) -> Result<u64, &'static str>
 where
     T: Send + 'static,
     R: Reducer<T>,
 {
-    let sequence = pe.next_contribution(id);
-    let sequence = sequence.expect("a chare contributes in its own methods and its constructor only");
-    let Some(collection) = pe.collection(id.collection) else {
-        panic!("a singleton has no collection to reduce over: make it a group or an array");
+    let Some(sequence) = pe.next_contribution(id) else {
+        return Err("a chare contributes in its own methods and its constructor only");
     };
+    let Some(collection) = pe.collection(id.collection) else {
+        return Err("a singleton has no collection to reduce over: make it a group or an array");
+    };
+    if pe.shared().is_stopping() {
+        // The reductions may have been given up already, and nothing that is sent now arrives.
+        return Ok(sequence);
+    }
     let earlier = collection.reductions.borrow_mut().begin(sequence, waiting, collection.local_count());
     let merged: Box<dyn Local> = match earlier {
         None => {
@@ -335,8 +354,8 @@ where
     collection.reductions.borrow_mut().put_back(sequence, merged);
     loop {
         let finished = collection.reductions.borrow_mut().next_finished(collection.local_count());
-        let Some((sequence, merged)) = finished else { return sequence };
-        merged.ship(pe, collection, sequence, collection.local_count());
+        let Some((finished, merged)) = finished else { return Ok(sequence) };
+        merged.ship(pe, collection, finished, collection.local_count());
     }
 }
 
@@ -378,11 +397,17 @@ trait Parts: Any {
     fn names(&self) -> (&'static str, &'static str);
     /// Merges the parts in the order of their PEs and delivers the result.
     fn conclude(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>);
+    /// Drops the parts, which hold values of the user's.
+    fn give_up(self: Box<Self>, pe: &Pe);
 }
 
 impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
     fn names(&self) -> (&'static str, &'static str) {
         (type_name::<T>(), type_name::<R>())
+    }
+
+    fn give_up(self: Box<Self>, pe: &Pe) {
+        pe.drop_each(*self);
     }
 
     fn conclude(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::caught::{self, Caught};
 use crate::cell::{ChareRef, Extra, State};
 use crate::channel::Ends;
 use crate::chare::Chare;
@@ -34,6 +35,8 @@ use crate::scheduler::timer::Timers;
 const WORK_PER_POLL: usize = 32;
 /// Messages taken from the inbox at a time.
 const MAIL_PER_POLL: usize = 256;
+/// How often the end of a PE looks for what destructors have sent meanwhile: they may send on and on.
+const MAX_SWEEPS: usize = 1000;
 
 /// Where a PE's messages come from and go to.
 pub(crate) trait Mail {
@@ -118,8 +121,8 @@ pub(crate) struct Pe {
 
 impl Unborn {
     /// The constructor has failed, or will never end.
-    pub(crate) fn give_up(mut self, pe: &Pe) {
-        drop(self.extra.channels.close(pe));
+    pub(crate) fn give_up(self, pe: &Pe) {
+        self.extra.give_up(pe);
     }
 }
 
@@ -416,15 +419,14 @@ impl Pe {
         self.directory.get(id).expect("a chare's collection is known where it lives").info.shape::<C>()
     }
 
-    /// The device account of a chare, in its own methods or its constructor.
-    pub(crate) fn account_of(&self, id: ChareId, class: &'static str) -> chare_device::Account {
+    /// The device account of a chare; `None` outside of its own methods and its constructor.
+    pub(crate) fn account_of(&self, id: ChareId, class: &'static str) -> Option<chare_device::Account> {
         let open = || {
             let devices = self.shared.devices();
             let name = format!("{class}{}", self.element_name(id));
             devices.get(self.id.index() % devices.len()).account(name)
         };
         self.own_extra(id, |extra| extra.account.get_or_insert_with(open).clone())
-            .expect("a chare uses its device in its own methods and its constructor only")
     }
 
     /// Runs the constructor of a chare, or a part of it.
@@ -516,6 +518,33 @@ impl Pe {
     #[cold]
     pub(crate) fn unawaited(&self, error: CallError) {
         self.shared.stop(Reason::Unawaited(error));
+    }
+
+    /// A panic of user code that belongs to no method ends the run, or spoils its good end.
+    #[cold]
+    pub(crate) fn tell(&self, panic: &Caught) {
+        let is_ending = self.shared.is_stopping();
+        let reason = if panic.is_ours() {
+            Reason::Internal(format!("PE {}: {panic}", self.id))
+        } else if is_ending {
+            Reason::Aborted(format!("a destructor at the end of the run: {panic}"))
+        } else {
+            Reason::Aborted(format!("outside of any method, as in a destructor: {panic}"))
+        };
+        if is_ending { self.shared.spoil(reason) } else { self.shared.stop(reason) }
+    }
+
+    /// Runs code of the user's that belongs to no method: destructors. A panic in it is told.
+    pub(crate) fn guard(&self, f: impl FnOnce()) {
+        if let Err(panic) = caught::catch(self, f) {
+            self.tell(&panic);
+        }
+    }
+
+    /// Drops values of the user's one by one, each guarded: two panics in the destructor of one container would end the
+    /// process.
+    pub(crate) fn drop_each<T>(&self, values: impl IntoIterator<Item = T>) {
+        values.into_iter().for_each(|value| self.guard(|| drop(value)));
     }
 
     pub(crate) fn note_panic(&self, location: String) {
@@ -611,27 +640,41 @@ impl Pe {
         let mut chares: Vec<ChareRef> = self.singles.take().into_values().collect();
         // Destructors of messages create nothing any more (`Create::begin`), so the directory stays as it is.
         for collection in self.directory.iter() {
-            chares.extend(collection.dismantle());
+            chares.extend(collection.dismantle(self));
         }
         for chare in chares {
             self.begin_step(chare);
-            let freed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                // SAFETY: no step is running, the coroutines are gone, the tables have been emptied.
-                unsafe { chare.free(self) }
-            }));
-            if freed.is_err() {
-                let text = format!("a destructor panicked at {}", self.take_panic_location());
-                self.shared.spoil(Reason::Aborted(text));
-            }
+            // SAFETY: no step is running, the coroutines are gone, the tables have been emptied.
+            unsafe { chare.free(self) };
             self.end_step();
         }
-        drop(self.queue.take_all());
-        drop(self.unborn_singles.take());
-        drop(self.unborn_collections.take());
-        for unborn in self.unborn.take().into_values() {
-            unborn.give_up(self);
+        self.sweep();
+    }
+
+    /// Drops messages and values, and what their destructors send meanwhile.
+    fn sweep(&self) {
+        for _ in 0..MAX_SWEEPS {
+            let work = self.queue.take_all();
+            let (singles, collections) = (self.unborn_singles.take(), self.unborn_collections.take());
+            let unborn = self.unborn.take();
+            let is_clean = work.is_empty()
+                && singles.is_empty()
+                && collections.is_empty()
+                && unborn.is_empty()
+                && self.cells.is_clear();
+            self.drop_each(work);
+            self.drop_each(singles.into_values().chain(collections.into_values()).flatten());
+            unborn.into_values().for_each(|unborn| unborn.give_up(self));
+            self.cells.clear(self);
+            if is_clean {
+                return;
+            }
         }
-        self.cells.clear(self);
+        let text =
+            "destructors at the end of the run send messages, whose destructors send messages, on and on";
+        self.shared.spoil(Reason::Aborted(text.to_owned()));
+        // Dropping these would go on.
+        std::mem::forget((self.queue.take_all(), self.unborn_singles.take(), self.unborn_collections.take()));
     }
 
     /// Drops what other PEs have sent since, after all of them have been dismantled.
@@ -640,7 +683,9 @@ impl Pe {
             let head = msg.into_raw();
             self.pinned.set(head.as_ptr());
             // SAFETY: just taken apart.
-            drop(unsafe { Msg::from_raw(head) });
+            let msg = unsafe { Msg::from_raw(head) };
+            self.guard(|| drop(msg));
         }
+        self.sweep();
     }
 }

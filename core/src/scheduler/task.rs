@@ -17,16 +17,15 @@ use std::task::{Context, Poll};
 
 use rustc_hash::FxHashMap;
 
+use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, State};
 use crate::entry::{EntryInfo, after_step};
+use crate::report::Reason;
 use crate::scheduler::interest::{Interest, Judgement};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
 use crate::scheduler::waker::{self, MAX_TASKS, PollKey, Wakeup};
-
-/// What a caught panic carries.
-pub(crate) type PanicPayload = Box<dyn std::any::Any + Send>;
 
 /// Cache lines of a coroutine that are asked for ahead of its turn: as many as one of a few hundred bytes has.
 const PREFETCHED_LINES: usize = 6;
@@ -58,7 +57,7 @@ struct TaskTable {
     layout: Layout,
     /// Polls; when ready, drops the future, frees the block and hands the outcome on.
     poll: unsafe fn(NonNull<TaskHead>, &Pe, TaskKey, &mut Context<'_>) -> Poll<()>,
-    drop: unsafe fn(NonNull<TaskHead>),
+    drop: unsafe fn(NonNull<TaskHead>, &Pe),
 }
 
 #[repr(C)]
@@ -105,32 +104,59 @@ where
     // SAFETY: the coroutine has ended: its future is dropped once, in place and while its chare is current; its
     // continuation is moved out; then nothing in the block is alive.
     unsafe {
-        drop_future(&raw mut (*body).future);
+        let dropped = drop_part(&raw mut (*body).future);
         let done = ManuallyDrop::take(&mut (*body).done);
         pe.free(head.cast(), Layout::new::<TaskBody<F, D>>());
         pe.tasks.close(key);
-        done(pe, outcome);
+        match dropped {
+            Ok(()) => done(pe, outcome),
+            Err(late) => done(pe, panicked_late(pe, outcome, late)),
+        }
     }
     Poll::Ready(())
 }
 
-/// Drops a future in place. A panic in its drop is caught and swallowed: the outcome is known already.
+/// Drops a part of a coroutine in place, and catches its panic.
 ///
 /// # Safety
-/// The future is alive, and is not used afterwards.
-unsafe fn drop_future<F>(future: *mut ManuallyDrop<F>) {
+/// The part is alive, and is not used afterwards.
+unsafe fn drop_part<P>(part: *mut ManuallyDrop<P>) -> Result<(), PanicPayload> {
     // SAFETY: the caller's promise.
-    drop(catch_unwind(AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut *future) })));
+    catch_unwind(AssertUnwindSafe(|| unsafe { ManuallyDrop::drop(&mut *part) }))
+}
+
+/// A coroutine that panics when it is dropped at its end has panicked, unless it had before.
+#[cold]
+fn panicked_late<R>(
+    pe: &Pe,
+    outcome: Result<R, PanicPayload>,
+    late: PanicPayload,
+) -> Result<R, PanicPayload> {
+    match outcome {
+        Ok(value) => {
+            pe.guard(|| drop(value));
+            Err(late)
+        }
+        Err(first) => {
+            caught::dispose(late);
+            Err(first)
+        }
+    }
 }
 
 /// # Safety
 /// `head` is the live body of a parked coroutine of this type; it is not used afterwards.
-unsafe fn drop_body<F: Future, D>(head: NonNull<TaskHead>) {
+unsafe fn drop_body<F: Future, D>(head: NonNull<TaskHead>, pe: &Pe) {
     let body = head.cast::<TaskBody<F, D>>().as_ptr();
+    let tell = |dropped: Result<(), PanicPayload>| {
+        if let Err(panic) = dropped {
+            pe.tell(&Caught::new(pe, panic));
+        }
+    };
     // SAFETY: both parts are alive and dropped once.
     unsafe {
-        drop_future(&raw mut (*body).future);
-        drop_future(&raw mut (*body).done);
+        tell(drop_part(&raw mut (*body).future));
+        tell(drop_part(&raw mut (*body).done));
     }
 }
 
@@ -147,19 +173,52 @@ pub(crate) fn start<F, D>(
     D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
 {
     let head = make(pe, chare, info, mode, future, done);
-    let (key, poll_key) = pe.tasks.open(head, Phase::Running);
-    poll(pe, key, poll_key, head);
+    match pe.tasks.open(head, Phase::Running) {
+        Some((key, poll_key)) => poll(pe, key, poll_key, head),
+        None => refuse(pe, head),
+    }
 }
 
-/// Starts a coroutine of the runtime itself, from inside of another's step: it is polled in its turn.
+/// Starts a coroutine of the runtime itself, from inside of another's step: it is polled in its turn. At the end of a run
+/// it is dropped instead, since nothing has its turn any more.
 pub(crate) fn start_later<F, D>(pe: &Pe, info: &'static EntryInfo, future: F, done: D)
 where
     F: Future + Send + 'static,
     D: FnOnce(&Pe, Result<F::Output, PanicPayload>) + 'static,
 {
+    if pe.shared().is_stopping() {
+        return;
+    }
     let head = make(pe, None, info, Mode::Interleaving, future, done);
-    let (key, _) = pe.tasks.open(head, Phase::Queued);
-    pe.enqueue(Work::Resume(key));
+    match pe.tasks.open(head, Phase::Queued) {
+        Some((key, _)) => pe.enqueue(Work::Resume(key)),
+        None => refuse(pe, head),
+    }
+}
+
+/// There is no place for a coroutine that was just made: the run ends.
+#[cold]
+fn refuse(pe: &Pe, head: NonNull<TaskHead>) {
+    let text = format!(
+        "PE {} has {MAX_TASKS} coroutines that have not ended, and there can be no more: await some before starting others",
+        pe.id()
+    );
+    pe.shared().stop(Reason::Aborted(text));
+    // SAFETY: the coroutine was just made, and nobody knows it.
+    unsafe { discard(pe, head) }
+}
+
+/// Drops a coroutine that has not ended.
+///
+/// # Safety
+/// It is alive, not being polled, and not used afterwards.
+unsafe fn discard(pe: &Pe, head: NonNull<TaskHead>) {
+    // SAFETY: the caller's promise; the table is that of the body.
+    unsafe {
+        let table = head.as_ref().table;
+        (table.drop)(head, pe);
+        pe.free(head.cast(), table.layout);
+    }
 }
 
 fn make<F, D>(
@@ -298,8 +357,8 @@ impl Tasks {
         }
     }
 
-    /// Takes a slot for a coroutine: `Running` if it is polled next, or `Queued`.
-    fn open(&self, head: NonNull<TaskHead>, phase: Phase) -> (TaskKey, PollKey) {
+    /// Takes a slot for a coroutine: `Running` if it is polled next, or `Queued`. `None` if there are too many.
+    fn open(&self, head: NonNull<TaskHead>, phase: Phase) -> Option<(TaskKey, PollKey)> {
         let mut slab = self.slab.borrow_mut();
         let mut slot = Slot {
             generation: 0,
@@ -318,12 +377,14 @@ impl Tasks {
             *place = slot;
             slab.free = next_free;
         } else {
-            assert!(slab.slots.len() < MAX_TASKS, "a PE has at most 2^24 coroutines at a time");
+            if slab.slots.len() >= MAX_TASKS {
+                return None;
+            }
             index = slab.slots.len() as u32;
             slab.slots.push(slot);
         }
         let generation = slab.slots[index as usize].generation;
-        (TaskKey { slot: index, generation }, PollKey::new(index, generation, 0))
+        Some((TaskKey { slot: index, generation }, PollKey::new(index, generation, 0)))
     }
 
     fn close(&self, key: TaskKey) {
@@ -529,7 +590,7 @@ impl Tasks {
 
     /// Drops all coroutines, at the end of the PE, before their chares.
     pub(crate) fn clear(&self, pe: &Pe) {
-        // What the destructors send is not run, so no coroutine begins meanwhile: one pass meets all.
+        // What the destructors send is not run, and `start_later` starts nothing: one pass meets all.
         for index in 0.. {
             let next = {
                 let slab = self.slab.borrow();
@@ -540,11 +601,9 @@ impl Tasks {
             self.close(key);
             // SAFETY: the coroutine was alive; its slot is closed, so nobody finds it any more.
             unsafe {
-                let (table, chare) = (head.as_ref().table, head.as_ref().chare);
-                pe.begin_task(chare, key);
-                (table.drop)(head);
+                pe.begin_task(head.as_ref().chare, key);
+                discard(pe, head);
                 pe.end_step();
-                pe.free(head.cast(), table.layout);
             }
         }
     }

@@ -6,16 +6,15 @@
 //! yields at once, since what it waits for may need its core.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::caught;
 use crate::ids::PeId;
 use crate::message::{Head, Msg};
 use crate::quiescence;
-use crate::report::Reason;
 use crate::runtime::Shared;
 use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::{Clock, Mail, Pe};
@@ -29,9 +28,6 @@ const YIELD: Duration = Duration::from_micros(200);
 const LOOKS_PER_READING: u32 = 64;
 /// How long a parked PE 0 sleeps while a device works on something that nobody waits for.
 const DEVICE_NAP: Duration = Duration::from_micros(500);
-
-/// Where the source of this crate is, as panics name it: what panics there is ours, the rest the user's.
-const OWN_SOURCE: &str = file!().split_at(file!().len() - "scheduler/thread.rs".len()).0;
 
 /// The wall clock, from the runtime's beginning.
 pub(crate) struct WallClock(pub(crate) Instant);
@@ -97,23 +93,16 @@ impl Drop for Announcement<'_> {
 /// Steps a PE until the runtime stops.
 pub(crate) fn drive(pe: &Pe) {
     let shared = pe.shared().clone();
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    let outcome = caught::catch(pe, || {
         while !shared.is_stopping() {
             if !pe.step() {
                 idle(pe, &shared);
             }
         }
-    }));
+    });
     if let Err(panic) = outcome {
-        let text =
-            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-        let text = text.unwrap_or("a value that is no text");
-        let location = pe.take_panic_location();
-        shared.stop(if location.starts_with(OWN_SOURCE) {
-            Reason::Internal(format!("PE {} panicked at {location}: {text}", pe.id()))
-        } else {
-            Reason::Aborted(format!("outside of any method, as in a destructor: panic at {location}: {text}"))
-        });
+        pe.end_step();
+        pe.tell(&panic);
     }
 }
 

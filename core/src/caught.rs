@@ -1,0 +1,80 @@
+//! Panics of user code, caught: what they said, where, and what becomes of the value that they carry.
+//!
+//! Invariant: catching a panic never panics. The payload is a value of the user's whose destructor may panic as well, so
+//! it is taken apart here and dropped nowhere else.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::scheduler::pe::Pe;
+
+/// What a caught panic carries.
+pub(crate) type PanicPayload = Box<dyn Any + Send>;
+
+/// Where the source of this crate is, as panics name it. What panics there is ours; a mistake of a caller's is at the
+/// caller's own place (`#[track_caller]`, [`blame_caller`]).
+const OWN_SOURCE: &str = file!().split_at(file!().len() - "caught.rs".len()).0;
+
+/// What a panic said, and where; its place comes from the hook that saw it.
+pub(crate) struct Caught {
+    pub(crate) message: String,
+    pub(crate) location: String,
+}
+
+impl Caught {
+    /// Takes apart what a panic on this PE carries.
+    #[cold]
+    pub(crate) fn new(pe: &Pe, panic: PanicPayload) -> Self {
+        let location = pe.take_panic_location();
+        Caught { message: text(panic), location }
+    }
+
+    /// Whether it is a bug of ours.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.location.starts_with(OWN_SOURCE)
+    }
+}
+
+impl fmt::Display for Caught {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "panic at {}: {}", self.location, self.message)
+    }
+}
+
+/// Calls `f`, and catches its panic.
+pub(crate) fn catch<R>(pe: &Pe, f: impl FnOnce() -> R) -> Result<R, Caught> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| Caught::new(pe, panic))
+}
+
+/// What a panic said.
+#[cold]
+pub(crate) fn text(panic: PanicPayload) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().map_or("a value that is no text", |text| text).to_owned();
+            dispose(panic);
+            text
+        }
+    }
+}
+
+/// Drops what a panic carries. If that panics too, what the second panic carries is not looked at any further: the
+/// thread must go on.
+#[cold]
+pub(crate) fn dispose(panic: PanicPayload) {
+    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+        std::mem::forget(another);
+    }
+}
+
+/// Panics at the caller's place if the caller has made a mistake.
+#[inline]
+#[track_caller]
+pub(crate) fn blame_caller<R>(outcome: Result<R, impl fmt::Display>) -> R {
+    match outcome {
+        Ok(value) => value,
+        Err(mistake) => panic!("{mistake}"),
+    }
+}
