@@ -6,9 +6,11 @@
 
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use crate::caught::PanicPayload;
 use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
 use crate::runtime::{Outsider, Shared};
@@ -20,9 +22,11 @@ use crate::scheduler::waker;
 struct Current {
     pe: *const Pe,
     shared: *const Shared,
+    /// Whether nothing is printed of a panic: what it says is told otherwise.
+    is_silent: bool,
 }
 
-const NOBODY: Current = Current { pe: ptr::null(), shared: ptr::null() };
+const NOBODY: Current = Current { pe: ptr::null(), shared: ptr::null(), is_silent: false };
 
 thread_local! {
     static CURRENT: Cell<Current> = const { Cell::new(NOBODY) };
@@ -36,7 +40,7 @@ pub(crate) struct OnPe<'a> {
 
 impl<'a> OnPe<'a> {
     pub(crate) fn enter(pe: &'a Pe) -> Self {
-        OnPe { previous: CURRENT.replace(Current { pe, shared: ptr::null() }), _pe: pe }
+        OnPe { previous: CURRENT.replace(Current { pe, ..NOBODY }), _pe: pe }
     }
 }
 
@@ -63,7 +67,7 @@ impl Entered {
             previous.pe.is_null(),
             "a PE is in its own run already: `Handle::enter` is for other threads"
         );
-        CURRENT.set(Current { pe: ptr::null(), shared: Arc::as_ptr(outsider.shared()) });
+        CURRENT.set(Current { shared: Arc::as_ptr(outsider.shared()), ..NOBODY });
         Entered { previous, outsider: Some(outsider), _not_send: std::marker::PhantomData }
     }
 }
@@ -133,6 +137,20 @@ pub(crate) fn on_pe<R>(what: &str, f: impl FnOnce(&Pe) -> R) -> R {
 #[track_caller]
 fn off_pe(what: &str) -> ! {
     panic!("{what} works on a PE only: this thread belongs to no PE (send a message to a chare instead)")
+}
+
+/// Calls `f`, code of the user's, where its panic is the caller's to tell.
+pub(crate) fn silently<R>(f: impl FnOnce() -> R) -> Result<R, PanicPayload> {
+    let previous = CURRENT.get();
+    CURRENT.set(Current { is_silent: true, ..previous });
+    let outcome = catch_unwind(AssertUnwindSafe(f));
+    CURRENT.set(previous);
+    outcome
+}
+
+/// Whether a panic is to be told by [`silently`]'s caller alone.
+pub(crate) fn is_silent() -> bool {
+    CURRENT.get().is_silent
 }
 
 /// The run that the running code belongs to.

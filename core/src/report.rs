@@ -1,7 +1,9 @@
 //! How a run ended, and what is said about it: the exit report. What a hang is about is said in `hang`.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
+use crate::caught;
+use crate::current;
 use crate::error::{BoxError, CallError, ExitWith};
 
 /// Why the runtime stops.
@@ -29,6 +31,7 @@ pub(crate) enum Reason {
 #[derive(Debug)]
 pub struct ExitReport {
     reason: Reason,
+    text: String,
     hang: String,
 }
 
@@ -38,7 +41,11 @@ pub const HANG_EXIT_CODE: i32 = 3;
 impl ExitReport {
     /// `hang` is the hang report, if the run hung.
     pub(crate) fn new(reason: Reason, hang: String) -> Self {
-        ExitReport { reason, hang }
+        // Made once: it takes code of the user's, the `Display` of errors.
+        let text = current::silently(|| text_of(&reason, &hang)).unwrap_or_else(|panic| {
+            format!("error: an error of the program, whose own text panicked: {}", caught::text(panic))
+        });
+        ExitReport { reason, text, hang }
     }
 
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
@@ -82,36 +89,34 @@ impl ExitReport {
 impl fmt::Display for ExitReport {
     /// What the program prints on standard error at its end; empty if there is nothing to say.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            Reason::Returned | Reason::Exit(_) => Ok(()),
-            Reason::Failed(error) => {
-                let mut text = error.to_string();
-                let mut source = error.source();
-                while let Some(cause) = source {
-                    let cause_text = cause.to_string();
-                    if !text.contains(&cause_text) {
-                        write!(text, ": {cause_text}")?;
-                    }
-                    source = cause.source();
+        f.write_str(&self.text)
+    }
+}
+
+fn text_of(reason: &Reason, hang: &str) -> String {
+    match reason {
+        Reason::Returned | Reason::Exit(_) => String::new(),
+        Reason::Failed(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
                 }
-                if text.is_empty() { Ok(()) } else { write!(f, "error: {text}") }
+                source = cause.source();
             }
-            Reason::Aborted(message) => write!(f, "error: aborted: {message}"),
-            Reason::Unawaited(error) => {
-                write!(f, "error: {error} (nobody awaited the call, so the program ends)")
-            }
-            Reason::DeviceFault(fault) => {
-                write!(f, "error: {fault} (nobody awaited it, so the program ends)")
-            }
-            Reason::Internal(message) => {
-                write!(f, "error: the runtime failed, please report this: {message}")
-            }
-            Reason::Hang => write!(
-                f,
-                "error: the program hangs: nothing runs, is queued, in flight or on a device, and nobody awaits \
-                 quiescence\n{}",
-                self.hang.trim_end()
-            ),
+            if text.is_empty() { text } else { format!("error: {text}") }
         }
+        Reason::Aborted(message) => format!("error: aborted: {message}"),
+        Reason::Unawaited(error) => {
+            format!("error: {error} (nobody awaited the call, so the program ends)")
+        }
+        Reason::DeviceFault(fault) => format!("error: {fault} (nobody awaited it, so the program ends)"),
+        Reason::Internal(message) => format!("error: the runtime failed, please report this: {message}"),
+        Reason::Hang => format!(
+            "error: the program hangs: nothing runs, is queued, in flight or on a device, and nobody awaits quiescence\n{}",
+            hang.trim_end()
+        ),
     }
 }

@@ -621,8 +621,8 @@ fn note_panics() {
     HOOK.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            // It becomes a fault, with its place.
-            if chare_device::note_kernel_panic(info) {
+            // It becomes a fault, with its place, or is told by who has called the code.
+            if chare_device::note_kernel_panic(info) || current::is_silent() {
                 return;
             }
             let noted = current::pe(|pe| match (pe, info.location()) {

@@ -385,3 +385,41 @@ async fn a_clone_that_panics_at_the_root_is_told_to_who_awaits_the_broadcast(rt:
     }
     Ok(())
 }
+
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("it has no words");
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+struct Speaker;
+
+#[chare]
+impl Speaker {
+    fn new() -> Self {
+        Speaker
+    }
+
+    #[entry]
+    fn fail(&self) -> Result<()> {
+        Err(Unspeakable.into())
+    }
+}
+
+#[test]
+fn an_error_whose_text_panics_is_told_nevertheless() {
+    for pes in PES {
+        let report = run(pes, async move |rt: Runtime| {
+            rt.single::<Speaker>().on_pe(pes - 1).create(()).await?.fail().send();
+            rt.sleep(std::time::Duration::MAX).await;
+            Result::<()>::Ok(())
+        });
+        blamed_on_the_user(&report, "it has no words");
+        blamed_on_the_user(&run(pes, async |_| Result::<()>::Err(Unspeakable.into())), "it has no words");
+    }
+}
