@@ -34,7 +34,12 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("core/src/scheduler/thread.rs", "a message is taken out of the inbox by pointer"),
     ("core/src/scheduler/waker.rs", "a waker is one word, not a counted reference"),
     ("device/src/account.rs", "an operation carries addresses of memory that it keeps alive"),
+    (
+        "device/src/args.rs",
+        "what a kernel may be given is decided here, not by implementing a trait elsewhere",
+    ),
     ("device/src/backend.rs", "declares how raw device memory is released and copied"),
+    ("device/src/buffer.rs", "which memory holds elements of which type is promised by a trait"),
     ("device/src/host/mod.rs", "device memory of the host backend is allocated by layout"),
     ("device/src/kernel.rs", "a function without captures is made again from its type"),
     ("device/src/memory.rs", "device memory is an address that changes threads"),

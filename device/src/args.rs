@@ -92,13 +92,18 @@ pub struct Used<'a> {
 ///     account.launch(&FILL, 8, (buffer, 1.0)).unwrap();
 /// }
 /// ```
+///
+/// # Safety
+///
+/// `commit` returns the raw form of what was bound and has passed `check`; for a parameter that writes, of memory that is borrowed
+/// mutably for as long as it is bound and occurs once. `visit` shows every buffer.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed where the kernel takes `{P}`",
     label = "wrong argument for the parameter `{P}`",
     note = "`In<T>` takes `&DeviceVec<T>` or `&DeviceSlice<T>`; `Out<T>` and `InOut<T>` take `&mut DeviceVec<T>`; a scalar \
             is passed by value and has exactly the declared type"
 )]
-pub trait Arg<P: Param> {
+pub unsafe trait Arg<P: Param> {
     #[doc(hidden)]
     type Bound;
 
@@ -115,7 +120,8 @@ pub trait Arg<P: Param> {
     fn visit<F: FnMut(Used<'_>)>(bound: &Self::Bound, each: &mut F);
 }
 
-impl<S: Scalar> Arg<S> for S {
+// SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
+unsafe impl<S: Scalar> Arg<S> for S {
     type Bound = S;
 
     #[inline(always)]
@@ -144,7 +150,8 @@ fn raw<T: Element>(memory: &Memory) -> RawBuffer<T> {
 
 macro_rules! read_argument {
     ($Buffer:ident) => {
-        impl<'x, T: Element> Arg<In<T>> for &'x $Buffer<T> {
+        // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
+        unsafe impl<'x, T: Element> Arg<In<T>> for &'x $Buffer<T> {
             type Bound = &'x Arc<Memory>;
 
             #[inline(always)]
@@ -204,7 +211,8 @@ impl<'x, T: Element> Written<'x, T> {
 
 macro_rules! written_argument {
     ($Param:ident, $mode:expr, $copies:expr) => {
-        impl<'x, T: Element> Arg<$Param<T>> for &'x mut DeviceVec<T> {
+        // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
+        unsafe impl<'x, T: Element> Arg<$Param<T>> for &'x mut DeviceVec<T> {
             type Bound = Written<'x, T>;
 
             #[inline(always)]
@@ -233,7 +241,8 @@ macro_rules! written_argument {
 written_argument!(Out, AccessMode::Overwrite, false);
 written_argument!(InOut, AccessMode::Update, true);
 
-impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
+// SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
+unsafe impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
     type Bound = Option<A::Bound>;
 
     #[inline(always)]
@@ -259,7 +268,8 @@ impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
     }
 }
 
-impl<P: Param, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
+// SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
+unsafe impl<P: Param, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
     type Bound = [A::Bound; N];
 
     #[inline(always)]
@@ -287,12 +297,16 @@ impl<P: Param, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
 
 /// The arguments of a launch of a kernel with the parameters `A`: a tuple of as many [`Arg`]s. Not for
 /// implementing elsewhere.
+///
+/// # Safety
+///
+/// As [`Arg`], for each argument.
 #[diagnostic::on_unimplemented(
     message = "these are not the arguments of a kernel with the parameters `{A}`",
     label = "one argument per parameter, in a tuple",
     note = "the kernel's parameters are `{A}`; the arguments given are `{Self}`"
 )]
-pub trait Args<A: Params> {
+pub unsafe trait Args<A: Params> {
     #[doc(hidden)]
     type Bound;
 
@@ -315,7 +329,8 @@ macro_rules! args {
         args!(@ $($Left)*; $($P)+; $($XLeft)*; $($Xs)* $X);
     };
     (@ ; $($P:ident)+; $($XLeft:ident)*; $($X:ident)+) => {
-        impl<$($P: Param, $X: Arg<$P>),+> Args<($($P,)+)> for ($($X,)+) {
+        // SAFETY: as its arguments.
+        unsafe impl<$($P: Param, $X: Arg<$P>),+> Args<($($P,)+)> for ($($X,)+) {
             type Bound = ($($X::Bound,)+);
 
             #[inline(always)]

@@ -131,18 +131,24 @@ impl<T: Element> fmt::Debug for DeviceSlice<T> {
 }
 
 /// What device memory can be read from: [`DeviceVec`] and [`DeviceSlice`]. Not for implementing elsewhere.
-pub trait Source<T: Element> {
+///
+/// # Safety
+///
+/// The memory holds elements of type `T`.
+pub unsafe trait Source<T: Element> {
     #[doc(hidden)]
     fn source(&self) -> &Arc<Memory>;
 }
 
-impl<T: Element> Source<T> for DeviceVec<T> {
+// SAFETY: the memory is that of a buffer of `T`.
+unsafe impl<T: Element> Source<T> for DeviceVec<T> {
     fn source(&self) -> &Arc<Memory> {
         &self.memory
     }
 }
 
-impl<T: Element> Source<T> for DeviceSlice<T> {
+// SAFETY: the memory is that of a buffer of `T`.
+unsafe impl<T: Element> Source<T> for DeviceSlice<T> {
     fn source(&self) -> &Arc<Memory> {
         &self.memory
     }

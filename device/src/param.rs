@@ -73,11 +73,15 @@ macro_rules! scalars {
 scalars!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 
 /// One declared parameter of a kernel. Not for implementing elsewhere; implement [`Scalar`] instead.
+///
+/// # Safety
+///
+/// `view` makes a view of the raw form and of nothing else.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot have a parameter of type `{Self}`",
     note = "a buffer is `In<T>`, `Out<T>` or `InOut<T>` (or `Maybe` or `Each` of these); a value is a `Scalar`"
 )]
-pub trait Param: 'static {
+pub unsafe trait Param: 'static {
     /// What an operation carries: an address and a length, or the value itself.
     #[doc(hidden)]
     type Raw: Copy + Send + 'static;
@@ -111,7 +115,8 @@ impl<T> Copy for RawBuffer<T> {}
 // between threads.
 unsafe impl<T: Element> Send for RawBuffer<T> {}
 
-impl<S: Scalar> Param for S {
+// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+unsafe impl<S: Scalar> Param for S {
     type Raw = S;
     type View<'v> = S;
 
@@ -121,7 +126,8 @@ impl<S: Scalar> Param for S {
     }
 }
 
-impl<T: Element> Param for In<T> {
+// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+unsafe impl<T: Element> Param for In<T> {
     type Raw = RawBuffer<T>;
     type View<'v> = &'v [T];
 
@@ -133,7 +139,8 @@ impl<T: Element> Param for In<T> {
     }
 }
 
-impl<T: Element> Param for Out<T> {
+// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+unsafe impl<T: Element> Param for Out<T> {
     type Raw = RawBuffer<T>;
     type View<'v> = &'v mut [T];
 
@@ -144,7 +151,8 @@ impl<T: Element> Param for Out<T> {
     }
 }
 
-impl<T: Element> Param for InOut<T> {
+// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+unsafe impl<T: Element> Param for InOut<T> {
     type Raw = RawBuffer<T>;
     type View<'v> = &'v mut [T];
 
@@ -155,7 +163,8 @@ impl<T: Element> Param for InOut<T> {
     }
 }
 
-impl<P: Param> Param for Maybe<P> {
+// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+unsafe impl<P: Param> Param for Maybe<P> {
     type Raw = Option<P::Raw>;
     type View<'v> = Option<P::View<'v>>;
 
@@ -166,7 +175,8 @@ impl<P: Param> Param for Maybe<P> {
     }
 }
 
-impl<P: Param, const N: usize> Param for Each<P, N> {
+// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+unsafe impl<P: Param, const N: usize> Param for Each<P, N> {
     type Raw = [P::Raw; N];
     type View<'v> = [P::View<'v>; N];
 
@@ -178,11 +188,15 @@ impl<P: Param, const N: usize> Param for Each<P, N> {
 }
 
 /// A kernel's whole parameter list: a tuple of one to sixteen [`Param`]s. Not for implementing elsewhere.
+///
+/// # Safety
+///
+/// As [`Param`], for each parameter.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel's parameter list",
     note = "a parameter list is a tuple of 1 to 16 of `In<T>`, `Out<T>`, `InOut<T>`, `Maybe`, `Each` and scalars"
 )]
-pub trait Params: 'static {
+pub unsafe trait Params: 'static {
     #[doc(hidden)]
     type Raw: Copy + Send + 'static;
 
@@ -198,7 +212,8 @@ pub trait Params: 'static {
 
 macro_rules! params {
     ($($P:ident)+) => {
-        impl<$($P: Param),+> Params for ($($P,)+) {
+        // SAFETY: as its parameters.
+        unsafe impl<$($P: Param),+> Params for ($($P,)+) {
             type Raw = ($($P::Raw,)+);
             type Views<'v> = ($($P::View<'v>,)+);
 
