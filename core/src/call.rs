@@ -65,7 +65,8 @@ impl<E: Entry> Call<E> {
     }
 
     /// Sends the call; nobody waits for it. An error in the method ends the job with a report.
-    #[inline]
+    // Always inline: that the call has no rank is known only where it was made.
+    #[inline(always)]
     pub fn send(self) {
         if let CallState::Unsent(args) = self.state {
             dispatch::<E>(self.to, args, Reply::none(), self.rank);
@@ -124,13 +125,13 @@ fn start<E: Entry>(
 
 /// Sends a call from wherever the running code is. One to an element outside of its collection, or by a proxy of another
 /// run, is refused.
-#[inline]
+#[inline(always)]
 pub(crate) fn dispatch<E: Entry>(to: Element<E::Chare>, args: E::Args, reply: Reply, rank: Rank) {
     dispatch_to_id::<E>(to.run(), to.id(), args, reply, rank, || format!("[{:?}]", to.index()));
 }
 
 /// As `dispatch`; `index` is how the user writes the element's index.
-#[inline]
+#[inline(always)]
 pub(crate) fn dispatch_to_id<E: Entry>(
     run: RunId,
     id: ChareId,
