@@ -164,8 +164,8 @@ pub(crate) fn dispatch_to_id<E: Entry>(
 /// Why there is no chare behind a proxy, if that is known here.
 pub(crate) fn missing<C: Chare>(pe: &Pe, element: &Element<C>) -> Option<CallError> {
     let id = element.id();
-    let count = pe.collection(id.collection).map(|collection| collection.info.element_count);
-    let is_outside = id.element == OUTSIDE || count.is_some_and(|count| id.element >= count);
+    let is_missing = pe.collection(id.collection).is_some_and(|collection| !collection.info.has(id.element));
+    let is_outside = id.element == OUTSIDE || is_missing;
     (pe.run() != element.run() || is_outside).then(|| {
         no_element(pe, element.run(), id.collection, C::INFO.name, format!("[{:?}]", element.index()))
     })

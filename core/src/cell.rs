@@ -5,8 +5,9 @@
 //! running on it, one `with` closure, or the exclusive coroutine that owns it. [`State`] and `borrowed` say which.
 //! While an exclusive coroutine is parked no reference is formed at all.
 //!
-//! A [`ChareRef`] is valid while its chare lives, and a chare is freed only by its own PE, between steps and after its
-//! coroutines. Nothing outside a step keeps one: tables hold them, messages and wakers hold ids.
+//! A [`ChareRef`] is valid while its chare lives, and a chare is freed only by the PE that it is on, between steps and
+//! after its coroutines. Nothing outside a step keeps one: the tables of that PE hold them, messages and wakers hold ids. A
+//! chare that moves stays where it is in memory; the one message that carries it is its owner meanwhile.
 
 use std::alloc::Layout;
 use std::any::TypeId;
@@ -17,14 +18,20 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::channel::{self, Channels};
+use crate::broadcast::Gap;
+use crate::channel::{self, Channels, Uprooted};
 use crate::chare::{Chare, ChareInfo};
 use crate::condition::Conditions;
+use crate::current;
 use crate::error::{CallError, Panicked};
 use crate::ids::ChareId;
+use crate::message::Msg;
+use crate::migration::{self, Hook};
+use crate::reply::Reply;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
+use crate::scheduler::task::{self, TaskList};
 
 /// Cache lines of a chare that are asked for ahead of its turn.
 const PREFETCHED_LINES: usize = 4;
@@ -49,8 +56,16 @@ pub(crate) struct ChareHead {
     borrowed: Cell<bool>,
     /// Somebody held `&mut` since the conditions were last looked at.
     pub(crate) dirty: Cell<bool>,
+    /// It takes broadcasts by number: `Extra::gap` says which.
+    pub(crate) has_gap: Cell<bool>,
+    /// How often it has moved.
+    pub(crate) epoch: Cell<u32>,
     /// Reductions that the chare has contributed to.
     pub(crate) contributed: Cell<u64>,
+    /// The number from which on the PE where it lives has to deliver broadcasts to it.
+    pub(crate) covered: Cell<u64>,
+    /// Its coroutines that have not ended.
+    pub(crate) tasks: TaskList,
     /// What few chares need; none until the first use.
     extra: RefCell<Option<Box<Extra>>>,
 }
@@ -63,6 +78,9 @@ pub(crate) struct Extra {
     pub(crate) conditions: Conditions,
     pub(crate) channels: Channels,
     pub(crate) account: Option<chare_device::Account>,
+    pub(crate) gap: Option<Box<Gap>>,
+    /// It is not to be moved.
+    pub(crate) is_pinned: bool,
     /// What poisoned the chare.
     panic: Option<Arc<Panicked>>,
 }
@@ -72,6 +90,9 @@ impl Extra {
     pub(crate) fn give_up(mut self, pe: &Pe) {
         self.channels.close(pe).give_up(pe);
         pe.drop_each(std::mem::take(&mut self.held));
+        if let Some(gap) = self.gap.take() {
+            gap.give_up(pe);
+        }
         pe.guard(|| drop(self));
     }
 }
@@ -80,6 +101,7 @@ struct ChareTable {
     layout: Layout,
     chare_type: TypeId,
     drop_value: unsafe fn(NonNull<ChareHead>),
+    migrated: fn(&Pe, ChareRef, Reply),
     info: &'static ChareInfo,
     keep_after_panic: bool,
 }
@@ -97,6 +119,7 @@ impl<C: Chare> TableOf<C> {
         layout: Layout::new::<ChareBody<C>>(),
         chare_type: TypeId::of::<C>(),
         drop_value: drop_value::<C>,
+        migrated: migrated::<C>,
         info: C::INFO,
         keep_after_panic: C::KEEP_AFTER_PANIC,
     };
@@ -106,6 +129,20 @@ unsafe fn drop_value<C>(head: NonNull<ChareHead>) {
     let body = head.cast::<ChareBody<C>>();
     // SAFETY: the caller owns the chare and its value is initialised.
     unsafe { std::ptr::drop_in_place((*body.as_ptr()).value.as_mut_ptr()) }
+}
+
+/// Calls the chare's `migrated` method, if it has one: at once, or first of all when an exclusive coroutine has ended.
+fn migrated<C: Chare>(pe: &Pe, chare: ChareRef, reply: Reply) {
+    match C::MIGRATED {
+        None => reply.answer(pe, chare.id, Ok(())),
+        Some(hook) if chare.state.get() == State::Idle => migration::run_hook(pe, chare, hook, reply),
+        Some(hook) => {
+            // The coroutine itself may be who waits.
+            reply.answer(pe, chare.id, Ok(()));
+            let msg = Msg::new(chare.id, Reply::none(), Hook(hook));
+            chare.extra(|extra| extra.held.push_front(Work::Msg(msg)));
+        }
+    }
 }
 
 /// The address of a live chare.
@@ -125,7 +162,11 @@ impl ChareRef {
             state: Cell::new(State::Idle),
             borrowed: Cell::new(false),
             dirty: Cell::new(false),
+            has_gap: Cell::new(false),
+            epoch: Cell::new(0),
             contributed: Cell::new(0),
+            covered: Cell::new(0),
+            tasks: TaskList::default(),
             extra: RefCell::new(None),
         };
         // SAFETY: the block is fresh and has this layout.
@@ -231,6 +272,11 @@ impl ChareRef {
         unsafe { NonNull::new_unchecked((&raw mut (*body.as_ptr()).value).cast::<C>()) }
     }
 
+    /// What follows an arrival on this PE.
+    pub(crate) fn migrated(self, pe: &Pe, reply: Reply) {
+        (self.table.migrated)(pe, self, reply);
+    }
+
     fn drop_extra(self, pe: &Pe) {
         while let Some(extra) = self.extra.take() {
             extra.give_up(pe);
@@ -255,6 +301,62 @@ impl ChareRef {
             std::ptr::drop_in_place(self.0.as_ptr());
             std::alloc::dealloc(self.0.as_ptr().cast(), table.layout);
         }
+    }
+}
+
+/// A chare between two PEs, with its coroutines and the ends of its channels.
+pub(crate) struct Parcel {
+    /// None once it is unpacked.
+    chare: Option<ChareRef>,
+    ends: Uprooted,
+}
+
+// SAFETY: a parcel owns its chare, whose state, coroutines, held messages and channel values are all `Send`; what is not
+// (waits that are registered with the tables of a PE) has been taken out by `pack`.
+unsafe impl Send for Parcel {}
+
+impl Parcel {
+    /// Takes a chare that is in no table any more apart from the PE that it was on. All of its coroutines are woken: they
+    /// look again on the PE where they arrive, and register there.
+    pub(crate) fn pack(pe: &Pe, chare: ChareRef) -> Parcel {
+        let waiters = chare.extra_if_any(|extra| extra.conditions.take_waiters()).unwrap_or_default();
+        for waiter in waiters {
+            waiter.wake(pe);
+        }
+        let ends = channel::uproot(pe, chare);
+        task::detach(pe, chare);
+        // Wake-ups are held by the names that coroutines had here; all of them are queued on arrival anyway.
+        chare.extra_if_any(|extra| extra.held.retain(|work| !matches!(work, Work::Resume(_))));
+        Parcel { chare: Some(chare), ends }
+    }
+
+    /// Puts the chare's coroutines and channel ends into the tables of the PE where it has arrived.
+    pub(crate) fn unpack(mut self, pe: &Pe) -> ChareRef {
+        let chare = self.chare.take().expect("a parcel is unpacked once");
+        channel::plant(pe, chare, std::mem::take(&mut self.ends));
+        task::attach(pe, chare);
+        chare
+    }
+}
+
+impl Drop for Parcel {
+    /// The run has ended meanwhile: the chare is freed by whichever PE finds it.
+    fn drop(&mut self) {
+        let Some(chare) = self.chare.take() else { return };
+        let ends = std::mem::take(&mut self.ends);
+        current::pe(|pe| match pe {
+            Some(pe) => {
+                pe.begin_step(chare);
+                // SAFETY: `pack` has taken the chare out of all tables, so nobody else refers to it.
+                unsafe {
+                    task::discard_all(pe, chare);
+                    ends.give_up(pe);
+                    chare.free(pe);
+                }
+                pe.end_step();
+            }
+            None => std::mem::forget(ends),
+        });
     }
 }
 

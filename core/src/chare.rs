@@ -41,6 +41,9 @@ pub trait Chare: Sized + Send + 'static {
     const INFO: &'static ChareInfo;
     /// Whether later calls still run after a panic in one.
     const KEEP_AFTER_PANIC: bool;
+    /// What runs when an object has moved to another PE.
+    #[doc(hidden)]
+    const MIGRATED: Option<fn(&mut Self, &Cx<Self>)> = None;
     #[doc(hidden)]
     fn construct(start: crate::collection::Construct<'_, Self>);
 }

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use crate::cell::ChareRef;
 use crate::chare::{Chare, This};
 use crate::current;
+use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -46,6 +47,11 @@ impl Conditions {
         self.waits.remove(&number).flatten()
     }
 
+    /// Takes all that are registered; their coroutines look again, and register anew.
+    pub(crate) fn take_waiters(&mut self) -> Vec<Waiter> {
+        self.waits.values_mut().filter_map(Option::take).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Waiter> {
         self.waits.values().flatten()
     }
@@ -56,9 +62,7 @@ pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
     if !chare.dirty.replace(false) {
         return;
     }
-    let waiting: Vec<Waiter> = chare
-        .extra_if_any(|extra| extra.conditions.waits.values_mut().filter_map(Option::take).collect())
-        .unwrap_or_default();
+    let waiting = chare.extra_if_any(|extra| extra.conditions.take_waiters()).unwrap_or_default();
     for waiter in waiting {
         waiter.wake(pe);
     }
@@ -100,11 +104,15 @@ struct Leave {
 
 impl Payload for Leave {
     const NAME: Name = Name::Runtime("a wait for a condition given up");
-    fn run(self, of: ChareId, _: Reply, pe: &Pe) {
-        if let Some(chare) = pe.find(of) {
-            leave(pe, chare, self.number);
+    fn run(self, of: ChareId, reply: Reply, pe: &Pe) {
+        match pe.find(of) {
+            Some(chare) => leave(pe, chare, self.number),
+            None => pe.undeliverable(Msg::new(of, reply, self)),
         }
     }
+
+    /// The wait has gone with its chare.
+    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }
 
 impl<C: Chare, F: Fn(&C) -> bool + Unpin> Future for WaitUntil<'_, C, F> {
@@ -139,11 +147,10 @@ impl<C: Chare, F> Drop for WaitUntil<'_, C, F> {
         let Some(Begun { run, home, number }) = self.begun.take() else { return };
         let id = self.this.id();
         current::pe(|pe| match pe {
-            Some(pe) if pe.run() == run && pe.id() == home => {
-                if let Some(chare) = pe.find(id) {
-                    leave(pe, chare, number);
-                }
-            }
+            Some(pe) if pe.run() == run => match pe.find(id) {
+                Some(chare) => leave(pe, chare, number),
+                None => pe.send(Msg::new(id, Reply::none(), Leave { number })),
+            },
             _ => current::post_to_run(run, home, Msg::new(id, Reply::none(), Leave { number })),
         });
     }

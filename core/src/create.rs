@@ -49,7 +49,7 @@ impl<C: Chare> ArrayBuilder<C> {
             "an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements"
         );
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let (id, cell) = create_everywhere::<C>(pe, shape, init, awaited)?;
+            let (id, cell) = create_everywhere::<C>(pe, shape, false, init, awaited)?;
             Ok((Array::new(pe.run(), id, shape), cell))
         })
     }
@@ -71,7 +71,7 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
         C::Init: Clone,
     {
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), init, awaited)?;
+            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), true, init, awaited)?;
             Ok((Group::new(pe.run(), id), cell))
         })
     }
@@ -122,6 +122,7 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
 fn create_everywhere<C: Chare>(
     pe: &Pe,
     shape: C::Index,
+    is_group: bool,
     init: C::Init,
     awaited: bool,
 ) -> Result<(CollectionId, Option<CellRef>), String>
@@ -131,7 +132,7 @@ where
     let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
     let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, finish));
     let id = CollectionId::new(pe.id(), pe.next_creation());
-    let info = Arc::new(CollectionInfo::new::<C>(id, shape, pe.pe_count()));
+    let info = Arc::new(CollectionInfo::new::<C>(id, shape, is_group, pe.pe_count()));
     // Clones first, the own part next: if either panics, no other PE has heard of the collection.
     let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
     let creations: Vec<_> =

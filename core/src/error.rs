@@ -44,6 +44,9 @@ pub enum CallError {
     /// fit, or the reducer panicked.
     #[error("{0}")]
     Reduction(Arc<str>),
+    /// The chare was not moved, for this reason; it is where it was.
+    #[error("{0}")]
+    NotMoved(Arc<str>),
     /// The runtime ended before the value came.
     #[error("the runtime has ended")]
     Ended,

@@ -13,14 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
 use crate::cell::{ChareRef, State};
-use crate::collection::{Collection, CollectionInfo};
+use crate::collection::{Collection, CollectionInfo, Place};
 use crate::entry::EntryInfo;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId};
 use crate::message::{Msg, Name};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
-use crate::scheduler::task::{Phase, TaskKey};
+use crate::scheduler::slots::Phase;
+use crate::scheduler::task::TaskKey;
 use crate::waiting::{Waiter, What};
 
 /// Lines that one PE writes of each kind, and names in a line; the rest is counted.
@@ -95,8 +96,8 @@ impl Known {
         for collection in pe.directory.iter() {
             self.collections.entry(collection.id()).or_insert_with(|| collection.info.clone());
             let elements_by_count = self.contributions.entry(collection.id()).or_default();
-            for slot in 0..collection.slot_count() {
-                *elements_by_count.entry(contributed(pe, collection, slot)).or_default() += 1;
+            for (_, contributed) in contributions(pe, collection) {
+                *elements_by_count.entry(contributed).or_default() += 1;
             }
         }
     }
@@ -184,15 +185,16 @@ fn entry_of(error: &CallError) -> Option<&'static EntryInfo> {
     }
 }
 
-/// Reductions that the element in a slot, or its constructor, has contributed to.
-fn contributed(pe: &Pe, collection: &Collection, slot: usize) -> u64 {
-    match collection.slot(slot) {
-        Some(chare) => chare.contributed.get(),
-        None => pe.unborn_contributions(ChareId {
-            collection: collection.id(),
-            element: collection.element_of_slot(slot),
-        }),
-    }
+/// The elements here, with the reductions that each, or its constructor, has contributed to.
+fn contributions(pe: &Pe, collection: &Collection) -> impl Iterator<Item = (u64, u64)> {
+    (0..collection.place_count()).filter_map(|place| match collection.at(place) {
+        Place::Here(chare) => Some((chare.id.element, chare.contributed.get())),
+        Place::Unborn(element) => {
+            let id = ChareId { collection: collection.id(), element };
+            Some((element, pe.unborn_contributions(id)))
+        }
+        Place::Vacant => None,
+    })
 }
 
 fn for_each_chare(pe: &Pe, mut f: impl FnMut(ChareRef)) {
@@ -324,8 +326,8 @@ fn reductions(pe: &Pe, known: &Known, lines: &mut Vec<String>) {
     // How many are named and not named, of all collections of one type.
     let mut counts = BTreeMap::<&str, (usize, u64)>::new();
     for collection in pe.directory.iter() {
-        let here = (0..collection.slot_count()).map(|slot| contributed(pe, collection, slot));
-        let Some(fewest) = here.min() else { continue };
+        let fewest = contributions(pe, collection).map(|(_, contributed)| contributed).min();
+        let Some(fewest) = fewest else { continue };
         let (chare, all) = (collection.info.chare.name, collection.info.element_count);
         let (named, more) = counts.entry(chare).or_default();
         let unfinished = known.unfinished_since(collection.id(), fewest);
@@ -351,11 +353,10 @@ fn reductions(pe: &Pe, known: &Known, lines: &mut Vec<String>) {
 /// The elements here that have not contributed to a reduction; first those that never will.
 fn missing(pe: &Pe, known: &Known, collection: &Collection, sequence: u64) -> String {
     let (mut never, mut not_yet, mut count) = (Vec::new(), Vec::new(), 0);
-    for slot in (0..collection.slot_count()).filter(|slot| contributed(pe, collection, *slot) <= sequence) {
+    for (element, _) in contributions(pe, collection).filter(|(_, contributed)| *contributed <= sequence) {
         count += 1;
-        let element = collection.element_of_slot(slot);
         let id = ChareId { collection: collection.id(), element };
-        let (names, why) = match (known.fate(id), collection.slot(slot)) {
+        let (names, why) = match (known.fate(id), collection.find(element)) {
             ("", None) => (&mut not_yet, " (its constructor has not ended)"),
             ("", Some(_)) => (&mut not_yet, ""),
             (fate, _) => (&mut never, fate),

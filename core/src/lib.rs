@@ -101,7 +101,9 @@ mod external;
 mod hang;
 mod ids;
 mod index;
+mod location;
 mod message;
+mod migration;
 mod options;
 mod outside;
 mod pending;
@@ -205,6 +207,7 @@ pub use error::{
 pub use external::External;
 pub use ids::PeId;
 pub use index::Index;
+pub use migration::{Migrated, Migration};
 pub use options::{OPTIONS_HELP, Options, OptionsError};
 pub use priority::Priority;
 pub use promise::{Promise, PromiseFuture, PromisesFuture};

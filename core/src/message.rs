@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 
 use crate::current;
 use crate::entry::EntryInfo;
+use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::reply::Reply;
 use crate::scheduler::inbox::Linked;
@@ -33,6 +34,8 @@ pub(crate) struct Table {
     payload_type: fn() -> TypeId,
     /// Consumes the message on its PE. The block is owned by `run`, which frees it.
     run: unsafe fn(NonNull<Head>, &Pe),
+    /// Consumes the message, whose chare does not exist. The block is owned by `lost`, which frees it.
+    lost: unsafe fn(NonNull<Head>, &Pe, CallError),
     drop_contents: unsafe fn(NonNull<Head>),
     is_ranked: bool,
     /// The entry that it invokes, or the runtime's own name for it.
@@ -59,6 +62,12 @@ pub(crate) trait Payload: Send + Sized + 'static {
     const IS_RANKED: bool = false;
     /// Runs on the PE that took the message; the block has been freed already.
     fn run(self, to: ChareId, reply: Reply, pe: &Pe);
+    /// What becomes of it if its chare does not exist: whoever waits for its outcome gets the error; if nobody does, the
+    /// error ends the run.
+    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+        pe.guard(|| drop(self));
+        reply.refuse(pe, to, error);
+    }
 }
 
 struct TableOf<P>(std::marker::PhantomData<P>);
@@ -68,6 +77,7 @@ impl<P: Payload> TableOf<P> {
         layout: Layout::new::<Body<P>>(),
         payload_type: TypeId::of::<P>,
         run: run_payload::<P>,
+        lost: lose_payload::<P>,
         drop_contents: drop_payload::<P>,
         is_ranked: P::IS_RANKED,
         name: P::NAME,
@@ -95,6 +105,12 @@ unsafe fn run_payload<P: Payload>(head: NonNull<Head>, pe: &Pe) {
     // SAFETY: `run` is called with the message that this table belongs to, which it owns.
     let (to, reply, payload) = unsafe { take_contents::<P>(head, pe) };
     payload.run(to, reply, pe);
+}
+
+unsafe fn lose_payload<P: Payload>(head: NonNull<Head>, pe: &Pe, error: CallError) {
+    // SAFETY: `lost` is called with the message that this table belongs to, which it owns.
+    let (to, reply, payload) = unsafe { take_contents::<P>(head, pe) };
+    payload.lost(to, reply, pe, error);
 }
 
 unsafe fn drop_payload<P>(head: NonNull<Head>) {
@@ -175,6 +191,20 @@ impl Msg {
         let head = self.into_raw();
         // SAFETY: the message is owned and its table is that of its contents.
         unsafe { (head.as_ref().table.run)(head, pe) }
+    }
+
+    /// Gives the message up: its chare does not exist.
+    #[cold]
+    pub(crate) fn lose(self, pe: &Pe, error: CallError) {
+        let head = self.into_raw();
+        // SAFETY: the message is owned and its table is that of its contents.
+        unsafe { (head.as_ref().table.lost)(head, pe, error) }
+    }
+
+    /// Notes which PE has sent the message, unless another was noted before.
+    pub(crate) fn sent_by(&mut self, pe: PeId) {
+        // SAFETY: a `Msg` owns a live block, and nobody else looks at its reply.
+        unsafe { (*self.0.as_ptr()).reply.sent_by(pe) }
     }
 
     /// The contents, if the message is of kind `P`.

@@ -65,8 +65,8 @@ pub(crate) struct Reply(To);
 const _: () = assert!(size_of::<Reply>() == 16);
 
 enum To {
-    /// Nobody waits: an error ends the job.
-    Nobody,
+    /// Nobody waits: an error ends the job. The PE that has sent the message, if it has left that PE.
+    Nobody { from: Option<PeId> },
     /// To a cell of this run.
     Cell { pe: PeId, key: u64 },
     /// To a callback, which is a `Callback` of the entry's own output type.
@@ -83,7 +83,23 @@ pub(crate) trait AnyCallback: Send {
 
 impl Reply {
     pub(crate) const fn none() -> Reply {
-        Reply(To::Nobody)
+        Reply(To::Nobody { from: None })
+    }
+
+    /// Notes which PE has sent the message that this belongs to, unless another was noted before.
+    pub(crate) fn sent_by(&mut self, pe: PeId) {
+        if let To::Nobody { from } = &mut self.0 {
+            from.get_or_insert(pe);
+        }
+    }
+
+    /// The PE that has sent the message, as far as that is known: whoever waits for the outcome is there.
+    pub(crate) fn sender(&self) -> Option<PeId> {
+        match self.0 {
+            To::Nobody { from } => from,
+            To::Cell { pe, .. } => Some(pe),
+            To::Callback(_) => None,
+        }
     }
 
     #[inline]
@@ -96,13 +112,13 @@ impl Reply {
     }
 
     fn into_destination(mut self) -> To {
-        mem::replace(&mut self.0, To::Nobody)
+        mem::replace(&mut self.0, To::Nobody { from: None })
     }
 
     /// Answers. An error with nobody to tell goes to `pe`, which ends the job with a report.
     #[inline(always)]
     pub(crate) fn answer<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
-        if matches!(self.0, To::Nobody) && outcome.is_ok() {
+        if matches!(self.0, To::Nobody { .. }) && outcome.is_ok() {
             // Nothing to drop in a reply to nobody.
             mem::forget(self);
             return;
@@ -112,7 +128,7 @@ impl Reply {
 
     fn tell<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
         match self.into_destination() {
-            To::Nobody => {
+            To::Nobody { .. } => {
                 if let Err(error) = outcome {
                     pe.unawaited(error);
                 }
@@ -130,15 +146,34 @@ impl Reply {
         }
     }
 
+    /// Says that there will be no outcome, to a cell that counts many.
+    pub(crate) fn waive(self, pe: &Pe) {
+        if let To::Cell { pe: home, key } = self.into_destination() {
+            pe.post(home, Msg::for_pe(Waiver { key }));
+        }
+    }
+
     /// Answers with an error only, for the chare `from`: the type of the value is not known here.
     pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
         match self.into_destination() {
-            To::Nobody => pe.unawaited(error),
+            To::Nobody { .. } => pe.unawaited(error),
             To::Cell { pe: home, key } => {
                 pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: true }));
             }
             To::Callback(callback) => callback.0.fail(error),
         }
+    }
+}
+
+/// An outcome less that a cell has to wait for.
+struct Waiver {
+    key: u64,
+}
+
+impl Payload for Waiver {
+    const NAME: Name = Name::Runtime("the end of a broadcast");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.cells.settle(pe, self.key, 1);
     }
 }
 

@@ -18,6 +18,7 @@ mod external;
 mod groups;
 mod hang;
 mod memory;
+mod migration;
 mod misuse;
 mod other_runs;
 mod outside;

@@ -32,6 +32,7 @@ fn chare_impl(chare: &Chare) -> Vec<TokenStream> {
     let kind = if chare.index.is_some() { quote!(ArrayElement) } else { quote!(Standalone) };
     let init = init_item(&chare.constructor);
     let construct = construct_fn(chare);
+    let migrated = migrated_item(chare);
     let line = line_of(chare.name.span());
     vec![
         quote! {
@@ -43,6 +44,7 @@ fn chare_impl(chare: &Chare) -> Vec<TokenStream> {
                 const INFO: &'static ::chare::ChareInfo =
                     &::chare::ChareInfo { name: #name, file: ::core::file!(), line: #line };
                 const KEEP_AFTER_PANIC: bool = #keep_after_panic;
+                #migrated
                 #construct
             }
         },
@@ -51,6 +53,18 @@ fn chare_impl(chare: &Chare) -> Vec<TokenStream> {
             impl #impl_generics ::chare::#kind for #ty #where_clause {}
         },
     ]
+}
+
+fn migrated_item(chare: &Chare) -> Option<TokenStream> {
+    let (ty, hook) = (&chare.ty, chare.migrated.as_ref()?);
+    let cx = hook.takes_cx.then(|| quote_spanned!(hook.span=> cx));
+    Some(quote_spanned! {hook.span=>
+        const MIGRATED: ::core::option::Option<fn(&mut Self, &::chare::Cx<Self>)> =
+            ::core::option::Option::Some(|chare, cx| {
+                let _ = cx;
+                <#ty>::migrated(chare, #cx)
+            });
+    })
 }
 
 /// `()`, `A` or `(A, B)`: what `create` takes.

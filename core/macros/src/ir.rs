@@ -18,6 +18,8 @@ pub(crate) struct Chare {
     pub(crate) index: Option<Type>,
     pub(crate) keep_after_panic: bool,
     pub(crate) constructor: Constructor,
+    /// What runs after a move.
+    pub(crate) migrated: Option<Hook>,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -27,6 +29,12 @@ pub(crate) struct Constructor {
     pub(crate) is_async: bool,
     pub(crate) inputs: Inputs,
     pub(crate) returns: Returns,
+}
+
+/// A method that the runtime calls.
+pub(crate) struct Hook {
+    pub(crate) span: Span,
+    pub(crate) takes_cx: bool,
 }
 
 /// A method that can be called by message.

@@ -8,7 +8,7 @@ use syn::visit_mut::VisitMut;
 use syn::{Attribute, Ident, ImplItem, ImplItemFn, Item, ItemImpl, Lifetime, Type};
 
 use crate::errors::Errors;
-use crate::ir::{Chare, Constructor, Entry};
+use crate::ir::{Chare, Constructor, Entry, Hook, Mode};
 use crate::options::{self, ChareOptions};
 use crate::signature::{self, Method};
 use crate::types::{ReplaceSelf, last_segment, peel};
@@ -25,6 +25,7 @@ const RESERVED: &[&str] = &[
     "clone",
     "collection",
     "contribute",
+    "destroy",
     "eq",
     "expedited",
     "fmt",
@@ -36,6 +37,7 @@ const RESERVED: &[&str] = &[
     "insert",
     "into",
     "len",
+    "local",
     "migrate",
     "ne",
     "on",
@@ -108,12 +110,13 @@ fn head_span(item: &Item) -> Span {
 /// The methods that concern the runtime.
 struct Methods {
     constructors: Vec<ImplItemFn>,
+    hooks: Vec<ImplItemFn>,
     entries: Vec<ImplItemFn>,
 }
 
-/// Takes every `#[entry]` off the block and copies the methods that had one, and those named `new`.
+/// Takes every `#[entry]` off the block and copies the methods that had one, and those named `new` or `migrated`.
 fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Methods {
-    let mut methods = Methods { constructors: Vec::new(), entries: Vec::new() };
+    let mut methods = Methods { constructors: Vec::new(), hooks: Vec::new(), entries: Vec::new() };
     for item in &mut block.items {
         let attributes = match item {
             ImplItem::Fn(method) => &mut method.attrs,
@@ -143,6 +146,14 @@ fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Methods {
                 );
             }
             methods.constructors.push(method.clone());
+        } else if method.sig.ident == "migrated" {
+            if let Some(attribute) = ours.first() {
+                errors.on(
+                    attribute,
+                    "`migrated` is called when the chare has moved to another PE: remove `#[entry]`, or rename it",
+                );
+            }
+            methods.hooks.push(method.clone());
         } else if !ours.is_empty() {
             methods.entries.push(method.clone());
         }
@@ -189,6 +200,7 @@ fn read_block(
     let cfgs = only(&block.attrs, "cfg");
     let index = options.index.map(|index| ReplaceSelf(&ty).lifted(&index));
     let constructor = read_constructor(&methods.constructors, &ty, errors);
+    let migrated = methods.hooks.first().and_then(|method| read_hook(method, &ty, errors));
     for method in &methods.entries {
         refuse_reserved(&method.sig.ident, index.is_some(), errors);
     }
@@ -200,6 +212,7 @@ fn read_block(
         index,
         keep_after_panic: options.keep_after_panic,
         constructor: constructor?,
+        migrated,
         entries,
         ty,
     };
@@ -253,6 +266,25 @@ fn read_constructor(found: &[ImplItemFn], chare: &Type, errors: &mut Errors) -> 
         inputs,
         returns,
     })
+}
+
+fn read_hook(method: &ImplItemFn, chare: &Type, errors: &mut Errors) -> Option<Hook> {
+    let before = errors.count();
+    let signature = &method.sig;
+    let name = &signature.ident;
+    signature::check_qualifiers(signature, Method::Entry, errors);
+    let (mode, params) = signature::entry_receiver(signature, chare, errors)?;
+    let inputs = signature::inputs(&params, Method::Entry, Some(&mode), chare, errors);
+    let returns_nothing = matches!(signature.output, syn::ReturnType::Default);
+    if errors.count() == before && !(matches!(mode, Mode::Plain) && inputs.args.is_empty() && returns_nothing)
+    {
+        errors.on(
+            name,
+            "`migrated` is called when the chare has moved to another PE: write `fn migrated(&mut self, cx: &Cx<Self>)`, \
+             or rename it",
+        );
+    }
+    (errors.count() == before).then(|| Hook { span: name.span(), takes_cx: inputs.takes_cx })
 }
 
 fn read_entries(methods: &[ImplItemFn], block: &ItemImpl, chare: &Type, errors: &mut Errors) -> Vec<Entry> {

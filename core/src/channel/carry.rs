@@ -14,7 +14,7 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 
 use super::end::{self, Defect, Leaver};
-use super::table::EndKey;
+use super::table::{EndKey, Entry};
 
 /// A value on its way.
 pub(super) struct Carry<T> {
@@ -88,6 +88,9 @@ impl Payload for Credit {
             None => pe.undeliverable(Msg::new(to, reply, self)),
         }
     }
+
+    /// Nobody waits for it any more.
+    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }
 
 /// News that the peer of an end is poisoned.
@@ -106,6 +109,9 @@ impl Payload for Loss {
         let effects = entry.and_then(|entry| pe.ends.with(&entry, |end| end.fail(Defect::Peer(error))));
         effects.unwrap_or_default().settle(pe);
     }
+
+    /// The peer has gone too.
+    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }
 
 /// News that somebody has left an end, from another PE or thread.
@@ -122,12 +128,30 @@ impl<T: Send + 'static> Left<T> {
         let effects = pe.ends.of::<T>().get(self.end).map(|end| end.leave(self.leaver, self.name));
         effects.map(|effects| effects.settle(pe)).is_some()
     }
+
+    /// As `arrive`, where the end has another place since its chare has moved.
+    fn arrive_by_name(&self, pe: &Pe, own: ChareRef) {
+        let end::Name { peer, tag, .. } = self.name;
+        let entry = own.extra_if_any(|extra| extra.channels.find(peer, tag).copied()).flatten();
+        if let Some(entry) = entry.filter(Entry::holds::<T>) {
+            let effects = pe.ends.of::<T>().get(entry.key).map(|end| end.leave(self.leaver, self.name));
+            effects.unwrap_or_default().settle(pe);
+        }
+    }
 }
 
 impl<T: Send + 'static> Payload for Left<T> {
     const NAME: Name = Name::Runtime("the end of a wait at a channel");
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        // If the end has gone with its chare, nobody waits there any more.
-        let _ = self.arrive(pe);
+    fn run(self, own: ChareId, reply: Reply, pe: &Pe) {
+        if self.arrive(pe) {
+            return;
+        }
+        match pe.find(own) {
+            Some(chare) => self.arrive_by_name(pe, chare),
+            None => pe.undeliverable(Msg::new(own, reply, self)),
+        }
     }
+
+    /// The end has gone with its chare, so nobody waits there any more.
+    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }

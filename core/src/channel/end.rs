@@ -182,6 +182,10 @@ pub(super) trait AnyEnd {
     fn type_name(&self) -> &'static str;
     /// Notes why nothing comes from the peer any more; wakes all receivers, and all who wait for credit.
     fn fail(&mut self, defect: Defect) -> Effects;
+    /// Wakes whoever waits; all look again.
+    fn wake_all(&mut self) -> Effects;
+    /// Puts it into the table of its type.
+    fn plant(self: Box<Self>, pe: &Pe) -> EndKey;
     /// Values that have come and were not read, and values that wait for credit.
     fn queued(&self) -> (usize, usize);
     fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter));
@@ -399,6 +403,19 @@ impl<T: Send + 'static> AnyEnd for End<T> {
         }
         self.note_slow();
         effects
+    }
+
+    fn wake_all(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        if let Some(slow) = &mut self.slow {
+            effects.woken.extend(std::iter::from_fn(|| slow.receivers.next()));
+            effects.woken.extend(std::iter::from_fn(|| slow.senders.next()));
+        }
+        effects
+    }
+
+    fn plant(self: Box<Self>, pe: &Pe) -> EndKey {
+        pe.ends.of::<T>().plant(*self)
     }
 
     fn queued(&self) -> (usize, usize) {

@@ -21,7 +21,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub(crate) use table::{Channels, Ends};
+pub(crate) use table::{Channels, Ends, Uprooted};
 
 use crate::call;
 use crate::caught::blame_caller;
@@ -38,7 +38,7 @@ use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
 use carry::{Carry, Credit, Left, Loss};
 use end::{AnyEnd, BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
-use table::{Closed, EndKey, Table};
+use table::{Closed, EndKey, Found, Table};
 
 /// One end of a channel, in the chare that opened it.
 pub struct Channel<T> {
@@ -46,7 +46,7 @@ pub struct Channel<T> {
     chare: ChareId,
     peer: ChareId,
     tag: u64,
-    end: EndKey,
+    end: Found,
     value: PhantomData<fn(T) -> T>,
 }
 
@@ -61,6 +61,7 @@ impl<T: Send + 'static> Channel<T> {
                 end.slow().defect = Some(Defect::Peer(error));
                 end.note_slow();
             }
+            let end = Found::new(end);
             Ok(Channel { run: pe.run(), chare, peer: peer.id(), tag, end, value: PhantomData })
         });
         blame_caller(opened)
@@ -175,8 +176,9 @@ impl<T: Send + 'static> Channel<T> {
     #[inline(always)]
     fn table_here<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
         let mut table = pe.ends.of::<T>();
-        if table.get(self.end).is_some() {
-            return (table, self.end);
+        let key = self.end.get();
+        if table.get(key).is_some() {
+            return (table, key);
         }
         drop(table);
         self.table_of_another(pe)
@@ -192,6 +194,7 @@ impl<T: Send + 'static> Channel<T> {
             // Nobody waits at an end that was just made.
             let _ = end.fail(Defect::Peer(own.poisoned()));
         }
+        self.end.set(key);
         (pe.ends.of::<T>(), key)
     }
 
@@ -201,18 +204,15 @@ impl<T: Send + 'static> Channel<T> {
 
     /// Lets a future leave its end, wherever it was carried meanwhile, and wakes whoever follows.
     fn leave(&self, leaver: Leaver) {
-        let left = Left::<T> { leaver, end: self.end, name: self.name(), value: PhantomData };
+        let (own, end) = (self.chare, self.end.get());
+        let left = Left::<T> { leaver, end, name: self.name(), value: PhantomData };
         current::here(|here| match here {
             Here::Pe(pe) if pe.run() != self.run => {}
             Here::Pe(pe) if left.arrive(pe) => {}
-            Here::Pe(pe) => {
-                let home = self.end.pe();
-                if home != pe.id() {
-                    pe.post(home, Msg::for_pe(left));
-                }
-            }
+            Here::Pe(pe) if end.pe() == pe.id() => pe.send(Msg::new(own, Reply::none(), left)),
+            Here::Pe(pe) => pe.post(end.pe(), Msg::new(own, Reply::none(), left)),
             Here::Foreign(_) | Here::Nowhere => {
-                current::post_to_run(self.run, self.end.pe(), Msg::for_pe(left))
+                current::post_to_run(self.run, end.pe(), Msg::new(own, Reply::none(), left))
             }
         });
     }
@@ -315,6 +315,23 @@ pub(crate) fn poison(pe: &Pe, chare: ChareRef, error: &CallError) {
     }
     for mut end in ends {
         end.fail(Defect::Peer(error.clone())).settle(pe);
+    }
+}
+
+/// Takes the ends of a chare that leaves out of the tables of this PE. Whoever waits at them is woken, and registers anew
+/// where the chare arrives.
+pub(crate) fn uproot(pe: &Pe, chare: ChareRef) -> Uprooted {
+    let mut ends = chare.extra_if_any(|extra| extra.channels.uproot(pe)).unwrap_or_default();
+    for end in ends.iter_mut() {
+        end.wake_all().settle(pe);
+    }
+    ends
+}
+
+/// Puts the ends of a chare that has arrived into the tables of this PE.
+pub(crate) fn plant(pe: &Pe, chare: ChareRef, ends: Uprooted) {
+    if !ends.is_empty() {
+        chare.extra(|extra| extra.channels.plant(pe, ends));
     }
 }
 

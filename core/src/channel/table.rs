@@ -9,6 +9,7 @@ use std::any::{Any, TypeId};
 use std::cell::{RefCell, RefMut};
 use std::num::NonZeroU32;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
 
@@ -33,9 +34,39 @@ pub(super) struct EndKey {
 }
 
 impl EndKey {
+    #[inline(always)]
+    fn to_bits(self) -> u64 {
+        u64::from(self.place) << 32 | u64::from(self.life.0.get())
+    }
+
+    #[inline(always)]
+    fn of_bits(bits: u64) -> Self {
+        let life = NonZeroU32::new(bits as u32).expect("made of a key");
+        EndKey { place: (bits >> 32) as u32, life: Life(life) }
+    }
+
     /// The PE that the end is on while it lives.
     pub(super) fn pe(self) -> PeId {
         PeId::new((self.life.0.get() / MAX_LIVES) as usize)
+    }
+}
+
+/// Where the own end of a channel was found last. It is looked for by name when it is not there any more, since its chare
+/// has moved; threads that share it agree on nothing else.
+pub(super) struct Found(AtomicU64);
+
+impl Found {
+    pub(super) fn new(key: EndKey) -> Self {
+        Found(AtomicU64::new(key.to_bits()))
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> EndKey {
+        EndKey::of_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set(&self, key: EndKey) {
+        self.0.store(key.to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -87,6 +118,14 @@ impl<T: Send + 'static> Table<T> {
         });
         let life = self.ends[place as usize].life.expect("a place is vacant while it has a life to give");
         EndKey { place, life }
+    }
+
+    /// Puts an end that was on another PE here.
+    pub(super) fn plant(&mut self, mut end: End<T>) -> EndKey {
+        let key = self.insert();
+        end.life = Some(key.life);
+        self.ends[key.place as usize] = end;
+        key
     }
 
     fn remove(&mut self, key: EndKey) -> Option<End<T>> {
@@ -203,6 +242,25 @@ impl Closed {
     }
 }
 
+/// Ends between two PEs, in the order of their chare's names.
+#[derive(Default)]
+pub(crate) struct Uprooted(Vec<Box<dyn AnyEnd>>);
+
+impl Uprooted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn AnyEnd>> {
+        self.0.iter_mut()
+    }
+
+    /// Drops them, each value by itself.
+    pub(crate) fn give_up(self, pe: &Pe) {
+        Closed(self.0).give_up(pe);
+    }
+}
+
 /// The ends that a chare has, by name.
 #[derive(Default)]
 pub(crate) struct Channels {
@@ -254,6 +312,19 @@ impl Channels {
             self.entries[place] = entry;
         }
         (entry, gone)
+    }
+
+    /// Takes all ends out of the tables of this PE, and keeps their names.
+    pub(super) fn uproot(&mut self, pe: &Pe) -> Uprooted {
+        let remove = |entry| pe.ends.remove(entry).expect("an end is there as long as its name");
+        Uprooted(self.entries.iter().map(remove).collect())
+    }
+
+    /// Puts the ends into the tables of this PE.
+    pub(super) fn plant(&mut self, pe: &Pe, ends: Uprooted) {
+        for (entry, end) in self.entries.iter_mut().zip(ends.0) {
+            entry.key = end.plant(pe);
+        }
     }
 
     /// Takes all ends away; the caller drops what is in them, without a borrow.

@@ -48,11 +48,15 @@
 //! }
 //! ```
 
-// Each PE merges what its elements give; when all of them have given to a reduction, the PE sends its part to the
-// collection's root, which merges the parts in the order of the PEs (so floating-point results do not depend on which
-// part came first) and delivers the result once. Any number of reductions is in flight, since a fast element may
-// contribute to the next before a slow one has to this. Invariants: instances of a PE are consecutive, the oldest
-// first; an element's next contribution goes to the instance that its own count names.
+// Each PE merges what its elements give; when none of them owes a reduction a contribution any more, the PE sends its part
+// to the collection's root, which merges the parts in the order of the PEs (so floating-point results do not depend on
+// which part came first) and delivers the result once, when as many contributions have come as there are elements. Any
+// number of reductions is in flight, since a fast element may contribute to the next before a slow one has to this.
+// Invariants: instances of a PE are consecutive, the oldest first; an element's next contribution goes to the instance
+// that its own count names, and it is counted there as owing on the PE where it lives, and on no other.
+//
+// An element that moves takes its count along: what it has given stays where it gave it. One that arrives with an older
+// count than all that live there makes the PE send another part; the root only counts contributions.
 //
 // Reducers and the destructors of values are user code, which may itself contribute: no table is borrowed while they run.
 // While a reducer runs, what it merges into is out of the table.
@@ -108,32 +112,57 @@ const MAX_RESERVED: u64 = 1024;
 /// The reductions of one collection on one PE, and at its root.
 #[derive(Default)]
 pub(crate) struct Reductions {
-    /// Reductions that every element here has contributed to.
-    finished: u64,
-    /// The unfinished ones; the first is number `finished`.
+    /// The number of the first in `open`.
+    first: u64,
+    /// Those that elements here have not contributed to, or that are not shipped yet, in order.
     open: VecDeque<Open>,
-    /// Cells of elements here that wait for the result of an `allreduce`, by reduction.
+    /// Cells that wait here for the result of an `allreduce`, by reduction.
     waiting: FxHashMap<u64, Vec<u64>>,
     /// At the root: parts that have come, by reduction.
     at_root: FxHashMap<u64, AtRoot>,
 }
 
 impl Reductions {
+    /// Takes in elements that contribute to reduction `next` next: they are constructed, or have arrived.
+    pub(crate) fn join(&mut self, next: u64, count: u64) {
+        if count > 0 {
+            self.open(next).owing += count;
+        }
+    }
+
+    /// Lets an element go that would contribute to reduction `next` next.
+    pub(crate) fn leave(&mut self, next: u64) {
+        self.open(next).owing -= 1;
+    }
+
+    /// The entry of a reduction, made if it is not there: elements that arrive may be behind or ahead of all others.
+    fn open(&mut self, number: u64) -> &mut Open {
+        if self.open.is_empty() {
+            self.first = number;
+        }
+        while number < self.first {
+            self.first -= 1;
+            self.open.push_front(Open::default());
+        }
+        while number >= self.first + self.open.len() as u64 {
+            self.open.push_back(Open::default());
+        }
+        &mut self.open[(number - self.first) as usize]
+    }
+
     /// Counts a contribution, and takes out what it is merged into: nothing for the first.
-    fn begin(&mut self, sequence: u64, waiting: Option<u64>, local_count: u64) -> Option<Box<dyn Local>> {
+    fn begin(&mut self, sequence: u64, waiting: Option<u64>) -> Option<Box<dyn Local>> {
+        self.open(sequence + 1).owing += 1;
+        let open = self.open(sequence);
+        open.owing -= 1;
+        open.count += 1;
+        open.is_merging = true;
+        let (merged, room) = (open.merged.take(), open.owing.min(MAX_RESERVED) + 1);
         if let Some(key) = waiting {
             // All elements here will wait, unless they disagree.
-            let room = || Vec::with_capacity(local_count.min(MAX_RESERVED) as usize);
-            self.waiting.entry(sequence).or_insert_with(room).push(key);
+            self.waiting.entry(sequence).or_insert_with(|| Vec::with_capacity(room as usize)).push(key);
         }
-        let place = (sequence - self.finished) as usize;
-        debug_assert!(place <= self.open.len(), "an element contributes to reductions in order");
-        if place == self.open.len() {
-            self.open.push_back(Open { count: 0, merged: None });
-        }
-        let open = &mut self.open[place];
-        open.count += 1;
-        open.merged.take()
+        merged
     }
 
     /// Drops the values that are merged so far, at the end of the PE.
@@ -143,18 +172,31 @@ impl Reductions {
     }
 
     fn put_back(&mut self, sequence: u64, merged: Box<dyn Local>) {
-        let place = (sequence - self.finished) as usize;
-        self.open[place].merged = Some(merged);
+        let open = self.open(sequence);
+        (open.merged, open.is_merging) = (Some(merged), false);
     }
 
-    /// Takes the oldest reduction, with its number, if all `expected` contributions are merged.
-    fn next_finished(&mut self, expected: u64) -> Option<(u64, Box<dyn Local>)> {
-        let oldest = self.open.front_mut().filter(|oldest| oldest.count == expected)?;
+    /// Takes the oldest reduction, with its number and the count of its contributions, if no element here owes it one
+    /// more. Others may arrive that do: they make another part of it.
+    fn next_finished(&mut self) -> Option<(u64, u64, Box<dyn Local>)> {
         // A contribution that a reducer makes to a later reduction may find this one out of the table.
-        let merged = oldest.merged.take()?;
-        self.open.pop_front();
-        self.finished += 1;
-        Some((self.finished - 1, merged))
+        while self.open.front().is_some_and(|oldest| oldest.owing == 0 && !oldest.is_merging) {
+            let oldest = self.open.pop_front()?;
+            self.first += 1;
+            if let Some(merged) = oldest.merged {
+                return Some((self.first - 1, oldest.count, merged));
+            }
+        }
+        None
+    }
+}
+
+/// Ships the parts of reductions that no element here owes a contribution any more.
+pub(crate) fn ship_finished(pe: &Pe, collection: &Collection) {
+    loop {
+        let finished = collection.reductions.borrow_mut().next_finished();
+        let Some((sequence, count, merged)) = finished else { return };
+        merged.ship(pe, collection, sequence, count);
     }
 }
 
@@ -220,11 +262,15 @@ fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() ->
 }
 
 /// An unfinished reduction on one PE.
+#[derive(Default)]
 struct Open {
+    /// Elements here whose next contribution goes to it.
+    owing: u64,
     /// Contributions that have come here.
     count: u64,
-    /// None while a reducer runs on it.
+    /// None before the first, and while a reducer runs on it.
     merged: Option<Box<dyn Local>>,
+    is_merging: bool,
 }
 
 trait Local: Any {
@@ -321,7 +367,7 @@ where
         // The reductions may have been given up already, and nothing that is sent now arrives.
         return Ok(sequence);
     }
-    let earlier = collection.reductions.borrow_mut().begin(sequence, waiting, collection.local_count());
+    let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
     let merged: Box<dyn Local> = match earlier {
         None => {
             let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));
@@ -352,11 +398,8 @@ where
         }
     };
     collection.reductions.borrow_mut().put_back(sequence, merged);
-    loop {
-        let finished = collection.reductions.borrow_mut().next_finished(collection.local_count());
-        let Some((finished, merged)) = finished else { return Ok(sequence) };
-        merged.ship(pe, collection, finished, collection.local_count());
-    }
+    ship_finished(pe, collection);
+    Ok(sequence)
 }
 
 #[cold]
@@ -417,7 +460,8 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
         sequence: u64,
         failed: Option<Arc<str>>,
     ) {
-        self.sort_unstable_by_key(|(from, _)| *from);
+        // Stable: a PE may have sent several parts.
+        self.sort_by_key(|(from, _)| *from);
         let mut parts = self.into_iter().map(|(_, merged)| merged);
         let mut total = parts.next().expect("a reduction ends when its last part has come");
         for part in parts {

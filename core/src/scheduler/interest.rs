@@ -179,6 +179,11 @@ impl Interest {
     pub(super) fn begin_probe(&mut self) -> Vec<Arc<Waker>> {
         self.certainty = Certainty::Probing { kept: 0 };
         self.rounds = self.rounds.saturating_add(1);
+        self.wrappers()
+    }
+
+    /// The wrappers of its known waits.
+    pub(super) fn wrappers(&self) -> Vec<Arc<Waker>> {
         self.wrappers.iter().flat_map(|wrappers| wrappers.values().cloned()).collect()
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod interest;
 pub(crate) mod pe;
 pub(crate) mod prefetch;
 pub(crate) mod queue;
+pub(crate) mod slots;
 pub(crate) mod sync;
 pub(crate) mod task;
 pub(crate) mod thread;

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::caught::{self, Caught};
-use crate::cell::{ChareRef, Extra, State};
+use crate::cell::{ChareRef, Extra};
 use crate::channel::Ends;
 use crate::chare::Chare;
 use crate::collection::{Collection, Directory};
-use crate::error::{CallError, NoElement};
+use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::location::Locations;
 use crate::message::{Head, Msg, Name, Payload};
 use crate::pending::WaitsAway;
 use crate::priority::Rank;
@@ -28,7 +29,8 @@ use crate::report::Reason;
 use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
 use crate::scheduler::queue::{RunQueue, Work};
-use crate::scheduler::task::{self, TaskKey, Tasks};
+use crate::scheduler::slots::Tasks;
+use crate::scheduler::task::{self, TaskKey};
 use crate::scheduler::timer::Timers;
 
 /// Things done between two looks at the inbox.
@@ -110,6 +112,7 @@ pub(crate) struct Pe {
     unborn: RefCell<FxHashMap<ChareId, Unborn>>,
     created: Cell<u64>,
     pub(crate) directory: Directory,
+    pub(crate) locations: Locations,
     pub(crate) ends: Ends,
     pub(crate) cells: Cells,
     pub(crate) tasks: Tasks,
@@ -150,6 +153,7 @@ impl Pe {
             unborn: RefCell::default(),
             created: Cell::new(0),
             directory: Directory::new(pe_count),
+            locations: Locations::default(),
             ends: Ends::new(id),
             cells: Cells::new(),
             tasks: Tasks::new(),
@@ -248,83 +252,23 @@ impl Pe {
         self.mail.send(to, msg.unpinned(self));
     }
 
-    /// Sends a message to its chare.
-    #[inline(always)]
-    pub(crate) fn send(&self, msg: Msg) {
-        let to = msg.head().to;
-        let is_here = match to.collection.single_home() {
-            None => self.directory.get(to.collection).is_some_and(|collection| collection.places(to.element)),
-            Some(home) => home == self.id,
-        };
-        if is_here { self.enqueue(Work::Msg(msg)) } else { self.send_away(msg) }
+    /// Puts something in the run queue behind all that is not of a higher rank.
+    pub(crate) fn enqueue_ranked(&self, rank: Rank, work: Work) {
+        self.queue.push_ranked(rank, work);
     }
 
-    /// Sends a message to its chare, with a rank among those that wait there.
-    pub(crate) fn send_ranked(&self, rank: Rank, msg: Msg) {
+    /// Keeps a message for a chare that will live here until it is constructed.
+    pub(crate) fn hold_for_chare(&self, msg: Msg) {
         let to = msg.head().to;
-        match self.home_of(to) {
-            Some(home) if home == self.id => self.queue.push_ranked(rank, Work::Msg(msg)),
-            Some(home) => self.post(home, Msg::for_pe(Ranked { rank, msg: msg.unpinned(self) })),
-            None => self.send_away(msg),
-        }
-    }
-
-    /// The PE of a chare; `None` if its collection is not known here, or has no such element.
-    fn home_of(&self, id: ChareId) -> Option<PeId> {
-        if let Some(home) = id.collection.single_home() {
-            return Some(home);
-        }
-        let info = &self.directory.get(id.collection)?.info;
-        (id.element < info.element_count).then(|| info.home(id.element))
-    }
-
-    #[inline(never)]
-    fn send_away(&self, msg: Msg) {
-        let to = msg.head().to;
-        if let Some(home) = to.collection.single_home() {
-            return self.post(home, msg);
-        }
         match self.directory.get(to.collection) {
-            Some(collection) if to.element < collection.info.element_count => {
-                self.post(collection.info.home(to.element), msg);
-            }
-            Some(_) => self.no_element(msg),
-            None => self.hold_for_collection(to.collection, msg),
+            Some(collection) => collection.hold_for_element(msg),
+            None => self.unborn_singles.borrow_mut().entry(to.element).or_default().push(msg),
         }
     }
 
-    /// What becomes of a message whose chare cannot take it now: held, refused, or sent where the chare is.
-    #[cold]
-    pub(crate) fn undeliverable(&self, mut msg: Msg) {
-        let to = msg.head().to;
-        match self.find(to) {
-            Some(chare) if chare.state.get() == State::Poisoned => {
-                msg.take_reply().refuse(self, to, chare.poisoned());
-            }
-            Some(chare) => chare.extra(|extra| extra.held.push_back(Work::Msg(msg))),
-            None if self.stillborn.borrow().contains_key(&to) => {
-                let error = self.stillborn.borrow()[&to].clone();
-                msg.take_reply().refuse(self, to, error);
-            }
-            None => match (to.collection.single_home(), self.directory.get(to.collection)) {
-                (Some(home), _) if home == self.id => {
-                    self.unborn_singles.borrow_mut().entry(to.element).or_default().push(msg);
-                }
-                (None, Some(collection)) if collection.places(to.element) => collection.hold_for_element(msg),
-                _ => self.send_away(msg),
-            },
-        }
-    }
-
-    #[cold]
-    fn no_element(&self, mut msg: Msg) {
-        let to = msg.head().to;
-        let error = NoElement {
-            chare: self.directory.get(to.collection).map_or("", |collection| collection.info.chare.name),
-            element: self.element_name(to),
-            bounds: self.bounds_of(to.collection),
-        };
-        msg.take_reply().refuse(self, to, CallError::NoElement(Arc::new(error)));
+    /// Why a chare was never constructed, if that has been tried here.
+    pub(crate) fn stillborn(&self, id: ChareId) -> Option<CallError> {
+        self.stillborn.borrow().get(&id).cloned()
     }
 
     /// Keeps a message until its collection is known here.
@@ -351,9 +295,17 @@ impl Pe {
     pub(crate) fn find(&self, id: ChareId) -> Option<ChareRef> {
         match id.collection.single_home() {
             None => self.directory.get(id.collection)?.find(id.element),
-            Some(home) if home == self.id => self.singles.borrow().get(&id.element).copied(),
-            Some(_) => None,
+            Some(_) => self.singles.borrow().get(&id.element).copied(),
         }
+    }
+
+    pub(crate) fn has_single(&self, element: u64) -> bool {
+        self.singles.borrow().contains_key(&element)
+    }
+
+    /// Takes a singleton out of the table: it leaves.
+    pub(crate) fn remove_single(&self, element: u64) {
+        self.singles.borrow_mut().remove(&element);
     }
 
     pub(crate) fn place_single(&self, chare: ChareRef) {

@@ -3,14 +3,19 @@
 //!
 //! The sender's message goes to the root PE, which gives the next number and sends one message to every PE. A PE
 //! applies number `n` after all of `n - 1` has been delivered to its elements, in steps of at most [`BATCH`] elements,
-//! so a large collection does not starve the PE. An awaited broadcast has a tracker cell on every PE, which counts its
+//! so a large collection does not starve the PE. What becomes of elements that move meanwhile is in `coverage`. An awaited broadcast has a tracker cell on every PE, which counts its
 //! elements and then reports to one cell of the caller; user reductions are not involved.
+
+mod coverage;
 
 use std::panic::Location;
 
+use coverage::Owed;
+pub(crate) use coverage::{Coverage, Departure, Gap, take_over};
+
 use crate::call;
-use crate::cell::State;
-use crate::collection::{Collection, Job, Progress};
+use crate::cell::{ChareRef, State};
+use crate::collection::{Collection, Job, Place, Progress};
 use crate::current::{self, Here};
 use crate::entry::{self, Delivery, Entry, Invoke};
 use crate::error::CallError;
@@ -25,6 +30,8 @@ use crate::waiting::What;
 
 /// Elements that one step delivers to.
 const BATCH: usize = 256;
+/// What a tracker waits for beyond outcomes until it is known how many elements there are: more than there can be.
+const OPEN: u64 = 1 << 62;
 
 /// Who waits for a broadcast, and whether for values.
 #[derive(Clone, Copy)]
@@ -273,8 +280,9 @@ where
         let Some(collection) = pe.collection(self.collection) else {
             return pe.hold_for_collection(self.collection, Msg::for_pe(self));
         };
-        let job = Deliver::<E> { args: Some(self.args), awaited: self.awaited, tracker: None, next: None };
-        collection.accept_broadcast(pe, self.number, Box::new(job));
+        let Apply { number, args, awaited, .. } = self;
+        let job = Deliver::<E> { number, args: Some(args), awaited, tracker: None, delivered: 0, next: None };
+        collection.accept_broadcast(pe, number, Box::new(job));
     }
 }
 
@@ -290,10 +298,76 @@ where
 
 /// A broadcast that is being delivered to the elements of one PE.
 struct Deliver<E: Entry> {
+    number: u64,
+    /// None once the last element has taken them.
     args: Option<E::Args>,
     awaited: Option<Awaited>,
     tracker: Option<CellRef>,
+    /// Outcomes that the tracker has to wait for.
+    delivered: u64,
     next: Option<usize>,
+}
+
+impl<E: Entry> Deliver<E>
+where
+    E::Args: Clone,
+{
+    fn begin(&mut self, pe: &Pe, collection: &Collection) {
+        let owed = collection.coverage.begin(self.number);
+        self.tracker = self
+            .awaited
+            .and_then(|Awaited { cell, gather }| open_tracker::<E::Output>(pe, OPEN, cell, gather));
+        for owed in owed {
+            let element = match owed {
+                Owed::Perhaps(Departure { element, .. }) | Owed::Surely(element) => element,
+            };
+            let id = ChareId { collection: collection.id(), element };
+            let Some((args, reply)) = self.copy(pe, id, false) else { continue };
+            let msg = coverage::late::<E>(id, reply, self.number, args);
+            match owed {
+                Owed::Perhaps(departure) => collection.coverage.put_aside(departure, self.number, msg),
+                Owed::Surely(_) => pe.send(msg),
+            }
+        }
+    }
+
+    /// The arguments for one element, and where its outcome goes; refused already if they cannot be cloned.
+    fn copy(&mut self, pe: &Pe, id: ChareId, is_last: bool) -> Option<(E::Args, Reply)> {
+        self.delivered += 1;
+        let reply = self.tracker.map_or(Reply::none(), Reply::to);
+        let args = if is_last {
+            Ok(self.args.take())
+        } else {
+            entry::guarded(pe, id, E::INFO, || self.args.clone())
+        };
+        match args {
+            Ok(args) => Some((args.expect("taken by the last element only"), reply)),
+            Err(error) => {
+                reply.refuse(pe, id, error);
+                None
+            }
+        }
+    }
+
+    /// Delivers to an element that lives here, unless it has got this one elsewhere.
+    fn deliver(&mut self, pe: &Pe, chare: ChareRef, is_last: bool) {
+        if chare.covered.get() > self.number {
+            return;
+        }
+        chare.covered.set(self.number + 1);
+        let Some((args, reply)) = self.copy(pe, chare.id, is_last) else { return };
+        if chare.has_gap.get() {
+            return coverage::hold_early(chare, self.number, Msg::new(chare.id, reply, Invoke::<E>(args)));
+        }
+        match chare.state.get() {
+            State::Idle => E::deliver(Delivery::new(pe, chare, args, reply)),
+            State::Exclusive => {
+                let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
+                chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
+            }
+            State::Poisoned => reply.refuse(pe, chare.id, chare.poisoned()),
+        }
+    }
 }
 
 impl<E: Entry> Job for Deliver<E>
@@ -301,47 +375,38 @@ where
     E::Args: Clone,
 {
     fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress {
-        let start = match self.next {
-            Some(start) => start,
-            None => {
-                self.tracker = self.awaited.and_then(|awaited| {
-                    open_tracker::<E::Output>(pe, collection.local_count(), awaited.cell, awaited.gather)
-                });
-                0
-            }
-        };
-        let slots = collection.slot_count();
-        let end = slots.min(start + BATCH);
-        for slot in start..end {
-            let reply = self.tracker.map_or(Reply::none(), Reply::to);
-            let id = ChareId { collection: collection.id(), element: collection.element_of_slot(slot) };
-            let args = if slot + 1 == slots {
-                Ok(self.args.take())
-            } else {
-                entry::guarded(pe, id, E::INFO, || self.args.clone())
-            };
-            let args = match args {
-                Ok(args) => args.expect("taken by the last element only"),
-                Err(error) => {
-                    reply.refuse(pe, id, error);
-                    continue;
+        if self.next.is_none() {
+            self.begin(pe, collection);
+        }
+        let start = self.next.unwrap_or(0);
+        let places = collection.place_count();
+        let end = places.min(start + BATCH);
+        for place in start..end {
+            let is_last = place + 1 == places;
+            match collection.at(place) {
+                Place::Here(chare) => self.deliver(pe, chare, is_last),
+                Place::Unborn(element) => {
+                    let id = ChareId { collection: collection.id(), element };
+                    if let Some((args, reply)) = self.copy(pe, id, is_last) {
+                        pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
+                    }
                 }
-            };
-            match collection.slot(slot) {
-                Some(chare) if chare.state.get() == State::Idle => {
-                    E::deliver(Delivery::new(pe, chare, args, reply))
-                }
-                Some(chare) if chare.state.get() == State::Exclusive => {
-                    let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
-                    chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
-                }
-                Some(chare) => reply.refuse(pe, chare.id, chare.poisoned()),
-                None => {
-                    pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
-                }
+                Place::Vacant => {}
             }
         }
         self.next = Some(end);
-        if end < slots { Progress::More } else { Progress::Done }
+        // User code that has run above may have brought places behind the last one.
+        if end < places {
+            return Progress::More;
+        }
+        pe.guard(|| drop(self.args.take()));
+        if let Some(tracker) = self.tracker {
+            pe.cells.settle(pe, tracker.key, OPEN - self.delivered);
+        }
+        Progress::Done
+    }
+
+    fn hurry(&mut self, pe: &Pe, chare: ChareRef) {
+        self.deliver(pe, chare, false);
     }
 }

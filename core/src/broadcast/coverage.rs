@@ -1,0 +1,205 @@
+//! Every broadcast reaches every element once, also while elements move.
+//!
+//! A PE begins broadcasts in the order of their numbers; how many it has begun is `started`. An element's `covered` says
+//! from which number on the PE where it lives has to deliver to it; what is below has been delivered or is owed by
+//! another PE. When an element moves from A to B:
+//!
+//! 1. A has delivered all that it has begun (the job under way goes to it first), so `covered` is A's `started`, or more
+//!    if the element came here from a PE that was ahead.
+//! 2. While it is in transit, A puts aside a copy of each broadcast that it begins, from `covered` on.
+//! 3. B takes it in, answers with its own `started`, and from then on delivers what it begins. If B was ahead, what lies
+//!    between is a *gap*: the element then takes broadcasts by number, and holds early ones back.
+//! 4. A learns B's `started`: what it has put aside below it goes to the element as messages, the rest is dropped. What A
+//!    has not begun yet, but B had, is a *debt*: A sends it when it begins it.
+//!
+//! So each number is delivered by exactly one PE: below B's `started` by A, from there on by B. The completion tree of an
+//! awaited broadcast waits at A for what A has put aside, so it ends neither early nor never.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use rustc_hash::FxHashMap;
+
+use crate::cell::ChareRef;
+use crate::collection::Collection;
+use crate::current;
+use crate::entry::{Entry, Invoke};
+use crate::error::CallError;
+use crate::ids::ChareId;
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+
+/// One departure of an element: which one, and the how manieth of its moves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Departure {
+    pub(crate) element: u64,
+    pub(crate) epoch: u32,
+}
+
+/// What one PE has begun, and owes to elements that have left.
+#[derive(Default)]
+pub(crate) struct Coverage {
+    started: Cell<u64>,
+    /// Elements that have left and, as far as is known here, not arrived yet.
+    in_transit: RefCell<FxHashMap<Departure, InTransit>>,
+    /// Elements that have arrived where these broadcasts had been begun already; this PE has not begun all of them.
+    debts: RefCell<FxHashMap<Departure, Range<u64>>>,
+}
+
+struct InTransit {
+    covered: u64,
+    /// Broadcasts that were begun since, by number.
+    aside: Vec<(u64, Msg)>,
+}
+
+impl Coverage {
+    /// Broadcasts that have begun here.
+    pub(crate) fn started(&self) -> u64 {
+        self.started.get()
+    }
+
+    /// Begins the next broadcast; returns the departed elements that may need it.
+    pub(super) fn begin(&self, number: u64) -> Vec<Owed> {
+        debug_assert_eq!(number, self.started.get(), "broadcasts begin in the order of their numbers");
+        self.started.set(number + 1);
+        if self.in_transit.borrow().is_empty() && self.debts.borrow().is_empty() {
+            return Vec::new();
+        }
+        let in_transit = self.in_transit.borrow();
+        let needs = in_transit.iter().filter(|(_, element)| element.covered <= number);
+        let mut owed: Vec<_> = needs.map(|(departure, _)| Owed::Perhaps(*departure)).collect();
+        self.debts.borrow_mut().retain(|departure, numbers| {
+            if numbers.contains(&number) {
+                owed.push(Owed::Surely(departure.element));
+            }
+            numbers.end > number + 1
+        });
+        owed
+    }
+
+    pub(super) fn put_aside(&self, departure: Departure, number: u64, msg: Msg) {
+        if let Some(element) = self.in_transit.borrow_mut().get_mut(&departure) {
+            element.aside.push((number, msg));
+        }
+    }
+
+    /// Notes that an element has left, which other PEs have to deliver to from number `covered` on.
+    pub(crate) fn departed(&self, departure: Departure, covered: u64) {
+        self.in_transit.borrow_mut().insert(departure, InTransit { covered, aside: Vec::new() });
+    }
+
+    /// Notes that it has arrived where `started` broadcasts had begun: sends what it is owed.
+    pub(crate) fn arrived(&self, pe: &Pe, departure: Departure, started: u64) {
+        let Some(InTransit { covered, aside }) = self.in_transit.borrow_mut().remove(&departure) else {
+            return;
+        };
+        for (number, mut msg) in aside {
+            if number < started {
+                pe.send(msg);
+            } else {
+                msg.take_reply().waive(pe);
+                pe.guard(|| drop(msg));
+            }
+        }
+        if started > self.started.get().max(covered) {
+            self.debts.borrow_mut().insert(departure, covered..started);
+        }
+    }
+
+    /// Drops what is put aside, at the end of the PE.
+    pub(crate) fn give_up(&self, pe: &Pe) {
+        let aside = self.in_transit.take().into_values().flat_map(|element| element.aside);
+        pe.drop_each(aside.map(|(_, msg)| msg));
+    }
+}
+
+/// An element elsewhere that a broadcast may have to be sent to.
+pub(super) enum Owed {
+    /// It is in transit.
+    Perhaps(Departure),
+    /// It has arrived where the broadcast had begun before.
+    Surely(u64),
+}
+
+/// What an element has to take by number, since it moved ahead of broadcasts that it had not got.
+pub(crate) struct Gap {
+    /// The number of the next one.
+    next: u64,
+    /// What came before its turn.
+    early: BTreeMap<u64, Msg>,
+}
+
+impl Gap {
+    pub(crate) fn give_up(self, pe: &Pe) {
+        pe.drop_each(self.early.into_values());
+    }
+}
+
+/// Takes over the delivery to an element that has moved here: it has a gap if more has begun here than reached it.
+pub(crate) fn take_over(collection: &Collection, chare: ChareRef) {
+    let (covered, started) = (chare.covered.get(), collection.coverage.started());
+    if covered < started {
+        chare.covered.set(started);
+        chare.has_gap.set(true);
+        chare.extra(|extra| {
+            extra.gap.get_or_insert_with(|| Box::new(Gap { next: covered, early: BTreeMap::new() }));
+        });
+    }
+}
+
+/// Holds a broadcast back until the element has got those below it.
+pub(super) fn hold_early(chare: ChareRef, number: u64, msg: Msg) {
+    chare.extra(|extra| extra.gap.as_mut().map(|gap| gap.early.insert(number, msg)));
+}
+
+/// A broadcast as a message for one element, from the PE that owes it.
+pub(super) struct Late<E: Entry> {
+    pub(super) number: u64,
+    pub(super) args: E::Args,
+}
+
+impl<E: Entry> Payload for Late<E> {
+    const NAME: Name = Name::Entry(E::INFO);
+
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
+        let Some(chare) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
+        let Late { number, args } = self;
+        let mut next = Some(Msg::new(to, reply, Invoke::<E>(args)));
+        if chare.extra(|extra| extra.gap.as_ref().is_some_and(|gap| gap.next < number)) {
+            return next.into_iter().for_each(|msg| hold_early(chare, number, msg));
+        }
+        while let Some(msg) = next {
+            msg.run(pe);
+            next = after_one(chare);
+        }
+    }
+
+    /// It does not exist any more, so the broadcast is over for it.
+    fn lost(self, _: ChareId, reply: Reply, pe: &Pe, _: CallError) {
+        reply.waive(pe);
+        pe.guard(|| drop(self));
+    }
+}
+
+/// Closes the gap by one; returns what was held back for that.
+fn after_one(chare: ChareRef) -> Option<Msg> {
+    chare.extra(|extra| {
+        let gap = extra.gap.as_mut()?;
+        gap.next += 1;
+        if gap.next < chare.covered.get() {
+            return gap.early.remove(&gap.next);
+        }
+        chare.has_gap.set(false);
+        debug_assert!(gap.early.is_empty(), "what is held back is covered");
+        extra.gap = None;
+        None
+    })
+}
+
+/// A copy of the arguments for an element elsewhere.
+pub(super) fn late<E: Entry>(to: ChareId, reply: Reply, number: u64, args: E::Args) -> Msg {
+    debug_assert!(current::pe(|pe| pe.is_some()), "on the PE that owes it");
+    Msg::new(to, reply, Late::<E> { number, args })
+}

@@ -1,0 +1,223 @@
+//! Construction: how a collection comes to be on a PE, and how one chare is made and put in its place.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+
+use crate::broadcast;
+use crate::caught::PanicPayload;
+use crate::cell::ChareRef;
+use crate::chare::{Chare, Cx};
+use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
+use crate::entry::{self, EntryInfo, Failure};
+use crate::error::CallError;
+use crate::ids::ChareId;
+use crate::message::{Name, Payload};
+use crate::reply::{CellRef, Reply};
+use crate::report::Reason;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::task::{self, Mode};
+
+/// Elements that one step of a creation constructs.
+const BATCH: usize = 1024;
+
+/// The creation of a collection on one PE.
+pub(crate) struct Create<C: Chare> {
+    pub(crate) info: Arc<CollectionInfo>,
+    pub(crate) init: C::Init,
+    /// The cell that waits for all constructors.
+    pub(crate) root: Option<CellRef>,
+}
+
+impl<C: Chare> Create<C>
+where
+    C::Init: Clone,
+{
+    /// Makes the collection known on this PE, and begins to construct its elements. Fails, and says why, if it does not
+    /// fit in memory.
+    pub(crate) fn begin(self, pe: &Pe) -> Result<(), String> {
+        if pe.shared().is_stopping() {
+            return Ok(());
+        }
+        let collection = pe.directory.insert(Collection::new(self.info, pe.id())?);
+        collection.add_job(
+            pe,
+            Box::new(ConstructAll::<C> { init: self.init, root: self.root, tracker: None, next: None }),
+        );
+        pe.release_for_collection(collection.id());
+        Ok(())
+    }
+}
+
+impl<C: Chare> Payload for Create<C>
+where
+    C::Init: Clone,
+{
+    const NAME: Name = Name::Runtime("the creation of a collection");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if let Err(text) = self.begin(pe) {
+            pe.shared().stop(Reason::Aborted(text));
+        }
+    }
+}
+
+struct ConstructAll<C: Chare> {
+    init: C::Init,
+    root: Option<CellRef>,
+    tracker: Option<CellRef>,
+    next: Option<usize>,
+}
+
+impl<C: Chare> Job for ConstructAll<C>
+where
+    C::Init: Clone,
+{
+    fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress {
+        let start = match self.next {
+            Some(start) => start,
+            None => {
+                let (_, count) = collection.info.block_of(pe.id());
+                self.tracker =
+                    self.root.and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false));
+                0
+            }
+        };
+        let (_, own_count) = collection.info.block_of(pe.id());
+        let end = (own_count as usize).min(start + BATCH);
+        let constructed = Cell::new(0);
+        for place in start..end {
+            let Place::Unborn(element) = collection.at(place) else { continue };
+            let id = ChareId { collection: collection.id(), element };
+            let tell = Tell::Tracker(self.tracker, &constructed);
+            match entry::guarded(pe, id, NewOf::<C>::INFO, || self.init.clone()) {
+                Ok(init) => C::construct(Construct { id, init, tell }),
+                Err(error) => {
+                    pe.give_up(id, error.clone());
+                    tell.into_reply().refuse(pe, id, error);
+                }
+            }
+        }
+        if let Some(tracker) = self.tracker
+            && constructed.get() > 0
+        {
+            pe.cells.settle(pe, tracker.key, constructed.get());
+        }
+        self.next = Some(end);
+        if end < own_count as usize { Progress::More } else { Progress::Done }
+    }
+
+    /// An element that leaves has been constructed.
+    fn hurry(&mut self, _: &Pe, _: ChareRef) {}
+}
+
+/// The creation of a singleton, at its home.
+pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
+
+impl<C: Chare> Payload for CreateSingle<C> {
+    const NAME: Name = Name::Runtime("the creation of a singleton");
+    fn run(self, to: ChareId, reply: Reply, _: &Pe) {
+        C::construct(Construct { id: to, init: self.0, tell: Tell::Reply(reply) });
+    }
+}
+
+/// One construction, about to run on its PE.
+pub struct Construct<'a, C: Chare> {
+    id: ChareId,
+    init: C::Init,
+    tell: Tell<'a>,
+}
+
+/// Who is told that a chare has been constructed.
+enum Tell<'a> {
+    Reply(Reply),
+    /// The tracker of a creation, if it is awaited; good constructions that are over at once are only counted.
+    Tracker(Option<CellRef>, &'a Cell<u64>),
+}
+
+impl Tell<'_> {
+    fn into_reply(self) -> Reply {
+        match self {
+            Tell::Reply(reply) => reply,
+            Tell::Tracker(tracker, _) => tracker.map_or(Reply::none(), Reply::to),
+        }
+    }
+}
+
+impl<C: Chare> Construct<'_, C> {
+    /// Runs a plain constructor.
+    #[inline]
+    pub fn plain(self, new: impl FnOnce(&Cx<C>, C::Init) -> Result<C, Failure>) {
+        let Construct { id, init, tell } = self;
+        crate::current::on_pe("a constructor", |pe| {
+            let outcome = catch_unwind(AssertUnwindSafe(|| pe.construct(id, || new(&Cx::new(id), init))));
+            match (place(pe, id, outcome), tell) {
+                (Ok(()), Tell::Tracker(_, constructed)) => constructed.set(constructed.get() + 1),
+                (outcome, tell) => tell.into_reply().answer(pe, id, outcome),
+            }
+        });
+    }
+
+    /// Runs a constructor that is a coroutine; messages for the chare wait until it has ended.
+    pub fn coroutine<Fut>(self, new: impl FnOnce(Cx<C>, C::Init) -> Fut)
+    where
+        Fut: Future<Output = Result<C, Failure>> + Send + 'static,
+    {
+        let Construct { id, init, tell } = self;
+        let reply = tell.into_reply();
+        crate::current::on_pe("a constructor", |pe| {
+            let future = constructing(id, new(Cx::new(id), init));
+            let done = move |pe: &Pe, outcome| reply.answer(pe, id, place::<C>(pe, id, outcome));
+            task::start(pe, None, NewOf::<C>::INFO, Mode::Interleaving, future, done);
+        });
+    }
+}
+
+/// Tells the PE at each poll whose constructor is running.
+async fn constructing<F: Future>(id: ChareId, constructor: F) -> F::Output {
+    let mut constructor = pin!(constructor);
+    poll_fn(|context| {
+        crate::current::on_pe("a constructor", |pe| pe.construct(id, || constructor.as_mut().poll(context)))
+    })
+    .await
+}
+
+struct NewOf<C>(std::marker::PhantomData<C>);
+
+impl<C: Chare> NewOf<C> {
+    const INFO: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "new", file: C::INFO.file, line: C::INFO.line };
+}
+
+/// Puts a constructed chare in its place, where messages find it.
+#[inline]
+fn place<C: Chare>(
+    pe: &Pe,
+    id: ChareId,
+    outcome: Result<Result<C, Failure>, PanicPayload>,
+) -> Result<(), CallError> {
+    let unborn = pe.take_unborn(id);
+    let outcome = match outcome {
+        Ok(Ok(value)) => {
+            let chare = ChareRef::new(id, value);
+            if let Some(unborn) = unborn {
+                chare.adopt(unborn);
+            }
+            match pe.collection(id.collection) {
+                Some(collection) => collection.place(pe, chare),
+                None => pe.place_single(chare),
+            }
+            Ok(())
+        }
+        Ok(Err(failure)) => Err((unborn, entry::failed(pe, id, NewOf::<C>::INFO, failure))),
+        Err(panic) => Err((unborn, CallError::Panicked(entry::panicked(pe, id, NewOf::<C>::INFO, panic)))),
+    };
+    outcome.map_err(|(unborn, error)| {
+        if let Some(unborn) = unborn {
+            unborn.give_up(pe);
+        }
+        pe.give_up(id, error.clone());
+        error
+    })
+}

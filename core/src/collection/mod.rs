@@ -1,0 +1,228 @@
+//! Arrays and groups on one PE: the elements that live here, what waits for elements that do not exist yet, and the
+//! jobs (creation, broadcasts) that visit all of them in turn.
+//!
+//! Jobs of one collection run one after another, so a broadcast finds every element constructed (or held for, if its
+//! constructor is a coroutine that has not ended).
+
+mod construct;
+mod directory;
+mod info;
+mod places;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+pub use construct::Construct;
+pub(crate) use construct::{Create, CreateSingle};
+pub(crate) use directory::Directory;
+pub(crate) use info::CollectionInfo;
+pub(crate) use places::Place;
+
+use crate::broadcast::Coverage;
+use crate::cell::ChareRef;
+use crate::ids::{CollectionId, PeId};
+use crate::message::Msg;
+use crate::reduction::Reductions;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::queue::Work;
+use places::Places;
+
+/// Whether a job has more to do.
+#[must_use]
+pub(crate) enum Progress {
+    /// It has: step it again later.
+    More,
+    /// It is finished.
+    Done,
+}
+
+/// Something that visits all elements of a collection on one PE, in bounded steps.
+pub(crate) trait Job {
+    fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress;
+    /// Does for one element what a later step would, since it leaves.
+    fn hurry(&mut self, pe: &Pe, chare: ChareRef);
+}
+
+/// A collection on one PE.
+pub(crate) struct Collection {
+    pub(crate) info: Arc<CollectionInfo>,
+    places: Places,
+    unborn: RefCell<FxHashMap<u64, Vec<Msg>>>,
+    /// At most one `Work::Job` is in the run queue, and only while there are jobs here.
+    jobs: RefCell<VecDeque<Box<dyn Job>>>,
+    is_stepping: Cell<bool>,
+    early: RefCell<BTreeMap<u64, Box<dyn Job>>>,
+    accepted_broadcasts: Cell<u64>,
+    numbered_broadcasts: Cell<u64>,
+    pub(crate) coverage: Coverage,
+    pub(crate) reductions: RefCell<Reductions>,
+}
+
+impl Collection {
+    /// Fails, and says why, if its slots do not fit in memory.
+    fn new(info: Arc<CollectionInfo>, pe: PeId) -> Result<Self, String> {
+        let (first, count) = info.block_of(pe);
+        let places = Places::new(first, count).ok_or_else(|| {
+            let all = info.element_count;
+            format!("an array of {all} elements does not fit in memory: PE {pe} would hold {count}")
+        })?;
+        let collection = Collection {
+            info,
+            places,
+            unborn: RefCell::default(),
+            jobs: RefCell::default(),
+            is_stepping: Cell::new(false),
+            early: RefCell::default(),
+            accepted_broadcasts: Cell::new(0),
+            numbered_broadcasts: Cell::new(0),
+            coverage: Coverage::default(),
+            reductions: RefCell::default(),
+        };
+        collection.reductions.borrow_mut().join(0, count);
+        Ok(collection)
+    }
+
+    pub(crate) fn id(&self) -> CollectionId {
+        self.info.id
+    }
+
+    /// Places of elements on this PE, vacant ones included.
+    pub(crate) fn place_count(&self) -> usize {
+        self.places.count()
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, place: usize) -> Place {
+        self.places.at(place)
+    }
+
+    /// The element, if it lives here.
+    #[inline(always)]
+    pub(crate) fn find(&self, element: u64) -> Option<ChareRef> {
+        self.places.find(element)
+    }
+
+    /// Whether the element lives here, constructed or not, as far as that can be said without looking.
+    #[inline(always)]
+    pub(crate) fn is_direct(&self, element: u64) -> bool {
+        self.places.is_direct(element)
+    }
+
+    /// Whether the element lives here, constructed or not.
+    pub(crate) fn expects(&self, element: u64) -> bool {
+        self.places.expects(element)
+    }
+
+    /// Puts a constructed element in its place and releases what waited for it.
+    fn place(&self, pe: &Pe, chare: ChareRef) {
+        chare.covered.set(self.coverage.started());
+        self.places.put(chare);
+        if self.unborn.borrow().is_empty() {
+            return;
+        }
+        let waiting = self.take_unborn(chare.id.element);
+        // First, since broadcasts that are queued already have higher numbers.
+        pe.enqueue_first(waiting.into_iter().flatten().map(Work::Msg).collect());
+    }
+
+    /// Takes in an element that has moved here.
+    pub(crate) fn welcome(&self, chare: ChareRef) {
+        self.places.put(chare);
+        self.reductions.borrow_mut().join(chare.contributed.get(), 1);
+    }
+
+    /// Lets an element go that lives here: broadcasts that have begun here reach it first.
+    pub(crate) fn dismiss(&self, pe: &Pe, chare: ChareRef) {
+        if chare.covered.get() < self.coverage.started() {
+            self.hurry(pe, chare);
+        }
+        self.places.remove(chare.id.element);
+        self.reductions.borrow_mut().leave(chare.contributed.get());
+        crate::reduction::ship_finished(pe, self);
+    }
+
+    /// Lets the job that is under way, if there is one, go to an element at once.
+    fn hurry(&self, pe: &Pe, chare: ChareRef) {
+        let Some(mut job) = self.jobs.borrow_mut().pop_front() else { return };
+        self.is_stepping.set(true);
+        job.hurry(pe, chare);
+        self.jobs.borrow_mut().push_front(job);
+        self.is_stepping.set(false);
+    }
+
+    /// Keeps a message until its element is constructed.
+    pub(crate) fn hold_for_element(&self, msg: Msg) {
+        self.unborn.borrow_mut().entry(msg.head().to.element).or_default().push(msg);
+    }
+
+    /// Takes the messages that wait for an element.
+    pub(crate) fn take_unborn(&self, element: u64) -> Option<Vec<Msg>> {
+        self.unborn.borrow_mut().remove(&element)
+    }
+
+    /// The next number, at the root.
+    pub(crate) fn next_broadcast(&self) -> u64 {
+        self.numbered_broadcasts.replace(self.numbered_broadcasts.get() + 1)
+    }
+
+    /// Queues a numbered broadcast, once all with lower numbers have been queued.
+    pub(crate) fn accept_broadcast(&self, pe: &Pe, number: u64, job: Box<dyn Job>) {
+        if number != self.accepted_broadcasts.get() {
+            self.early.borrow_mut().insert(number, job);
+            return;
+        }
+        let mut next = Some(job);
+        while let Some(job) = next {
+            self.add_job(pe, job);
+            self.accepted_broadcasts.set(self.accepted_broadcasts.get() + 1);
+            next = self.early.borrow_mut().remove(&self.accepted_broadcasts.get());
+        }
+    }
+
+    fn add_job(&self, pe: &Pe, job: Box<dyn Job>) {
+        let mut jobs = self.jobs.borrow_mut();
+        jobs.push_back(job);
+        // While a job is stepped it is not in the list, and the end of its step queues the next.
+        if jobs.len() == 1 && !self.is_stepping.get() {
+            pe.enqueue(Work::Job(self.id()));
+        }
+    }
+
+    /// Steps the first job. The others wait in the queue, which is why the running one keeps its place there.
+    pub(crate) fn step_job(&self, pe: &Pe) {
+        let Some(mut job) = self.jobs.borrow_mut().pop_front() else { return };
+        self.is_stepping.set(true);
+        match job.step(pe, self) {
+            Progress::More => self.jobs.borrow_mut().push_front(job),
+            Progress::Done => drop(job),
+        }
+        self.is_stepping.set(false);
+        if !self.jobs.borrow().is_empty() {
+            pe.enqueue(Work::Job(self.id()));
+        }
+    }
+
+    /// Messages that wait for elements which do not exist yet, with the elements' numbers.
+    pub(crate) fn for_each_unborn(&self, mut f: impl FnMut(u64, &Msg)) {
+        for (element, waiting) in self.unborn.borrow().iter() {
+            waiting.iter().for_each(|msg| f(*element, msg));
+        }
+    }
+
+    pub(crate) fn for_each_element(&self, mut f: impl FnMut(ChareRef)) {
+        self.places.for_each(&mut f);
+    }
+
+    /// Gives up everything, at the end of the PE. The caller frees the chares.
+    pub(crate) fn dismantle(&self, pe: &Pe) -> Vec<ChareRef> {
+        pe.drop_each(self.jobs.take());
+        pe.drop_each(self.early.take().into_values());
+        pe.drop_each(self.unborn.take().into_values().flatten());
+        self.reductions.take().give_up(pe);
+        self.coverage.give_up(pe);
+        self.places.take_all()
+    }
+}

@@ -1,0 +1,225 @@
+//! Where chares are, and how messages find them. The protocol and its argument are in `README.md` beside this file.
+//!
+//! Every PE can compute the *home* of a chare from its id. A PE sends to where it believes the chare to be: here, where a
+//! record says, or at its home. Whoever gets a message for a chare that has left forwards it by its own record, and tells
+//! the sender.
+//!
+//! Invariant: a message is only ever forwarded along moves of its chare that come later than those it has followed.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::cell::State;
+use crate::error::{CallError, NoElement};
+use crate::ids::{ChareId, PeId};
+use crate::message::{Msg, Name, Payload};
+use crate::priority::Rank;
+use crate::reply::Reply;
+use crate::scheduler::pe::{Pe, Ranked};
+use crate::scheduler::queue::Work;
+
+/// Where a chare was after so many moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    pub(crate) pe: PeId,
+    pub(crate) epoch: u32,
+}
+
+/// What a PE knows of a chare that does not live on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Record {
+    place: Place,
+    /// The chare has arrived there. Until then only the PE that has sent it there knows of it.
+    is_confirmed: bool,
+}
+
+/// The records of one PE: of chares that have left it, of chares that it is the home of, and of others that it sends to.
+#[derive(Default)]
+pub(crate) struct Locations {
+    records: RefCell<FxHashMap<ChareId, Record>>,
+    count: Cell<usize>,
+}
+
+impl Locations {
+    #[inline]
+    fn find(&self, id: ChareId) -> Option<Record> {
+        if self.count.get() == 0 { None } else { self.records.borrow().get(&id).copied() }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut FxHashMap<ChareId, Record>)) {
+        let mut records = self.records.borrow_mut();
+        change(&mut records);
+        self.count.set(records.len());
+    }
+
+    /// Notes that a chare leaves for another PE.
+    pub(crate) fn departed(&self, id: ChareId, place: Place) {
+        self.change(|records| {
+            records.insert(id, Record { place, is_confirmed: false });
+        });
+    }
+
+    /// Notes where a chare has arrived, unless something newer is known.
+    pub(crate) fn learn(&self, id: ChareId, place: Place) {
+        self.change(|records| {
+            let record = records.entry(id).or_insert(Record { place, is_confirmed: true });
+            if record.place.epoch <= place.epoch {
+                *record = Record { place, is_confirmed: true };
+            }
+        });
+    }
+
+    /// Forgets where a chare was: it lives here now.
+    pub(crate) fn forget(&self, id: ChareId) {
+        if self.count.get() > 0 {
+            self.change(|records| {
+                records.remove(&id);
+            });
+        }
+    }
+}
+
+/// Where a message goes from here.
+pub(crate) enum Route {
+    /// Its chare lives here, or will, once it is constructed.
+    Here,
+    /// To a PE where its chare is or was, or that knows more.
+    To(PeId),
+    /// There is no such chare.
+    Nowhere,
+    /// Its collection is not known here yet.
+    Unknown,
+}
+
+impl Pe {
+    fn route(&self, to: ChareId) -> Route {
+        let home = match to.collection.single_home() {
+            Some(_) if self.has_single(to.element) => return Route::Here,
+            Some(home) => home,
+            None => match self.collection(to.collection) {
+                None => return Route::Unknown,
+                Some(collection) if collection.expects(to.element) => return Route::Here,
+                Some(collection) if !collection.info.has(to.element) => return Route::Nowhere,
+                Some(collection) => collection.info.home(to.element),
+            },
+        };
+        match self.locations.find(to) {
+            Some(record) => Route::To(record.place.pe),
+            None if home == self.id() => Route::Here,
+            None => Route::To(home),
+        }
+    }
+
+    /// Sends a message to its chare.
+    #[inline(always)]
+    pub(crate) fn send(&self, msg: Msg) {
+        let to = msg.head().to;
+        let is_here = match to.collection.single_home() {
+            None => self.collection(to.collection).is_some_and(|collection| collection.is_direct(to.element)),
+            Some(home) => home == self.id(),
+        };
+        if is_here { self.enqueue(Work::Msg(msg)) } else { self.send_away(msg) }
+    }
+
+    #[inline(never)]
+    fn send_away(&self, mut msg: Msg) {
+        let to = msg.head().to;
+        match self.route(to) {
+            Route::Here => self.enqueue(Work::Msg(msg)),
+            Route::To(pe) => {
+                msg.sent_by(self.id());
+                self.post(pe, msg);
+            }
+            Route::Nowhere => self.lose(msg),
+            Route::Unknown => self.hold_for_collection(to.collection, msg),
+        }
+    }
+
+    /// Sends a message to its chare, with a rank among those that wait there.
+    pub(crate) fn send_ranked(&self, rank: Rank, mut msg: Msg) {
+        match self.route(msg.head().to) {
+            Route::Here => self.enqueue_ranked(rank, Work::Msg(msg)),
+            Route::To(pe) => {
+                msg.sent_by(self.id());
+                self.post(pe, Msg::for_pe(Ranked { rank, msg: msg.unpinned(self) }));
+            }
+            Route::Nowhere | Route::Unknown => self.send_away(msg),
+        }
+    }
+
+    /// What becomes of a message whose chare cannot take it now: held, refused, or sent where the chare is.
+    #[cold]
+    pub(crate) fn undeliverable(&self, msg: Msg) {
+        let to = msg.head().to;
+        match self.find(to) {
+            Some(chare) if chare.state.get() == State::Poisoned => return msg.lose(self, chare.poisoned()),
+            Some(chare) => return chare.extra(|extra| extra.held.push_back(Work::Msg(msg))),
+            None => {}
+        }
+        if let Some(error) = self.stillborn(to) {
+            return msg.lose(self, error);
+        }
+        match self.route(to) {
+            Route::Here => self.hold_for_chare(msg),
+            Route::To(pe) => self.forward(pe, msg),
+            Route::Nowhere => self.lose(msg),
+            Route::Unknown => self.hold_for_collection(to.collection, msg),
+        }
+    }
+
+    /// Sends a message on that has come too late, or to the wrong PE, and tells its sender where the chare is.
+    fn forward(&self, to: PeId, mut msg: Msg) {
+        let id = msg.head().to;
+        let sender = msg.head().reply.sender().filter(|&sender| sender != self.id() && sender != to);
+        if let (Some(sender), Some(Record { place, is_confirmed: true })) = (sender, self.locations.find(id))
+        {
+            self.post(sender, Msg::for_pe(News { id, place }));
+        }
+        msg.sent_by(self.id());
+        self.post(to, msg);
+    }
+
+    /// Gives a message up whose chare does not exist.
+    #[cold]
+    pub(crate) fn lose(&self, msg: Msg) {
+        let to = msg.head().to;
+        let error = NoElement {
+            chare: self.collection(to.collection).map_or("", |collection| collection.info.chare.name),
+            element: self.element_name(to),
+            bounds: self.bounds_of(to.collection),
+        };
+        msg.lose(self, CallError::NoElement(Arc::new(error)));
+    }
+
+    /// Tells a PE where a chare that has arrived here is.
+    pub(crate) fn tell_place(&self, to: PeId, id: ChareId, epoch: u32) {
+        if to != self.id() {
+            self.post(to, Msg::for_pe(News { id, place: Place { pe: self.id(), epoch } }));
+        }
+    }
+
+    /// The PE that knows where a chare is, wherever it moves; its collection is known here.
+    pub(crate) fn home_of(&self, id: ChareId) -> PeId {
+        id.collection.single_home().unwrap_or_else(|| {
+            let collection = self.collection(id.collection).expect("the caller's promise");
+            collection.info.home(id.element)
+        })
+    }
+}
+
+/// News of where a chare is.
+struct News {
+    id: ChareId,
+    place: Place,
+}
+
+impl Payload for News {
+    const NAME: Name = Name::Runtime("news of where a chare is");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if pe.find(self.id).is_none() {
+            pe.locations.learn(self.id, self.place);
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Migration inside a process: a chare moves to another PE by pointer, with its coroutines, the ends of its channels and
+//! whatever is held for it.
+//!
+//! It leaves between two steps, by a message like any other, also while an exclusive coroutine of it waits: nothing of it
+//! moves in memory. On the PE that it leaves, the reductions and broadcasts that it has a part in go on without it
+//! ([`crate::broadcast::Coverage`], [`crate::reduction`]), and messages follow it ([`crate::location`]). Its devices stay
+//! the same: its buffers are not copied.
+//!
+//! Invariant: a chare is in the tables of one PE, or in one message between two.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::broadcast::{self, Departure};
+use crate::call;
+use crate::cell::{ChareRef, Parcel, State};
+use crate::chare::{Chare, Cx};
+use crate::current::{self, Here};
+use crate::entry::{self, EntryInfo};
+use crate::error::CallError;
+use crate::ids::{ChareId, PeId};
+use crate::location;
+use crate::message::{Msg, Name, Payload};
+use crate::pending::{Pending, pending_future};
+use crate::proxy::Element;
+use crate::reply::{CellRef, Reply};
+use crate::scheduler::pe::Pe;
+use crate::waiting::What;
+
+/// The move of a chare to another PE, not yet asked for; made by [`Element::migrate`].
+#[must_use = "a migration does nothing until it is sent: `.send()`, `.await` or `.future()`"]
+pub struct Migration<C: Chare> {
+    chare: Element<C>,
+    to: usize,
+    pending: Option<Pending<()>>,
+    at: &'static Location<'static>,
+}
+
+impl<C: Chare> Element<C> {
+    /// The move of this chare to another PE: with its state, its coroutines, its channels and its device buffers, and
+    /// whatever is on its way to it follows. It moves when the message's turn has come, between two of its steps; while a
+    /// coroutine of it waits, too. Then its `migrated` method runs, if it has one, before anything else.
+    ///
+    /// Awaiting it waits until that has run; while an exclusive coroutine owns the chare, until the chare has arrived, and
+    /// `migrated` runs when that ends. To the PE where the chare is already it does nothing.
+    ///
+    /// # Errors
+    /// [`CallError::NotMoved`] if there is no such PE, for a member of a group, and for a chare that has called
+    /// [`Cx::set_migratable`] with `false`; otherwise as a call of the chare.
+    #[track_caller]
+    pub fn migrate(&self, to: impl Into<usize>) -> Migration<C> {
+        Migration { chare: *self, to: to.into(), pending: None, at: Location::caller() }
+    }
+}
+
+impl<C: Chare> Cx<C> {
+    /// Says whether this chare may be moved, by [`Element::migrate`] or to balance load; a new one may.
+    ///
+    /// # Panics
+    /// Outside of this chare's own methods and constructor.
+    #[track_caller]
+    pub fn set_migratable(&self, is_migratable: bool) {
+        let set = current::on_pe("Cx::set_migratable", |pe| {
+            pe.own_extra(self.id(), |extra| extra.is_pinned = !is_migratable)
+        });
+        set.expect("a chare says in its own methods and its constructor whether it may be moved");
+    }
+}
+
+impl<C: Chare> Migration<C> {
+    /// Asks for the move; nobody waits for it. An error ends the job with a report.
+    pub fn send(self) {
+        if self.pending.is_none() {
+            self.dispatch(Reply::none());
+        }
+    }
+
+    /// Asks for the move now; the future waits until the chare has arrived.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn future(mut self) -> Migrated {
+        Migrated(self.pending.take().unwrap_or_else(|| self.start()))
+    }
+
+    fn start(&self) -> Pending<()> {
+        let cell = current::on_pe("awaiting a migration", |pe| CellRef::new(pe, pe.cells.open()));
+        self.dispatch(Reply::to(cell));
+        Pending::new(cell, What::Call { entry: EntryOf::<C>::MIGRATE, to: self.chare.id() }, self.at)
+    }
+
+    fn dispatch(&self, reply: Reply) {
+        let (id, run) = (self.chare.id(), self.chare.run());
+        let msg = Msg::new(id, reply, Migrate { to: self.to });
+        current::here(|here| match here {
+            Here::Pe(pe) => match call::missing(pe, &self.chare) {
+                None => pe.send(msg),
+                Some(error) => msg.lose(pe, error),
+            },
+            Here::Foreign(shared) => {
+                current::require(run);
+                shared.send_foreign(crate::priority::Rank::Normal, msg);
+            }
+            Here::Nowhere => call::nowhere(),
+        });
+    }
+}
+
+impl<C: Chare> Unpin for Migration<C> {}
+
+impl<C: Chare> Future for Migration<C> {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.pending.is_none() {
+            self.pending = Some(self.start());
+        }
+        self.pending.as_mut().expect("set above").poll(context)
+    }
+}
+
+/// The end of a migration; made by [`Migration::future`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Migrated(Pending<()>);
+
+pending_future!(Migrated, Result<(), CallError>);
+
+/// How reports name the two methods that the runtime calls.
+struct EntryOf<C>(std::marker::PhantomData<C>);
+
+impl<C: Chare> EntryOf<C> {
+    const MIGRATE: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "migrate", file: C::INFO.file, line: C::INFO.line };
+    const MIGRATED: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "migrated", file: C::INFO.file, line: C::INFO.line };
+}
+
+/// A request to move.
+struct Migrate {
+    to: usize,
+}
+
+impl Payload for Migrate {
+    const NAME: Name = Name::Runtime("a migration");
+
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let chare = match pe.find(id) {
+            Some(chare) if chare.state.get() != State::Poisoned => chare,
+            _ => return pe.undeliverable(Msg::new(id, reply, self)),
+        };
+        if let Err(why) = self.check(pe, chare) {
+            let text = format!("{} cannot move: {why}", pe.chare_name(id));
+            return reply.answer(pe, id, Err::<(), _>(CallError::NotMoved(text.into())));
+        }
+        let to = PeId::new(self.to);
+        if to == pe.id() {
+            return reply.answer(pe, id, Ok(()));
+        }
+        depart(pe, chare, to, reply);
+    }
+}
+
+impl Migrate {
+    fn check(&self, pe: &Pe, chare: ChareRef) -> Result<(), String> {
+        let pe_count = pe.pe_count();
+        if self.to >= pe_count {
+            return Err(format!("there is no PE {}: this run has {pe_count} PEs", self.to));
+        }
+        if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group) {
+            return Err("members of a group stay on their PEs".to_owned());
+        }
+        if chare.extra_if_any(|extra| extra.is_pinned) == Some(true) {
+            return Err("it has called `set_migratable(false)`".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Sends a chare away.
+fn depart(pe: &Pe, chare: ChareRef, to: PeId, reply: Reply) {
+    let id = chare.id;
+    let epoch = chare.epoch.get() + 1;
+    match pe.collection(id.collection) {
+        Some(collection) => collection.dismiss(pe, chare),
+        None => pe.remove_single(id.element),
+    }
+    // From here on nothing on this PE finds it.
+    chare.epoch.set(epoch);
+    let departure = Departure { element: id.element, epoch };
+    if let Some(collection) = pe.collection(id.collection) {
+        collection.coverage.departed(departure, chare.covered.get());
+    }
+    pe.locations.departed(id, location::Place { pe: to, epoch });
+    let arrive = Arrive { parcel: Parcel::pack(pe, chare), from: pe.id(), departure };
+    pe.post(to, Msg::new(id, reply, arrive));
+}
+
+/// A chare on its way.
+struct Arrive {
+    parcel: Parcel,
+    from: PeId,
+    departure: Departure,
+}
+
+impl Payload for Arrive {
+    const NAME: Name = Name::Runtime("a chare that moves");
+
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let collection = pe.collection(id.collection);
+        if collection.is_none() && id.collection.single_home().is_none() {
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        }
+        let Arrive { parcel, from, departure } = self;
+        let chare = parcel.unpack(pe);
+        pe.locations.forget(id);
+        let started = match collection {
+            Some(collection) => {
+                broadcast::take_over(collection, chare);
+                collection.welcome(chare);
+                collection.coverage.started()
+            }
+            None => {
+                pe.place_single(chare);
+                0
+            }
+        };
+        pe.post(from, Msg::for_pe(Arrived { id, at: pe.id(), departure, started }));
+        let home = pe.home_of(id);
+        if home != from {
+            pe.tell_place(home, id, departure.epoch);
+        }
+        chare.migrated(pe, reply);
+    }
+}
+
+/// News for the PE that a chare has left: it has arrived.
+struct Arrived {
+    id: ChareId,
+    at: PeId,
+    departure: Departure,
+    /// Broadcasts that had begun there.
+    started: u64,
+}
+
+impl Payload for Arrived {
+    const NAME: Name = Name::Runtime("the arrival of a chare");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let Arrived { id, at, departure, started } = self;
+        if let Some(collection) = pe.collection(id.collection) {
+            collection.coverage.arrived(pe, departure, started);
+        }
+        if pe.find(id).is_none() {
+            pe.locations.learn(id, location::Place { pe: at, epoch: departure.epoch });
+        }
+    }
+}
+
+/// Calls the `migrated` method of a chare that has arrived.
+pub(crate) fn run_hook<C: Chare>(pe: &Pe, chare: ChareRef, hook: fn(&mut C, &Cx<C>), reply: Reply) {
+    pe.begin_step(chare);
+    let outcome =
+        catch_unwind(AssertUnwindSafe(|| chare.with(|state: &mut C| hook(state, &Cx::new(chare.id)))));
+    pe.end_step();
+    let outcome = entry::conclude(pe, chare, EntryOf::<C>::MIGRATED, outcome.map(Ok));
+    reply.answer(pe, chare.id, outcome);
+    entry::after_step(pe, chare);
+}
+
+/// The call of a `migrated` method that has to wait until an exclusive coroutine has ended.
+pub(crate) struct Hook<C: Chare>(pub(crate) fn(&mut C, &Cx<C>));
+
+impl<C: Chare> Payload for Hook<C> {
+    const NAME: Name = Name::Entry(EntryOf::<C>::MIGRATED);
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        match pe.find(id) {
+            Some(chare) if chare.state.get() == State::Idle => run_hook::<C>(pe, chare, self.0, reply),
+            _ => pe.undeliverable(Msg::new(id, reply, self)),
+        }
+    }
+}
