@@ -219,6 +219,8 @@ impl ChareRef {
     pub(crate) fn adopt(self, unborn: Unborn) {
         *self.extra.borrow_mut() = Some(unborn.extra);
         self.contributed.set(unborn.contributed);
+        self.covered.set(unborn.covered);
+        self.epoch.set(unborn.epoch);
     }
 
     /// Calls `f` with the extra parts if there are any.
@@ -243,10 +245,23 @@ impl ChareRef {
         if self.borrowed.get() || self.state.get() != State::Idle || !self.is::<C>() {
             busy::<C>(self);
         }
+        self.borrow(f)
+    }
+
+    /// Calls `f` with the state, unless somebody holds it already or the chare is not a `C`.
+    pub(crate) fn try_with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> Option<R> {
+        let is_free = !self.borrowed.get() && self.state.get() == State::Idle && self.is::<C>();
+        is_free.then(|| self.borrow(f))
+    }
+
+    /// Calls `f` with the state of a chare that is free.
+    #[inline(always)]
+    fn borrow<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
+        debug_assert!(!self.borrowed.get() && self.state.get() == State::Idle && self.is::<C>());
         self.borrowed.set(true);
         let _borrow = Borrow(self);
-        // SAFETY: the chare is a `C`; `borrowed` was false and no exclusive coroutine owns it, so no other reference
-        // to the state exists until `_borrow` is dropped.
+        // SAFETY: the callers, both above, have looked: the chare is a `C`; `borrowed` was false and no exclusive coroutine
+        // owns it, so no other reference to the state exists until `_borrow` is dropped.
         f(unsafe { self.value::<C>().as_mut() })
     }
 

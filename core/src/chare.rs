@@ -15,8 +15,8 @@ use crate::condition::WaitUntil;
 use crate::current;
 use crate::entry::{Entry, EntryPoint};
 use crate::ids::ChareId;
-use crate::index::Index;
-use crate::proxy::{Array, Element, FromCallback, Group};
+use crate::index::{DenseIndex, Index};
+use crate::proxy::{Array, Element, FromCallback, Group, SparseArray};
 use crate::reduction::{self, AllReduce, Nop, Reducer};
 use crate::runtime::Runtime;
 
@@ -97,29 +97,48 @@ impl<C: Chare> Cx<C> {
         current::on_pe("Cx::this", |pe| Element::new(pe.run(), self.id, pe.index_of::<C>(self.id)))
     }
 
-    /// Another element of this chare's array; `None` outside of it.
+    /// Another element of this chare's dense array; `None` outside of it.
     ///
     /// # Panics
-    /// On a thread that is not a PE.
+    /// As [`Cx::array`].
     #[track_caller]
     pub fn element(&self, index: C::Index) -> Option<Element<C>>
     where
-        C: ArrayElement,
+        C: ArrayElement<Index: DenseIndex>,
     {
         self.array().try_at(index)
     }
 
-    /// The array that this chare is an element of.
+    /// The dense array that this chare is an element of.
     ///
     /// # Panics
-    /// On a thread that is not a PE.
+    /// On a thread that is not a PE, and in an element of a sparse array: that has [`Cx::sparse_array`].
     #[track_caller]
     pub fn array(&self) -> Array<C>
+    where
+        C: ArrayElement<Index: DenseIndex>,
+    {
+        let id = self.id.collection;
+        let array = current::on_pe("Cx::array", |pe| {
+            pe.extents_of::<C>(id).map(|extents| Array::new(pe.run(), id, extents))
+        });
+        array.expect("this element's array is sparse: use `cx.sparse_array()`")
+    }
+
+    /// The sparse array that this chare is an element of.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE, and in an element of a dense array: that has [`Cx::array`].
+    #[track_caller]
+    pub fn sparse_array(&self) -> SparseArray<C>
     where
         C: ArrayElement,
     {
         let id = self.id.collection;
-        current::on_pe("Cx::array", |pe| Array::new(pe.run(), id, pe.shape_of::<C>(id)))
+        let array = current::on_pe("Cx::sparse_array", |pe| {
+            pe.extents_of::<C>(id).is_none().then(|| SparseArray::new(pe.run(), id))
+        });
+        array.expect("this element's array is dense: use `cx.array()`")
     }
 
     /// The group that this chare is a member of; `None` for a singleton.

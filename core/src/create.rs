@@ -9,71 +9,163 @@ use std::task::{Context, Poll};
 use crate::broadcast;
 use crate::callback::{self, Callback};
 use crate::caught::blame_caller;
-use crate::chare::{Chare, ChareInfo};
-use crate::collection::{CollectionInfo, Create, CreateSingle};
+use crate::chare::{ArrayElement, Chare, ChareInfo};
+use crate::collection::{CollectionInfo, Create, CreateSingle, Kind, Start};
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
-use crate::index::Index;
+use crate::index::DenseIndex;
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
-use crate::proxy::{Array, Element, Group, all_pes};
+use crate::placement::Placement;
+use crate::proxy::{Array, Element, Group, SparseArray, all_pes};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
-/// An array that is to be created.
+/// A dense array that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
 pub struct ArrayBuilder<C: Chare> {
     shape: C::Index,
+    map: Option<Box<dyn Placement<C::Index>>>,
 }
 
-impl<C: Chare> ArrayBuilder<C> {
+impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
     pub(crate) fn new(shape: C::Index) -> Self {
-        ArrayBuilder { shape }
+        ArrayBuilder { shape, map: None }
+    }
+
+    /// Places the elements by a map, which is asked for each when the array is created; otherwise they are placed in
+    /// blocks.
+    pub fn map(mut self, map: impl Placement<C::Index>) -> Self {
+        self.map = Some(Box::new(map));
+        self
     }
 
     /// The creation of all elements, each with a clone of `init`, the arguments of `new`.
     ///
     /// # Panics
-    /// If the shape has no elements, or more than 64 bits count; on a thread that is not a PE.
+    /// If the shape has no elements, or more than 64 bits count; when it is sent or first polled, on a thread that is not
+    /// a PE, and if the map says a PE that does not exist.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<Array<C>>
     where
         C::Init: Clone,
     {
-        let shape = self.shape;
-        let count = shape.element_count();
-        assert!(
-            count.is_some_and(|count| count > 0),
-            "an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements"
-        );
+        let ArrayBuilder { shape, map } = self;
+        let Some(element_count) = shape.element_count().filter(|&count| count > 0) else {
+            panic!("an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements")
+        };
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let (id, cell) = create_everywhere::<C>(pe, shape, false, init, awaited)?;
+            let kind = match map {
+                None => Kind::Dense { element_count },
+                Some(map) => Kind::Mapped { pes: mapped(pe, shape, element_count, &*map)? },
+            };
+            let (id, cell) = create_everywhere::<C>(pe, shape, kind, init, awaited)?;
             Ok((Array::new(pe.run(), id, shape), cell))
+        })
+    }
+}
+
+/// The PE of each element.
+fn mapped<I: DenseIndex>(
+    pe: &Pe,
+    shape: I,
+    element_count: u64,
+    map: &dyn Placement<I>,
+) -> Result<Box<[PeId]>, String> {
+    let pe_count = pe.pe_count();
+    let place = |element| {
+        let index = I::of_number(element, shape);
+        let mapped = map.pe(&index, pe_count);
+        let error = || format!("[{index:?}] is mapped to PE {mapped}, and this run has {pe_count} PEs");
+        if mapped < pe_count { Ok(PeId::new(mapped)) } else { Err(error()) }
+    };
+    (0..element_count).map(place).collect()
+}
+
+/// A sparse array that is to be created.
+#[must_use = "nothing is created until `create_empty()`"]
+pub struct SparseBuilder<C: Chare> {
+    map: Option<Box<dyn Placement<C::Index>>>,
+}
+
+impl<C: ArrayElement> SparseBuilder<C> {
+    pub(crate) fn new() -> Self {
+        SparseBuilder { map: None }
+    }
+
+    /// Places elements by a map, unless their insertion says a PE; otherwise they are placed by their keys.
+    pub fn map(mut self, map: impl Placement<C::Index>) -> Self {
+        self.map = Some(Box::new(map));
+        self
+    }
+
+    /// Creates the array without elements, at once.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn create_empty(self) -> SparseArray<C> {
+        current::on_pe("creating an array", |pe| {
+            let id = CollectionId::new(pe.id(), pe.next_creation());
+            let info = Arc::new(CollectionInfo::new_sparse::<C>(id, self.map, pe.pe_count()));
+            for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
+                pe.post(to, Msg::for_pe(Start { info: info.clone() }));
+            }
+            Start { info }.begin(pe);
+            SparseArray::new(pe.run(), id)
         })
     }
 }
 
 /// A group that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
-pub struct GroupBuilder<C: Chare>(std::marker::PhantomData<fn() -> C>);
+pub struct GroupBuilder<C: Chare> {
+    /// All, unless it says which.
+    pes: Option<Vec<usize>>,
+    chare: std::marker::PhantomData<fn() -> C>,
+}
 
 impl<C: Chare<Index = usize>> GroupBuilder<C> {
     pub(crate) fn new() -> Self {
-        GroupBuilder(std::marker::PhantomData)
+        GroupBuilder { pes: None, chare: std::marker::PhantomData }
+    }
+
+    /// Limits the group to these PEs, in any order. Calls of a member on another PE bring `CallError::NoElement`.
+    pub fn on_pes<P: Into<usize>>(mut self, pes: impl IntoIterator<Item = P>) -> Self {
+        self.pes = Some(pes.into_iter().map(Into::into).collect());
+        self
     }
 
     /// The creation of all members, each with a clone of `init`, the arguments of `new`.
+    ///
+    /// # Panics
+    /// When it is sent or first polled, on a thread that is not a PE, and if it is limited to no PEs, or to one that does
+    /// not exist.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<Group<C>>
     where
         C::Init: Clone,
     {
+        let wanted = self.pes;
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), true, init, awaited)?;
+            let pes = members(wanted, pe.pe_count())?;
+            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), Kind::Group { pes }, init, awaited)?;
             Ok((Group::new(pe.run(), id), cell))
         })
+    }
+}
+
+/// The PEs of a group, in order.
+fn members(wanted: Option<Vec<usize>>, pe_count: usize) -> Result<Box<[PeId]>, String> {
+    let Some(mut wanted) = wanted else { return Ok(all_pes(pe_count).collect()) };
+    wanted.sort_unstable();
+    wanted.dedup();
+    match wanted.last() {
+        None => Err("a group on no PEs cannot be created: give `on_pes` at least one".to_owned()),
+        Some(last) if *last >= pe_count => Err(format!("there is no PE {last}: this run has {pe_count} PEs")),
+        Some(_) => Ok(wanted.into_iter().map(PeId::new).collect()),
     }
 }
 
@@ -119,10 +211,10 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
 
 /// Makes a collection known on all PEs, where its elements are then constructed. Fails, and says why, if it does not fit
 /// in memory.
-fn create_everywhere<C: Chare>(
+fn create_everywhere<C: Chare<Index: DenseIndex>>(
     pe: &Pe,
     shape: C::Index,
-    is_group: bool,
+    kind: Kind,
     init: C::Init,
     awaited: bool,
 ) -> Result<(CollectionId, Option<CellRef>), String>
@@ -132,7 +224,7 @@ where
     let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
     let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, finish));
     let id = CollectionId::new(pe.id(), pe.next_creation());
-    let info = Arc::new(CollectionInfo::new::<C>(id, shape, is_group, pe.pe_count()));
+    let info = Arc::new(CollectionInfo::new::<C>(id, shape, kind, pe.pe_count()));
     // Clones first, the own part next: if either panics, no other PE has heard of the collection.
     let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
     let creations: Vec<_> =

@@ -44,9 +44,9 @@ pub enum CallError {
     /// fit, or the reducer panicked.
     #[error("{0}")]
     Reduction(Arc<str>),
-    /// The chare was not moved, for this reason; it is where it was.
+    /// The runtime does not do what was asked of it, for this reason; nothing has changed.
     #[error("{0}")]
-    NotMoved(Arc<str>),
+    Refused(Arc<str>),
     /// The runtime ended before the value came.
     #[error("the runtime has ended")]
     Ended,

@@ -72,6 +72,8 @@ enum Lost {
 struct Known {
     collections: FxHashMap<CollectionId, Arc<CollectionInfo>>,
     singles: FxHashMap<ChareId, &'static str>,
+    /// Names of the elements of sparse arrays.
+    sparse: FxHashMap<ChareId, String>,
     lost: FxHashMap<ChareId, Lost>,
     /// Of each collection: how many elements have contributed to how many reductions.
     contributions: FxHashMap<CollectionId, BTreeMap<u64, u64>>,
@@ -95,6 +97,10 @@ impl Known {
         });
         for collection in pe.directory.iter() {
             self.collections.entry(collection.id()).or_insert_with(|| collection.info.clone());
+            if collection.info.is_sparse() {
+                let name = |chare: ChareRef| (chare.id, collection.name_of(chare.id.element));
+                collection.for_each_element(|chare| self.sparse.extend([name(chare)]));
+            }
             let elements_by_count = self.contributions.entry(collection.id()).or_default();
             for (_, contributed) in contributions(pe, collection) {
                 *elements_by_count.entry(contributed).or_default() += 1;
@@ -104,7 +110,8 @@ impl Known {
 
     fn name(&self, id: ChareId) -> String {
         if let Some(info) = self.collections.get(&id.collection) {
-            return format!("{}{}", info.chare.name, info.name_of(id.element));
+            let name = self.sparse.get(&id).cloned().unwrap_or_else(|| info.name_of(id.element));
+            return info.chare.name.to_owned() + &name;
         }
         let unknown = match id.collection.single_home() {
             Some(_) => "a singleton whose constructor has not ended",
@@ -136,6 +143,11 @@ impl Known {
     fn contributors(&self, collection: CollectionId, sequence: u64) -> u64 {
         let counts = self.contributions.get(&collection);
         counts.map_or(0, |counts| counts.range(sequence + 1..).map(|(_, elements)| elements).sum())
+    }
+
+    /// How many elements there are.
+    fn contributors_of_all(&self, collection: CollectionId) -> u64 {
+        self.contributions.get(&collection).map_or(0, |counts| counts.values().sum())
     }
 
     fn describe(&self, what: &What) -> String {
@@ -328,7 +340,8 @@ fn reductions(pe: &Pe, known: &Known, lines: &mut Vec<String>) {
     for collection in pe.directory.iter() {
         let fewest = contributions(pe, collection).map(|(_, contributed)| contributed).min();
         let Some(fewest) = fewest else { continue };
-        let (chare, all) = (collection.info.chare.name, collection.info.element_count);
+        let chare = collection.info.chare.name;
+        let all = known.contributors_of_all(collection.id());
         let (named, more) = counts.entry(chare).or_default();
         let unfinished = known.unfinished_since(collection.id(), fewest);
         let end = unfinished.end;
@@ -362,7 +375,7 @@ fn missing(pe: &Pe, known: &Known, collection: &Collection, sequence: u64) -> St
             (fate, _) => (&mut never, fate),
         };
         if names.len() < LINES_PER_KIND {
-            names.push(collection.info.name_of(element) + why);
+            names.push(collection.name_of(element) + why);
         }
     }
     never.append(&mut not_yet);
@@ -431,8 +444,12 @@ fn held(pe: &Pe, known: &Known) -> Held {
     pe.for_each_unborn_of_a_collection(|msg| add(msg, "which was never created"));
     for collection in pe.directory.iter() {
         collection.for_each_unborn(|element, msg| {
-            let (chare, index) = (collection.info.chare.name, collection.info.name_of(element));
-            let why = "whose constructor has not ended";
+            let (chare, index) = (collection.info.chare.name, collection.name_of(element));
+            let why = if collection.expects(element) {
+                "whose constructor has not ended"
+            } else {
+                "which was never inserted"
+            };
             held.add(why, format!("{} for {chare}{index}, {why}", name(msg)));
         });
     }

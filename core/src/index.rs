@@ -1,18 +1,54 @@
-//! Indexes of dense arrays, 1-D to 6-D, and their numbering in row-major order.
+//! Indexes of arrays. Those of dense arrays are 1-D to 6-D and number the elements in row-major order; those of sparse
+//! arrays are any small values, each with a key of 64 bits.
 
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 mod sealed {
     pub trait Sealed {}
 }
 
+/// An index of an element of an array: `usize`, a tuple of two to six of them, or, for sparse arrays, a type of your own.
+///
+/// ```
+/// use chare::prelude::*;
+///
+/// /// A node of a binary tree.
+/// #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// struct Node {
+///     depth: u8,
+///     number: u32,
+/// }
+///
+/// impl chare::Index for Node {
+///     fn key(&self) -> u64 {
+///         1 << self.depth | u64::from(self.number)
+///     }
+/// }
+/// ```
+pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static {
+    /// The number by which the runtime knows the element of a sparse array, not [`u64::MAX`]. Values that are gathered
+    /// come in the order of the keys. An insertion whose key is taken by another index is refused.
+    ///
+    /// By default this is a hash of the index. `usize`, and tuples of small ones, have keys in their own order.
+    fn key(&self) -> u64 {
+        hashed(self)
+    }
+}
+
+fn hashed(index: &impl Hash) -> u64 {
+    // Without a random seed: every PE computes the same. The top bit tells it from a packed one.
+    let mut hasher = DefaultHasher::new();
+    index.hash(&mut hasher);
+    (hasher.finish() | 1 << 63).min(u64::MAX - 1)
+}
+
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be an array's index",
-    note = "an index is `usize`, or a tuple of two to six `usize`"
+    message = "`{Self}` cannot be the index of a dense array",
+    note = "that is `usize`, or a tuple of two to six `usize`; other indexes are for `rt.array_sparse()`"
 )]
 /// An index of a dense array, and, as a value, the array's shape. `usize` and tuples of two to six of them.
-pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static + sealed::Sealed {
+pub trait DenseIndex: Index + sealed::Sealed {
     /// The number of dimensions.
     const DIMS: usize;
     /// The extents or positions, outermost first.
@@ -55,9 +91,24 @@ pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static + sealed
     }
 }
 
+/// The axes side by side, the first one highest, if they fit in 63 bits.
+fn packed<I: DenseIndex>(index: I) -> Option<u64> {
+    let bits = 63 / I::DIMS as u32;
+    index.to_array()[..I::DIMS].iter().try_fold(0_u64, |key, &axis| {
+        let axis = axis as u64;
+        (axis >> bits == 0).then_some(key << bits | axis)
+    })
+}
+
 impl sealed::Sealed for usize {}
 
 impl Index for usize {
+    fn key(&self) -> u64 {
+        *self as u64
+    }
+}
+
+impl DenseIndex for usize {
     const DIMS: usize = 1;
     fn to_array(self) -> [usize; 6] {
         [self, 0, 0, 0, 0, 0]
@@ -71,6 +122,11 @@ macro_rules! tuple_index {
     ($dims:literal: $($axis:tt)*) => {
         impl sealed::Sealed for ($(tuple_index!(@usize $axis),)*) {}
         impl Index for ($(tuple_index!(@usize $axis),)*) {
+            fn key(&self) -> u64 {
+                packed(*self).unwrap_or_else(|| hashed(self))
+            }
+        }
+        impl DenseIndex for ($(tuple_index!(@usize $axis),)*) {
             const DIMS: usize = $dims;
             fn to_array(self) -> [usize; 6] {
                 let mut axes = [0; 6];
@@ -119,6 +175,22 @@ mod tests {
             let inside = at.iter().zip(&shape).all(|(a, s)| a < s);
             prop_assert_eq!(tuple(at).number_in(tuple(shape)).is_some(), inside);
         }
+    }
+
+    #[test]
+    fn keys_keep_the_order_of_small_indexes_and_differ() {
+        let mut indexes: Vec<_> = (0..20_usize).flat_map(|i| (0..20).map(move |j| (i * 7919, j))).collect();
+        indexes.extend([
+            (usize::MAX, 0),
+            (0, usize::MAX),
+            (usize::MAX, usize::MAX),
+            (1 << 31, 0),
+            (0, 1 << 31),
+        ]);
+        let keys: std::collections::BTreeSet<_> = indexes.iter().map(Index::key).collect();
+        assert!(keys.len() == indexes.len() && !keys.contains(&u64::MAX));
+        assert!(indexes[..400].is_sorted_by_key(Index::key));
+        assert_eq!((usize::MAX - 1).key(), u64::MAX - 1);
     }
 
     #[test]

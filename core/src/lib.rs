@@ -101,12 +101,15 @@ mod external;
 mod hang;
 mod ids;
 mod index;
+mod insertion;
+mod local;
 mod location;
 mod message;
 mod migration;
 mod options;
 mod outside;
 mod pending;
+mod placement;
 mod priority;
 mod promise;
 mod proxy;
@@ -197,7 +200,7 @@ pub use chare_macros::main;
 ///
 pub use chare_macros::test;
 pub use condition::WaitUntil;
-pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder};
+pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder, SparseBuilder};
 pub use current::Entered;
 pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{
@@ -206,12 +209,15 @@ pub use error::{
 };
 pub use external::External;
 pub use ids::PeId;
-pub use index::Index;
+pub use index::{DenseIndex, Index};
+pub use insertion::{Destruction, DoneInserting, Insertion};
+pub use local::NotLocal;
 pub use migration::{Migrated, Migration};
 pub use options::{OPTIONS_HELP, Options, OptionsError};
+pub use placement::Placement;
 pub use priority::Priority;
 pub use promise::{Promise, PromiseFuture, PromisesFuture};
-pub use proxy::{Array, Element, FromCallback, Group, Target};
+pub use proxy::{Array, Element, FromCallback, Group, SparseArray, Target};
 pub use quiescence::Quiescence;
 pub use report::{ExitReport, HANG_EXIT_CODE};
 pub use runtime::{Handle, MainOutput, Runtime, StartError};
@@ -224,7 +230,7 @@ pub mod prelude {
     pub use crate::reduction as reduce;
     pub use crate::{
         Array, CallError, Callback, Channel, Cx, Element, Group, PeId, Promise, Result, Runtime, Shared,
-        Target, This, chare, entry,
+        SparseArray, Target, This, chare, entry,
     };
 }
 

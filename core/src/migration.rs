@@ -8,6 +8,7 @@
 //!
 //! Invariant: a chare is in the tables of one PE, or in one message between two.
 
+use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::pin::Pin;
@@ -47,7 +48,7 @@ impl<C: Chare> Element<C> {
     /// `migrated` runs when that ends. To the PE where the chare is already it does nothing.
     ///
     /// # Errors
-    /// [`CallError::NotMoved`] if there is no such PE, for a member of a group, and for a chare that has called
+    /// [`CallError::Refused`] if there is no such PE, for a member of a group, and for a chare that has called
     /// [`Cx::set_migratable`] with `false`; otherwise as a call of the chare.
     #[track_caller]
     pub fn migrate(&self, to: impl Into<usize>) -> Migration<C> {
@@ -153,7 +154,7 @@ impl Payload for Migrate {
         };
         if let Err(why) = self.check(pe, chare) {
             let text = format!("{} cannot move: {why}", pe.chare_name(id));
-            return reply.answer(pe, id, Err::<(), _>(CallError::NotMoved(text.into())));
+            return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
         }
         let to = PeId::new(self.to);
         if to == pe.id() {
@@ -169,7 +170,7 @@ impl Migrate {
         if self.to >= pe_count {
             return Err(format!("there is no PE {}: this run has {pe_count} PEs", self.to));
         }
-        if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group) {
+        if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group()) {
             return Err("members of a group stay on their PEs".to_owned());
         }
         if chare.extra_if_any(|extra| extra.is_pinned) == Some(true) {
@@ -194,13 +195,17 @@ fn depart(pe: &Pe, chare: ChareRef, to: PeId, reply: Reply) {
         collection.coverage.departed(departure, chare.covered.get());
     }
     pe.locations.departed(id, location::Place { pe: to, epoch });
-    let arrive = Arrive { parcel: Parcel::pack(pe, chare), from: pe.id(), departure };
+    let indexes = pe.collection(id.collection).and_then(|collection| collection.indexes());
+    let index = indexes.and_then(|indexes| indexes.copy(id.element));
+    let arrive = Arrive { parcel: Parcel::pack(pe, chare), index, from: pe.id(), departure };
     pe.post(to, Msg::new(id, reply, arrive));
 }
 
 /// A chare on its way.
 struct Arrive {
     parcel: Parcel,
+    /// Its index, if it comes from a sparse array.
+    index: Option<Box<dyn Any + Send>>,
     from: PeId,
     departure: Departure,
 }
@@ -213,11 +218,14 @@ impl Payload for Arrive {
         if collection.is_none() && id.collection.single_home().is_none() {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
         }
-        let Arrive { parcel, from, departure } = self;
+        let Arrive { parcel, index, from, departure } = self;
         let chare = parcel.unpack(pe);
         pe.locations.forget(id);
         let started = match collection {
             Some(collection) => {
+                if let (Some(indexes), Some(index)) = (collection.indexes(), index) {
+                    indexes.bring(id.element, index);
+                }
                 broadcast::take_over(collection, chare);
                 collection.welcome(chare);
                 collection.coverage.started()

@@ -11,7 +11,7 @@ use crate::callback::Callback;
 use crate::chare::{ArrayElement, Chare, Standalone};
 use crate::entry::{Entry, EntryPoint};
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
-use crate::index::Index;
+use crate::index::{DenseIndex, Index};
 
 mod sealed {
     pub trait Sealed {}
@@ -81,7 +81,7 @@ impl<C: Chare> Array<C> {
     }
 }
 
-impl<C: ArrayElement> Array<C> {
+impl<C: ArrayElement<Index: DenseIndex>> Array<C> {
     /// The element at `index`. Calls to an index outside of the array bring `CallError::NoElement`.
     pub fn at(&self, index: C::Index) -> Element<C> {
         let element = index.number_in(self.shape).unwrap_or(OUTSIDE);
@@ -124,7 +124,42 @@ impl<C: ArrayElement> Array<C> {
     }
 }
 
-/// A proxy of a group: one chare on every PE.
+/// A proxy of a sparse array, whose elements are inserted and destroyed one by one.
+pub struct SparseArray<C: Chare> {
+    id: CollectionId,
+    run: RunId,
+    chare: PhantomData<fn() -> C>,
+}
+
+impl<C: Chare> SparseArray<C> {
+    pub(crate) fn new(run: RunId, id: CollectionId) -> Self {
+        SparseArray { id, run, chare: PhantomData }
+    }
+
+    pub(crate) fn ids(&self) -> (RunId, CollectionId) {
+        (self.run, self.id)
+    }
+}
+
+impl<C: ArrayElement> SparseArray<C> {
+    /// The element at `index`. Calls are held until it is inserted, or refused with `CallError::NoElement` if it was
+    /// destroyed, or is absent after [`SparseArray::done_inserting`].
+    pub fn at(&self, index: C::Index) -> Element<C> {
+        Element::new(self.run, ChareId { collection: self.id, element: index.key() }, index)
+    }
+
+    /// A callback to an entry of every element; the value is cloned for each.
+    pub fn callback<E, T>(&self, _: EntryPoint<E>) -> Callback<T>
+    where
+        E: Entry<Chare = C>,
+        E::Args: FromCallback<T> + Clone,
+        T: Send + 'static,
+    {
+        Callback::to_collection::<E>(self.run, self.id)
+    }
+}
+
+/// A proxy of a group: one chare on every PE, or on some.
 pub struct Group<C: Chare> {
     id: CollectionId,
     run: RunId,
@@ -138,7 +173,7 @@ impl<C: Chare> Group<C> {
 }
 
 impl<C: Standalone> Group<C> {
-    /// The member on a PE. Calls to a PE that does not exist bring `CallError::NoElement`.
+    /// The member on a PE. Calls to a PE without a member bring `CallError::NoElement`.
     pub fn on(&self, pe: impl Into<usize>) -> Element<C> {
         let index = pe.into();
         Element::new(self.run, ChareId { collection: self.id, element: index as u64 }, index)
@@ -193,6 +228,7 @@ parts_as_arguments!(A B C D E F);
 
 impl<C: Chare> sealed::Sealed for Element<C> {}
 impl<C: Chare> sealed::Sealed for Array<C> {}
+impl<C: Chare> sealed::Sealed for SparseArray<C> {}
 impl<C: Chare> sealed::Sealed for Group<C> {}
 
 impl<C: Chare> Target for Element<C> {
@@ -206,6 +242,15 @@ impl<C: Chare> Target for Element<C> {
 }
 
 impl<C: Chare> Target for Array<C> {
+    type Chare = C;
+    type Call<E: Entry<Chare = C>> = Broadcast<E>;
+    #[track_caller]
+    fn call<E: Entry<Chare = C>>(&self, args: E::Args) -> Broadcast<E> {
+        Broadcast::new(self.run, self.id, args, Location::caller())
+    }
+}
+
+impl<C: Chare> Target for SparseArray<C> {
     type Chare = C;
     type Call<E: Entry<Chare = C>> = Broadcast<E>;
     #[track_caller]
@@ -256,6 +301,7 @@ macro_rules! proxy_traits {
 
 proxy_traits!(Element, this => (this.run, this.id, this.index), f => write!(f, "{}[{:?}]", C::INFO.name, this.index));
 proxy_traits!(Array, this => (this.run, this.id), f => write!(f, "Array<{}>({:?})", C::INFO.name, this.shape));
+proxy_traits!(SparseArray, this => (this.run, this.id), f => write!(f, "SparseArray<{}>({})", C::INFO.name, this.id.0));
 proxy_traits!(Group, this => (this.run, this.id), f => write!(f, "Group<{}>({})", C::INFO.name, this.id.0));
 
 /// The PEs of the job, as [`crate::Runtime::pes`] lists them.

@@ -16,13 +16,14 @@ use chare_device::{DeviceError, Devices, HostMode};
 
 use crate::caught::{self, Caught, PanicPayload};
 use crate::chare::{ArrayElement, Standalone};
-use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder};
+use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder, SparseBuilder};
 use crate::current::{self, Entered, OnPe};
 use crate::device_work;
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
 use crate::hang::HangReport;
 use crate::ids::{PeId, RunId};
+use crate::index::DenseIndex;
 use crate::message::{Head, Msg};
 use crate::options::{Options, OptionsError};
 use crate::outside::Outside;
@@ -284,8 +285,13 @@ impl Runtime {
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
-    pub fn array<C: ArrayElement>(&self, shape: C::Index) -> ArrayBuilder<C> {
+    pub fn array<C: ArrayElement<Index: DenseIndex>>(&self, shape: C::Index) -> ArrayBuilder<C> {
         ArrayBuilder::new(shape)
+    }
+
+    /// A sparse array, whose elements are inserted one by one. Not yet created.
+    pub fn array_sparse<C: ArrayElement>(&self) -> SparseBuilder<C> {
+        SparseBuilder::new()
     }
 
     /// A group: one chare on every PE. Not yet created.

@@ -2,6 +2,8 @@
 
 use chare::prelude::*;
 
+use super::run;
+
 struct Member {
     start: u64,
 }
@@ -80,4 +82,54 @@ async fn a_group_may_be_used_wherever_its_proxy_has_come(rt: Runtime) -> Result<
         assert_eq!(sums, (0..pes).map(|pe| all + start + pe).collect::<Vec<_>>());
     }
     Ok(())
+}
+
+struct Chosen;
+
+#[chare]
+impl Chosen {
+    fn new() -> Self {
+        Chosen
+    }
+
+    #[entry]
+    fn place(&self, cx: &Cx<Self>) -> (usize, usize) {
+        (cx.index(), cx.my_pe().index())
+    }
+
+    #[entry]
+    fn count(&self, cx: &Cx<Self>, total: Callback<usize>) {
+        cx.contribute(1, chare::reduction::Sum, total);
+    }
+}
+
+#[chare::test(pes = [4, 8])]
+async fn a_group_may_be_on_chosen_pes_only(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Chosen>().on_pes([3_usize, 1, 3]).create(()).await?;
+    assert_eq!(group.place().gather().await?, [(1, 1), (3, 3)]);
+    assert_eq!(group.on(3_usize).place().await?, (3, 3));
+    let (to, total) = rt.promise();
+    group.count(to.into()).send();
+    assert_eq!(total.await?, 2);
+    for pe in [0_usize, 2, 99] {
+        let error = group.on(pe).place().await.expect_err("no member there").to_string();
+        assert_eq!(error, format!("Chosen has no element [{pe}]: it has members on these PEs only: 1, 3"));
+    }
+    let early = rt.group::<Chosen>().on_pes([2_usize]).create(()).send();
+    assert_eq!(early.on(2_usize).place().await?, (2, 2));
+    Ok(())
+}
+
+#[test]
+fn a_group_on_no_pe_or_on_one_that_is_not_there_is_told() {
+    for (pes, told) in [
+        (Vec::<usize>::new(), "a group on no PEs cannot be created"),
+        (vec![1, 2], "there is no PE 2: this run has 2 PEs"),
+    ] {
+        let report = run(2, async move |rt: Runtime| {
+            rt.group::<Chosen>().on_pes(pes).create(()).await?;
+            Ok::<(), chare::BoxError>(())
+        });
+        assert!(report.to_string().contains(told), "{report}");
+    }
 }

@@ -133,7 +133,10 @@ pub(crate) struct Gap {
 
 impl Gap {
     pub(crate) fn give_up(self, pe: &Pe) {
-        pe.drop_each(self.early.into_values());
+        for (_, mut msg) in self.early {
+            msg.take_reply().waive(pe);
+            pe.guard(|| drop(msg));
+        }
     }
 }
 

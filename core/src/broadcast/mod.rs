@@ -230,12 +230,25 @@ where
         self.send(pe, clones);
     }
 
+    /// Sends it as soon as insertions that came before it have their places.
+    fn send(self, pe: &Pe, clones: Vec<E::Args>) {
+        let at_root = pe.collection(self.collection).expect("its root has created the collection");
+        if !at_root.info.is_sparse() {
+            return self.send_now(pe, clones);
+        }
+        let later = Box::new(move |pe: &Pe| self.send_now(pe, clones));
+        let ready = at_root.membership.borrow_mut().after_insertions(true, later);
+        if let Some(send) = ready {
+            send(pe);
+        }
+    }
+
     /// One for each other PE. They come before the number: if one panics, the numbering has no hole.
     fn clones(&self, pe: &Pe) -> Vec<E::Args> {
         (1..pe.pe_count()).map(|_| self.args.clone()).collect()
     }
 
-    fn send(self, pe: &Pe, clones: Vec<E::Args>) {
+    fn send_now(self, pe: &Pe, clones: Vec<E::Args>) {
         let Number { collection, args, awaited } = self;
         let at_root = pe.collection(collection).expect("its root has created the collection");
         let others = all_pes(pe.pe_count()).filter(|&to| to != pe.id());
@@ -387,6 +400,9 @@ where
                 Place::Here(chare) => self.deliver(pe, chare, is_last),
                 Place::Unborn(element) => {
                     let id = ChareId { collection: collection.id(), element };
+                    if pe.unborn_covered(id) > self.number {
+                        continue;
+                    }
                     if let Some((args, reply)) = self.copy(pe, id, is_last) {
                         pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
                     }

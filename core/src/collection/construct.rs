@@ -42,10 +42,14 @@ where
             return Ok(());
         }
         let collection = pe.directory.insert(Collection::new(self.info, pe.id())?);
-        collection.add_job(
-            pe,
-            Box::new(ConstructAll::<C> { init: self.init, root: self.root, tracker: None, next: None }),
-        );
+        let job = ConstructAll::<C> {
+            init: self.init,
+            root: self.root,
+            place_count: collection.place_count(),
+            tracker: None,
+            next: None,
+        };
+        collection.add_job(pe, Box::new(job));
         pe.release_for_collection(collection.id());
         Ok(())
     }
@@ -63,9 +67,35 @@ where
     }
 }
 
+/// The creation of a sparse array on one PE.
+pub(crate) struct Start {
+    pub(crate) info: Arc<CollectionInfo>,
+}
+
+impl Start {
+    /// Makes the array known on this PE.
+    pub(crate) fn begin(self, pe: &Pe) {
+        if pe.shared().is_stopping() {
+            return;
+        }
+        let collection = Collection::new(self.info, pe.id()).expect("nothing fits in memory");
+        let collection = pe.directory.insert(collection);
+        pe.release_for_collection(collection.id());
+    }
+}
+
+impl Payload for Start {
+    const NAME: Name = Name::Runtime("the creation of a collection");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        self.begin(pe);
+    }
+}
+
 struct ConstructAll<C: Chare> {
     init: C::Init,
     root: Option<CellRef>,
+    /// Places that there were when the collection was made; guests come behind them.
+    place_count: usize,
     tracker: Option<CellRef>,
     next: Option<usize>,
 }
@@ -78,14 +108,13 @@ where
         let start = match self.next {
             Some(start) => start,
             None => {
-                let (_, count) = collection.info.block_of(pe.id());
+                let count = self.place_count as u64;
                 self.tracker =
                     self.root.and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false));
                 0
             }
         };
-        let (_, own_count) = collection.info.block_of(pe.id());
-        let end = (own_count as usize).min(start + BATCH);
+        let end = self.place_count.min(start + BATCH);
         let constructed = Cell::new(0);
         for place in start..end {
             let Place::Unborn(element) = collection.at(place) else { continue };
@@ -105,7 +134,7 @@ where
             pe.cells.settle(pe, tracker.key, constructed.get());
         }
         self.next = Some(end);
-        if end < own_count as usize { Progress::More } else { Progress::Done }
+        if end < self.place_count { Progress::More } else { Progress::Done }
     }
 
     /// An element that leaves has been constructed.
@@ -118,7 +147,7 @@ pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
 impl<C: Chare> Payload for CreateSingle<C> {
     const NAME: Name = Name::Runtime("the creation of a singleton");
     fn run(self, to: ChareId, reply: Reply, _: &Pe) {
-        C::construct(Construct { id: to, init: self.0, tell: Tell::Reply(reply) });
+        C::construct(Construct::new(to, self.0, reply));
     }
 }
 
@@ -142,6 +171,13 @@ impl Tell<'_> {
             Tell::Reply(reply) => reply,
             Tell::Tracker(tracker, _) => tracker.map_or(Reply::none(), Reply::to),
         }
+    }
+}
+
+impl<C: Chare> Construct<'static, C> {
+    /// The construction of one chare, whose outcome goes to `reply`.
+    pub(crate) fn new(id: ChareId, init: C::Init, reply: Reply) -> Self {
+        Construct { id, init, tell: Tell::Reply(reply) }
     }
 }
 

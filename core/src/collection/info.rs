@@ -1,42 +1,108 @@
 //! What every PE knows of a collection: its type, its shape, and where its elements are placed when they are made.
 //!
-//! Elements are placed in blocks: PE `p` of `P` is the *home* of the numbers `p*N/P .. (p+1)*N/P`. A group is the case
-//! `N = P`. The home knows where its elements are, wherever they move ([`crate::location`]).
+//! The *home* of an element is the PE that it is placed on, unless its insertion says otherwise. The home knows where the
+//! element is, wherever it moves ([`crate::location`]).
 
 use std::any::Any;
 
 use crate::chare::{Chare, ChareInfo};
+use crate::collection::indexes::{AnyIndexes, Indexes};
 use crate::ids::{CollectionId, PeId};
-use crate::index::Index;
+use crate::index::{DenseIndex, Index};
+use crate::placement::Placement;
 
 /// What all PEs know of a collection.
 pub(crate) struct CollectionInfo {
     pub(crate) id: CollectionId,
     pub(crate) chare: &'static ChareInfo,
-    pub(crate) element_count: u64,
-    /// One element on each PE, which stays there.
-    pub(crate) is_group: bool,
+    pub(crate) kind: Kind,
     pe_count: u64,
+    /// A `Shape` of the chare's index type, or an `Open` of a sparse array.
     shape: Box<dyn Any + Send + Sync>,
+    /// Makes the table of indexes of a sparse array on a PE.
+    new_indexes: Option<fn() -> Box<dyn AnyIndexes>>,
     element_name: fn(&CollectionInfo, u64) -> String,
 }
 
+/// Which elements there are, and where they are placed.
+pub(crate) enum Kind {
+    /// So many, in blocks: PE `p` of `P` gets the numbers `p*N/P .. (p+1)*N/P`.
+    Dense { element_count: u64 },
+    /// The PE of each element by its number.
+    Mapped { pes: Box<[PeId]> },
+    /// One on each of these PEs, in order; elements have the numbers of their PEs and stay there.
+    Group { pes: Box<[PeId]> },
+    /// Elements that are inserted one by one, known by the keys of their indexes.
+    Sparse,
+}
+
+/// The extents of a dense array, and how they number the elements.
+struct Shape<I> {
+    extents: I,
+    of_number: fn(u64, I) -> I,
+}
+
+/// What is known of a sparse array.
+struct Open<I> {
+    map: Option<Box<dyn Placement<I>>>,
+}
+
 impl CollectionInfo {
-    /// `shape` must have a countable number of elements.
-    pub(crate) fn new<C: Chare>(id: CollectionId, shape: C::Index, is_group: bool, pe_count: usize) -> Self {
+    /// A dense array or a group.
+    pub(crate) fn new<C: Chare<Index: DenseIndex>>(
+        id: CollectionId,
+        extents: C::Index,
+        kind: Kind,
+        pe_count: usize,
+    ) -> Self {
         CollectionInfo {
-            is_group,
             id,
             chare: C::INFO,
-            element_count: shape.element_count().expect("checked before the creation"),
+            kind,
             pe_count: pe_count as u64,
-            shape: Box::new(shape),
-            element_name: |info, element| format!("[{:?}]", C::Index::of_number(element, info.shape::<C>())),
+            shape: Box::new(Shape { extents, of_number: C::Index::of_number }),
+            new_indexes: None,
+            element_name: |info, element| match info.index_of::<C::Index>(element) {
+                Some(index) => format!("[{index:?}]"),
+                None => format!("[number {element}]"),
+            },
         }
     }
 
-    pub(crate) fn shape<C: Chare>(&self) -> C::Index {
-        *self.shape.downcast_ref::<C::Index>().expect("a collection is used by chares of its own type")
+    pub(crate) fn new_sparse<C: Chare>(
+        id: CollectionId,
+        map: Option<Box<dyn Placement<C::Index>>>,
+        pe_count: usize,
+    ) -> Self {
+        CollectionInfo {
+            id,
+            chare: C::INFO,
+            kind: Kind::Sparse,
+            pe_count: pe_count as u64,
+            shape: Box::new(Open { map }),
+            new_indexes: Some(|| Box::new(Indexes::<C::Index>::default())),
+            element_name: |_, element| format!("[key {element}]"),
+        }
+    }
+
+    pub(super) fn new_indexes(&self) -> Option<Box<dyn AnyIndexes>> {
+        self.new_indexes.map(|new_indexes| new_indexes())
+    }
+
+    /// Where the map of a sparse array places an element; `None` if it has no map.
+    pub(crate) fn mapped<I: Index>(&self, index: &I) -> Option<usize> {
+        let Open { map } = self.shape.downcast_ref::<Open<I>>()?;
+        map.as_ref().map(|map| map.pe(index, self.pe_count as usize))
+    }
+
+    /// The extents; none of a sparse array.
+    pub(crate) fn extents<I: Index>(&self) -> Option<I> {
+        self.shape.downcast_ref::<Shape<I>>().map(|shape| shape.extents)
+    }
+
+    /// The index of an element; none in a sparse array.
+    pub(crate) fn index_of<I: Index>(&self, element: u64) -> Option<I> {
+        self.shape.downcast_ref::<Shape<I>>().map(|shape| (shape.of_number)(element, shape.extents))
     }
 
     /// The element's index as users write it.
@@ -44,35 +110,93 @@ impl CollectionInfo {
         (self.element_name)(self, element)
     }
 
-    /// What there is, for the report of an index outside of it.
-    pub(crate) fn bounds(&self) -> String {
-        format!(
-            "it has {} elements, up to {}",
-            self.element_count,
-            self.name_of(self.element_count.saturating_sub(1))
-        )
+    pub(crate) fn is_group(&self) -> bool {
+        matches!(self.kind, Kind::Group { .. })
     }
 
-    /// Whether there is an element with this number, or will be.
+    pub(crate) fn is_sparse(&self) -> bool {
+        matches!(self.kind, Kind::Sparse)
+    }
+
+    /// The number of elements at the creation.
+    pub(crate) fn initial_count(&self) -> u64 {
+        match &self.kind {
+            Kind::Dense { element_count } => *element_count,
+            Kind::Mapped { pes } | Kind::Group { pes } => pes.len() as u64,
+            Kind::Sparse => 0,
+        }
+    }
+
+    /// What there is, for the report of an index outside of it.
+    pub(crate) fn bounds(&self) -> String {
+        match &self.kind {
+            Kind::Dense { .. } | Kind::Mapped { .. } => {
+                let count = self.initial_count();
+                format!("it has {count} elements, up to {}", self.name_of(count.saturating_sub(1)))
+            }
+            Kind::Group { pes } if pes.len() as u64 == self.pe_count => {
+                format!("it has a member on each of {} PEs", self.pe_count)
+            }
+            Kind::Group { pes } => {
+                let pes: Vec<_> = pes.iter().map(PeId::to_string).collect();
+                format!("it has members on these PEs only: {}", pes.join(", "))
+            }
+            Kind::Sparse => "it was never inserted, or has been destroyed".to_owned(),
+        }
+    }
+
+    /// Whether there is an element with this number at the creation, or may be later.
     #[inline]
     pub(crate) fn has(&self, element: u64) -> bool {
-        element < self.element_count
+        match &self.kind {
+            Kind::Dense { element_count } => element < *element_count,
+            Kind::Mapped { pes } => element < pes.len() as u64,
+            Kind::Group { pes } => pes.binary_search_by_key(&element, |pe| pe.index() as u64).is_ok(),
+            Kind::Sparse => true,
+        }
     }
 
     /// The PE that an element is placed on, and that knows where it is; `element` is inside of the collection.
     pub(crate) fn home(&self, element: u64) -> PeId {
-        let numerator = (u128::from(element) + 1) * u128::from(self.pe_count) - 1;
-        PeId::new((numerator / u128::from(self.element_count)) as usize)
+        match &self.kind {
+            Kind::Dense { element_count } => {
+                let numerator = (u128::from(element) + 1) * u128::from(self.pe_count) - 1;
+                PeId::new((numerator / u128::from(*element_count)) as usize)
+            }
+            Kind::Mapped { pes } => pes[element as usize],
+            Kind::Group { .. } => PeId::new(element as usize),
+            Kind::Sparse => {
+                let mixed = element.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                PeId::new(((u128::from(mixed) * u128::from(self.pe_count)) >> 64) as usize)
+            }
+        }
     }
 
-    /// The first of the elements that are placed on a PE, and how many there are.
-    pub(crate) fn block_of(&self, pe: PeId) -> (u64, u64) {
-        let first = self.first_on(pe.index());
-        (first, self.first_on(pe.index() + 1) - first)
+    /// The elements that a PE finds without looking: the first, and how many follow one another.
+    pub(super) fn block_of(&self, pe: PeId) -> (u64, u64) {
+        match &self.kind {
+            Kind::Dense { element_count } => {
+                let first_on = |pe: u64| {
+                    (u128::from(pe) * u128::from(*element_count) / u128::from(self.pe_count)) as u64
+                };
+                let first = first_on(pe.index() as u64);
+                (first, first_on(pe.index() as u64 + 1) - first)
+            }
+            Kind::Group { .. } => {
+                let element = pe.index() as u64;
+                (element, u64::from(self.has(element)))
+            }
+            Kind::Mapped { .. } | Kind::Sparse => (0, 0),
+        }
     }
 
-    fn first_on(&self, pe: usize) -> u64 {
-        (pe as u128 * u128::from(self.element_count) / u128::from(self.pe_count)) as u64
+    /// The elements that are placed on a PE at the creation and are not in its block.
+    pub(super) fn scattered_on(&self, pe: PeId) -> impl Iterator<Item = u64> {
+        let pes = match &self.kind {
+            Kind::Mapped { pes } => &pes[..],
+            _ => &[],
+        };
+        (0..).zip(pes).filter(move |(_, home)| **home == pe).map(|(element, _)| element)
     }
 }
 
@@ -81,32 +205,62 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn info(element_count: u64, pe_count: u64) -> CollectionInfo {
+    fn info(kind: Kind, pe_count: u64) -> CollectionInfo {
         static CHARE: ChareInfo = ChareInfo { name: "Test", file: "", line: 0 };
         CollectionInfo {
             id: CollectionId::new(PeId::new(0), 0),
             chare: &CHARE,
-            element_count,
-            is_group: false,
+            kind,
             pe_count,
-            shape: Box::new(element_count as usize),
+            shape: Box::new(()),
+            new_indexes: None,
             element_name: |_, _| String::new(),
         }
     }
 
     proptest! {
         #[test]
-        fn every_element_is_placed_where_home_says(elements in 1_u64..5000, pes in 1_u64..70) {
-            let info = info(elements, pes);
+        fn every_element_is_placed_where_home_says(element_count in 1_u64..5000, pes in 1_u64..70) {
+            let info = info(Kind::Dense { element_count }, pes);
             let mut next = 0;
-            for pe in 0..pes as usize {
-                prop_assert_eq!(info.first_on(pe), next);
-                while next < info.first_on(pe + 1) {
-                    prop_assert_eq!(info.home(next), PeId::new(pe));
-                    next += 1;
+            for pe in (0..pes as usize).map(PeId::new) {
+                let (first, count) = info.block_of(pe);
+                prop_assert_eq!(first, next);
+                for element in first..first + count {
+                    prop_assert_eq!(info.home(element), pe);
+                }
+                next += count;
+            }
+            prop_assert_eq!(next, element_count);
+            prop_assert!(!info.has(element_count) && info.has(element_count - 1));
+        }
+
+        #[test]
+        fn mapped_elements_and_members_are_where_they_are_listed(pes in prop::collection::vec(0_usize..9, 1..50)) {
+            let mapped = info(Kind::Mapped { pes: pes.iter().copied().map(PeId::new).collect() }, 9);
+            let mut placed = 0;
+            for pe in 0..9 {
+                for element in mapped.scattered_on(PeId::new(pe)) {
+                    prop_assert_eq!((pes[element as usize], mapped.home(element)), (pe, PeId::new(pe)));
+                    placed += 1;
                 }
             }
-            prop_assert_eq!(next, elements);
+            prop_assert_eq!(placed, pes.len());
+            let members: std::collections::BTreeSet<_> = pes.into_iter().map(PeId::new).collect();
+            let group = info(Kind::Group { pes: members.iter().copied().collect() }, 9);
+            for pe in (0..9).map(PeId::new) {
+                let is_member = members.contains(&pe);
+                prop_assert_eq!(group.has(pe.index() as u64), is_member);
+                prop_assert_eq!(group.block_of(pe), (pe.index() as u64, u64::from(is_member)));
+            }
+        }
+
+        #[test]
+        fn homes_of_sparse_elements_are_spread(pes in 1_u64..40) {
+            let info = info(Kind::Sparse, pes);
+            let mut counts = vec![0; pes as usize];
+            (0..100 * pes).for_each(|key| counts[info.home(key).index()] += 1);
+            prop_assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
         }
     }
 }

@@ -6,9 +6,12 @@
 
 mod construct;
 mod directory;
+mod indexes;
 mod info;
+mod membership;
 mod places;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,18 +19,22 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use construct::Construct;
-pub(crate) use construct::{Create, CreateSingle};
+pub(crate) use construct::{Create, CreateSingle, Start};
 pub(crate) use directory::Directory;
-pub(crate) use info::CollectionInfo;
+pub(crate) use indexes::AnyIndexes;
+pub(crate) use info::{CollectionInfo, Kind};
+pub(crate) use membership::{Membership, Ticket};
 pub(crate) use places::Place;
 
 use crate::broadcast::Coverage;
 use crate::cell::ChareRef;
 use crate::ids::{CollectionId, PeId};
+use crate::index::Index;
 use crate::message::Msg;
 use crate::reduction::Reductions;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
+use indexes::Indexes;
 use places::Places;
 
 /// Whether a job has more to do.
@@ -50,6 +57,12 @@ pub(crate) trait Job {
 pub(crate) struct Collection {
     pub(crate) info: Arc<CollectionInfo>,
     places: Places,
+    /// Of a sparse array.
+    indexes: Option<Box<dyn AnyIndexes>>,
+    /// Elements that this PE is the home of and that do not exist any more, with the epoch of their end.
+    destroyed: RefCell<FxHashMap<u64, u32>>,
+    /// All elements of a sparse array have been inserted: an absent one does not exist.
+    is_sealed: Cell<bool>,
     unborn: RefCell<FxHashMap<u64, Vec<Msg>>>,
     /// At most one `Work::Job` is in the run queue, and only while there are jobs here.
     jobs: RefCell<VecDeque<Box<dyn Job>>>,
@@ -58,6 +71,8 @@ pub(crate) struct Collection {
     accepted_broadcasts: Cell<u64>,
     numbered_broadcasts: Cell<u64>,
     pub(crate) coverage: Coverage,
+    /// At the root.
+    pub(crate) membership: RefCell<Membership>,
     pub(crate) reductions: RefCell<Reductions>,
 }
 
@@ -66,10 +81,18 @@ impl Collection {
     fn new(info: Arc<CollectionInfo>, pe: PeId) -> Result<Self, String> {
         let (first, count) = info.block_of(pe);
         let places = Places::new(first, count).ok_or_else(|| {
-            let all = info.element_count;
+            let all = info.initial_count();
             format!("an array of {all} elements does not fit in memory: PE {pe} would hold {count}")
         })?;
+        info.scattered_on(pe).for_each(|element| {
+            places.reserve(element);
+        });
+        let initial_count = places.count() as u64;
         let collection = Collection {
+            indexes: info.new_indexes(),
+            destroyed: RefCell::default(),
+            is_sealed: Cell::new(false),
+            membership: RefCell::new(Membership::new(info.initial_count(), !info.is_sparse())),
             info,
             places,
             unborn: RefCell::default(),
@@ -81,7 +104,7 @@ impl Collection {
             coverage: Coverage::default(),
             reductions: RefCell::default(),
         };
-        collection.reductions.borrow_mut().join(0, count);
+        collection.reductions.borrow_mut().join(0, initial_count);
         Ok(collection)
     }
 
@@ -118,7 +141,7 @@ impl Collection {
 
     /// Puts a constructed element in its place and releases what waited for it.
     fn place(&self, pe: &Pe, chare: ChareRef) {
-        chare.covered.set(self.coverage.started());
+        chare.covered.set(chare.covered.get().max(self.coverage.started()));
         self.places.put(chare);
         if self.unborn.borrow().is_empty() {
             return;
@@ -153,6 +176,76 @@ impl Collection {
         self.is_stepping.set(false);
     }
 
+    /// Makes a place for an element that is to be constructed here.
+    pub(crate) fn reserve(&self, element: u64, first_reduction: u64) {
+        self.places.reserve(element);
+        self.reductions.borrow_mut().join(first_reduction, 1);
+    }
+
+    /// Notes the index of an element of a sparse array.
+    pub(crate) fn note_index<I: Index>(&self, element: u64, index: I) {
+        if let Some(indexes) = self.indexes_of::<I>() {
+            indexes.insert(element, index);
+        }
+    }
+
+    fn indexes_of<I: Index>(&self) -> Option<&Indexes<I>> {
+        let indexes: &dyn Any = self.indexes.as_deref()?;
+        indexes.downcast_ref()
+    }
+
+    pub(crate) fn indexes(&self) -> Option<&dyn AnyIndexes> {
+        self.indexes.as_deref()
+    }
+
+    /// The index of an element; of a sparse array, only where the element lives and at its home.
+    pub(crate) fn index_of<I: Index>(&self, element: u64) -> Option<I> {
+        self.info.index_of(element).or_else(|| self.indexes_of::<I>()?.get(element))
+    }
+
+    /// The element's index as users write it.
+    pub(crate) fn name_of(&self, element: u64) -> String {
+        let name = self.indexes().and_then(|indexes| indexes.name(element));
+        name.unwrap_or_else(|| self.info.name_of(element))
+    }
+
+    /// Whether an element that this PE is the home of, and that is not known to be anywhere, does not exist.
+    pub(crate) fn is_gone(&self, element: u64) -> bool {
+        self.is_sealed.get() || self.is_destroyed(element)
+    }
+
+    pub(crate) fn is_destroyed(&self, element: u64) -> bool {
+        self.destroyed.borrow().contains_key(&element)
+    }
+
+    /// Notes, at its home, that an element does not exist any more after so many moves; what waits for it is lost.
+    pub(crate) fn note_destroyed(&self, pe: &Pe, element: u64, epoch: u32) {
+        self.destroyed.borrow_mut().insert(element, epoch);
+        self.take_unborn(element).into_iter().flatten().for_each(|msg| pe.lose(msg));
+    }
+
+    /// Takes, at its home, the epoch of an element that exists again, or for the first time.
+    pub(crate) fn revive(&self, element: u64) -> u32 {
+        self.destroyed.borrow_mut().remove(&element).map_or(0, |epoch| epoch + 1)
+    }
+
+    /// Notes that all elements have been inserted; what waits for others is lost.
+    pub(crate) fn seal(&self, pe: &Pe) {
+        self.is_sealed.set(true);
+        let is_waited_for = |element: &u64, _: &mut Vec<Msg>| !self.expects(*element);
+        let lost: Vec<_> = self.unborn.borrow_mut().extract_if(is_waited_for).collect();
+        lost.into_iter().flat_map(|(_, msgs)| msgs).for_each(|msg| pe.lose(msg));
+    }
+
+    /// Does, at the root, what has waited for insertions that have a place now.
+    pub(crate) fn after_settling(&self, pe: &Pe) {
+        loop {
+            let ready = self.membership.borrow_mut().next_ready();
+            let Some(later) = ready else { return };
+            later(pe);
+        }
+    }
+
     /// Keeps a message until its element is constructed.
     pub(crate) fn hold_for_element(&self, msg: Msg) {
         self.unborn.borrow_mut().entry(msg.head().to.element).or_default().push(msg);
@@ -166,6 +259,10 @@ impl Collection {
     /// The next number, at the root.
     pub(crate) fn next_broadcast(&self) -> u64 {
         self.numbered_broadcasts.replace(self.numbered_broadcasts.get() + 1)
+    }
+
+    pub(crate) fn numbered_broadcasts(&self) -> u64 {
+        self.numbered_broadcasts.get()
     }
 
     /// Queues a numbered broadcast, once all with lower numbers have been queued.
@@ -219,6 +316,7 @@ impl Collection {
     /// Gives up everything, at the end of the PE. The caller frees the chares.
     pub(crate) fn dismantle(&self, pe: &Pe) -> Vec<ChareRef> {
         pe.drop_each(self.jobs.take());
+        pe.drop_each(self.membership.borrow_mut().give_up());
         pe.drop_each(self.early.take().into_values());
         pe.drop_each(self.unborn.take().into_values().flatten());
         self.reductions.take().give_up(pe);

@@ -71,7 +71,12 @@ impl Locations {
         });
     }
 
-    /// Forgets where a chare was: it lives here now.
+    /// Whether there is a record of a chare.
+    pub(crate) fn knows(&self, id: ChareId) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// Forgets where a chare was: it lives here now, or nowhere.
     pub(crate) fn forget(&self, id: ChareId) {
         if self.count.get() > 0 {
             self.change(|records| {
@@ -107,8 +112,9 @@ impl Pe {
         };
         match self.locations.find(to) {
             Some(record) => Route::To(record.place.pe),
-            None if home == self.id() => Route::Here,
-            None => Route::To(home),
+            None if home != self.id() => Route::To(home),
+            None if self.is_gone(to) => Route::Nowhere,
+            None => Route::Here,
         }
     }
 
@@ -132,7 +138,7 @@ impl Pe {
                 msg.sent_by(self.id());
                 self.post(pe, msg);
             }
-            Route::Nowhere => self.lose(msg),
+            Route::Nowhere => self.doubt(msg),
             Route::Unknown => self.hold_for_collection(to.collection, msg),
         }
     }
@@ -164,7 +170,7 @@ impl Pe {
         match self.route(to) {
             Route::Here => self.hold_for_chare(msg),
             Route::To(pe) => self.forward(pe, msg),
-            Route::Nowhere => self.lose(msg),
+            Route::Nowhere => self.doubt(msg),
             Route::Unknown => self.hold_for_collection(to.collection, msg),
         }
     }
@@ -181,16 +187,52 @@ impl Pe {
         self.post(to, msg);
     }
 
+    /// Gives a message up whose chare does not exist here at its home. An insertion may be on its way by the root that was
+    /// sent before the message: it asks there first.
+    #[cold]
+    fn doubt(&self, msg: Msg) {
+        let to = msg.head().to;
+        match self.collection(to.collection) {
+            Some(collection) if collection.info.is_sparse() => {
+                self.post(to.collection.root(), Msg::for_pe(Doubt(msg.unpinned(self))));
+            }
+            _ => self.lose(msg),
+        }
+    }
+
+    /// Whether a chare that this PE is the home of, and that is not known to be anywhere, does not exist.
+    fn is_gone(&self, id: ChareId) -> bool {
+        match self.collection(id.collection) {
+            Some(collection) => collection.is_gone(id.element),
+            None => self.is_single_destroyed(id.element),
+        }
+    }
+
     /// Gives a message up whose chare does not exist.
     #[cold]
     pub(crate) fn lose(&self, msg: Msg) {
-        let to = msg.head().to;
-        let error = NoElement {
-            chare: self.collection(to.collection).map_or("", |collection| collection.info.chare.name),
-            element: self.element_name(to),
-            bounds: self.bounds_of(to.collection),
+        let chare = match msg.name() {
+            Name::Entry(entry) => entry.chare,
+            Name::Runtime(name) => name,
         };
-        msg.lose(self, CallError::NoElement(Arc::new(error)));
+        let error = self.no_element(msg.head().to, chare);
+        msg.lose(self, error);
+    }
+
+    /// Why a chare does not exist, or not any more; `chare` is its type, or what names it best.
+    #[cold]
+    pub(crate) fn no_element(&self, id: ChareId, chare: &'static str) -> CallError {
+        let collection = self.collection(id.collection);
+        let destroyed = || "it has been destroyed".to_owned();
+        CallError::NoElement(Arc::new(NoElement {
+            chare: collection.map_or(chare, |collection| collection.info.chare.name),
+            element: self.element_name(id),
+            bounds: match collection {
+                Some(collection) if !collection.info.has(id.element) => collection.info.bounds(),
+                Some(collection) if collection.info.is_sparse() => collection.info.bounds(),
+                _ => destroyed(),
+            },
+        }))
     }
 
     /// Tells a PE where a chare that has arrived here is.
@@ -206,6 +248,30 @@ impl Pe {
             let collection = self.collection(id.collection).expect("the caller's promise");
             collection.info.home(id.element)
         })
+    }
+}
+
+/// A message for an element that is not at its home, on its way to the root, and back behind the insertions that came to
+/// the root before it.
+struct Doubt(Msg);
+
+impl Payload for Doubt {
+    const NAME: Name = Name::Runtime("a call of an absent element");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let home = pe.home_of(self.0.head().to);
+        pe.post(home, Msg::for_pe(Asked(self.0)));
+    }
+}
+
+struct Asked(Msg);
+
+impl Payload for Asked {
+    const NAME: Name = Name::Runtime("a call of an absent element");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        match pe.route(self.0.head().to) {
+            Route::Nowhere => pe.lose(self.0),
+            _ => pe.send(self.0),
+        }
     }
 }
 

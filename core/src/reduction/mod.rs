@@ -507,7 +507,7 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
             parts: Box::new(Vec::<(PeId, Merged<T, R>)>::new()),
         });
         at_root.count += count;
-        let is_last = at_root.count == collection.info.element_count;
+        let is_last = collection.membership.borrow().expected(sequence) == Some(at_root.count);
         let there = at_root.parts.names();
         let parts: &mut dyn Any = &mut *at_root.parts;
         let misfit = match parts.downcast_mut::<Vec<(PeId, Merged<T, R>)>>() {
@@ -527,8 +527,27 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
             merged.target.fail(error);
         }
         if let Some(AtRoot { failed, parts, .. }) = complete {
+            collection.membership.borrow_mut().end(sequence);
             parts.conclude(pe, collection, sequence, failed);
         }
+    }
+}
+
+/// Concludes the reductions that are complete now that other elements take part in them than before.
+pub(crate) fn conclude_ready(pe: &Pe, collection: &Collection) {
+    loop {
+        let ready = {
+            let mut reductions = collection.reductions.borrow_mut();
+            let membership = collection.membership.borrow();
+            let is_ready =
+                |sequence: &u64, at_root: &AtRoot| membership.expected(*sequence) == Some(at_root.count);
+            let ready = reductions.at_root.iter().filter(|(sequence, at_root)| is_ready(sequence, at_root));
+            let first = ready.map(|(sequence, _)| *sequence).min();
+            first.and_then(|sequence| reductions.at_root.remove_entry(&sequence))
+        };
+        let Some((sequence, AtRoot { failed, parts, .. })) = ready else { return };
+        collection.membership.borrow_mut().end(sequence);
+        parts.conclude(pe, collection, sequence, failed);
     }
 }
 

@@ -5,12 +5,13 @@
 //! what it sees and when. No borrow of a table is held while user code runs or user values are dropped.
 
 use std::alloc::Layout;
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::caught::{self, Caught};
 use crate::cell::{ChareRef, Extra};
@@ -69,8 +70,12 @@ pub(crate) struct Traffic {
 #[derive(Default)]
 pub(crate) struct Unborn {
     pub(crate) extra: Box<Extra>,
-    /// Reductions that its constructor has contributed to.
+    /// The reduction that it contributes to next.
     pub(crate) contributed: u64,
+    /// The first broadcast that reaches it, if that has not begun here.
+    pub(crate) covered: u64,
+    /// The epoch in which it begins.
+    pub(crate) epoch: u32,
 }
 
 /// A message on its way to its chare's PE, and its rank there.
@@ -103,6 +108,8 @@ pub(crate) struct Pe {
     panic_location: RefCell<String>,
     singles: RefCell<FxHashMap<u64, ChareRef>>,
     unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
+    /// Those whose home this is and that have been destroyed.
+    destroyed_singles: RefCell<FxHashSet<u64>>,
     unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
     /// Chares whose constructors have failed, and how.
     stillborn: RefCell<FxHashMap<ChareId, CallError>>,
@@ -147,6 +154,7 @@ impl Pe {
             panic_location: RefCell::default(),
             singles: RefCell::default(),
             unborn_singles: RefCell::default(),
+            destroyed_singles: RefCell::default(),
             unborn_collections: RefCell::default(),
             stillborn: RefCell::default(),
             constructing: Cell::new(None),
@@ -303,6 +311,15 @@ impl Pe {
         self.singles.borrow().contains_key(&element)
     }
 
+    /// Notes, at its home, that a singleton does not exist any more.
+    pub(crate) fn note_destroyed_single(&self, element: u64) {
+        self.destroyed_singles.borrow_mut().insert(element);
+    }
+
+    pub(crate) fn is_single_destroyed(&self, element: u64) -> bool {
+        self.destroyed_singles.borrow().contains(&element)
+    }
+
     /// Takes a singleton out of the table: it leaves.
     pub(crate) fn remove_single(&self, element: u64) {
         self.singles.borrow_mut().remove(&element);
@@ -360,15 +377,16 @@ impl Pe {
     }
 
     pub(crate) fn index_of<C: Chare>(&self, id: ChareId) -> C::Index {
-        use crate::index::Index;
-        match self.directory.get(id.collection) {
-            Some(collection) => C::Index::of_number(id.element, collection.info.shape::<C>()),
-            None => C::Index::of_number(0, C::Index::from_array([1; 6])),
-        }
+        let index = match self.directory.get(id.collection) {
+            Some(collection) => collection.index_of(id.element),
+            None => (&0_usize as &dyn Any).downcast_ref().copied(),
+        };
+        index.expect("an element's index is known where it lives, and singletons have the index 0")
     }
 
-    pub(crate) fn shape_of<C: Chare>(&self, id: CollectionId) -> C::Index {
-        self.directory.get(id).expect("a chare's collection is known where it lives").info.shape::<C>()
+    /// The extents of a dense array; `None` of a sparse one.
+    pub(crate) fn extents_of<C: Chare>(&self, id: CollectionId) -> Option<C::Index> {
+        self.directory.get(id).expect("a chare's collection is known where it lives").info.extents()
     }
 
     /// The device account of a chare; `None` outside of its own methods and its constructor.
@@ -410,6 +428,15 @@ impl Pe {
         }
     }
 
+    /// The number of the next reduction that the running chare contributes to, if it is of this collection.
+    pub(crate) fn next_contribution_to(&self, collection: CollectionId) -> Option<u64> {
+        if let Some(chare) = self.running.get() {
+            return (chare.id.collection == collection).then(|| chare.contributed.get());
+        }
+        let id = self.constructing.get().filter(|id| id.collection == collection)?;
+        Some(self.unborn_contributions(id))
+    }
+
     /// The number of the next reduction that a chare contributes to, if its method or constructor is running.
     pub(crate) fn next_contribution(&self, id: ChareId) -> Option<u64> {
         if let Some(chare) = self.running_as(id) {
@@ -426,6 +453,18 @@ impl Pe {
     /// Reductions that the constructor of a chare has contributed to, if it has not ended.
     pub(crate) fn unborn_contributions(&self, id: ChareId) -> u64 {
         self.unborn.borrow().get(&id).map_or(0, |unborn| unborn.contributed)
+    }
+
+    /// Notes what a chare begins with whose constructor runs next, if that is something.
+    pub(crate) fn expect_unborn(&self, id: ChareId, unborn: Unborn) {
+        if (unborn.contributed, unborn.covered, unborn.epoch) != (0, 0, 0) {
+            self.unborn.borrow_mut().insert(id, unborn);
+        }
+    }
+
+    /// The first broadcast that reaches a chare whose constructor has not ended, if that has not begun here.
+    pub(crate) fn unborn_covered(&self, id: ChareId) -> u64 {
+        self.unborn.borrow().get(&id).map_or(0, |unborn| unborn.covered)
     }
 
     pub(crate) fn for_each_unborn_chare(&self, f: impl FnMut(&Unborn)) {
@@ -445,7 +484,7 @@ impl Pe {
 
     pub(crate) fn element_name(&self, id: ChareId) -> String {
         match self.directory.get(id.collection) {
-            Some(collection) => collection.info.name_of(id.element),
+            Some(collection) => collection.name_of(id.element),
             None => String::new(),
         }
     }

@@ -144,7 +144,7 @@ async fn reductions_count_every_element_once(rt: Runtime) -> Result<()> {
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn messages_arrive_once(rt: Runtime) -> Result<()> {
     let leaves = rt.array::<Leaf>(LEAVES).create(()).await?;
-    const HOPS: u64 = 9;
+    const HOPS: u64 = 7;
     for i in 0..LEAVES {
         leaves.at(i).spread(HOPS).send();
     }

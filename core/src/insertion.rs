@@ -1,0 +1,474 @@
+//! Elements that come and go: insertion into sparse arrays, its end, and the destruction of chares.
+//!
+//! An insertion goes by way of the array's root, which numbers it among broadcasts and reductions; by the element's home, which
+//! knows whether the element is there already; to the PE where it is constructed. Each may be one PE. Between two PEs messages
+//! keep their order, so what its sender sends to the root afterwards comes after it.
+//!
+//! A destroyed element leaves like one that moves to its home, where it is known to be gone.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::call;
+use crate::caught::blame_caller;
+use crate::cell::{ChareRef, Parcel, State};
+use crate::channel;
+use crate::chare::{ArrayElement, Chare};
+use crate::collection::{Construct, Ticket};
+use crate::current::{self, Here};
+use crate::entry::{self, EntryInfo};
+use crate::error::CallError;
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::location;
+use crate::message::{Msg, Name, Payload};
+use crate::pending::{Pending, pending_future};
+use crate::proxy::{Element, SparseArray};
+use crate::reduction;
+use crate::reply::{CellRef, Reply};
+use crate::scheduler::pe::{Pe, Unborn};
+use crate::scheduler::queue::Work;
+use crate::waiting::What;
+
+/// The insertion of one element into a sparse array, not yet sent; made by [`SparseArray::insert`].
+#[must_use = "nothing is inserted until this is sent or awaited"]
+pub struct Insertion<C: Chare> {
+    to: Element<C>,
+    /// Until it is sent.
+    init: Option<C::Init>,
+    pe: Option<PeId>,
+    pending: Option<Pending<()>>,
+    at: &'static Location<'static>,
+}
+
+impl<C: ArrayElement> SparseArray<C> {
+    /// The insertion of an element; `init` are the arguments of `new`. From anywhere, at any time, in any order. Awaiting
+    /// it waits until the constructor has run, and brings the proxy of the element.
+    ///
+    /// Broadcasts that this chare or program sends afterwards reach the element, those that it has sent before do not.
+    ///
+    /// If an element of the same array inserts it, it takes part in the reductions that its inserter has not contributed to
+    /// yet; otherwise in those that have not ended.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] if the element is there already, or another one with the same [`Index::key`](crate::Index::key); otherwise what
+    /// the constructor brings.
+    #[track_caller]
+    pub fn insert(&self, index: C::Index, init: C::Init) -> Insertion<C> {
+        Insertion { to: self.at(index), init: Some(init), pe: None, pending: None, at: Location::caller() }
+    }
+
+    /// Says that all elements have been inserted that this chare or program is to insert: calls of absent elements, which
+    /// have been held so far, are refused with [`CallError::NoElement`] from now on, and reductions can end. To be called
+    /// once all of whoever inserts have sent their insertions. Later insertions are possible.
+    ///
+    /// Awaiting it waits until all insertions have a place; their constructors may still run.
+    #[track_caller]
+    pub fn done_inserting(&self) -> DoneInserting {
+        let (run, collection) = self.ids();
+        current::on_pe("DoneInserting", |pe| {
+            let cell = CellRef::new(pe, pe.cells.open());
+            let id = ChareId { collection, element: u64::MAX };
+            let seal = Msg::new(id, Reply::to(cell), Seal);
+            if pe.run() == run {
+                to_root(pe, collection, seal);
+            } else {
+                seal.lose(pe, call::no_element(pe, run, collection, C::INFO.name, "[..]".to_owned()));
+            }
+            DoneInserting(Pending::new(cell, What::Creation { chare: C::INFO }, Location::caller()))
+        })
+    }
+}
+
+/// The end of inserting; made by [`SparseArray::done_inserting`]. It is noted whether this is awaited or not.
+#[must_use = "await it to know that all insertions have a place, or drop it"]
+pub struct DoneInserting(Pending<()>);
+
+pending_future!(DoneInserting, Result<(), CallError>);
+
+impl<C: Chare> Insertion<C> {
+    /// Places the element on this PE; otherwise the array's map, or its key, says where.
+    pub fn on_pe(mut self, pe: impl Into<usize>) -> Self {
+        self.pe = Some(PeId::new(pe.into()));
+        self
+    }
+
+    /// Inserts, and brings the proxy at once. An error ends the job with a report.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE; if the PE given does not exist.
+    #[track_caller]
+    pub fn send(mut self) -> Element<C> {
+        blame_caller(self.dispatch(Reply::none()));
+        self.to
+    }
+
+    fn dispatch(&mut self, reply: Reply) -> Result<(), String> {
+        let Some(init) = self.init.take() else { return Ok(()) };
+        let (id, to) = (self.to.id(), self.to);
+        current::on_pe("inserting an element", |pe| {
+            if let Some(wanted) = self.pe.filter(|wanted| wanted.index() >= pe.pe_count()) {
+                return Err(format!("there is no {wanted:?}: this run has {} PEs", pe.pe_count()));
+            }
+            if id.element == u64::MAX {
+                return Err(format!("the key of {:?} is `u64::MAX`, which is no key", to.index()));
+            }
+            let request = Request::<C> { index: to.index(), init, pe: self.pe };
+            let inserter = pe.next_contribution_to(id.collection);
+            let msg = Msg::new(id, reply, Register { request, inserter });
+            match call::missing(pe, &to) {
+                Some(error) => msg.lose(pe, error),
+                None => to_root(pe, id.collection, msg),
+            }
+            Ok(())
+        })
+    }
+}
+
+impl<C: Chare> Unpin for Insertion<C> {}
+
+impl<C: Chare> Future for Insertion<C> {
+    type Output = Result<Element<C>, CallError>;
+
+    #[track_caller]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let to = self.to;
+        if self.pending.is_none() {
+            let cell = current::on_pe("awaiting an insertion", |pe| CellRef::new(pe, pe.cells.open()));
+            blame_caller(self.dispatch(Reply::to(cell)));
+            self.pending = Some(Pending::new(cell, What::Creation { chare: C::INFO }, self.at));
+        }
+        self.pending.as_mut().expect("set above").poll(context).map_ok(|()| to)
+    }
+}
+
+/// Sends a message to the root of a collection, in order with what else its sender sends there.
+fn to_root(pe: &Pe, collection: CollectionId, msg: Msg) {
+    // Broadcasts are numbered at once if they are sent there.
+    if collection.root() == pe.id() { msg.run(pe) } else { pe.post(collection.root(), msg) }
+}
+
+struct Request<C: Chare> {
+    index: C::Index,
+    init: C::Init,
+    pe: Option<PeId>,
+}
+
+/// An insertion on its way to the root, which admits it.
+struct Register<C: Chare> {
+    request: Request<C>,
+    /// If an element of the same array inserts: the reduction that it contributes to next.
+    inserter: Option<u64>,
+}
+
+impl<C: Chare> Payload for Register<C> {
+    const NAME: Name = Name::Runtime("an insertion");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.collection(id.collection) else {
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        };
+        let Register { request, inserter } = self;
+        let ticket = array.membership.borrow_mut().admit(inserter, array.numbered_broadcasts());
+        pe.post(array.info.home(id.element), Msg::new(id, reply, Arrange { request, ticket }));
+    }
+}
+
+/// An insertion on its way to the element's home, which says where it is constructed.
+struct Arrange<C: Chare> {
+    request: Request<C>,
+    ticket: Ticket,
+}
+
+impl<C: Chare> Payload for Arrange<C> {
+    const NAME: Name = Name::Runtime("an insertion");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.collection(id.collection) else {
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        };
+        let Arrange { request, ticket } = self;
+        let settle = |is_there| Msg::new(id, Reply::none(), Settle { ticket, is_there });
+        let place = match place(pe, id, &request) {
+            Ok(place) => place,
+            Err(error) => {
+                pe.post(id.collection.root(), settle(false));
+                pe.guard(|| drop(request));
+                return reply.refuse(pe, id, error);
+            }
+        };
+        array.note_index(id.element, request.index);
+        let epoch = array.revive(id.element);
+        let build = Build { request, ticket, epoch };
+        if place == pe.id() {
+            return build.run(id, reply, pe);
+        }
+        pe.locations.departed(id, location::Place { pe: place, epoch });
+        pe.post(place, Msg::new(id, reply, build));
+        let early = array.take_unborn(id.element);
+        early.into_iter().flatten().for_each(|msg| pe.post(place, msg));
+    }
+}
+
+/// The PE where an element is to be constructed.
+fn place<C: Chare>(pe: &Pe, id: ChareId, request: &Request<C>) -> Result<PeId, CallError> {
+    let array = pe.collection(id.collection).expect("the caller has looked");
+    let (chare, index) = (C::INFO.name, request.index);
+    if array.expects(id.element) || pe.locations.knows(id) {
+        let there = array.index_of::<C::Index>(id.element).unwrap_or(index);
+        return Err(CallError::Refused(if there == index {
+            format!("{chare}[{index:?}] is there already").into()
+        } else {
+            let key = id.element;
+            format!("{chare}[{index:?}] has the key {key}, and so has [{there:?}]: give them different ones (`Index::key`)")
+                .into()
+        }));
+    }
+    if let Some(wanted) = request.pe {
+        return Ok(wanted);
+    }
+    let map = || array.info.mapped(&index);
+    match entry::guarded(pe, id, EntryOf::<C>::MAP, map)? {
+        None => Ok(pe.id()),
+        Some(mapped) if mapped < pe.pe_count() => Ok(PeId::new(mapped)),
+        Some(mapped) => Err(CallError::Refused(
+            format!("{chare}[{index:?}] is mapped to PE {mapped}, and this run has {} PEs", pe.pe_count())
+                .into(),
+        )),
+    }
+}
+
+/// An insertion on its way to the PE where the element is constructed.
+struct Build<C: Chare> {
+    request: Request<C>,
+    ticket: Ticket,
+    epoch: u32,
+}
+
+impl<C: Chare> Payload for Build<C> {
+    const NAME: Name = Name::Runtime("an insertion");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.collection(id.collection) else {
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        };
+        let Build { request, ticket, epoch } = self;
+        pe.locations.forget(id);
+        let (contributed, covered) = (ticket.first_reduction, ticket.first_broadcast);
+        pe.expect_unborn(id, Unborn { contributed, covered, epoch, ..Unborn::default() });
+        array.note_index(id.element, request.index);
+        array.reserve(id.element, ticket.first_reduction);
+        pe.post(id.collection.root(), Msg::new(id, Reply::none(), Settle { ticket, is_there: true }));
+        pe.tell_place(array.info.home(id.element), id, epoch);
+        C::construct(Construct::new(id, request.init, reply));
+    }
+}
+
+/// News for the root: an insertion has a place, or has failed.
+struct Settle {
+    ticket: Ticket,
+    is_there: bool,
+}
+
+impl Payload for Settle {
+    const NAME: Name = Name::Runtime("the place of an insertion");
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        let Some(array) = pe.collection(id.collection) else { return };
+        array.membership.borrow_mut().settle(self.ticket);
+        if !self.is_there {
+            array.membership.borrow_mut().withdraw(self.ticket);
+            reduction::conclude_ready(pe, array);
+        }
+        array.after_settling(pe);
+    }
+}
+
+/// The end of inserting, on its way to the root.
+struct Seal;
+
+impl Payload for Seal {
+    const NAME: Name = Name::Runtime("the end of inserting");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.collection(id.collection) else {
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        };
+        let seal = move |pe: &Pe| {
+            let Some(array) = pe.collection(id.collection) else { return };
+            array.membership.borrow_mut().seal();
+            for to in crate::proxy::all_pes(pe.pe_count()) {
+                pe.post(to, Msg::for_pe(Sealed(id.collection)));
+            }
+            reply.answer(pe, id, Ok(()));
+            reduction::conclude_ready(pe, array);
+        };
+        let ready = array.membership.borrow_mut().after_insertions(false, Box::new(seal));
+        if let Some(seal) = ready {
+            seal(pe);
+        }
+    }
+}
+
+/// The news, for all PEs, that an array has all of its elements.
+struct Sealed(CollectionId);
+
+impl Payload for Sealed {
+    const NAME: Name = Name::Runtime("the end of inserting");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        match pe.collection(self.0) {
+            Some(array) => array.seal(pe),
+            None => pe.hold_for_collection(self.0, Msg::for_pe(self)),
+        }
+    }
+}
+
+/// The destruction of a chare, not yet asked for; made by [`Element::destroy`].
+#[must_use = "nothing is destroyed until this is sent: `.send()`, `.await` or `.future()`"]
+pub struct Destruction<C: Chare> {
+    chare: Element<C>,
+    pending: Option<Pending<()>>,
+    at: &'static Location<'static>,
+}
+
+impl<C: Chare> Element<C> {
+    /// The destruction of this chare, when the message's turn has come; if an exclusive coroutine owns it, when that has
+    /// ended. Its other coroutines are dropped; whoever awaits them gets [`CallError::BrokenPromise`]. Calls that come
+    /// later get [`CallError::NoElement`]. It takes part in the reductions that it has contributed to, and in no others.
+    /// The index of a sparse array may be inserted again.
+    ///
+    /// Awaiting it waits until the chare has been dropped.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] for a member of a group; otherwise as a call of the chare. A poisoned chare is destroyed.
+    #[track_caller]
+    pub fn destroy(&self) -> Destruction<C> {
+        Destruction { chare: *self, pending: None, at: Location::caller() }
+    }
+}
+
+impl<C: Chare> Destruction<C> {
+    /// Asks for it; nobody waits for it. An error ends the job with a report.
+    pub fn send(self) {
+        if self.pending.is_none() {
+            self.dispatch(Reply::none());
+        }
+    }
+
+    fn dispatch(&self, reply: Reply) {
+        let msg = Msg::new(self.chare.id(), reply, Destroy);
+        current::here(|here| match here {
+            Here::Pe(pe) => match call::missing(pe, &self.chare) {
+                None => pe.send(msg),
+                Some(error) => msg.lose(pe, error),
+            },
+            Here::Foreign(shared) => {
+                current::require(self.chare.run());
+                shared.send_foreign(crate::priority::Rank::Normal, msg);
+            }
+            Here::Nowhere => call::nowhere(),
+        });
+    }
+}
+
+impl<C: Chare> Unpin for Destruction<C> {}
+
+impl<C: Chare> Future for Destruction<C> {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.pending.is_none() {
+            let cell = current::on_pe("awaiting a destruction", |pe| CellRef::new(pe, pe.cells.open()));
+            self.dispatch(Reply::to(cell));
+            let what = What::Call { entry: EntryOf::<C>::DESTROY, to: self.chare.id() };
+            self.pending = Some(Pending::new(cell, what, self.at));
+        }
+        self.pending.as_mut().expect("set above").poll(context)
+    }
+}
+
+/// How reports name what the runtime does for a chare.
+struct EntryOf<C>(std::marker::PhantomData<C>);
+
+impl<C: Chare> EntryOf<C> {
+    const DESTROY: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "destroy", file: C::INFO.file, line: C::INFO.line };
+    const MAP: &'static EntryInfo = &EntryInfo {
+        chare: C::INFO.name,
+        name: "the map of its array",
+        file: C::INFO.file,
+        line: C::INFO.line,
+    };
+}
+
+/// A request to destroy a chare.
+struct Destroy;
+
+impl Payload for Destroy {
+    const NAME: Name = Name::Runtime("a destruction");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let chare = match pe.find(id) {
+            Some(chare) if chare.state.get() != State::Exclusive => chare,
+            _ => return pe.undeliverable(Msg::new(id, reply, self)),
+        };
+        if pe.collection(id.collection).is_some_and(|collection| collection.info.is_group()) {
+            let text = format!("{} cannot be destroyed: a group keeps its members", pe.chare_name(id));
+            return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
+        }
+        destroy(pe, chare);
+        reply.answer(pe, id, Ok(()));
+    }
+}
+
+fn destroy(pe: &Pe, chare: ChareRef) {
+    let id = chare.id;
+    let (home, epoch) = (pe.home_of(id), chare.epoch.get() + 1);
+    match pe.collection(id.collection) {
+        Some(collection) => {
+            collection.dismiss(pe, chare);
+            let next = chare.contributed.get();
+            pe.post(id.collection.root(), Msg::new(id, Reply::none(), Leave { next }));
+        }
+        None => pe.remove_single(id.element),
+    }
+    if home != pe.id() {
+        pe.locations.departed(id, location::Place { pe: home, epoch });
+    }
+    pe.post(home, Msg::new(id, Reply::none(), Gone { epoch }));
+    let error = pe.no_element(id, chare.info().name);
+    channel::poison(pe, chare, &error);
+    let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
+    drop(Parcel::pack(pe, chare));
+    for work in held {
+        if let Work::Msg(msg) = work {
+            msg.lose(pe, error.clone());
+        }
+    }
+}
+
+/// News for the root: an element takes part in reductions up to this one only.
+struct Leave {
+    next: u64,
+}
+
+impl Payload for Leave {
+    const NAME: Name = Name::Runtime("the end of an element");
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        if let Some(collection) = pe.collection(id.collection) {
+            collection.membership.borrow_mut().leave(self.next);
+            reduction::conclude_ready(pe, collection);
+        }
+    }
+}
+
+/// News for the home: the chare does not exist any more.
+struct Gone {
+    epoch: u32,
+}
+
+impl Payload for Gone {
+    const NAME: Name = Name::Runtime("the end of a chare");
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        pe.locations.forget(id);
+        match pe.collection(id.collection) {
+            Some(collection) => collection.note_destroyed(pe, id.element, self.epoch),
+            None => pe.note_destroyed_single(id.element),
+        }
+    }
+}
