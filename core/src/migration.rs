@@ -190,7 +190,7 @@ fn depart(pe: &Pe, chare: ChareRef, to: PeId, reply: Reply) {
     }
     // From here on nothing on this PE finds it.
     chare.epoch.set(epoch);
-    let departure = Departure { element: id.element, epoch };
+    let departure = Departure { element: id.element, epoch, to };
     if let Some(collection) = pe.collection(id.collection) {
         collection.coverage.departed(departure, chare.covered.get());
     }
@@ -235,7 +235,7 @@ impl Payload for Arrive {
                 0
             }
         };
-        pe.post(from, Msg::for_pe(Arrived { id, at: pe.id(), departure, started }));
+        pe.post(from, Msg::for_pe(Arrived { id, departure, started }));
         let home = pe.home_of(id);
         if home != from {
             pe.tell_place(home, id, departure.epoch);
@@ -247,7 +247,6 @@ impl Payload for Arrive {
 /// News for the PE that a chare has left: it has arrived.
 struct Arrived {
     id: ChareId,
-    at: PeId,
     departure: Departure,
     /// Broadcasts that had begun there.
     started: u64,
@@ -256,12 +255,12 @@ struct Arrived {
 impl Payload for Arrived {
     const NAME: Name = Name::Runtime("the arrival of a chare");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let Arrived { id, at, departure, started } = self;
+        let Arrived { id, departure, started } = self;
         if let Some(collection) = pe.collection(id.collection) {
             collection.coverage.arrived(pe, departure, started);
         }
         if pe.find(id).is_none() {
-            pe.locations.learn(id, location::Place { pe: at, epoch: departure.epoch });
+            pe.locations.learn(id, location::Place { pe: departure.to, epoch: departure.epoch });
         }
     }
 }

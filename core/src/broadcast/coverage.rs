@@ -16,7 +16,7 @@
 //! awaited broadcast waits at A for what A has put aside, so it ends neither early nor never.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use rustc_hash::FxHashMap;
@@ -26,29 +26,33 @@ use crate::collection::Collection;
 use crate::current;
 use crate::entry::{Entry, Invoke};
 use crate::error::CallError;
-use crate::ids::ChareId;
+use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 
-/// One departure of an element: which one, and the how manieth of its moves.
+/// One departure of an element: which one, the how manieth of its moves, and where to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Departure {
     pub(crate) element: u64,
     pub(crate) epoch: u32,
+    pub(crate) to: PeId,
 }
 
 /// What one PE has begun, and owes to elements that have left.
 #[derive(Default)]
 pub(crate) struct Coverage {
     started: Cell<u64>,
-    /// Elements that have left and, as far as is known here, not arrived yet.
-    in_transit: RefCell<FxHashMap<Departure, InTransit>>,
+    /// Elements that have left and, as far as is known here, not arrived yet: by PE, in the order in which they left, which
+    /// is the order in which they arrive as long as messages between two PEs keep theirs.
+    in_transit: RefCell<Vec<VecDeque<InTransit>>>,
+    in_transit_count: Cell<usize>,
     /// Elements that have arrived where these broadcasts had been begun already; this PE has not begun all of them.
     debts: RefCell<FxHashMap<Departure, Range<u64>>>,
 }
 
 struct InTransit {
+    departure: Departure,
     covered: u64,
     /// Broadcasts that were begun since, by number.
     aside: Vec<(u64, Msg)>,
@@ -64,12 +68,14 @@ impl Coverage {
     pub(super) fn begin(&self, number: u64) -> Vec<Owed> {
         debug_assert_eq!(number, self.started.get(), "broadcasts begin in the order of their numbers");
         self.started.set(number + 1);
-        if self.in_transit.borrow().is_empty() && self.debts.borrow().is_empty() {
+        if self.in_transit_count.get() == 0 && self.debts.borrow().is_empty() {
             return Vec::new();
         }
-        let in_transit = self.in_transit.borrow();
-        let needs = in_transit.iter().filter(|(_, element)| element.covered <= number);
-        let mut owed: Vec<_> = needs.map(|(departure, _)| Owed::Perhaps(*departure)).collect();
+        let mut owed = Vec::new();
+        for there in self.in_transit.borrow().iter() {
+            let needs = there.iter().enumerate().filter(|(_, element)| element.covered <= number);
+            owed.extend(needs.map(|(place, element)| Owed::Perhaps(element.departure, place)));
+        }
         self.debts.borrow_mut().retain(|departure, numbers| {
             if numbers.contains(&number) {
                 owed.push(Owed::Surely(departure.element));
@@ -79,22 +85,27 @@ impl Coverage {
         owed
     }
 
-    pub(super) fn put_aside(&self, departure: Departure, number: u64, msg: Msg) {
-        if let Some(element) = self.in_transit.borrow_mut().get_mut(&departure) {
-            element.aside.push((number, msg));
-        }
+    /// Puts a broadcast aside for a departed element, at the place that `begin` has said just now.
+    pub(super) fn put_aside(&self, departure: Departure, place: usize, number: u64, msg: Msg) {
+        let element = &mut self.in_transit.borrow_mut()[departure.to.index()][place];
+        assert_eq!(element.departure, departure, "nothing arrives while a broadcast begins");
+        element.aside.push((number, msg));
     }
 
     /// Notes that an element has left, which other PEs have to deliver to from number `covered` on.
     pub(crate) fn departed(&self, departure: Departure, covered: u64) {
-        self.in_transit.borrow_mut().insert(departure, InTransit { covered, aside: Vec::new() });
+        let mut in_transit = self.in_transit.borrow_mut();
+        let to = departure.to.index();
+        if in_transit.len() <= to {
+            in_transit.resize_with(to + 1, VecDeque::new);
+        }
+        in_transit[to].push_back(InTransit { departure, covered, aside: Vec::new() });
+        self.in_transit_count.set(self.in_transit_count.get() + 1);
     }
 
     /// Notes that it has arrived where `started` broadcasts had begun: sends what it is owed.
     pub(crate) fn arrived(&self, pe: &Pe, departure: Departure, started: u64) {
-        let Some(InTransit { covered, aside }) = self.in_transit.borrow_mut().remove(&departure) else {
-            return;
-        };
+        let Some(InTransit { covered, aside, .. }) = self.take(departure) else { return };
         for (number, mut msg) in aside {
             if number < started {
                 pe.send(msg);
@@ -108,17 +119,25 @@ impl Coverage {
         }
     }
 
+    fn take(&self, departure: Departure) -> Option<InTransit> {
+        let mut in_transit = self.in_transit.borrow_mut();
+        let there = in_transit.get_mut(departure.to.index())?;
+        let place = there.iter().position(|element| element.departure == departure)?;
+        self.in_transit_count.set(self.in_transit_count.get() - 1);
+        there.remove(place)
+    }
+
     /// Drops what is put aside, at the end of the PE.
     pub(crate) fn give_up(&self, pe: &Pe) {
-        let aside = self.in_transit.take().into_values().flat_map(|element| element.aside);
+        let aside = self.in_transit.take().into_iter().flatten().flat_map(|element| element.aside);
         pe.drop_each(aside.map(|(_, msg)| msg));
     }
 }
 
 /// An element elsewhere that a broadcast may have to be sent to.
 pub(super) enum Owed {
-    /// It is in transit.
-    Perhaps(Departure),
+    /// It is in transit, at this place among those in transit to its PE.
+    Perhaps(Departure, usize),
     /// It has arrived where the broadcast had begun before.
     Surely(u64),
 }

@@ -332,13 +332,15 @@ where
             .and_then(|Awaited { cell, gather }| open_tracker::<E::Output>(pe, OPEN, cell, gather));
         for owed in owed {
             let element = match owed {
-                Owed::Perhaps(Departure { element, .. }) | Owed::Surely(element) => element,
+                Owed::Perhaps(Departure { element, .. }, _) | Owed::Surely(element) => element,
             };
             let id = ChareId { collection: collection.id(), element };
             let Some((args, reply)) = self.copy(pe, id, false) else { continue };
             let msg = coverage::late::<E>(id, reply, self.number, args);
             match owed {
-                Owed::Perhaps(departure) => collection.coverage.put_aside(departure, self.number, msg),
+                Owed::Perhaps(departure, place) => {
+                    collection.coverage.put_aside(departure, place, self.number, msg);
+                }
                 Owed::Surely(_) => pe.send(msg),
             }
         }

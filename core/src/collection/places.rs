@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::cell::ChareRef;
 
@@ -29,8 +29,39 @@ pub(super) struct Places {
     /// The chares at all places; the own ones come first.
     chares: RefCell<Vec<Option<ChareRef>>>,
     /// Own elements that have left.
-    absent: RefCell<FxHashSet<u64>>,
+    absent: RefCell<Absent>,
     guests: RefCell<Guests>,
+}
+
+/// A bit for each own element; none before the first leaves.
+#[derive(Default)]
+struct Absent {
+    words: Vec<u64>,
+    count: u64,
+}
+
+impl Absent {
+    fn contains(&self, place: u64) -> bool {
+        self.words.get((place / 64) as usize).is_some_and(|word| word & (1 << (place % 64)) != 0)
+    }
+
+    fn insert(&mut self, place: u64, own_count: u64) {
+        if self.words.is_empty() {
+            self.words.resize(own_count.div_ceil(64) as usize, 0);
+        }
+        self.count += u64::from(!self.contains(place));
+        self.words[(place / 64) as usize] |= 1 << (place % 64);
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, place: u64) -> bool {
+        let was_there = self.contains(place);
+        if was_there {
+            self.count -= 1;
+            self.words[(place / 64) as usize] &= !(1 << (place % 64));
+        }
+        was_there
+    }
 }
 
 #[derive(Default)]
@@ -93,7 +124,7 @@ impl Places {
     #[inline]
     pub(super) fn expects(&self, element: u64) -> bool {
         if self.is_own(element) {
-            return self.is_direct(element) || !self.absent.borrow().contains(&element);
+            return self.is_direct(element) || !self.absent.borrow().contains(element - self.first);
         }
         self.guests.borrow().places.contains_key(&element)
     }
@@ -118,7 +149,7 @@ impl Places {
     pub(super) fn reserve(&self, element: u64) -> usize {
         if self.is_own(element) {
             let mut absent = self.absent.borrow_mut();
-            if absent.remove(&element) && absent.is_empty() {
+            if absent.remove(element - self.first) && absent.count == 0 {
                 self.direct_count.set(self.own_count);
             }
             return (element - self.first) as usize;
@@ -145,7 +176,7 @@ impl Places {
     /// Gives the place of an element up, which lives here or was to be constructed here.
     pub(super) fn remove(&self, element: u64) {
         if self.is_own(element) {
-            self.absent.borrow_mut().insert(element);
+            self.absent.borrow_mut().insert(element - self.first, self.own_count);
             self.direct_count.set(0);
             self.chares.borrow_mut()[(element - self.first) as usize] = None;
             return;

@@ -55,6 +55,11 @@ pub(super) struct TaskHead {
 pub(crate) struct TaskList(Cell<Option<NonNull<TaskHead>>>);
 
 impl TaskList {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.get().is_none()
+    }
+
     fn add(&self, task: NonNull<TaskHead>) {
         let next = self.0.replace(Some(task));
         // SAFETY: both are alive: the one was just made, the other is in the list.
@@ -268,6 +273,9 @@ where
 /// so register anew whatever they wait for. The wrappers of combinators are woken here, so that these poll what is inside
 /// of them too.
 pub(crate) fn detach(pe: &Pe, chare: ChareRef) {
+    if chare.tasks.is_empty() {
+        return;
+    }
     for head in chare.tasks.oldest_first() {
         // SAFETY: a coroutine in the list is alive.
         let key = unsafe { head.as_ref().key.get() };
@@ -281,6 +289,9 @@ pub(crate) fn detach(pe: &Pe, chare: ChareRef) {
 
 /// Takes the coroutines of a chare that has arrived into the tables of this PE, and queues them.
 pub(crate) fn attach(pe: &Pe, chare: ChareRef) {
+    if chare.tasks.is_empty() {
+        return;
+    }
     for head in chare.tasks.oldest_first() {
         match open(pe, head, Phase::Queued) {
             Some((key, _)) => pe.enqueue(Work::Resume(key)),
