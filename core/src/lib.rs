@@ -115,12 +115,14 @@ mod promise;
 mod proxy;
 mod quiescence;
 pub mod reduction;
+mod remote;
 mod reply;
 mod report;
 mod runtime;
 mod scheduler;
 mod shared;
 mod sleep;
+mod table;
 mod timeout;
 mod waiting;
 
@@ -175,6 +177,36 @@ pub use chare_macros::entry;
 /// ```
 ///
 pub use chare_macros::main;
+/// Makes a function that can be sent to a chare.
+///
+/// ```
+/// use chare::prelude::*;
+///
+/// struct Counter(u64);
+///
+/// #[chare]
+/// impl Counter {
+///     fn new() -> Self {
+///         Counter(0)
+///     }
+/// }
+///
+/// /// Adds `n` and says what it is then.
+/// #[chare::remote]
+/// fn add(counter: &mut Counter, n: u64) -> u64 {
+///     counter.0 += n;
+///     counter.0
+/// }
+///
+/// #[chare::main]
+/// async fn main(rt: Runtime) -> Result<()> {
+///     let counters = rt.group::<Counter>().create(()).await?;
+///     assert_eq!(counters.on(0).apply_with(remote!(add), 3).await?, 3);
+///     Ok(())
+/// }
+/// ```
+///
+pub use chare_macros::remote;
 /// Makes an `async fn` a test.
 ///
 /// ```
@@ -219,10 +251,12 @@ pub use priority::Priority;
 pub use promise::{Promise, PromiseFuture, PromisesFuture};
 pub use proxy::{Array, Element, FromCallback, Group, SparseArray, Target};
 pub use quiescence::Quiescence;
+pub use remote::{Apply, Remote};
 pub use report::{ExitReport, HANG_EXIT_CODE};
 pub use runtime::{Handle, MainOutput, Runtime, StartError};
 pub use shared::Shared;
 pub use sleep::Sleep;
+pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
 pub use timeout::Timeout;
 
 /// What most programs use.
@@ -232,6 +266,7 @@ pub mod prelude {
         Array, CallError, Callback, Channel, Cx, Element, Group, PeId, Promise, Result, Runtime, Shared,
         SparseArray, Target, This, chare, entry,
     };
+    pub use chare_macros::remote_code as remote;
 }
 
 /// What the macros generate against; not for users.
@@ -240,7 +275,10 @@ pub mod __private {
     pub use crate::cell::Exclusive;
     pub use crate::collection::Construct;
     pub use crate::entry::{Delivery, Failure, Flat, flat};
+    pub use crate::remote::{AsResult, AsValue, RemoteFn, ReturnsResult, ReturnsValue, Site, named};
     pub use crate::runtime::{main, test};
+    pub use crate::table::{Place, ROWS, Row};
+    pub use linkme;
 
     /// Arguments and values of entries are owned, and may move to another thread.
     pub fn must_own<T: Send + 'static>() {}

@@ -12,6 +12,7 @@ use crate::chare::{ArrayElement, Chare, Standalone};
 use crate::entry::{Entry, EntryPoint};
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::index::{DenseIndex, Index};
+use crate::remote::{Apply, Remote, Site};
 
 mod sealed {
     pub trait Sealed {}
@@ -25,6 +26,35 @@ pub trait Target: sealed::Sealed {
     type Call<E: Entry<Chare = Self::Chare>>;
     #[doc(hidden)]
     fn call<E: Entry<Chare = Self::Chare>>(&self, args: E::Args) -> Self::Call<E>;
+
+    /// A call of a function that is sent along: it runs where the chare lives, on the chare, like an entry method that
+    /// runs to completion. A `Result` that it returns arrives flat.
+    ///
+    /// On a collection it is a broadcast.
+    #[track_caller]
+    fn apply<P, R>(&self, function: Remote<P, Self::Chare, (), R>) -> Self::Call<Apply<P, Self::Chare, (), R>>
+    where
+        P: Site,
+        R: Send + 'static,
+    {
+        self.apply_with(function, ())
+    }
+
+    /// As [`apply`](Target::apply), of a function that takes arguments after the chare: the one argument itself, or a
+    /// tuple of several. They are moved; on a collection they are cloned for each element.
+    #[track_caller]
+    fn apply_with<P, A, R>(
+        &self,
+        function: Remote<P, Self::Chare, A, R>,
+        args: A,
+    ) -> Self::Call<Apply<P, Self::Chare, A, R>>
+    where
+        P: Site,
+        A: Send + 'static,
+        R: Send + 'static,
+    {
+        self.call(function.with(args))
+    }
 }
 
 /// The element number of a proxy made with an index outside of its array.

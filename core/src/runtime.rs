@@ -40,6 +40,7 @@ use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
 use crate::sleep::Sleep;
+use crate::table::{CodeTable, SameId};
 use crate::waiting::What;
 
 /// The stack of the thread of a PE other than 0. Arguments given by value pass through it, a few copies at a time; only
@@ -208,6 +209,9 @@ pub enum StartError {
         /// What is wrong with it.
         error: DeviceError,
     },
+    /// Code that may cross processes cannot be told apart.
+    #[error(transparent)]
+    SameId(#[from] SameId),
     /// Too many runtimes run in this process already.
     #[error("{MAX_RUNTIMES} runtimes run in this process already; wait until one has ended")]
     TooManyRuntimes,
@@ -252,6 +256,7 @@ impl Runtime {
         R: MainOutput,
     {
         note_panics();
+        CodeTable::check()?;
         let pe_count = options.pes();
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let free_cores = cores.saturating_sub(pe_count);

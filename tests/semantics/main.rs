@@ -32,6 +32,7 @@ mod quiescence;
 mod reducers;
 mod reductions;
 mod reentrancy;
+mod remote;
 mod reports;
 mod singles;
 mod threads;

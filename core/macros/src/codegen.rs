@@ -15,7 +15,7 @@ use crate::parse::constant_name;
 
 /// Everything that is generated beside the user's block.
 pub(crate) fn chare(chare: &Chare) -> TokenStream {
-    let items = [chare_impl(chare), checks(chare), constants(chare), entries_trait(chare)];
+    let items = [chare_impl(chare), checks(chare), constants(chare), entries_trait(chare), rows(chare)];
     let entries = chare.entries.iter().map(|entry| entry_impl(chare, entry));
     let cfgs = &chare.cfgs;
     let all = items.into_iter().flatten().chain(entries.flatten());
@@ -362,6 +362,31 @@ fn own_checks(args: &[Arg]) -> Option<TokenStream> {
     (args.len() > 1).then(|| quote!(#(#checks)*))
 }
 
+/// The entry methods in the table of the program. Those of a generic chare are as many as its types, which only the
+/// program knows.
+fn rows(chare: &Chare) -> Vec<TokenStream> {
+    if chare.entries.is_empty() || !chare.generics.params.is_empty() {
+        return Vec::new();
+    }
+    let rows = chare.entries.iter().map(|entry| {
+        let (cfgs, marker_ty, signature) = (&entry.cfgs, marker_type(chare, entry), &entry.signature);
+        let column = column_of(entry.name.span());
+        quote!(#(#cfgs)* ::chare::__private::Row::entry::<#marker_ty>(#signature, #column))
+    });
+    vec![linked(&quote!(#(#rows),*))]
+}
+
+/// Adds rows to the table of the program.
+pub(crate) fn linked(rows: &TokenStream) -> TokenStream {
+    quote! {
+        const _: () = {
+            #[::chare::__private::linkme::distributed_slice(::chare::__private::ROWS)]
+            #[linkme(crate = ::chare::__private::linkme)]
+            static ROWS: &'static [::chare::__private::Row] = &[#rows];
+        };
+    }
+}
+
 fn marker_name(chare: &Chare, entry: &Entry) -> Ident {
     format_ident!("__{}_{}", chare.name.unraw(), entry.name.unraw(), span = Span::call_site())
 }
@@ -369,6 +394,10 @@ fn marker_name(chare: &Chare, entry: &Entry) -> Ident {
 fn marker_type(chare: &Chare, entry: &Entry) -> TokenStream {
     let (marker, ty) = (marker_name(chare, entry), &chare.ty);
     quote!(#marker<#ty>)
+}
+
+fn column_of(span: Span) -> TokenStream {
+    quote_spanned!(span=> ::core::column!())
 }
 
 /// The line of `span` in the user's file: `line!()` takes it from the span of its own tokens.

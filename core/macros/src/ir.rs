@@ -45,6 +45,8 @@ pub(crate) struct Entry {
     pub(crate) cfgs: Vec<Attribute>,
     pub(crate) mode: Mode,
     pub(crate) inputs: Inputs,
+    /// What it takes and returns, in the user's words.
+    pub(crate) signature: String,
     /// The type that the method returns, as written.
     pub(crate) output: Type,
     pub(crate) returns: Returns,

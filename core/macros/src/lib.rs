@@ -15,6 +15,7 @@ mod ir;
 mod launch;
 mod options;
 mod parse;
+mod remote;
 mod signature;
 mod types;
 
@@ -68,6 +69,29 @@ pub fn entry(_options: TokenStream, item: TokenStream) -> TokenStream {
     .into_compile_error();
     let item = proc_macro2::TokenStream::from(item);
     quote!(#error #item).into()
+}
+
+/// Makes code that can be sent to a chare: `remote!(|state: &mut MyChare, n: u64| ..)`, or `remote!(name)` of a function
+/// with `#[chare::remote]`. In `chare::prelude` it is called `remote!`.
+///
+/// The first parameter is the chare, `&mut MyChare` or `&MyChare`; after it there may be `cx: &Cx<MyChare>`, and then
+/// owned arguments, all of them with their types. The closure captures nothing: what it needs it takes as arguments.
+#[proc_macro]
+pub fn remote_code(code: TokenStream) -> TokenStream {
+    remote::code(code.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Makes a function that can be sent to a chare, by `remote!` with its name: goes on a `fn` whose first parameter is the
+/// chare, `&mut MyChare` or `&MyChare`.
+///
+/// After the chare it may take `cx: &Cx<MyChare>`, and then owned arguments. A `Result` that it returns arrives flat. It
+/// can still be called like any function.
+#[proc_macro_attribute]
+pub fn remote(options: TokenStream, item: TokenStream) -> TokenStream {
+    let function = proc_macro2::TokenStream::from(item);
+    let generated =
+        remote::function(options.into(), function.clone()).unwrap_or_else(syn::Error::into_compile_error);
+    quote!(#function #generated).into()
 }
 
 /// Makes `async fn main(rt: Runtime) -> Result<()>` the program: it reads the options of the command line (`--pes`,

@@ -323,6 +323,7 @@ fn read_entry(method: &ImplItemFn, chare: &Type, errors: &mut Errors) -> Option<
         cfgs: only(&method.attrs, "cfg"),
         mode,
         inputs,
+        signature: signature::in_words(&signature.inputs, &signature.output),
         output,
         returns,
     })

@@ -1,7 +1,7 @@
 //! The rules for what `new` and an entry method take and return.
 
 use proc_macro2::Span;
-use quote::format_ident;
+use quote::{ToTokens, format_ident, quote};
 use syn::spanned::Spanned;
 use syn::{FnArg, GenericParam, Ident, Pat, PatType, ReturnType, Signature, Type, parse_quote};
 
@@ -199,7 +199,7 @@ fn is_this(ty: &Type) -> bool {
     }
 }
 
-fn is_cx(ty: &Type) -> bool {
+pub(crate) fn is_cx(ty: &Type) -> bool {
     match peel(ty) {
         Type::Reference(reference) => is_named(&reference.elem, "Cx"),
         other => is_named(other, "Cx"),
@@ -276,16 +276,22 @@ fn arg_name(pattern: &Pat, position: usize, params: &[&PatType]) -> Ident {
     })
 }
 
+/// Parameters and return type as text, for the table of the program.
+pub(crate) fn in_words(inputs: impl ToTokens, output: &ReturnType) -> String {
+    let inputs = inputs.into_token_stream();
+    quote!((#inputs) #output).to_string()
+}
+
 /// What a type is for, where it must be able to travel.
 #[derive(Clone, Copy)]
-enum Travels {
+pub(crate) enum Travels {
     Init,
     Argument,
     Result,
 }
 
 /// Refuses a type that borrows or has no name.
-fn check_owned(ty: &Type, role: Travels, errors: &mut Errors) {
+pub(crate) fn check_owned(ty: &Type, role: Travels, errors: &mut Errors) {
     let what = match role {
         Travels::Init => "constructor arguments",
         Travels::Argument => "entry arguments",

@@ -1,0 +1,342 @@
+//! The code that may cross processes, in one table of the whole program: entry methods and remote functions.
+//!
+//! `#[chare]`, `remote!` and `#[chare::remote]` each add rows to [`ROWS`] where they stand, and the linker puts them side
+//! by side, in an order that differs between builds. So nothing depends on it: an id is a hash of what the row says, and
+//! the table is sorted. Invariant: a [`CodeTable`] holds every id once. Nothing here is looked at by a call inside of the
+//! process, which knows its code by type.
+
+use std::any::type_name;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use crate::entry::Entry;
+use crate::remote::Site;
+
+/// Every row of the program, as the linker has found them. `#[chare]` and `remote!` add to it.
+#[linkme::distributed_slice]
+pub static ROWS: [&'static [Row]];
+
+/// One piece of code, as it is known when the program is compiled.
+pub struct Row {
+    kind: CodeKind,
+    /// The path of the chare's type, or of the type that stands for the function.
+    path: fn() -> &'static str,
+    /// The method; the name that reports give to a call of a remote function.
+    pub(crate) name: &'static str,
+    signature: &'static str,
+    place: Place,
+    /// Tells what stands at one place apart: a macro of the user's may put several things there.
+    salt: u64,
+}
+
+/// Where something stands in the user's source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The file.
+    pub file: &'static str,
+    /// Its line.
+    pub line: u32,
+    /// The column in it.
+    pub column: u32,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+impl Row {
+    /// The row of an entry method; `signature` is as the user has written it.
+    pub const fn entry<E: Entry>(signature: &'static str, column: u32) -> Row {
+        Row {
+            kind: CodeKind::Entry,
+            path: type_name::<E::Chare>,
+            name: E::INFO.name,
+            signature,
+            place: Place { file: E::INFO.file, line: E::INFO.line, column },
+            salt: 0,
+        }
+    }
+
+    /// The row of a remote function (`kind` says which) that the type `P` stands for.
+    pub const fn remote<P: Site>(
+        kind: CodeKind,
+        name: &'static str,
+        signature: &'static str,
+        salt: u64,
+        place: Place,
+    ) -> Row {
+        Row { kind, path: type_name::<P>, name, signature, place, salt }
+    }
+
+    pub(crate) const fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The path of the method or function in the program.
+    pub(crate) fn full_name(&self) -> String {
+        let path = (self.path)();
+        match self.kind {
+            CodeKind::Entry => format!("{path}::{}", self.name),
+            CodeKind::Function => path.to_owned(),
+            // What stands for the closure is declared where it is.
+            CodeKind::Closure => {
+                let around = path.rsplit_once("::").map_or(path, |(around, _)| around);
+                format!("{around}::remote!")
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> CodeId {
+        let name = self.full_name();
+        let Place { file, line, column } = self.place;
+        let mut hash = Fnv::default();
+        for text in [name.as_str(), self.signature, file] {
+            hash.add_text(text);
+        }
+        hash.add_number(u64::from(line) << 32 | u64::from(column));
+        hash.add_number(self.salt);
+        CodeId(hash.0)
+    }
+
+    fn code(&self) -> Code {
+        Code {
+            id: self.id(),
+            kind: self.kind,
+            name: self.full_name(),
+            signature: self.signature,
+            place: self.place,
+        }
+    }
+}
+
+/// The number of a piece of code: the same in every process that runs this program.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CodeId(pub(crate) u64);
+
+impl CodeId {
+    /// The number.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for CodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CodeId({:016x})", self.0)
+    }
+}
+
+/// What a piece of code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CodeKind {
+    /// A method with `#[entry]`.
+    Entry,
+    /// A function with `#[chare::remote]`.
+    Function,
+    /// A closure in `remote!`.
+    Closure,
+}
+
+/// A piece of code that may cross processes.
+#[derive(Clone, Debug)]
+pub struct Code {
+    id: CodeId,
+    kind: CodeKind,
+    name: String,
+    signature: &'static str,
+    place: Place,
+}
+
+impl Code {
+    /// Its id.
+    pub fn id(&self) -> CodeId {
+        self.id
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> CodeKind {
+        self.kind
+    }
+
+    /// Its path in the program, such as `bank::Account::deposit`; for a closure that of the function around it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it takes and returns, in the words of the source.
+    pub fn signature(&self) -> &'static str {
+        self.signature
+    }
+
+    /// The source file.
+    pub fn file(&self) -> &'static str {
+        self.place.file
+    }
+
+    /// The line in the file.
+    pub fn line(&self) -> u32 {
+        self.place.line
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} at {}", self.name, self.signature, self.place)
+    }
+}
+
+/// All code of the program that may cross processes, sorted by name.
+///
+/// It has the entry methods of chares that are not generic, the functions with `#[chare::remote]` and the closures in
+/// `remote!`, in whichever crate of the program they stand. Two processes whose tables have the same
+/// [`hash`](CodeTable::hash) mean the same by an id.
+///
+/// ```
+/// use chare::prelude::*;
+///
+/// struct Account(i64);
+///
+/// #[chare]
+/// impl Account {
+///     fn new() -> Self {
+///         Account(0)
+///     }
+///     #[entry]
+///     fn deposit(&mut self, amount: i64) {
+///         self.0 += amount;
+///     }
+/// }
+///
+/// # fn main() -> std::result::Result<(), chare::SameId> {
+/// let table = chare::CodeTable::of_program()?;
+/// assert!(table.iter().any(|code| code.name().ends_with("::Account::deposit")));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct CodeTable(Vec<Code>);
+
+impl CodeTable {
+    /// The table of this program. It is made anew by each call.
+    ///
+    /// # Errors
+    /// [`SameId`] if two pieces of code cannot be told apart. Then no run starts either.
+    pub fn of_program() -> Result<CodeTable, SameId> {
+        CodeTable::of(ROWS.iter().copied().flatten())
+    }
+
+    /// Whether there is a table of this program. It is looked at once, as a program does not change.
+    pub(crate) fn check() -> Result<(), SameId> {
+        static OUTCOME: OnceLock<Result<(), SameId>> = OnceLock::new();
+        OUTCOME.get_or_init(|| CodeTable::of_program().map(drop)).clone()
+    }
+
+    fn of<'a>(rows: impl Iterator<Item = &'a Row>) -> Result<CodeTable, SameId> {
+        let mut codes: Vec<Code> = rows.map(Row::code).collect();
+        codes.sort_unstable_by_key(|code| code.id);
+        if let Some([one, other]) = codes.array_windows().find(|[one, other]| one.id == other.id) {
+            return Err(SameId(Arc::new([one.clone(), other.clone()])));
+        }
+        codes.sort_by(|one, other| (&one.name, one.place, one.id).cmp(&(&other.name, other.place, other.id)));
+        Ok(CodeTable(codes))
+    }
+
+    /// The code, sorted by name.
+    pub fn iter(&self) -> std::slice::Iter<'_, Code> {
+        self.0.iter()
+    }
+
+    /// A hash of all names, places and signatures.
+    pub fn hash(&self) -> u64 {
+        let mut hash = Fnv::default();
+        self.0.iter().for_each(|code| hash.add_number(code.id.0));
+        hash.0
+    }
+}
+
+impl<'a> IntoIterator for &'a CodeTable {
+    type Item = &'a Code;
+    type IntoIter = std::slice::Iter<'a, Code>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Two pieces of code that have the same id: the same name at the same place.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "two pieces of code have one id, so another process could not tell them apart: {} and {}; write them on two lines, \
+     or as functions of different names with `#[chare::remote]`",
+    .0[0], .0[1]
+)]
+pub struct SameId(Arc<[Code; 2]>);
+
+/// FNV-1a: the same in every build, on every machine.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn add(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// Adds a text so that its end shows.
+    fn add_text(&mut self, text: &str) {
+        self.add_number(text.len() as u64);
+        self.add(text.as_bytes());
+    }
+
+    fn add_number(&mut self, number: u64) {
+        self.add(&number.to_le_bytes());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, line: u32, salt: u64) -> Row {
+        let place = Place { file: "bank.rs", line, column: 5 };
+        Row { kind: CodeKind::Entry, path: || "bank::Account", name, signature: "(&mut self)", place, salt }
+    }
+
+    fn hash(rows: &[Row]) -> u64 {
+        CodeTable::of(rows.iter()).expect("all differ").hash()
+    }
+
+    #[test]
+    fn the_order_of_rows_does_not_matter() {
+        let one = [row("deposit", 1, 0), row("withdraw", 2, 0), row("close", 3, 0)];
+        let other = [row("close", 3, 0), row("deposit", 1, 0), row("withdraw", 2, 0)];
+        assert_eq!(hash(&one), hash(&other));
+        let table = CodeTable::of(one.iter()).expect("all differ");
+        let names: Vec<_> = table.iter().map(Code::name).collect();
+        assert_eq!(names, ["bank::Account::close", "bank::Account::deposit", "bank::Account::withdraw"]);
+    }
+
+    #[test]
+    fn each_part_of_a_row_makes_a_difference() {
+        let base = hash(&[row("deposit", 1, 0)]);
+        let signed = Row { signature: "(&self)", ..row("deposit", 1, 0) };
+        for other in [row("deposi", 1, 0), row("deposit", 2, 0), row("deposit", 1, 1), signed] {
+            assert_ne!(hash(&[other]), base);
+        }
+    }
+
+    #[test]
+    fn one_id_twice_is_refused_with_both_places() {
+        let rows = [row("deposit", 1, 0), row("close", 2, 0), row("deposit", 1, 0)];
+        let error = CodeTable::of(rows.iter()).expect_err("two are the same").to_string();
+        assert_eq!(error.matches("bank::Account::deposit(&mut self) at bank.rs:1:5").count(), 2, "{error}");
+    }
+}
