@@ -14,7 +14,8 @@ use crate::broadcast;
 use crate::callback::{self, Callback};
 use crate::chare::Chare;
 use crate::current::{self, Here};
-use crate::entry::{Entry, Invoke};
+use crate::direct::{self, Direct};
+use crate::entry::{Entry, Invoke, Runs};
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::Msg;
@@ -46,11 +47,11 @@ impl<E: Entry> Unpin for Call<E> {}
 impl<E: Entry> Call<E> {
     #[inline]
     pub(crate) fn new(to: Element<E::Chare>, args: E::Args, at: &'static Location<'static>) -> Self {
-        Call { to, state: CallState::Unsent(args), rank: Rank::Normal, at }
+        Call { to, state: CallState::Unsent(args), rank: E::RANK, at }
     }
 
     /// Gives the call a priority among the messages that wait on the PE of its chare: lower ones go first, equal ones in
-    /// order of arrival; a call without one has 0. It orders what waits there when it arrives, and no more: what holds the
+    /// order of arrival; a call without one has that of its entry (`#[entry(priority = ..)]`), or 0. It orders what waits there when it arrives, and no more: what holds the
     /// chare back (an exclusive coroutine, a constructor) holds the call back too, and it then goes in order of arrival.
     pub fn priority(mut self, priority: impl Into<Priority>) -> Self {
         self.rank = Rank::At(priority.into());
@@ -84,6 +85,48 @@ impl<E: Entry> Call<E> {
             CallState::Sent(pending) => CallFuture(pending),
             CallState::Ended => panic!("the call has brought its outcome already"),
         }
+    }
+
+    /// Runs the method now, on the stack of the caller, and returns its value: for entries with `#[entry(inline)]` or
+    /// `#[entry(local)]`.
+    ///
+    /// ```
+    /// use chare::prelude::*;
+    ///
+    /// struct Cache(u64);
+    ///
+    /// #[chare]
+    /// impl Cache {
+    ///     fn new() -> Self {
+    ///         Cache(7)
+    ///     }
+    ///
+    ///     #[entry(local)]
+    ///     fn look_up(&self, key: u64) -> u64 {
+    ///         self.0 * key
+    ///     }
+    /// }
+    ///
+    /// #[chare::main]
+    /// async fn main(rt: Runtime) -> Result<()> {
+    ///     let caches = rt.group::<Cache>().create(()).await?;
+    ///     assert_eq!(caches.on(rt.my_pe()).look_up(6).now()?, 42);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the method, and [`CallError::NotNow`] if it cannot run now; the arguments are dropped then.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE, and if the call has been polled.
+    #[track_caller]
+    pub fn now(self) -> Result<E::Output, CallError>
+    where
+        E: Direct,
+    {
+        let CallState::Unsent(args) = self.state else { panic!("the call has been sent already") };
+        current::on_pe("a call that runs at once", |pe| direct::now::<E>(pe, &self.to, args))
     }
 
     /// Sends the call; its value goes to `callback`.
@@ -127,6 +170,9 @@ fn start<E: Entry>(
 /// run, is refused.
 #[inline(always)]
 pub(crate) fn dispatch<E: Entry>(to: Element<E::Chare>, args: E::Args, reply: Reply, rank: Rank) {
+    if !matches!(E::RUNS, Runs::ByMessage) {
+        return direct::dispatch::<E>(to, args, reply, rank);
+    }
     dispatch_to_id::<E>(to.run(), to.id(), args, reply, rank, || format!("[{:?}]", to.index()));
 }
 
@@ -220,6 +266,7 @@ pub struct Broadcast<E: Entry> {
     collection: CollectionId,
     args: Option<E::Args>,
     pending: Option<Pending<()>>,
+    rank: Rank,
     at: &'static Location<'static>,
 }
 
@@ -232,7 +279,7 @@ impl<E: Entry> Broadcast<E> {
         args: E::Args,
         at: &'static Location<'static>,
     ) -> Self {
-        Broadcast { run, collection, args: Some(args), pending: None, at }
+        Broadcast { run, collection, args: Some(args), pending: None, rank: E::RANK, at }
     }
 }
 
@@ -240,10 +287,29 @@ impl<E: Entry> Broadcast<E>
 where
     E::Args: Clone,
 {
+    /// Gives the broadcast a priority among the messages that wait on each PE, as [`Call::priority`] does for one call.
+    ///
+    /// The broadcasts of one collection are applied in one order on all PEs, which they get on the PE that has created the
+    /// collection. There the priority orders those that wait; from then on no broadcast overtakes an earlier one of its
+    /// collection, whatever their priorities. So an urgent one goes before all else that waits, but behind an earlier
+    /// broadcast of the collection that waits itself, and one that waits until there is nothing else to do holds back
+    /// the later ones of its collection.
+    pub fn priority(mut self, priority: impl Into<Priority>) -> Self {
+        self.rank = Rank::At(priority.into());
+        self
+    }
+
+    /// Lets the broadcast go before all messages that wait on each PE and are not expedited, whatever their priority; but
+    /// not before an earlier broadcast of its collection.
+    pub fn expedited(mut self) -> Self {
+        self.rank = Rank::Expedited;
+        self
+    }
+
     /// Sends the broadcast; nobody waits for it.
     pub fn send(self) {
         if let Some(args) = self.args {
-            broadcast::send::<E>(self.run, self.collection, args, None);
+            broadcast::send::<E>(self.run, self.collection, args, self.rank, None);
         }
     }
 
@@ -267,7 +333,15 @@ where
         let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
             values.into_iter().map(|(_, value)| value).collect::<Result<Vec<_>, _>>()
         };
-        CallFuture(broadcast::start::<E, _>(self.run, self.collection, args, true, finish, self.at))
+        CallFuture(broadcast::start::<E, _>(
+            self.run,
+            self.collection,
+            args,
+            self.rank,
+            true,
+            finish,
+            self.at,
+        ))
     }
 
     /// Sends the broadcast now and gathers the outcomes, sorted by index, errors in their places.
@@ -280,7 +354,15 @@ where
         let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
             Ok(values.into_iter().map(|(_, value)| value).collect())
         };
-        CallFuture(broadcast::start::<E, _>(self.run, self.collection, args, true, finish, self.at))
+        CallFuture(broadcast::start::<E, _>(
+            self.run,
+            self.collection,
+            args,
+            self.rank,
+            true,
+            finish,
+            self.at,
+        ))
     }
 
     /// Sends the broadcast now; `callback` gets `()` when the method has finished on every element.
@@ -294,8 +376,9 @@ where
 
     fn start(&mut self) -> Pending<()> {
         let args = self.args.take().expect("a broadcast is started once");
+        let rank = std::mem::replace(&mut self.rank, Rank::Normal);
         let finish = |_, error: Option<CallError>| error.map_or(Ok(()), Err);
-        broadcast::start::<E, _>(self.run, self.collection, args, false, finish, self.at)
+        broadcast::start::<E, _>(self.run, self.collection, args, rank, false, finish, self.at)
     }
 }
 

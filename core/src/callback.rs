@@ -11,7 +11,6 @@ use crate::current;
 use crate::entry::{Entry, EntryInfo};
 use crate::error::{CallError, Fulfilled};
 use crate::ids::{ChareId, CollectionId, RunId};
-use crate::priority::Rank;
 use crate::promise::Promise;
 use crate::proxy::{Element, FromCallback, OUTSIDE};
 use crate::reply::{AnyCallback, Reply};
@@ -44,7 +43,7 @@ impl<T: Send + 'static> Callback<T> {
         Callback(To::Element(element.run(), element.id(), outside, |run, id, outside, value| {
             let index = || outside.map_or("[..]", |index| &**index).to_owned();
             let args = E::Args::from_callback(value);
-            call::dispatch_to_id::<E>(run, id, args, Reply::none(), Rank::Normal, index);
+            call::dispatch_to_id::<E>(run, id, args, Reply::none(), E::RANK, index);
         }))
     }
 
@@ -54,7 +53,7 @@ impl<T: Send + 'static> Callback<T> {
         E::Args: FromCallback<T> + Clone,
     {
         Callback(To::Collection(run, collection, |run, id, value| {
-            broadcast::send::<E>(run, id, E::Args::from_callback(value), None);
+            broadcast::send::<E>(run, id, E::Args::from_callback(value), E::RANK, None);
         }))
     }
 

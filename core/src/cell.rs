@@ -234,6 +234,11 @@ impl ChareRef {
         self.extra.borrow().is_some()
     }
 
+    /// Whether somebody holds the state: a plain method that is running, or a `with` closure.
+    pub(crate) fn is_borrowed(self) -> bool {
+        self.borrowed.get()
+    }
+
     /// Calls `f` with the state.
     ///
     /// # Panics

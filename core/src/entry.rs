@@ -16,6 +16,7 @@ use crate::condition;
 use crate::error::{BoxError, CallError, Failed, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
+use crate::priority::Rank;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
@@ -43,8 +44,24 @@ pub trait Entry: Sized + 'static {
     type Output: Send + 'static;
     /// Its name and place.
     const INFO: &'static EntryInfo;
+    /// The rank of calls that say nothing of it.
+    #[doc(hidden)]
+    const RANK: Rank = Rank::Normal;
+    /// Where calls run.
+    #[doc(hidden)]
+    const RUNS: Runs = Runs::ByMessage;
     #[doc(hidden)]
     fn deliver(delivery: Delivery<'_, Self>);
+}
+
+/// Where a call of an entry runs.
+pub enum Runs {
+    /// In a step of its own, which a message brings.
+    ByMessage,
+    /// On the stack of its caller, if it can.
+    Inline,
+    /// As `Inline`; a call on another PE is an error.
+    Local,
 }
 
 /// An entry method as a value, to make callbacks from: `Boss::RESULT` for `fn result`.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::entry::EntryInfo;
+use crate::ids::PeId;
 
 /// Any error, as `main` and entries return it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -31,6 +32,9 @@ pub enum CallError {
     /// if the program hangs, its report names them.
     #[error("{}", .0.as_poison())]
     Poisoned(Arc<Panicked>),
+    /// The method was to run on the stack of its caller and cannot: `.now()`, or a call of a local entry from elsewhere.
+    #[error("{0}")]
+    NotNow(Arc<NotNow>),
     /// Every writing end was dropped before the value came.
     #[error("broken promise: the last writing end was dropped without a value")]
     BrokenPromise,
@@ -122,6 +126,56 @@ impl fmt::Display for NoElement {
         let NoElement { chare, element, bounds } = self;
         write!(f, "{chare} has no element {element}: {bounds}")
     }
+}
+
+/// A call that could not run on the stack of its caller.
+#[derive(Debug)]
+pub struct NotNow {
+    /// The method.
+    pub entry: &'static EntryInfo,
+    /// The element, as users write its index.
+    pub element: String,
+    /// What keeps it from running.
+    pub why: WhyNotNow,
+}
+
+impl fmt::Display for NotNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NotNow { entry, element, why } = self;
+        write!(f, "{}{element}.{} cannot run at once: {why}", entry.chare, entry.name)
+    }
+}
+
+/// What keeps a call from running on the stack of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WhyNotNow {
+    /// The chare is on another PE.
+    #[error("it is on PE {there}, and the call was made on PE {here}; make it from a chare there")]
+    Elsewhere {
+        /// Where the call was made.
+        here: PeId,
+        /// Where the chare is, as far as is known here.
+        there: PeId,
+    },
+    /// The caller is no PE.
+    #[error("the call was made on a thread that is no PE; send a message to a chare there, which makes it")]
+    OffPe,
+    /// A method of the chare is the caller, or the caller's caller.
+    #[error("a method of it is running already, on the same stack")]
+    Running,
+    /// An exclusive coroutine owns the chare.
+    #[error("an exclusive coroutine (`async fn(&mut self)`) owns it until that ends")]
+    Owned,
+    /// Its constructor has not ended, or it is not known here that there is one.
+    #[error("it is not constructed yet; await its creation")]
+    NotConstructed,
+    /// As many direct calls as are allowed are on the stack.
+    #[error("too many such calls are on the stack already, each made by the one before")]
+    TooDeep,
+    /// The caller is no method: a destructor of something that the runtime drops.
+    #[error("the call was made outside of any method, as in the destructor of a message")]
+    OutsideOfMethods,
 }
 
 impl CallError {

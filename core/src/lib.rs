@@ -95,6 +95,7 @@ mod condition;
 mod create;
 mod current;
 mod device_work;
+mod direct;
 mod entry;
 mod error;
 mod external;
@@ -234,10 +235,11 @@ pub use chare_macros::test;
 pub use condition::WaitUntil;
 pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder, SparseBuilder};
 pub use current::Entered;
+pub use direct::Direct;
 pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{
-    BoxError, CallError, ChannelError, Elapsed, ExitWith, Failed, Fulfilled, Full, NoElement, Panicked,
-    Result,
+    BoxError, CallError, ChannelError, Elapsed, ExitWith, Failed, Fulfilled, Full, NoElement, NotNow,
+    Panicked, Result, WhyNotNow,
 };
 pub use external::External;
 pub use ids::PeId;
@@ -274,7 +276,9 @@ pub mod prelude {
 pub mod __private {
     pub use crate::cell::Exclusive;
     pub use crate::collection::Construct;
-    pub use crate::entry::{Delivery, Failure, Flat, flat};
+    pub use crate::direct::OneChare;
+    pub use crate::entry::{Delivery, Failure, Flat, Runs, flat};
+    pub use crate::priority::Rank;
     pub use crate::remote::{AsResult, AsValue, RemoteFn, ReturnsResult, ReturnsValue, Site, named};
     pub use crate::runtime::{main, test};
     pub use crate::table::{Place, ROWS, Row};

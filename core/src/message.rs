@@ -42,6 +42,9 @@ pub(crate) struct Table {
     pub(crate) name: Name,
 }
 
+/// No chare: what messages for a PE are addressed to.
+const NOBODY: ChareId = ChareId { collection: CollectionId::singles_of(PeId::new(0)), element: u64::MAX };
+
 /// How reports name a message.
 #[derive(Clone, Copy)]
 pub(crate) enum Name {
@@ -144,8 +147,12 @@ impl Msg {
 
     /// A message for a PE.
     pub(crate) fn for_pe<P: Payload>(payload: P) -> Msg {
-        let nobody = ChareId { collection: CollectionId::singles_of(PeId::new(0)), element: u64::MAX };
-        Msg::new(nobody, Reply::none(), payload)
+        Msg::new(NOBODY, Reply::none(), payload)
+    }
+
+    /// Whether it is for a PE, whichever has it.
+    pub(crate) fn is_for_pe(&self) -> bool {
+        self.head().to == NOBODY
     }
 
     /// A block without contents, the first anchor of an inbox. The inbox's reader disposes of it.

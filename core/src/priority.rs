@@ -3,6 +3,12 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::ids::ChareId;
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::queue::Work;
+
 /// When a message's turn comes among those that wait on its PE: lower priorities first, equal ones in order of arrival.
 ///
 /// A priority is a string of bits, compared from the first one on; a string that is the beginning of another comes
@@ -36,6 +42,10 @@ const WORD_BITS: u32 = u64::BITS;
 impl Priority {
     /// That of messages without one.
     const MIDDLE: Priority = Priority(Repr::Word(1 << 63));
+
+    const fn of_integer(value: i64) -> Self {
+        Priority(Repr::Word(value as u64 ^ 1 << 63))
+    }
 
     /// A string of bits, at most 2^32 - 1 of them.
     ///
@@ -91,7 +101,7 @@ impl Priority {
 
 impl From<i64> for Priority {
     fn from(value: i64) -> Self {
-        Priority(Repr::Word(value as u64 ^ 1 << 63))
+        Priority::of_integer(value)
     }
 }
 
@@ -124,13 +134,47 @@ impl Eq for Priority {}
 
 /// Which of the messages that wait on a PE a message goes before.
 #[derive(Clone, Debug)]
-pub(crate) enum Rank {
+pub enum Rank {
     /// Those that have come later.
     Normal,
     /// All that are not expedited themselves.
     Expedited,
     /// Those of higher priority.
     At(Priority),
+}
+
+impl Rank {
+    /// That of an integer priority.
+    pub const fn at(priority: i64) -> Rank {
+        Rank::At(Priority::of_integer(priority))
+    }
+}
+
+/// A message on its way to another PE, and its rank there.
+pub(crate) struct Ranked {
+    pub(crate) rank: Rank,
+    pub(crate) msg: Msg,
+}
+
+impl Payload for Ranked {
+    const NAME: Name = Name::Runtime("a message with a priority");
+    const IS_RANKED: bool = true;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        self.take_its_place(pe);
+    }
+}
+
+impl Ranked {
+    /// Joins what waits here, or goes on to where its chare is.
+    pub(crate) fn take_its_place(self, pe: &Pe) {
+        let Ranked { rank, msg } = self;
+        if msg.is_for_pe() { pe.enqueue_ranked(rank, Work::Msg(msg)) } else { pe.send_ranked(rank, msg) }
+    }
+
+    /// The message as it travels: one without a rank by itself.
+    pub(crate) fn wrapped(rank: Rank, msg: Msg) -> Msg {
+        if let Rank::Normal = rank { msg } else { Msg::for_pe(Ranked { rank, msg }) }
+    }
 }
 
 #[cfg(all(test, not(loom)))]

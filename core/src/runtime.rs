@@ -28,14 +28,14 @@ use crate::message::{Head, Msg};
 use crate::options::{Options, OptionsError};
 use crate::outside::Outside;
 use crate::pending::Pending;
-use crate::priority::Rank;
+use crate::priority::{Rank, Ranked};
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::{Board, Quiescence};
 use crate::reply::CellRef;
 use crate::report::{ExitReport, Reason};
 use crate::scheduler::block::Depot;
 use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
-use crate::scheduler::pe::{Pe, Ranked};
+use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
@@ -144,7 +144,7 @@ impl Shared {
     pub(crate) fn send_foreign(&self, rank: Rank, msg: Msg) {
         let id = msg.head().to;
         let by = id.collection.single_home().unwrap_or_else(|| id.collection.root());
-        self.post_foreign(by, if let Rank::Normal = rank { msg } else { Msg::for_pe(Ranked { rank, msg }) });
+        self.post_foreign(by, Ranked::wrapped(rank, msg));
     }
 
     /// Whether a thread of the outside may send something. Read it before the board: who goes has counted what it sent.

@@ -18,6 +18,7 @@ mod exit;
 mod external;
 mod groups;
 mod hang;
+mod inline;
 mod local;
 mod memory;
 mod migration;

@@ -1,5 +1,5 @@
 //! Priorities: of what waits on a PE, expedited calls go first, then those of lower priority, equal ones in order of
-//! arrival; a call without a priority is in the middle.
+//! arrival; a call without a priority is in the middle. An entry may say what its calls have, and broadcasts go by it too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +36,22 @@ impl Listener {
         number
     }
 
+    /// Urgent unless the call says something else.
+    #[entry(expedited)]
+    fn hear_at_once(&mut self, number: i64) -> i64 {
+        self.hear(number)
+    }
+
+    #[entry(priority = 2 * URGENT)]
+    fn hear_soon(&mut self, number: i64) {
+        self.heard.push(number);
+    }
+
+    #[entry(priority = 5)]
+    fn hear_late(&mut self, number: i64) {
+        self.heard.push(number);
+    }
+
     #[entry]
     fn take_heard(&mut self) -> Vec<i64> {
         std::mem::take(&mut self.heard)
@@ -55,6 +71,8 @@ impl Listener {
         Ok(release.await?)
     }
 }
+
+const URGENT: i64 = -2;
 
 /// The number of an expedited call.
 const EXPEDITED: i64 = i64::MIN;
@@ -184,5 +202,128 @@ async fn what_an_exclusive_coroutine_holds_back_goes_in_order_of_arrival(rt: Run
     release.send(())?;
     rt.quiescence().await?;
     assert_eq!(listener.take_heard().await?, [3, -3, 0]);
+    Ok(())
+}
+
+/// What a member of a fresh group on another PE hears of what is sent while it is busy.
+async fn heard_by_a_member(
+    rt: &Runtime,
+    fill: impl FnOnce(chare::Group<Listener>, Element<Listener>),
+) -> Result<Vec<i64>> {
+    let group = rt.group::<Listener>().create(()).await?;
+    let member = group.on(rt.num_pes() - 1);
+    while_busy(rt, member, || fill(group, member)).await?;
+    Ok(member.take_heard().await?)
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
+    let order = heard_by_a_member(&rt, |_, member| {
+        member.hear_late(5).send();
+        member.hear(0).send();
+        member.hear_soon(-4).send();
+        member.hear_at_once(-100).send();
+        member.hear(-3).priority(-3).send();
+    });
+    assert_eq!(order.await?, [-100, -4, -3, 0, 5]);
+    let overridden = heard_by_a_member(&rt, |_, member| {
+        member.hear(1).send();
+        member.hear_at_once(2).priority(0).send();
+        member.hear_at_once(3).priority(7).send();
+        member.hear_late(4).expedited().send();
+        member.hear_soon(5).priority(6).send();
+    });
+    assert_eq!(overridden.await?, [4, 1, 2, 5, 3]);
+    Ok(())
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
+    let order = heard_by_a_member(&rt, |group, member| {
+        member.hear(1).send();
+        let late: chare::Callback<i64> = member.callback(Listener::HEAR_LATE);
+        let at_once: chare::Callback<i64> = member.callback(Listener::HEAR_AT_ONCE);
+        let all: chare::Callback<i64> = group.callback(Listener::HEAR_SOON);
+        late.deliver(2).expect("an entry takes any number");
+        at_once.deliver(3).expect("an entry takes any number");
+        all.deliver(4).expect("an entry takes any number");
+    });
+    assert_eq!(order.await?, [3, 4, 1, 2]);
+    Ok(())
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
+    let urgent = heard_by_a_member(&rt, |group, member| {
+        member.hear(1).send();
+        group.hear(2).priority(-1).send();
+        member.hear(3).send();
+    });
+    assert_eq!(urgent.await?, [2, 1, 3]);
+    let expedited = heard_by_a_member(&rt, |group, member| {
+        member.hear(1).priority(-5).send();
+        group.hear(2).expedited().send();
+    });
+    assert_eq!(expedited.await?, [2, 1]);
+    let late = heard_by_a_member(&rt, |group, member| {
+        group.hear(1).priority(1).send();
+        member.hear(2).send();
+    });
+    assert_eq!(late.await?, [2, 1]);
+    let of_its_entry = heard_by_a_member(&rt, |group, member| {
+        member.hear(1).send();
+        group.hear_at_once(2).send();
+    });
+    assert_eq!(of_its_entry.await?, [2, 1]);
+    Ok(())
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtime) -> Result<()> {
+    let expedited = heard_by_a_member(&rt, |group, member| {
+        member.hear(0).send();
+        group.hear(1).send();
+        group.hear(2).expedited().send();
+    });
+    assert_eq!(expedited.await?, [0, 1, 2]);
+    let behind_a_late_one = heard_by_a_member(&rt, |group, member| {
+        group.hear(1).priority(9).send();
+        member.hear(0).send();
+        group.hear(2).expedited().send();
+        member.hear(0).send();
+    });
+    assert_eq!(behind_a_late_one.await?, [0, 0, 1, 2]);
+    Ok(())
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn a_broadcast_from_a_thread_goes_by_its_priority_too(rt: Runtime) -> Result<()> {
+    let handle = rt.handle();
+    let order = heard_by_a_member(&rt, move |group, member| {
+        let sender = thread::spawn(move || {
+            let _entered = handle.enter();
+            member.hear(1).send();
+            group.hear(2).expedited().send();
+        });
+        sender.join().expect("nothing panics there");
+    });
+    // The broadcast takes a step more, by way of the PE that numbers it.
+    let order = order.await?;
+    assert!([[1, 2], [2, 1]].contains(&[order[0], order[1]]) && order.len() == 2, "{order:?}");
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn broadcasts_with_a_priority_bring_their_values(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Listener>().create(()).await?;
+    let all = vec![3; rt.num_pes()];
+    assert_eq!(group.hear(3).priority(4).gather().await?, all);
+    assert_eq!(group.hear(3).expedited().gather().await?, all);
+    assert_eq!(group.hear_at_once(3).priority(-1).gather().await?, all);
+    group.hear(5).priority(-2).await?;
+    group.hear(6).expedited().future().await?;
+    for member in rt.pes().map(|pe| group.on(pe)) {
+        assert_eq!(member.take_heard().await?, [3, 3, 3, 5, 6]);
+    }
     Ok(())
 }

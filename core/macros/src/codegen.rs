@@ -116,7 +116,15 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
     let line = line_of(entry.name.span());
     let (args, output) = (args_item(entry), output_item(entry));
     let deliver = deliver_fn(chare, entry);
-    vec![
+    let service = entry.service.items();
+    let direct = entry.service.is_direct().then(|| {
+        quote! {
+            #(#cfgs)*
+            #[automatically_derived]
+            impl #impl_generics ::chare::Direct for #marker_ty #where_clause {}
+        }
+    });
+    let items = vec![
         quote! {
             #(#cfgs)*
             #[doc(hidden)]
@@ -137,10 +145,12 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
                     file: ::core::file!(),
                     line: #line,
                 };
+                #service
                 #deliver
             }
         },
-    ]
+    ];
+    items.into_iter().chain(direct).collect()
 }
 
 /// The arguments as a tuple. An error about the item or the tuple is at the one argument, or at the method.
@@ -293,12 +303,13 @@ fn trait_method(chare: &Chare, entry: &Entry) -> TokenStream {
     let docs = docs_or(&entry.docs, format!("Calls `{}::{}`.", chare.name.unraw(), name.unraw()));
     let names: Vec<_> = entry.inputs.args.iter().map(|arg| &arg.name).collect();
     let types = entry.inputs.args.iter().map(|arg| &arg.ty);
+    let on_one = entry.service.is_local().then(|| quote!(where Self: ::chare::__private::OneChare));
     quote! {
         #docs
         #(#cfgs)*
         #(#deprecated)*
         #[track_caller]
-        fn #name(&self, #(#names: #types),*) -> <Self as ::chare::Target>::Call<#marker_ty> {
+        fn #name(&self, #(#names: #types),*) -> <Self as ::chare::Target>::Call<#marker_ty> #on_one {
             ::chare::Target::call(self, (#(#names,)*))
         }
     }
@@ -311,7 +322,7 @@ fn constants(chare: &Chare) -> Vec<TokenStream> {
     }
     let ty = &chare.ty;
     let (impl_generics, _, where_clause) = chare.generics.split_for_impl();
-    let constants = chare.entries.iter().map(|entry| {
+    let constants = chare.entries.iter().filter(|entry| !entry.service.is_local()).map(|entry| {
         let Entry { name, cfgs, deprecated, .. } = entry;
         let constant = constant_name(name);
         let marker_ty = marker_type(chare, entry);

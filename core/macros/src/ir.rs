@@ -6,6 +6,8 @@
 use proc_macro2::Span;
 use syn::{Attribute, Generics, Ident, Type};
 
+use crate::service::Service;
+
 /// A type that is a chare.
 pub(crate) struct Chare {
     /// The last segment of the type's path: what generated names begin with.
@@ -50,6 +52,7 @@ pub(crate) struct Entry {
     /// The type that the method returns, as written.
     pub(crate) output: Type,
     pub(crate) returns: Returns,
+    pub(crate) service: Service,
 }
 
 /// Whether a method returns its value, or a `Result` with it, which arrives flat.

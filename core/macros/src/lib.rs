@@ -16,6 +16,7 @@ mod launch;
 mod options;
 mod parse;
 mod remote;
+mod service;
 mod signature;
 mod types;
 
@@ -58,6 +59,23 @@ pub fn chare(options: TokenStream, item: TokenStream) -> TokenStream {
 }
 
 /// Marks a method of a `#[chare]` block as callable by message.
+///
+/// Options say how calls of it are served:
+///
+/// | option | meaning |
+/// |---|---|
+/// | `expedited` | calls go before all messages that wait on the chare's PE and are not expedited |
+/// | `priority = -3` | they go by this priority, of which lower ones are first; without it they have 0 |
+/// | `inline` | a call on the chare's own PE runs at once, on the stack of its caller, if the chare is free; else it is a message |
+/// | `local` | calls are made on the chare's own PE only, and run there as `inline` ones do; from elsewhere they bring an error |
+///
+/// A call's own `.priority(..)` or `.expedited()` counts instead of the entry's.
+///
+/// Methods that are `inline` or `local` run to completion, so they are no coroutines. A chare is free when no method of it
+/// is running, directly or further down the stack, no exclusive coroutine owns it, and it is constructed. Behind 32 calls
+/// on one stack the next goes as a message, so the stack does not overflow. `.now()` brings the value of such a call without a
+/// wait, or says why it cannot run now. Broadcasts and callbacks of an inline entry are like any others. A local entry is called on one chare: there are no broadcasts of it and no callbacks
+/// to it.
 ///
 /// `#[chare]` reads and removes it; what is left of it elsewhere is a mistake and says so.
 #[proc_macro_attribute]

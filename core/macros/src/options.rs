@@ -6,9 +6,10 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Token, Type, bracketed, parenthesized, token};
 
 use crate::errors::Errors;
+use crate::service::{self, Service};
 
 /// Options of `#[entry]` that a later version will have.
-const LATER_ENTRY_OPTIONS: [&str; 6] = ["restart", "when", "expedited", "inline", "local", "priority"];
+const LATER_ENTRY_OPTIONS: [&str; 2] = ["restart", "when"];
 
 /// The options of `#[chare]`.
 #[derive(Default)]
@@ -55,22 +56,39 @@ impl ChareOptions {
     }
 }
 
-/// Checks the options of one `#[entry]`: this version has none.
-pub(crate) fn check_entry(attribute: &Attribute, errors: &mut Errors) {
+/// The options of one `#[entry]`.
+#[derive(Default)]
+pub(crate) struct EntryOptions {
+    pub(crate) service: Service,
+}
+
+pub(crate) fn parse_entry(attribute: &Attribute, errors: &mut Errors) -> EntryOptions {
+    let mut options = EntryOptions::default();
     let tokens = match &attribute.meta {
-        Meta::Path(_) => return,
+        Meta::Path(_) => return options,
         Meta::List(list) => list.tokens.clone(),
-        Meta::NameValue(_) => return errors.on(attribute, "`#[entry]` takes no value: write `#[entry]`"),
+        Meta::NameValue(_) => {
+            errors.on(attribute, "`#[entry]` takes no value: write `#[entry]`");
+            return options;
+        }
     };
     each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
+        if service::OPTIONS.iter().any(|option| name == option) {
+            return options.service.read(name, input, errors);
+        }
         if LATER_ENTRY_OPTIONS.iter().any(|later| name == later) {
             errors.on(name, format!("`#[entry({name})]` is not supported yet: write `#[entry]`"));
         } else {
-            errors
-                .on(name, format!("unknown option `{name}`: `#[entry]` takes no options, write `#[entry]`"));
+            errors.on(
+                name,
+                format!(
+                    "unknown option `{name}`: `#[entry]` takes `expedited`, `priority = <integer>`, `inline` and `local`"
+                ),
+            );
         }
         skip_value(input)
     });
+    options
 }
 
 /// The options of `#[chare::test]`.
@@ -194,7 +212,7 @@ fn each_option(
 }
 
 /// Passes over `= ..` or `(..)` after a name that means nothing here.
-fn skip_value(input: ParseStream<'_>) -> syn::Result<()> {
+pub(crate) fn skip_value(input: ParseStream<'_>) -> syn::Result<()> {
     if input.peek(Token![=]) {
         input.parse::<Token![=]>()?;
         Expr::parse(input)?;

@@ -9,7 +9,7 @@ use syn::{Attribute, Ident, ImplItem, ImplItemFn, Item, ItemImpl, Lifetime, Type
 
 use crate::errors::Errors;
 use crate::ir::{Chare, Constructor, Entry, Hook, Mode};
-use crate::options::{self, ChareOptions};
+use crate::options::{self, ChareOptions, EntryOptions};
 use crate::signature::{self, Method};
 use crate::types::{ReplaceSelf, last_segment, peel};
 
@@ -40,6 +40,7 @@ const RESERVED: &[&str] = &[
     "local",
     "migrate",
     "ne",
+    "now",
     "on",
     "priority",
     "send",
@@ -111,7 +112,7 @@ fn head_span(item: &Item) -> Span {
 struct Methods {
     constructors: Vec<ImplItemFn>,
     hooks: Vec<ImplItemFn>,
-    entries: Vec<ImplItemFn>,
+    entries: Vec<(ImplItemFn, EntryOptions)>,
 }
 
 /// Takes every `#[entry]` off the block and copies the methods that had one, and those named `new` or `migrated`.
@@ -135,9 +136,7 @@ fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Methods {
         if let Some(second) = ours.get(1) {
             errors.on(second, "a second `#[entry]` on this method: one is enough");
         }
-        if let Some(attribute) = ours.first() {
-            options::check_entry(attribute, errors);
-        }
+        let options = ours.first().map(|attribute| options::parse_entry(attribute, errors));
         if method.sig.ident == "new" {
             if let Some(attribute) = ours.first() {
                 errors.on(
@@ -154,8 +153,8 @@ fn take_methods(block: &mut ItemImpl, errors: &mut Errors) -> Methods {
                 );
             }
             methods.hooks.push(method.clone());
-        } else if !ours.is_empty() {
-            methods.entries.push(method.clone());
+        } else if let Some(options) = options {
+            methods.entries.push((method.clone(), options));
         }
     }
     methods
@@ -201,10 +200,10 @@ fn read_block(
     let index = options.index.map(|index| ReplaceSelf(&ty).lifted(&index));
     let constructor = read_constructor(&methods.constructors, &ty, errors);
     let migrated = methods.hooks.first().and_then(|method| read_hook(method, &ty, errors));
-    for method in &methods.entries {
+    for (method, _) in &methods.entries {
         refuse_reserved(&method.sig.ident, index.is_some(), errors);
     }
-    let entries = read_entries(&methods.entries, block, &ty, errors);
+    let entries = read_entries(methods.entries, block, &ty, errors);
     let chare = Chare {
         name,
         generics,
@@ -287,10 +286,15 @@ fn read_hook(method: &ImplItemFn, chare: &Type, errors: &mut Errors) -> Option<H
     (errors.count() == before).then(|| Hook { span: name.span(), takes_cx: inputs.takes_cx })
 }
 
-fn read_entries(methods: &[ImplItemFn], block: &ItemImpl, chare: &Type, errors: &mut Errors) -> Vec<Entry> {
+fn read_entries(
+    methods: Vec<(ImplItemFn, EntryOptions)>,
+    block: &ItemImpl,
+    chare: &Type,
+    errors: &mut Errors,
+) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    for method in methods {
-        let Some(entry) = read_entry(method, chare, errors) else {
+    for (method, options) in methods {
+        let Some(entry) = read_entry(&method, options, chare, errors) else {
             continue;
         };
         // Two methods of one name: the compiler refuses the user's own block, and says it best.
@@ -308,7 +312,12 @@ fn read_entries(methods: &[ImplItemFn], block: &ItemImpl, chare: &Type, errors: 
     entries
 }
 
-fn read_entry(method: &ImplItemFn, chare: &Type, errors: &mut Errors) -> Option<Entry> {
+fn read_entry(
+    method: &ImplItemFn,
+    options: EntryOptions,
+    chare: &Type,
+    errors: &mut Errors,
+) -> Option<Entry> {
     let before = errors.count();
     let signature = &method.sig;
     let name = signature.ident.clone();
@@ -316,6 +325,7 @@ fn read_entry(method: &ImplItemFn, chare: &Type, errors: &mut Errors) -> Option<
     let (mode, params) = signature::entry_receiver(signature, chare, errors)?;
     let inputs = signature::inputs(&params, Method::Entry, Some(&mode), chare, errors);
     let (output, returns) = signature::entry_return(&signature.output, chare, errors);
+    options.service.check(signature, errors);
     (errors.count() == before).then(|| Entry {
         name,
         docs: only(&method.attrs, "doc"),
@@ -326,6 +336,7 @@ fn read_entry(method: &ImplItemFn, chare: &Type, errors: &mut Errors) -> Option<
         signature: signature::in_words(&signature.inputs, &signature.output),
         output,
         returns,
+        service: options.service,
     })
 }
 

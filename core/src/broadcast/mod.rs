@@ -5,6 +5,9 @@
 //! applies number `n` after all of `n - 1` has been delivered to its elements, in steps of at most [`BATCH`] elements,
 //! so a large collection does not starve the PE. What becomes of elements that move meanwhile is in `coverage`. An awaited broadcast has a tracker cell on every PE, which counts its
 //! elements and then reports to one cell of the caller; user reductions are not involved.
+//!
+//! A rank orders the messages of a broadcast among others, before the root and after it, and its job among what waits on
+//! its PE. It does not change the order of jobs: a job that waits for an earlier one has no place in the run queue yet.
 
 mod coverage;
 
@@ -22,6 +25,7 @@ use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
+use crate::priority::{Rank, Ranked};
 use crate::proxy::all_pes;
 use crate::reply::{After, CellRef, Reply, Sink, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
@@ -41,11 +45,16 @@ pub(crate) struct Awaited {
 }
 
 /// Sends a broadcast from wherever the running code is. One by a proxy of another run is refused.
-pub(crate) fn send<E: Entry>(run: RunId, collection: CollectionId, args: E::Args, awaited: Option<Awaited>)
-where
+pub(crate) fn send<E: Entry>(
+    run: RunId,
+    collection: CollectionId,
+    args: E::Args,
+    rank: Rank,
+    awaited: Option<Awaited>,
+) where
     E::Args: Clone,
 {
-    let number = Number::<E> { collection, args, awaited };
+    let number = Number::<E> { collection, args, rank: rank.clone(), awaited };
     current::here(|here| match here {
         Here::Pe(pe) if pe.run() != run => {
             let error = call::no_element(pe, run, collection, E::INFO.chare, "[..]".to_owned());
@@ -53,10 +62,10 @@ where
             reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
         }
         Here::Pe(pe) if pe.id() == collection.root() => number.at_root(pe),
-        Here::Pe(pe) => pe.post(collection.root(), Msg::for_pe(number)),
+        Here::Pe(pe) => pe.post(collection.root(), Ranked::wrapped(rank, Msg::for_pe(number))),
         Here::Foreign(shared) => {
             current::require(run);
-            shared.post_foreign(collection.root(), Msg::for_pe(number));
+            shared.post_foreign(collection.root(), Ranked::wrapped(rank, Msg::for_pe(number)));
         }
         Here::Nowhere => call::nowhere(),
     });
@@ -71,6 +80,7 @@ pub(crate) fn start<E: Entry, V: Send + 'static>(
     run: RunId,
     collection: CollectionId,
     args: E::Args,
+    rank: Rank,
     gather: bool,
     finish: impl FnOnce(Outcomes<E::Output>, Option<CallError>) -> Result<V, CallError> + 'static,
     at: &'static Location<'static>,
@@ -80,7 +90,7 @@ where
 {
     current::on_pe("awaiting a broadcast", |pe| {
         let cell = open_root::<E::Output, V>(pe, finish);
-        send::<E>(run, collection, args, Some(Awaited { cell, gather }));
+        send::<E>(run, collection, args, rank, Some(Awaited { cell, gather }));
         Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
     })
 }
@@ -213,6 +223,7 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
 struct Number<E: Entry> {
     collection: CollectionId,
     args: E::Args,
+    rank: Rank,
     awaited: Option<Awaited>,
 }
 
@@ -249,14 +260,15 @@ where
     }
 
     fn send_now(self, pe: &Pe, clones: Vec<E::Args>) {
-        let Number { collection, args, awaited } = self;
+        let Number { collection, args, rank, awaited } = self;
         let at_root = pe.collection(collection).expect("its root has created the collection");
         let others = all_pes(pe.pe_count()).filter(|&to| to != pe.id());
         let number = at_root.next_broadcast();
         for (to, args) in others.zip(clones) {
-            pe.post(to, Msg::for_pe(Apply::<E> { collection, number, args, awaited }));
+            let apply = Apply::<E> { collection, number, args, rank: rank.clone(), awaited };
+            pe.post(to, Ranked::wrapped(rank.clone(), Msg::for_pe(apply)));
         }
-        Apply::<E> { collection, number, args, awaited }.accept(pe);
+        Apply::<E> { collection, number, args, rank, awaited }.accept(pe);
     }
 }
 
@@ -282,6 +294,7 @@ struct Apply<E: Entry> {
     collection: CollectionId,
     number: u64,
     args: E::Args,
+    rank: Rank,
     awaited: Option<Awaited>,
 }
 
@@ -293,8 +306,9 @@ where
         let Some(collection) = pe.collection(self.collection) else {
             return pe.hold_for_collection(self.collection, Msg::for_pe(self));
         };
-        let Apply { number, args, awaited, .. } = self;
-        let job = Deliver::<E> { number, args: Some(args), awaited, tracker: None, delivered: 0, next: None };
+        let Apply { number, args, rank, awaited, .. } = self;
+        let args = Some(args);
+        let job = Deliver::<E> { number, args, rank, awaited, tracker: None, delivered: 0, next: None };
         collection.accept_broadcast(pe, number, Box::new(job));
     }
 }
@@ -314,6 +328,7 @@ struct Deliver<E: Entry> {
     number: u64,
     /// None once the last element has taken them.
     args: Option<E::Args>,
+    rank: Rank,
     awaited: Option<Awaited>,
     tracker: Option<CellRef>,
     /// Outcomes that the tracker has to wait for.
@@ -389,6 +404,10 @@ impl<E: Entry> Job for Deliver<E>
 where
     E::Args: Clone,
 {
+    fn rank(&self) -> Rank {
+        self.rank.clone()
+    }
+
     fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress {
         if self.next.is_none() {
             self.begin(pe, collection);

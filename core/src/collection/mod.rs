@@ -31,6 +31,7 @@ use crate::cell::ChareRef;
 use crate::ids::{CollectionId, PeId};
 use crate::index::Index;
 use crate::message::Msg;
+use crate::priority::Rank;
 use crate::reduction::Reductions;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
@@ -48,6 +49,10 @@ pub(crate) enum Progress {
 
 /// Something that visits all elements of a collection on one PE, in bounded steps.
 pub(crate) trait Job {
+    /// When its turn comes among what waits on the PE, once it is the first of its collection.
+    fn rank(&self) -> Rank {
+        Rank::Normal
+    }
     fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress;
     /// Does for one element what a later step would, since it leaves.
     fn hurry(&mut self, pe: &Pe, chare: ChareRef);
@@ -284,7 +289,13 @@ impl Collection {
         jobs.push_back(job);
         // While a job is stepped it is not in the list, and the end of its step queues the next.
         if jobs.len() == 1 && !self.is_stepping.get() {
-            pe.enqueue(Work::Job(self.id()));
+            self.enqueue_first_job(pe, &jobs);
+        }
+    }
+
+    fn enqueue_first_job(&self, pe: &Pe, jobs: &VecDeque<Box<dyn Job>>) {
+        if let Some(job) = jobs.front() {
+            pe.enqueue_ranked(job.rank(), Work::Job(self.id()));
         }
     }
 
@@ -297,9 +308,7 @@ impl Collection {
             Progress::Done => drop(job),
         }
         self.is_stepping.set(false);
-        if !self.jobs.borrow().is_empty() {
-            pe.enqueue(Work::Job(self.id()));
-        }
+        self.enqueue_first_job(pe, &self.jobs.borrow());
     }
 
     /// Messages that wait for elements which do not exist yet, with the elements' numbers.

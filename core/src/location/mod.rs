@@ -15,9 +15,9 @@ use crate::cell::State;
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
-use crate::priority::Rank;
+use crate::priority::{Rank, Ranked};
 use crate::reply::Reply;
-use crate::scheduler::pe::{Pe, Ranked};
+use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
 
 /// Where a chare was after so many moves.
@@ -99,7 +99,7 @@ pub(crate) enum Route {
 }
 
 impl Pe {
-    fn route(&self, to: ChareId) -> Route {
+    pub(crate) fn route(&self, to: ChareId) -> Route {
         let home = match to.collection.single_home() {
             Some(_) if self.has_single(to.element) => return Route::Here,
             Some(home) => home,

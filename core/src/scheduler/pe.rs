@@ -18,14 +18,15 @@ use crate::cell::{ChareRef, Extra};
 use crate::channel::Ends;
 use crate::chare::Chare;
 use crate::collection::{Collection, Directory};
+use crate::direct::Chain;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::location::Locations;
-use crate::message::{Head, Msg, Name, Payload};
+use crate::message::{Head, Msg};
 use crate::pending::WaitsAway;
-use crate::priority::Rank;
+use crate::priority::{Rank, Ranked};
 use crate::quiescence;
-use crate::reply::{Cells, Reply};
+use crate::reply::Cells;
 use crate::report::Reason;
 use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
@@ -78,20 +79,6 @@ pub(crate) struct Unborn {
     pub(crate) epoch: u32,
 }
 
-/// A message on its way to its chare's PE, and its rank there.
-pub(crate) struct Ranked {
-    pub(crate) rank: Rank,
-    pub(crate) msg: Msg,
-}
-
-impl Payload for Ranked {
-    const NAME: Name = Name::Runtime("a message with a priority");
-    const IS_RANKED: bool = true;
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.send_ranked(self.rank, self.msg);
-    }
-}
-
 /// One PE.
 pub(crate) struct Pe {
     id: PeId,
@@ -103,8 +90,9 @@ pub(crate) struct Pe {
     queue: RunQueue,
     blocks: BlockCache,
     pinned: Cell<*const Head>,
-    running: Cell<Option<ChareRef>>,
-    running_task: Cell<Option<TaskKey>>,
+    pub(crate) running: Cell<Option<ChareRef>>,
+    pub(crate) running_task: Cell<Option<TaskKey>>,
+    pub(crate) direct: Chain,
     panic_location: RefCell<String>,
     singles: RefCell<FxHashMap<u64, ChareRef>>,
     unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
@@ -114,7 +102,7 @@ pub(crate) struct Pe {
     /// Chares whose constructors have failed, and how.
     stillborn: RefCell<FxHashMap<ChareId, CallError>>,
     /// The chare whose constructor is running.
-    constructing: Cell<Option<ChareId>>,
+    pub(crate) constructing: Cell<Option<ChareId>>,
     /// What constructors have made of their chares' extra parts, until the chares are in place.
     unborn: RefCell<FxHashMap<ChareId, Unborn>>,
     created: Cell<u64>,
@@ -151,6 +139,7 @@ impl Pe {
             pinned: Cell::new(ptr::null()),
             running: Cell::new(None),
             running_task: Cell::new(None),
+            direct: Chain::default(),
             panic_location: RefCell::default(),
             singles: RefCell::default(),
             unborn_singles: RefCell::default(),
@@ -597,8 +586,7 @@ impl Pe {
 
     #[cold]
     fn unwrap_ranked(&self, msg: Msg) {
-        let Ranked { rank, msg } = msg.into_payload(self).expect("its table says so");
-        self.send_ranked(rank, msg);
+        msg.into_payload::<Ranked>(self).expect("its table says so").take_its_place(self);
     }
 
     pub(crate) fn mail_is_empty(&self) -> bool {

@@ -11,11 +11,32 @@ impl Hello {
     #[entry(restart)]
     async fn solve(&mut self) {}
 
-    #[entry(when = |s: &Self, n: &u32| s.0 == *n, priority = 3)]
+    #[entry(when = |s: &Self, n: &u32| s.0 == *n)]
     fn ghost(&mut self, _n: u32) {}
 
     #[entry(fast)]
     fn swift(&mut self) {}
+
+    #[entry(priority)]
+    fn ranked(&mut self) {}
+
+    #[entry(priority = "high")]
+    fn high(&mut self) {}
+
+    #[entry(expedited = true)]
+    fn urgent(&mut self) {}
+
+    #[entry(expedited, priority = 3)]
+    fn twice_ranked(&mut self) {}
+
+    #[entry(inline, local)]
+    fn twice_direct(&mut self) {}
+
+    #[entry(inline)]
+    async fn coroutine(&mut self) {}
+
+    #[entry(local)]
+    async fn local_coroutine(_this: This<Self>) {}
 
     #[entry = "x"]
     fn named(&mut self) {}

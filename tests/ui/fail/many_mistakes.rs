@@ -13,7 +13,7 @@ impl Hello {
         "hello"
     }
 
-    #[entry(inline)]
+    #[entry(swift)]
     fn send(self, _cx: &mut Cx<Self>) {}
 
     // This one is right, and can be called although the others are not.
