@@ -187,12 +187,15 @@ pub(crate) fn dispatch_to_id<E: Entry>(
     index: impl FnOnce() -> String,
 ) {
     current::here(|here| match here {
-        Here::Pe(pe) if pe.run() == run && id.element != OUTSIDE => {
+        Here::Pe(pe) if pe.plain_run() == run && id.element != OUTSIDE => {
             let msg = Msg::new(id, reply, Invoke::<E>(args));
             if let Rank::Normal = rank { pe.send(msg) } else { pe.send_ranked(rank, msg) }
         }
         Here::Foreign(shared) if shared.run() == run && id.element != OUTSIDE => {
             shared.send_foreign(rank, Msg::new(id, reply, Invoke::<E>(args)));
+        }
+        Here::Pe(pe) if pe.run() == run && id.element != OUTSIDE => {
+            pe.send_counted(rank, Msg::new(id, reply, Invoke::<E>(args)));
         }
         Here::Pe(pe) => {
             reply.refuse(pe, id, no_element(pe, run, id.collection, E::Chare::INFO.name, index()));

@@ -7,6 +7,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
 /// What a caught panic carries.
@@ -76,5 +77,34 @@ pub(crate) fn blame_caller<R>(outcome: Result<R, impl fmt::Display>) -> R {
     match outcome {
         Ok(value) => value,
         Err(mistake) => panic!("{mistake}"),
+    }
+}
+
+impl Pe {
+    /// A panic of user code that belongs to no method ends the run, or spoils its good end.
+    #[cold]
+    pub(crate) fn tell(&self, panic: &Caught) {
+        let is_ending = self.shared().is_stopping();
+        let reason = if panic.is_ours() {
+            Reason::Internal(format!("PE {}: {panic}", self.id()))
+        } else if is_ending {
+            Reason::Aborted(format!("a destructor at the end of the run: {panic}"))
+        } else {
+            Reason::Aborted(format!("outside of any method, as in a destructor: {panic}"))
+        };
+        if is_ending { self.shared().spoil(reason) } else { self.shared().stop(reason) }
+    }
+
+    /// Runs code of the user's that belongs to no method: destructors. A panic in it is told.
+    pub(crate) fn guard(&self, f: impl FnOnce()) {
+        if let Err(panic) = catch(self, f) {
+            self.tell(&panic);
+        }
+    }
+
+    /// Drops values of the user's one by one, each guarded: two panics in the destructor of one container would end the
+    /// process.
+    pub(crate) fn drop_each<T>(&self, values: impl IntoIterator<Item = T>) {
+        values.into_iter().for_each(|value| self.guard(|| drop(value)));
     }
 }

@@ -116,6 +116,7 @@ pub(crate) struct Invoke<E: Entry>(pub(crate) E::Args);
 
 impl<E: Entry> Payload for Invoke<E> {
     const NAME: Name = Name::Entry(E::INFO);
+    const IS_CALL: bool = true;
 
     #[inline]
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {

@@ -46,6 +46,11 @@ impl From<PeId> for usize {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct RunId(pub(crate) u32);
 
+impl RunId {
+    /// None that a proxy is of.
+    pub(crate) const NONE: RunId = RunId(u32::MAX);
+}
+
 const COUNTER_BITS: u32 = 40;
 const SINGLE_BIT: u64 = 1 << 63;
 

@@ -31,6 +31,7 @@ pub(crate) struct Head {
 /// What is known of a kind of message when the program is compiled.
 pub(crate) struct Table {
     layout: Layout,
+    argument_bytes: usize,
     payload_type: fn() -> TypeId,
     /// Consumes the message on its PE. The block is owned by `run`, which frees it.
     run: unsafe fn(NonNull<Head>, &Pe),
@@ -38,6 +39,7 @@ pub(crate) struct Table {
     lost: unsafe fn(NonNull<Head>, &Pe, CallError),
     drop_contents: unsafe fn(NonNull<Head>),
     is_ranked: bool,
+    is_call: bool,
     /// The entry that it invokes, or the runtime's own name for it.
     pub(crate) name: Name,
 }
@@ -63,6 +65,8 @@ pub(crate) trait Payload: Send + Sized + 'static {
     const NAME: Name;
     /// Whether it is a message inside of which another waits for its turn.
     const IS_RANKED: bool = false;
+    /// Whether it is the call of one chare, with its arguments.
+    const IS_CALL: bool = false;
     /// Runs on the PE that took the message; the block has been freed already.
     fn run(self, to: ChareId, reply: Reply, pe: &Pe);
     /// What becomes of it if its chare does not exist: whoever waits for its outcome gets the error; if nobody does, the
@@ -78,11 +82,13 @@ struct TableOf<P>(std::marker::PhantomData<P>);
 impl<P: Payload> TableOf<P> {
     const TABLE: Table = Table {
         layout: Layout::new::<Body<P>>(),
+        argument_bytes: size_of::<P>(),
         payload_type: TypeId::of::<P>,
         run: run_payload::<P>,
         lost: lose_payload::<P>,
         drop_contents: drop_payload::<P>,
         is_ranked: P::IS_RANKED,
+        is_call: P::IS_CALL,
         name: P::NAME,
     };
 }
@@ -172,6 +178,19 @@ impl Msg {
     #[inline]
     pub(crate) fn is_ranked(&self) -> bool {
         self.head().table.is_ranked
+    }
+
+    /// The entry that it calls, if it is the call of one chare.
+    pub(crate) fn call(&self) -> Option<&'static EntryInfo> {
+        match self.head().table {
+            Table { is_call: true, name: Name::Entry(entry), .. } => Some(entry),
+            _ => None,
+        }
+    }
+
+    /// The size of what it carries behind its header.
+    pub(crate) fn argument_bytes(&self) -> u64 {
+        self.head().table.argument_bytes as u64
     }
 
     /// Takes the reply away: the message will answer nobody.

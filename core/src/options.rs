@@ -11,6 +11,7 @@ use crate::scheduler::waker::MAX_PES;
 pub const OPTIONS_HELP: &str = "\
   --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
   --device SPEC   auto, host, host:4, host:4@1,3,1,3:mem=1GiB, ... [default: auto] [env: CHARE_DEVICE]
+  --profile       At the end, print what each PE and each entry method has done, and how long it took
   --quiet         Programs report no progress";
 
 /// How to run: how many PEs, on which devices.
@@ -19,6 +20,7 @@ pub struct Options {
     pes: usize,
     device: DeviceSpec,
     quiet: bool,
+    profile: bool,
     args: Vec<String>,
 }
 
@@ -30,7 +32,7 @@ pub struct OptionsError(String);
 impl Default for Options {
     fn default() -> Self {
         let pes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PES);
-        Options { pes, device: DeviceSpec::default(), quiet: false, args: Vec::new() }
+        Options { pes, device: DeviceSpec::default(), quiet: false, profile: false, args: Vec::new() }
     }
 }
 
@@ -77,6 +79,7 @@ impl Options {
             match name {
                 "--pes" => options.pes = parse_pes("--pes", &value()?)?,
                 "--device" => options.device = parse_device("--device", &value()?)?,
+                "--profile" if inline.is_none() => options.profile = true,
                 "--quiet" if inline.is_none() => options.quiet = true,
                 _ => options.args.push(arg),
             }
@@ -101,6 +104,13 @@ impl Options {
         self
     }
 
+    /// Whether the run takes a profile: what each PE and each entry method does, and how long it takes. It is in
+    /// [`crate::ExitReport::profile`]. Costs some 30 ns a message, and nothing if it is not asked for.
+    pub fn with_profile(mut self, profile: bool) -> Self {
+        self.profile = profile;
+        self
+    }
+
     /// The number of PEs.
     pub fn pes(&self) -> usize {
         self.pes
@@ -114,6 +124,11 @@ impl Options {
     /// Whether programs are asked to report no progress.
     pub fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Whether the run takes a profile.
+    pub fn is_profiled(&self) -> bool {
+        self.profile
     }
 
     /// The program's own arguments, its name first.
@@ -164,6 +179,7 @@ mod tests {
         assert_eq!((options.pes(), options.is_quiet()), (3, true));
         assert_eq!(options.args(), ["prog", "--input", "f.npy", "--json"]);
         assert_eq!(options.device(), &"host:2".parse().unwrap());
+        assert!(!options.is_profiled() && parse("prog --profile").unwrap().is_profiled());
         assert_eq!(parse("prog -- --pes 3").unwrap().args(), ["prog", "--", "--pes", "3"]);
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::caught;
 use crate::current;
 use crate::error::{BoxError, CallError, ExitWith};
+use crate::profile::Profile;
 
 /// Why the runtime stops.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct ExitReport {
     reason: Reason,
     text: String,
     hang: String,
+    profile: Option<Profile>,
 }
 
 /// The exit code of a program that hangs.
@@ -40,12 +42,12 @@ pub const HANG_EXIT_CODE: i32 = 3;
 
 impl ExitReport {
     /// `hang` is the hang report, if the run hung.
-    pub(crate) fn new(reason: Reason, hang: String) -> Self {
+    pub(crate) fn new(reason: Reason, hang: String, profile: Option<Profile>) -> Self {
         // Made once: it takes code of the user's, the `Display` of errors.
         let text = current::silently(|| text_of(&reason, &hang)).unwrap_or_else(|panic| {
             format!("error: an error of the program, whose own text panicked: {}", caught::text(panic))
         });
-        ExitReport { reason, text, hang }
+        ExitReport { reason, text, hang, profile }
     }
 
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
@@ -83,6 +85,12 @@ impl ExitReport {
     /// The hang report, if the program hung.
     pub fn hang(&self) -> Option<&str> {
         matches!(self.reason, Reason::Hang).then_some(self.hang.as_str())
+    }
+
+    /// What the PEs have done, if the run was profiled (`--profile`, [`crate::Options::with_profile`]). `#[chare::main]`
+    /// prints it on standard error.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profile.as_ref()
     }
 }
 

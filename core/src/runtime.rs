@@ -3,10 +3,8 @@
 //! `Runtime::run` is re-entrant: two runtimes in a process do not know of each other. It never ends the process.
 
 use std::future::Future;
-use std::io::Write;
 use std::marker::PhantomData;
 use std::panic::Location;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, Once, OnceLock};
 use std::thread::{self, Thread};
@@ -29,6 +27,7 @@ use crate::options::{Options, OptionsError};
 use crate::outside::Outside;
 use crate::pending::Pending;
 use crate::priority::{Rank, Ranked};
+use crate::profile::{PeProfile, Profile};
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::{Board, Quiescence};
 use crate::reply::CellRef;
@@ -59,6 +58,7 @@ pub(crate) struct Shared {
     threads: Box<[OnceLock<Thread>]>,
     stopping: AtomicBool,
     reason: Mutex<Option<Reason>>,
+    profiles: Mutex<Vec<PeProfile>>,
     oversubscribed: bool,
     started: Instant,
     /// Handles and entered threads, by which the outside may still send.
@@ -78,6 +78,10 @@ impl Shared {
 
     pub(crate) fn pe_count(&self) -> usize {
         self.inboxes.len()
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(crate) fn devices(&self) -> &Devices {
@@ -190,8 +194,13 @@ impl Shared {
     }
 
     fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
-        self.reason.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.reason)
     }
+}
+
+/// None of our locks is left in a state that another thread could not go on from.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Why a run could not start.
@@ -276,6 +285,7 @@ impl Runtime {
             threads: (0..pe_count).map(|_| OnceLock::new()).collect(),
             stopping: AtomicBool::new(false),
             reason: Mutex::new(None),
+            profiles: Mutex::default(),
             oversubscribed: pe_count > cores,
             started: Instant::now(),
             outsiders: AtomicUsize::new(0),
@@ -286,7 +296,9 @@ impl Runtime {
         let hang = run_pes(&shared, &outside, readers, main)?;
         device_work::close(&shared);
         let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
-        Ok(ExitReport::new(reason, hang))
+        let profiles = std::mem::take(&mut *lock(&shared.profiles));
+        let profile = shared.options.is_profiled().then(|| Profile::new(profiles));
+        Ok(ExitReport::new(reason, hang, profile))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
@@ -515,12 +527,12 @@ where
     // Threads begin when all of them exist: they wait for this lock, and read whether to go.
     let go = Mutex::new(false);
     thread::scope(|scope| {
-        let mut starting = go.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut starting = lock(&go);
         for (pe, reader) in (1..).zip(readers) {
             let (go, barrier, hang) = (&go, &barrier, &hang);
             let builder = thread::Builder::new().name(format!("PE {pe}")).stack_size(STACK_BYTES);
             let spawned = builder.spawn_scoped(scope, move || {
-                if *go.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+                if *lock(go) {
                     outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, hang, |_| {}));
                 }
             });
@@ -562,6 +574,7 @@ fn run_pe(
         shared.stop(Reason::Unawaited(main_panicked(panic)));
     }
     drive(&pe);
+    lock(&shared.profiles).extend(pe.take_profile());
     barrier.wait();
     if id.index() == 0 {
         device_work::abandon_unless_ended_well(shared);
@@ -596,6 +609,7 @@ where
         };
         pe.shared().stop(reason);
     };
+    pe.note_call(&MAIN);
     task::start(pe, None, &MAIN, Mode::Interleaving, main(Runtime::here()), done);
 }
 
@@ -648,55 +662,4 @@ fn note_panics() {
             }
         }));
     });
-}
-
-/// What `#[chare::main]` calls: options from the command line, the report on standard error, its code as exit code.
-#[doc(hidden)]
-pub fn main<F, Fut, R>(_program: &'static str, main: F) -> ExitCode
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
-    let report =
-        Options::from_env().map_err(StartError::from).and_then(|options| Runtime::run(options, main));
-    match report {
-        Ok(report) => {
-            let text = report.to_string();
-            if !text.is_empty() {
-                say(&text);
-            }
-            // Exit codes of processes have 8 bits; what does not fit is still not success.
-            ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
-        }
-        Err(error) => {
-            say(&format!("error: {error}"));
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// Writes a line on standard error. Where nobody reads it, the exit code still tells.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// What `#[chare::test]` calls: runs `main` on `pes` PEs and panics with the report unless it succeeds.
-#[doc(hidden)]
-#[track_caller]
-pub fn test<F, Fut, R>(pes: usize, device: Option<&'static str>, main: F)
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
-    let mut options = Options::default().with_pes(pes);
-    if let Some(spec) = device {
-        options = options.with_device(spec.parse().unwrap_or_else(|error| panic!("device {spec}: {error}")));
-    }
-    match Runtime::run(options, main) {
-        Ok(report) if report.is_success() => {}
-        Ok(report) => panic!("exit code {}: {report}", report.code()),
-        Err(error) => panic!("{error}"),
-    }
 }

@@ -27,6 +27,7 @@ mod other_runs;
 mod outside;
 mod panics;
 mod priorities;
+mod profile;
 mod promises;
 mod proxies;
 mod quiescence;

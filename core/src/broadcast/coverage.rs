@@ -193,6 +193,7 @@ impl<E: Entry> Payload for Late<E> {
             return next.into_iter().for_each(|msg| hold_early(chare, number, msg));
         }
         while let Some(msg) = next {
+            pe.note_msg(&msg);
             msg.run(pe);
             next = after_one(chare);
         }

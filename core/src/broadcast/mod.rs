@@ -55,6 +55,7 @@ pub(crate) fn send<E: Entry>(
     E::Args: Clone,
 {
     let number = Number::<E> { collection, args, rank: rank.clone(), awaited };
+    current::pe(|pe| pe.into_iter().for_each(Pe::note_broadcast));
     current::here(|here| match here {
         Here::Pe(pe) if pe.run() != run => {
             let error = call::no_element(pe, run, collection, E::INFO.chare, "[..]".to_owned());
@@ -390,7 +391,10 @@ where
             return coverage::hold_early(chare, self.number, Msg::new(chare.id, reply, Invoke::<E>(args)));
         }
         match chare.state.get() {
-            State::Idle => E::deliver(Delivery::new(pe, chare, args, reply)),
+            State::Idle => {
+                pe.note_call(E::INFO);
+                E::deliver(Delivery::new(pe, chare, args, reply));
+            }
             State::Exclusive => {
                 let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
                 chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
@@ -431,6 +435,7 @@ where
                 Place::Vacant => {}
             }
         }
+        pe.note_runtime();
         self.next = Some(end);
         // User code that has run above may have brought places behind the last one.
         if end < places {

@@ -121,13 +121,17 @@ where
             let id = ChareId { collection: collection.id(), element };
             let tell = Tell::Tracker(self.tracker, &constructed);
             match entry::guarded(pe, id, NewOf::<C>::INFO, || self.init.clone()) {
-                Ok(init) => C::construct(Construct { id, init, tell }),
+                Ok(init) => {
+                    pe.note_call(NewOf::<C>::INFO);
+                    C::construct(Construct { id, init, tell });
+                }
                 Err(error) => {
                     pe.give_up(id, error.clone());
                     tell.into_reply().refuse(pe, id, error);
                 }
             }
         }
+        pe.note_runtime();
         if let Some(tracker) = self.tracker
             && constructed.get() > 0
         {
@@ -146,7 +150,8 @@ pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
 
 impl<C: Chare> Payload for CreateSingle<C> {
     const NAME: Name = Name::Runtime("the creation of a singleton");
-    fn run(self, to: ChareId, reply: Reply, _: &Pe) {
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
+        pe.note_call(NewOf::<C>::INFO);
         C::construct(Construct::new(to, self.0, reply));
     }
 }

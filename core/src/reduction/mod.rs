@@ -367,6 +367,7 @@ where
         // The reductions may have been given up already, and nothing that is sent now arrives.
         return Ok(sequence);
     }
+    pe.note_contribution();
     let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
     let merged: Box<dyn Local> = match earlier {
         None => {

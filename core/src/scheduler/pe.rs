@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::caught::{self, Caught};
 use crate::cell::{ChareRef, Extra};
 use crate::channel::Ends;
 use crate::chare::Chare;
@@ -25,6 +24,7 @@ use crate::location::Locations;
 use crate::message::{Head, Msg};
 use crate::pending::WaitsAway;
 use crate::priority::{Rank, Ranked};
+use crate::profile::Recorder;
 use crate::quiescence;
 use crate::reply::Cells;
 use crate::report::Reason;
@@ -83,6 +83,7 @@ pub(crate) struct Unborn {
 pub(crate) struct Pe {
     id: PeId,
     run: RunId,
+    plain_run: RunId,
     pe_count: usize,
     shared: Arc<Shared>,
     mail: Box<dyn Mail>,
@@ -115,6 +116,8 @@ pub(crate) struct Pe {
     pub(crate) traffic: Traffic,
     pub(crate) quiescence_waiters: RefCell<quiescence::Waiters>,
     pub(crate) waits_away: WaitsAway,
+    /// If the run is profiled.
+    pub(crate) recorder: Option<Box<Recorder>>,
 }
 
 impl Unborn {
@@ -127,9 +130,11 @@ impl Unborn {
 impl Pe {
     pub(crate) fn new(id: PeId, shared: Arc<Shared>, mail: Box<dyn Mail>, clock: Box<dyn Clock>) -> Self {
         let pe_count = shared.pe_count();
+        let recorder = shared.options().is_profiled().then(|| Box::new(Recorder::new(clock.now_ns())));
         Pe {
             id,
             run: shared.run(),
+            plain_run: if recorder.is_some() { RunId::NONE } else { shared.run() },
             pe_count,
             shared,
             mail,
@@ -158,6 +163,7 @@ impl Pe {
             traffic: Traffic::default(),
             quiescence_waiters: RefCell::default(),
             waits_away: WaitsAway::default(),
+            recorder,
         }
     }
 
@@ -170,6 +176,12 @@ impl Pe {
     #[inline]
     pub(crate) fn run(&self) -> RunId {
         self.run
+    }
+
+    /// The run, if sends are not counted: then they cost nothing more than without a profile.
+    #[inline(always)]
+    pub(crate) fn plain_run(&self) -> RunId {
+        self.plain_run
     }
 
     pub(crate) fn pe_count(&self) -> usize {
@@ -500,33 +512,6 @@ impl Pe {
         self.shared.stop(Reason::Unawaited(error));
     }
 
-    /// A panic of user code that belongs to no method ends the run, or spoils its good end.
-    #[cold]
-    pub(crate) fn tell(&self, panic: &Caught) {
-        let is_ending = self.shared.is_stopping();
-        let reason = if panic.is_ours() {
-            Reason::Internal(format!("PE {}: {panic}", self.id))
-        } else if is_ending {
-            Reason::Aborted(format!("a destructor at the end of the run: {panic}"))
-        } else {
-            Reason::Aborted(format!("outside of any method, as in a destructor: {panic}"))
-        };
-        if is_ending { self.shared.spoil(reason) } else { self.shared.stop(reason) }
-    }
-
-    /// Runs code of the user's that belongs to no method: destructors. A panic in it is told.
-    pub(crate) fn guard(&self, f: impl FnOnce()) {
-        if let Err(panic) = caught::catch(self, f) {
-            self.tell(&panic);
-        }
-    }
-
-    /// Drops values of the user's one by one, each guarded: two panics in the destructor of one container would end the
-    /// process.
-    pub(crate) fn drop_each<T>(&self, values: impl IntoIterator<Item = T>) {
-        values.into_iter().for_each(|value| self.guard(|| drop(value)));
-    }
-
     pub(crate) fn note_panic(&self, location: String) {
         *self.panic_location.borrow_mut() = location;
     }
@@ -538,11 +523,20 @@ impl Pe {
     // Stepping.
 
     /// Does a bounded amount of work. False if there was none.
+    #[inline(always)]
     pub(crate) fn step(&self) -> bool {
+        if self.is_profiled() { self.step_noting::<true>() } else { self.step_noting::<false>() }
+    }
+
+    #[inline]
+    fn step_noting<const NOTES: bool>(&self) -> bool {
         let mut worked = false;
         for _ in 0..WORK_PER_POLL {
             let Some(work) = self.queue.pop() else { break };
             worked = true;
+            if NOTES {
+                self.note_work(&work);
+            }
             match work {
                 Work::Msg(msg) => msg.run(self),
                 Work::Resume(task) => {
@@ -558,6 +552,9 @@ impl Pe {
             if self.shared.is_stopping() {
                 return true;
             }
+        }
+        if NOTES {
+            self.note_runtime();
         }
         let received = self.receive();
         if self.timers.pending_count() > 0 {

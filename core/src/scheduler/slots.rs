@@ -161,6 +161,10 @@ impl Tasks {
         }
     }
 
+    pub(super) fn is_queued(&self, key: TaskKey) -> bool {
+        self.slab.borrow_mut().get(key).is_some_and(|slot| slot.phase == Phase::Queued)
+    }
+
     /// A queued coroutine is about to be polled. `None` if it is not queued.
     pub(super) fn begin_poll(&self, key: TaskKey) -> Option<PollKey> {
         let mut slab = self.slab.borrow_mut();

@@ -100,6 +100,14 @@ impl TaskList {
     }
 }
 
+impl TaskHead {
+    /// The chare, if it holds the coroutine back until another one has ended.
+    #[inline(always)]
+    fn held_at(&self) -> Option<ChareRef> {
+        self.chare.filter(|chare| self.mode == Mode::Interleaving && chare.state.get() == State::Exclusive)
+    }
+}
+
 struct TaskTable {
     layout: Layout,
     /// Polls; when ready, drops the future, frees the block and hands the outcome on.
@@ -367,17 +375,21 @@ where
 pub(crate) fn resume(pe: &Pe, key: TaskKey) {
     let Some(head) = pe.tasks.head(key) else { return };
     // SAFETY: the coroutine is alive: its slot has the generation.
-    let (chare, mode) = unsafe { (head.as_ref().chare, head.as_ref().mode) };
-    if let Some(chare) = chare
-        && mode == Mode::Interleaving
-        && chare.state.get() == State::Exclusive
-    {
+    if let Some(chare) = unsafe { head.as_ref() }.held_at() {
         chare.extra(|extra| extra.held.push_back(Work::Resume(key)));
         return;
     }
     if let Some(poll_key) = pe.tasks.begin_poll(key) {
         poll(pe, key, poll_key, head);
     }
+}
+
+/// The method of a coroutine that `resume` would poll; `None` if it has ended or is held.
+pub(crate) fn resumable(pe: &Pe, key: TaskKey) -> Option<&'static EntryInfo> {
+    let head = pe.tasks.head(key)?;
+    // SAFETY: the coroutine is alive: its slot has the generation.
+    let head = unsafe { head.as_ref() };
+    (head.held_at().is_none() && pe.tasks.is_queued(key)).then_some(head.info)
 }
 
 fn poll(pe: &Pe, key: TaskKey, poll_key: PollKey, head: NonNull<TaskHead>) {

@@ -96,7 +96,9 @@ pub(crate) fn drive(pe: &Pe) {
     let outcome = caught::catch(pe, || {
         while !shared.is_stopping() {
             if !pe.step() {
+                pe.note_idle();
                 idle(pe, &shared);
+                pe.note_runtime();
             }
         }
     });

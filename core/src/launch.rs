@@ -1,0 +1,62 @@
+//! What the macros turn a program's `main` and its tests into: a run, whose report ends the process or the test.
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::options::Options;
+use crate::runtime::{MainOutput, Runtime, StartError};
+
+/// What `#[chare::main]` calls: options from the command line, the report on standard error, its code as exit code.
+#[doc(hidden)]
+pub fn main<F, Fut, R>(_program: &'static str, main: F) -> ExitCode
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let report =
+        Options::from_env().map_err(StartError::from).and_then(|options| Runtime::run(options, main));
+    match report {
+        Ok(report) => {
+            if let Some(profile) = report.profile() {
+                say(&profile.to_string());
+            }
+            let text = report.to_string();
+            if !text.is_empty() {
+                say(&text);
+            }
+            // Exit codes of processes have 8 bits; what does not fit is still not success.
+            ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
+        }
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes a line on standard error. Where nobody reads it, the exit code still tells.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What `#[chare::test]` calls: runs `main` on `pes` PEs and panics with the report unless it succeeds.
+#[doc(hidden)]
+#[track_caller]
+pub fn test<F, Fut, R>(pes: usize, device: Option<&'static str>, main: F)
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let mut options = Options::default().with_pes(pes);
+    if let Some(spec) = device {
+        options = options.with_device(spec.parse().unwrap_or_else(|error| panic!("device {spec}: {error}")));
+    }
+    match Runtime::run(options, main) {
+        Ok(report) if report.is_success() => {}
+        Ok(report) => panic!("exit code {}: {report}", report.code()),
+        Err(error) => panic!("{error}"),
+    }
+}

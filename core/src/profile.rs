@@ -1,0 +1,352 @@
+//! What a run has done, per PE and entry method: `--profile`, [`crate::Options::with_profile`].
+//!
+//! This file is what users get: plain numbers and the tables made of them. How they are taken is in `recorder`. Invariant:
+//! on each PE every moment belongs to one entry, to the runtime or to idling, so the times add up to the PE's own.
+
+mod recorder;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::entry::EntryInfo;
+use crate::ids::PeId;
+
+pub(crate) use recorder::Recorder;
+
+/// What a run has done, from [`crate::ExitReport::profile`].
+///
+/// ```
+/// use chare::prelude::*;
+/// use chare::Options;
+///
+/// struct Adder(u64);
+///
+/// #[chare]
+/// impl Adder {
+///     fn new() -> Self {
+///         Adder(0)
+///     }
+///
+///     #[entry]
+///     fn add(&mut self, amount: u64) {
+///         self.0 += amount;
+///     }
+/// }
+///
+/// let options = Options::default().with_pes(2).with_profile(true);
+/// let report = Runtime::run(options, async |rt: Runtime| {
+///     let adder = rt.single::<Adder>().on_pe(1_usize).create(()).await?;
+///     (0..10).for_each(|amount| adder.add(amount).send());
+///     rt.quiescence().await?;
+///     Result::<()>::Ok(())
+/// })?;
+/// let profile = report.profile().expect("it was asked for");
+/// let add = profile.entry("Adder", "add").expect("it was called");
+/// assert_eq!((add.calls, add.received.count, add.received.bytes), (10, 10, 80));
+/// # Ok::<(), chare::StartError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Every PE, in order.
+    pub pes: Vec<PeProfile>,
+}
+
+/// What one PE has done. `wall` is the sum of `idle`, `runtime` and the times of all entries.
+#[derive(Clone, Debug)]
+pub struct PeProfile {
+    /// The PE.
+    pub pe: PeId,
+    /// From its beginning until it stopped stepping. Destructors at the end of the run are not in it.
+    pub wall: Duration,
+    /// When there was nothing to do, looking for messages included.
+    pub idle: Duration,
+    /// The runtime's own: taking messages from other PEs, answers, broadcasts, reductions, timers, wakers.
+    pub runtime: Duration,
+    /// What was sent meanwhile, such as the result of a reduction to an entry.
+    pub sent_by_runtime: Sent,
+    /// Messages to other PEs: calls, and those of the runtime.
+    pub to_other_pes: u64,
+    /// Messages from other PEs and other threads.
+    pub from_others: u64,
+    /// What ran, the one with the most time first.
+    pub entries: Vec<EntryProfile>,
+}
+
+/// What one entry method has done, on one PE or on all. Constructors are the entry `new`, the program is `main`, and what
+/// waits in the name of a callback is `a callback`.
+///
+/// A *step* is what a method does at a time: a plain one runs in one step, a coroutine makes a step at its call and one
+/// at each resume. A step is measured from the end of the one before it, so that it takes one reading of the clock, and
+/// includes its delivery and its answer, some 20 ns.
+#[derive(Clone, Debug)]
+pub struct EntryProfile {
+    /// The method.
+    pub entry: &'static EntryInfo,
+    /// How often it was called, by messages and by broadcasts.
+    pub calls: u64,
+    /// How often its coroutines went on after a wait.
+    pub resumes: u64,
+    /// The time of its steps.
+    pub self_time: Duration,
+    /// The longest step.
+    pub longest_step: Duration,
+    /// Calls that came by a message of their own; the others came by broadcasts.
+    pub received: Messages,
+    /// What its steps have sent.
+    pub sent: Sent,
+}
+
+/// Messages, and the memory of their arguments.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Messages {
+    /// How many.
+    pub count: u64,
+    /// The size of the arguments as they lie in the messages, a `u64` 8 and a `Vec` 24. What they own elsewhere, such as
+    /// a `Vec`'s elements, is not known and not counted.
+    pub bytes: u64,
+}
+
+/// What was sent, to this PE and others.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// Calls of one chare.
+    pub calls: Messages,
+    /// Broadcasts, each once however many elements it reaches.
+    pub broadcasts: u64,
+    /// Contributions to reductions.
+    pub contributions: u64,
+}
+
+impl Messages {
+    fn add(&mut self, other: Messages) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Sent {
+    fn add(&mut self, other: Sent) {
+        self.calls.add(other.calls);
+        self.broadcasts += other.broadcasts;
+        self.contributions += other.contributions;
+    }
+}
+
+impl EntryProfile {
+    fn new(entry: &'static EntryInfo) -> Self {
+        EntryProfile {
+            entry,
+            calls: 0,
+            resumes: 0,
+            self_time: Duration::ZERO,
+            longest_step: Duration::ZERO,
+            received: Messages::default(),
+            sent: Sent::default(),
+        }
+    }
+
+    fn add(&mut self, other: &EntryProfile) {
+        self.calls += other.calls;
+        self.resumes += other.resumes;
+        self.self_time += other.self_time;
+        self.longest_step = self.longest_step.max(other.longest_step);
+        self.received.add(other.received);
+        self.sent.add(other.sent);
+    }
+
+    /// The time of a step in the mean; zero if there were none.
+    pub fn mean_step(&self) -> Duration {
+        let steps = u128::from(self.calls + self.resumes);
+        self.self_time
+            .as_nanos()
+            .checked_div(steps)
+            .map_or(Duration::ZERO, |ns| Duration::from_nanos(ns as u64))
+    }
+
+    fn name(&self) -> String {
+        let EntryInfo { chare, name, .. } = self.entry;
+        if chare == name { (*name).to_owned() } else { format!("{chare}.{name}") }
+    }
+}
+
+/// Adds up what is of the same entry, and sorts by time.
+fn merged<'a>(entries: impl IntoIterator<Item = &'a EntryProfile>) -> Vec<EntryProfile> {
+    let mut sums: Vec<EntryProfile> = Vec::new();
+    for entry in entries {
+        match sums.iter_mut().find(|sum| sum.entry == entry.entry) {
+            Some(sum) => sum.add(entry),
+            None => sums.push(entry.clone()),
+        }
+    }
+    sums.sort_by(|a, b| b.self_time.cmp(&a.self_time).then_with(|| a.name().cmp(&b.name())));
+    sums
+}
+
+impl PeProfile {
+    /// An entry method by the names of its chare and its own; `None` if it did not run here.
+    pub fn entry(&self, chare: &str, name: &str) -> Option<&EntryProfile> {
+        self.entries.iter().find(|entry| entry.entry.chare == chare && entry.entry.name == name)
+    }
+}
+
+impl Profile {
+    pub(crate) fn new(mut pes: Vec<PeProfile>) -> Self {
+        pes.sort_by_key(|profile| profile.pe);
+        Profile { pes }
+    }
+
+    /// Every entry method with the sums over all PEs, the one with the most time first.
+    pub fn total(&self) -> Vec<EntryProfile> {
+        merged(self.pes.iter().flat_map(|pe| &pe.entries))
+    }
+
+    /// The sums of one entry method, by the names of its chare and its own; `None` if it did not run.
+    pub fn entry(&self, chare: &str, name: &str) -> Option<EntryProfile> {
+        let entries = self.pes.iter().filter_map(|pe| pe.entry(chare, name));
+        entries.cloned().reduce(|mut sum, entry| {
+            sum.add(&entry);
+            sum
+        })
+    }
+}
+
+/// A line of a table, the name first.
+type Line = [String; 12];
+
+fn head() -> Line {
+    [
+        "entry", "calls", "resumes", "self s", "mean us", "max us", "sent", "bytes", "received", "bytes",
+        "bcasts", "contribs",
+    ]
+    .map(str::to_owned)
+}
+
+fn line(entry: &EntryProfile) -> Line {
+    let micros = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1e6);
+    let Sent { calls, broadcasts, contributions } = entry.sent;
+    [
+        entry.name(),
+        entry.calls.to_string(),
+        entry.resumes.to_string(),
+        format!("{:.6}", entry.self_time.as_secs_f64()),
+        micros(entry.mean_step()),
+        micros(entry.longest_step),
+        calls.count.to_string(),
+        calls.bytes.to_string(),
+        entry.received.count.to_string(),
+        entry.received.bytes.to_string(),
+        broadcasts.to_string(),
+        contributions.to_string(),
+    ]
+}
+
+/// Writes a table whose columns are as wide as they need to be.
+fn write_table(f: &mut fmt::Formatter<'_>, entries: &[EntryProfile]) -> fmt::Result {
+    let lines: Vec<Line> = std::iter::once(head()).chain(entries.iter().map(line)).collect();
+    let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
+    let widths: [usize; 12] = std::array::from_fn(width);
+    for [name, numbers @ ..] in &lines {
+        write!(f, "\n  {name:<width$}", width = widths[0])?;
+        for (number, width) in numbers.iter().zip(&widths[1..]) {
+            write!(f, "  {number:>width$}")?;
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Profile {
+    /// One table per PE, and one of the sums. Several lines, without an end of line at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "profile (bytes: of arguments as they lie in messages)")?;
+        for pe in &self.pes {
+            let in_entries: Duration = pe.entries.iter().map(|entry| entry.self_time).sum();
+            write!(
+                f,
+                "\nPE {}: {:.6} s = entries {:.6} + runtime {:.6} + idle {:.6}; {} messages to other PEs, {} from others",
+                pe.pe,
+                pe.wall.as_secs_f64(),
+                in_entries.as_secs_f64(),
+                pe.runtime.as_secs_f64(),
+                pe.idle.as_secs_f64(),
+                pe.to_other_pes,
+                pe.from_others,
+            )?;
+            write_table(f, &pe.entries)?;
+        }
+        write!(f, "\nall PEs:")?;
+        write_table(f, &self.total())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static SLOW: EntryInfo = EntryInfo { chare: "Block", name: "slow", file: "", line: 1 };
+    static FAST: EntryInfo = EntryInfo { chare: "Block", name: "fast", file: "", line: 2 };
+    static MAIN: EntryInfo = EntryInfo { chare: "main", name: "main", file: "", line: 0 };
+
+    fn profile_of(pe: usize, entries: &[(&'static EntryInfo, u64)]) -> PeProfile {
+        let entries = entries.iter().map(|&(entry, us)| EntryProfile {
+            calls: us,
+            self_time: Duration::from_micros(us),
+            longest_step: Duration::from_micros(us / 2),
+            received: Messages { count: us, bytes: 8 * us },
+            ..EntryProfile::new(entry)
+        });
+        PeProfile {
+            pe: PeId::new(pe),
+            wall: Duration::from_micros(100),
+            idle: Duration::from_micros(10),
+            runtime: Duration::from_micros(1),
+            sent_by_runtime: Sent::default(),
+            to_other_pes: 3,
+            from_others: 4,
+            entries: entries.collect(),
+        }
+    }
+
+    fn two_pes() -> Profile {
+        Profile::new(vec![
+            profile_of(1, &[(&FAST, 4), (&SLOW, 40)]),
+            profile_of(0, &[(&SLOW, 20), (&MAIN, 1)]),
+        ])
+    }
+
+    #[test]
+    fn the_total_is_sorted_by_time() {
+        let profile = two_pes();
+        assert_eq!(profile.pes.iter().map(|pe| pe.pe.index()).collect::<Vec<_>>(), [0, 1]);
+        let total = profile.total();
+        assert_eq!(
+            total.iter().map(EntryProfile::name).collect::<Vec<_>>(),
+            ["Block.slow", "Block.fast", "main"]
+        );
+        let slow = &total[0];
+        assert_eq!((slow.calls, slow.received), (60, Messages { count: 60, bytes: 480 }));
+        assert_eq!(
+            (slow.mean_step(), slow.longest_step),
+            (Duration::from_micros(1), Duration::from_micros(20))
+        );
+        assert_eq!(profile.entry("Block", "slow").map(|slow| slow.calls), Some(60));
+        assert!(profile.entry("Block", "none").is_none());
+        assert_eq!(EntryProfile::new(&MAIN).mean_step(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_entry_and_columns_of_one_width() {
+        let text = two_pes().to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].starts_with("PE 0: 0.000100 s = entries 0.000021 + runtime 0.000001 + idle 0.000010")
+        );
+        assert_eq!(lines.len(), 1 + (1 + 3) + (1 + 3) + (1 + 4), "{text}");
+        let total = &lines[lines.len() - 4..];
+        assert!(total.iter().all(|line| line.len() == total[0].len()), "{text}");
+        let cells: Vec<&str> = total[1].split_whitespace().collect();
+        assert_eq!(
+            cells,
+            ["Block.slow", "60", "0", "0.000060", "1.00", "20.00", "0", "0", "60", "480", "0", "0"]
+        );
+    }
+}
