@@ -17,13 +17,12 @@ use crate::current::{self, Here};
 use crate::direct::{self, Direct};
 use crate::entry::{Entry, Invoke, Runs};
 use crate::error::{CallError, NoElement};
-use crate::ids::{ChareId, CollectionId, RunId};
+use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::priority::{Priority, Rank};
 use crate::proxy::{Element, OUTSIDE};
 use crate::reply::{CellRef, Reply};
-use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
@@ -204,7 +203,7 @@ pub(crate) fn dispatch_to_id<E: Entry>(
         Here::Foreign(shared) => {
             let bounds = if shared.run() == run { "its array is smaller" } else { OTHER_RUN };
             let error = NoElement { chare: E::Chare::INFO.name, element: index(), bounds: bounds.to_owned() };
-            shared.stop(Reason::Unawaited(CallError::NoElement(Arc::new(error))));
+            shared.unawaited_at(PeId::new(0), CallError::NoElement(Arc::new(error)));
         }
         Here::Nowhere => nowhere(),
     });

@@ -52,7 +52,8 @@
 //! * What is awaited is an ordinary future: the combinators of any crate work on it (`select!`, `join!`, `FuturesUnordered`),
 //!   and so does [`Runtime::timeout`]. Dropping a wait loses nothing else: a value of a channel is left for the next
 //!   receive, unused credit is given back, a call that was polled still runs, one that was not was never sent.
-//! * An error or panic reaches whoever awaits the call; if nobody does, the run ends with a report. A program that can
+//! * An error or panic reaches whoever awaits the call; if nobody does, the run ends with a report, unless the program
+//!   decides otherwise ([`Options::on_unawaited`]). A program that can
 //!   never go on ends with a report of what each coroutine waits for and exit code 3.
 //!
 //! # Features
@@ -106,6 +107,7 @@ mod insertion;
 mod launch;
 mod local;
 mod location;
+mod mailbox;
 mod message;
 mod migration;
 mod options;
@@ -127,7 +129,9 @@ mod shared;
 mod sleep;
 mod table;
 mod timeout;
+mod unawaited;
 mod waiting;
+mod warning;
 
 pub use call::{Broadcast, Call, CallFuture};
 pub use callback::Callback;
@@ -248,6 +252,7 @@ pub use ids::PeId;
 pub use index::{DenseIndex, Index};
 pub use insertion::{Destruction, DoneInserting, Insertion};
 pub use local::NotLocal;
+pub use mailbox::MailboxWarning;
 pub use migration::{Migrated, Migration};
 pub use options::{OPTIONS_HELP, Options, OptionsError};
 pub use placement::Placement;
@@ -263,6 +268,8 @@ pub use shared::Shared;
 pub use sleep::Sleep;
 pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
 pub use timeout::Timeout;
+pub use unawaited::Unawaited;
+pub use warning::Warning;
 
 /// What most programs use.
 pub mod prelude {

@@ -5,12 +5,19 @@ use std::ffi::OsString;
 
 use chare_device::DeviceSpec;
 
+use crate::mailbox::DEFAULT_BUDGET;
 use crate::scheduler::waker::MAX_PES;
+use crate::unawaited::{Policy, Unawaited};
+use crate::warning::Listener;
 
 /// The runtime's options, for a program's own help text.
 pub const OPTIONS_HELP: &str = "\
   --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
   --device SPEC   auto, host, host:4, host:4@1,3,1,3:mem=1GiB, ... [default: auto] [env: CHARE_DEVICE]
+  --unawaited WHAT
+                  When an error is awaited by nobody: end the run, or report it and go on [default: end]
+  --mailbox-budget N
+                  Warn when more messages than that wait in one place; 0 for never [default: 1000000]
   --profile       At the end, print what each PE and each entry method has done, and how long it took
   --quiet         Programs report no progress";
 
@@ -21,6 +28,9 @@ pub struct Options {
     device: DeviceSpec,
     quiet: bool,
     profile: bool,
+    mailbox_budget: usize,
+    pub(crate) unawaited: Policy,
+    pub(crate) listener: Listener,
     args: Vec<String>,
 }
 
@@ -32,7 +42,16 @@ pub struct OptionsError(String);
 impl Default for Options {
     fn default() -> Self {
         let pes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PES);
-        Options { pes, device: DeviceSpec::default(), quiet: false, profile: false, args: Vec::new() }
+        Options {
+            pes,
+            device: DeviceSpec::default(),
+            quiet: false,
+            profile: false,
+            mailbox_budget: DEFAULT_BUDGET,
+            unawaited: Policy::Fixed(Unawaited::End),
+            listener: Listener::default(),
+            args: Vec::new(),
+        }
     }
 }
 
@@ -79,6 +98,8 @@ impl Options {
             match name {
                 "--pes" => options.pes = parse_pes("--pes", &value()?)?,
                 "--device" => options.device = parse_device("--device", &value()?)?,
+                "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
+                "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--profile" if inline.is_none() => options.profile = true,
                 "--quiet" if inline.is_none() => options.quiet = true,
                 _ => options.args.push(arg),
@@ -111,6 +132,14 @@ impl Options {
         self
     }
 
+    /// Warns ([`crate::Warning::Mailbox`]) when more than this many messages wait in the queue of a PE, or are held for
+    /// one chare or for a collection; 0 is for never, and 1,000,000 the default. A PE warns again when the number has
+    /// doubled. The queue is looked at between messages: a method that sends more is warned of when it has returned.
+    pub fn with_mailbox_budget(mut self, count: usize) -> Self {
+        self.mailbox_budget = count;
+        self
+    }
+
     /// The number of PEs.
     pub fn pes(&self) -> usize {
         self.pes
@@ -129,6 +158,11 @@ impl Options {
     /// Whether the run takes a profile.
     pub fn is_profiled(&self) -> bool {
         self.profile
+    }
+
+    /// How many messages may wait in one place before there is a warning; 0 for any number.
+    pub fn mailbox_budget(&self) -> usize {
+        self.mailbox_budget
     }
 
     /// The program's own arguments, its name first.
@@ -161,6 +195,24 @@ fn parse_pes(name: &str, value: &str) -> Result<usize, OptionsError> {
     }
 }
 
+fn parse_unawaited(value: &str) -> Result<Unawaited, OptionsError> {
+    match value {
+        "end" => Ok(Unawaited::End),
+        "report" => Ok(Unawaited::Report),
+        _ => Err(OptionsError(format!(
+            "--unawaited {value}: give `end`, to end the run at the first error that nobody awaits, or `report`, to go on"
+        ))),
+    }
+}
+
+fn parse_budget(value: &str) -> Result<usize, OptionsError> {
+    value.parse().map_err(|_| {
+        OptionsError(format!(
+            "--mailbox-budget {value}: not a number; give how many messages may wait in one place, or 0 for any number"
+        ))
+    })
+}
+
 fn parse_device(name: &str, value: &str) -> Result<DeviceSpec, OptionsError> {
     value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
 }
@@ -175,6 +227,9 @@ mod tests {
 
     #[test]
     fn takes_its_own_and_leaves_the_rest() {
+        let waiting = parse("prog --mailbox-budget 7 --unawaited=report").unwrap();
+        assert!(matches!(waiting.unawaited, Policy::Fixed(Unawaited::Report)));
+        assert_eq!((waiting.mailbox_budget(), waiting.args().len()), (7, 1));
         let options = parse("prog --input f.npy --pes 3 --quiet --json --device=host:2").unwrap();
         assert_eq!((options.pes(), options.is_quiet()), (3, true));
         assert_eq!(options.args(), ["prog", "--input", "f.npy", "--json"]);
@@ -209,6 +264,9 @@ mod tests {
             ("prog --pes -1", ["--pes -1", "not a number"]),
             ("prog --pes 99999", ["--pes 99999", "from 1 to"]),
             ("prog --pes", ["--pes needs a value", "--pes=VALUE"]),
+            ("prog --unawaited ignore", ["--unawaited ignore", "`report`"]),
+            ("prog --unawaited", ["--unawaited needs a value", "--unawaited=VALUE"]),
+            ("prog --mailbox-budget -1", ["--mailbox-budget -1", "not a number"]),
             ("prog --device nonsense", ["--device nonsense", "host"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),
         ] {

@@ -16,7 +16,6 @@ use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
-use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::{self, Wakeup};
 use crate::waiting::{Waiter, What, cancel_replaced};
@@ -47,11 +46,11 @@ impl CellRef {
         current::post_to_run(self.run, self.pe, msg);
     }
 
-    /// An error that was for this cell's future, and that nobody waits for any more, ends the job. From any thread.
+    /// Nobody waits any more for an error that was for this cell's future. From any thread.
     #[cold]
     pub(crate) fn unawaited(self, error: CallError) {
         if let Some(shared) = waker::find_run(self.run) {
-            shared.stop(Reason::Unawaited(error));
+            shared.unawaited_at(self.pe, error);
         }
     }
 }

@@ -20,6 +20,8 @@ pub(crate) enum Reason {
     Failed(BoxError),
     /// An error that nobody waited for.
     Unawaited(CallError),
+    /// Errors that nobody waited for were reported, and the run has ended well otherwise.
+    Reported(usize),
     /// A device fault that nobody waited for.
     DeviceFault(String),
     /// Nothing can go on.
@@ -57,7 +59,11 @@ impl ExitReport {
             Reason::Exit(code) => *code,
             Reason::Failed(error) => error.downcast_ref::<ExitWith>().map_or(1, |exit| exit.code),
             Reason::Hang => HANG_EXIT_CODE,
-            Reason::Aborted(_) | Reason::Unawaited(_) | Reason::DeviceFault(_) | Reason::Internal(_) => 1,
+            Reason::Aborted(_)
+            | Reason::Unawaited(_)
+            | Reason::Reported(_)
+            | Reason::DeviceFault(_)
+            | Reason::Internal(_) => 1,
         }
     }
 
@@ -66,7 +72,7 @@ impl ExitReport {
         self.code() == 0
     }
 
-    /// The error that ended the run, if an error of a call that nobody awaited did.
+    /// The error that ended the run, if an error of a call that nobody awaited did (see [`crate::Options::on_unawaited`]).
     pub fn unawaited(&self) -> Option<&CallError> {
         match &self.reason {
             Reason::Unawaited(error) => Some(error),
@@ -120,6 +126,8 @@ fn text_of(reason: &Reason, hang: &str) -> String {
         Reason::Unawaited(error) => {
             format!("error: {error} (nobody awaited the call, so the program ends)")
         }
+        Reason::Reported(1) => "error: an error that nobody awaited was reported".to_owned(),
+        Reason::Reported(count) => format!("error: {count} errors that nobody awaited were reported"),
         Reason::DeviceFault(fault) => format!("error: {fault} (nobody awaited it, so the program ends)"),
         Reason::Internal(message) => format!("error: the runtime failed, please report this: {message}"),
         Reason::Hang => format!(

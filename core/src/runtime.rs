@@ -40,6 +40,7 @@ use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
 use crate::sleep::Sleep;
 use crate::table::{CodeTable, SameId};
+use crate::unawaited::Reported;
 use crate::waiting::What;
 
 /// The stack of the thread of a PE other than 0. Arguments given by value pass through it, a few copies at a time; only
@@ -59,6 +60,7 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     reason: Mutex<Option<Reason>>,
     profiles: Mutex<Vec<PeProfile>>,
+    reported: Reported,
     oversubscribed: bool,
     started: Instant,
     /// Handles and entered threads, by which the outside may still send.
@@ -82,6 +84,11 @@ impl Shared {
 
     pub(crate) fn options(&self) -> &Options {
         &self.options
+    }
+
+    /// Errors that nobody awaits and that were reported.
+    pub(crate) fn reported(&self) -> &Reported {
+        &self.reported
     }
 
     pub(crate) fn devices(&self) -> &Devices {
@@ -286,6 +293,7 @@ impl Runtime {
             stopping: AtomicBool::new(false),
             reason: Mutex::new(None),
             profiles: Mutex::default(),
+            reported: Reported::default(),
             oversubscribed: pe_count > cores,
             started: Instant::now(),
             outsiders: AtomicUsize::new(0),
@@ -295,6 +303,7 @@ impl Runtime {
         enrolment.complete(&shared);
         let hang = run_pes(&shared, &outside, readers, main)?;
         device_work::close(&shared);
+        shared.spoil_if_reported();
         let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let profile = shared.options.is_profiled().then(|| Profile::new(profiles));

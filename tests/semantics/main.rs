@@ -14,6 +14,7 @@ mod devices;
 mod drops;
 mod dynamic;
 mod entries;
+mod errors;
 mod exit;
 mod external;
 mod groups;

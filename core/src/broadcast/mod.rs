@@ -29,7 +29,6 @@ use crate::priority::{Rank, Ranked};
 use crate::proxy::all_pes;
 use crate::reply::{After, CellRef, Reply, Sink, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
-use crate::scheduler::queue::Work;
 use crate::waiting::What;
 
 /// Elements that one step delivers to.
@@ -396,8 +395,7 @@ where
                 E::deliver(Delivery::new(pe, chare, args, reply));
             }
             State::Exclusive => {
-                let msg = Msg::new(chare.id, reply, Invoke::<E>(args));
-                chare.extra(|extra| extra.held.push_back(Work::Msg(msg)));
+                pe.hold_for_owned(chare, Msg::new(chare.id, reply, Invoke::<E>(args)));
             }
             State::Poisoned => reply.refuse(pe, chare.id, chare.poisoned()),
         }

@@ -251,9 +251,12 @@ impl Collection {
         }
     }
 
-    /// Keeps a message until its element is constructed.
-    pub(crate) fn hold_for_element(&self, msg: Msg) {
-        self.unborn.borrow_mut().entry(msg.head().to.element).or_default().push(msg);
+    /// Keeps a message until its element is constructed, and says how many wait for that.
+    pub(crate) fn hold_for_element(&self, msg: Msg) -> usize {
+        let mut unborn = self.unborn.borrow_mut();
+        let held = unborn.entry(msg.head().to.element).or_default();
+        held.push(msg);
+        held.len()
     }
 
     /// Takes the messages that wait for an element.

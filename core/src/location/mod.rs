@@ -161,7 +161,7 @@ impl Pe {
         let to = msg.head().to;
         match self.find(to) {
             Some(chare) if chare.state.get() == State::Poisoned => return msg.lose(self, chare.poisoned()),
-            Some(chare) => return chare.extra(|extra| extra.held.push_back(Work::Msg(msg))),
+            Some(chare) => return self.hold_for_owned(chare, msg),
             None => {}
         }
         if let Some(error) = self.stillborn(to) {

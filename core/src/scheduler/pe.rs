@@ -21,6 +21,7 @@ use crate::direct::Chain;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::location::Locations;
+use crate::mailbox::Mailbox;
 use crate::message::{Head, Msg};
 use crate::pending::WaitsAway;
 use crate::priority::{Rank, Ranked};
@@ -88,7 +89,7 @@ pub(crate) struct Pe {
     shared: Arc<Shared>,
     mail: Box<dyn Mail>,
     clock: Box<dyn Clock>,
-    queue: RunQueue,
+    pub(crate) queue: RunQueue,
     blocks: BlockCache,
     pinned: Cell<*const Head>,
     pub(crate) running: Cell<Option<ChareRef>>,
@@ -96,10 +97,10 @@ pub(crate) struct Pe {
     pub(crate) direct: Chain,
     panic_location: RefCell<String>,
     singles: RefCell<FxHashMap<u64, ChareRef>>,
-    unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
+    pub(crate) unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
     /// Those whose home this is and that have been destroyed.
     destroyed_singles: RefCell<FxHashSet<u64>>,
-    unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
+    pub(crate) unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
     /// Chares whose constructors have failed, and how.
     stillborn: RefCell<FxHashMap<ChareId, CallError>>,
     /// The chare whose constructor is running.
@@ -116,6 +117,7 @@ pub(crate) struct Pe {
     pub(crate) traffic: Traffic,
     pub(crate) quiescence_waiters: RefCell<quiescence::Waiters>,
     pub(crate) waits_away: WaitsAway,
+    pub(crate) mailbox: Mailbox,
     /// If the run is profiled.
     pub(crate) recorder: Option<Box<Recorder>>,
 }
@@ -131,6 +133,7 @@ impl Pe {
     pub(crate) fn new(id: PeId, shared: Arc<Shared>, mail: Box<dyn Mail>, clock: Box<dyn Clock>) -> Self {
         let pe_count = shared.pe_count();
         let recorder = shared.options().is_profiled().then(|| Box::new(Recorder::new(clock.now_ns())));
+        let mailbox = Mailbox::new(shared.options().mailbox_budget());
         Pe {
             id,
             run: shared.run(),
@@ -163,6 +166,7 @@ impl Pe {
             traffic: Traffic::default(),
             quiescence_waiters: RefCell::default(),
             waits_away: WaitsAway::default(),
+            mailbox,
             recorder,
         }
     }
@@ -266,23 +270,9 @@ impl Pe {
         self.queue.push_ranked(rank, work);
     }
 
-    /// Keeps a message for a chare that will live here until it is constructed.
-    pub(crate) fn hold_for_chare(&self, msg: Msg) {
-        let to = msg.head().to;
-        match self.directory.get(to.collection) {
-            Some(collection) => collection.hold_for_element(msg),
-            None => self.unborn_singles.borrow_mut().entry(to.element).or_default().push(msg),
-        }
-    }
-
     /// Why a chare was never constructed, if that has been tried here.
     pub(crate) fn stillborn(&self, id: ChareId) -> Option<CallError> {
         self.stillborn.borrow().get(&id).cloned()
-    }
-
-    /// Keeps a message until its collection is known here.
-    pub(crate) fn hold_for_collection(&self, id: CollectionId, msg: Msg) {
-        self.unborn_collections.borrow_mut().entry(id).or_default().push(msg);
     }
 
     pub(crate) fn release_for_collection(&self, id: CollectionId) {
@@ -506,12 +496,6 @@ impl Pe {
 
     // Ends.
 
-    /// An error that nobody waits for ends the job.
-    #[cold]
-    pub(crate) fn unawaited(&self, error: CallError) {
-        self.shared.stop(Reason::Unawaited(error));
-    }
-
     pub(crate) fn note_panic(&self, location: String) {
         *self.panic_location.borrow_mut() = location;
     }
@@ -523,13 +507,18 @@ impl Pe {
     // Stepping.
 
     /// Does a bounded amount of work. False if there was none.
-    #[inline(always)]
     pub(crate) fn step(&self) -> bool {
-        if self.is_profiled() { self.step_noting::<true>() } else { self.step_noting::<false>() }
+        if self.is_profiled() { self.profiled_step() } else { self.any_step::<false>() }
     }
 
-    #[inline]
-    fn step_noting<const NOTES: bool>(&self) -> bool {
+    // Apart, so that it takes no register from the other.
+    #[inline(never)]
+    fn profiled_step(&self) -> bool {
+        self.any_step::<true>()
+    }
+
+    #[inline(always)]
+    fn any_step<const NOTES: bool>(&self) -> bool {
         let mut worked = false;
         for _ in 0..WORK_PER_POLL {
             let Some(work) = self.queue.pop() else { break };
@@ -557,6 +546,7 @@ impl Pe {
             self.note_runtime();
         }
         let received = self.receive();
+        self.check_queue();
         if self.timers.pending_count() > 0 {
             self.timers.fire(self, self.now_ns());
         }

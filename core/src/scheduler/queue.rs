@@ -27,6 +27,8 @@ pub(crate) enum Work {
 pub(crate) struct RunQueue {
     /// Things before `normal`: `expedited` and `urgent` together.
     early_count: Cell<usize>,
+    /// Things after `normal`.
+    late_count: Cell<usize>,
     normal: RefCell<VecDeque<Work>>,
     ranked: RefCell<Ranked>,
 }
@@ -54,6 +56,7 @@ impl RunQueue {
     pub(crate) fn new() -> Self {
         RunQueue {
             early_count: Cell::new(0),
+            late_count: Cell::new(0),
             normal: RefCell::new(VecDeque::with_capacity(1024)),
             ranked: RefCell::default(),
         }
@@ -74,6 +77,7 @@ impl RunQueue {
                 Ordering::Less => ranked.urgent.entry(priority).or_default(),
                 Ordering::Equal => return self.push(work),
                 Ordering::Greater => {
+                    self.late_count.set(self.late_count.get() + 1);
                     return ranked.late.entry(priority).or_default().push_back(work);
                 }
             },
@@ -106,7 +110,9 @@ impl RunQueue {
 
     #[inline(never)]
     fn pop_late(&self) -> Option<Work> {
-        pop_lowest(&mut self.ranked.borrow_mut().late)
+        let next = pop_lowest(&mut self.ranked.borrow_mut().late)?;
+        self.late_count.set(self.late_count.get() - 1);
+        Some(next)
     }
 
     /// What is next, and what comes after that, where it is a coroutine.
@@ -120,7 +126,19 @@ impl RunQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.early_count.get() == 0 && self.normal.borrow().is_empty() && self.ranked.borrow().late.is_empty()
+        self.len() == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.early_count.get() + self.normal.borrow().len() + self.late_count.get()
+    }
+
+    /// Everything, in no order.
+    pub(crate) fn for_each(&self, f: impl FnMut(&Work)) {
+        let ranked = self.ranked.borrow();
+        let levels = ranked.urgent.values().chain(ranked.late.values());
+        levels.flatten().chain(&ranked.expedited).chain(&*self.normal.borrow()).for_each(f);
     }
 
     /// Empties the queue; the caller drops what was in it, without a borrow.
@@ -233,7 +251,10 @@ mod tests {
                         prop_assert_eq!(taken, all);
                     }
                 }
-                prop_assert_eq!(queue.is_empty(), model.0.is_empty());
+                prop_assert_eq!((queue.is_empty(), queue.len()), (model.0.is_empty(), model.0.len()));
+                let mut met = 0;
+                queue.for_each(|_| met += 1);
+                prop_assert_eq!(met, model.0.len());
             }
             let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).map(number).collect();
             let all: Vec<_> = std::iter::from_fn(|| model.pop()).collect();

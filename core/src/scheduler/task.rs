@@ -384,6 +384,12 @@ pub(crate) fn resume(pe: &Pe, key: TaskKey) {
     }
 }
 
+/// The method of a coroutine; `None` if it has ended.
+pub(crate) fn entry_of(pe: &Pe, key: TaskKey) -> Option<&'static EntryInfo> {
+    // SAFETY: the coroutine is alive: its slot has the generation.
+    pe.tasks.head(key).map(|head| unsafe { head.as_ref() }.info)
+}
+
 /// The method of a coroutine that `resume` would poll; `None` if it has ended or is held.
 pub(crate) fn resumable(pe: &Pe, key: TaskKey) -> Option<&'static EntryInfo> {
     let head = pe.tasks.head(key)?;
