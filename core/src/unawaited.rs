@@ -79,7 +79,7 @@ impl Options {
     /// });
     /// let report = Runtime::run(options, async |rt: Runtime| {
     ///     rt.array::<Worker>(4).create(()).await?.work().send();
-    ///     Ok::<_, CallError>(rt.quiescence().await?)
+    ///     rt.quiescence().await
     /// })?;
     /// assert!(report.is_success());
     /// # Ok::<(), chare::StartError>(())

@@ -33,9 +33,11 @@ impl fmt::Display for Warning {
     }
 }
 
+type Listen = dyn Fn(&Warning) + Send + Sync;
+
 /// Who takes warnings: the program, or standard error if there is nobody.
 #[derive(Clone, Default)]
-pub(crate) struct Listener(Option<Arc<dyn Fn(&Warning) + Send + Sync>>);
+pub(crate) struct Listener(Option<Arc<Listen>>);
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

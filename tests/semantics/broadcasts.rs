@@ -45,6 +45,20 @@ impl Cell {
         Ok(())
     }
 
+    /// Fails, if it is to, before the others have finished.
+    #[entry]
+    async fn finish_unless(this: This<Self>, failing: usize) -> Result<()> {
+        let next = this.array().at((this.index() + 1) % this.array().shape());
+        for _ in 0..3 {
+            if this.index() == failing {
+                return Err("told to".into());
+            }
+            next.one().await?;
+        }
+        this.with(|cell| cell.finished += 1);
+        Ok(())
+    }
+
     #[entry]
     fn finished(&self) -> u32 {
         self.finished
@@ -177,6 +191,22 @@ async fn errors_are_told_first_or_in_their_places(rt: Runtime) -> Result<()> {
             (_, Ok(value)) => assert_eq!(value, index),
             (_, outcome) => panic!("element {index}: {outcome:?}"),
         }
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn an_error_is_told_when_all_have_finished(rt: Runtime) -> Result<()> {
+    let cells = rt.array::<Cell>(20).create(()).await?;
+    for failing in [0, 11, 19] {
+        let before: u32 = cells.finished().gather().await?.iter().sum();
+        let error = cells.finish_unless(failing).await.expect_err("one fails");
+        assert_eq!(error.to_string(), format!("Cell[{failing}].finish_unless failed: told to"));
+        let after: u32 = cells.finished().gather().await?.iter().sum();
+        assert_eq!(after - before, 19);
+        let outcomes = cells.finish_unless(failing).gather_results().await?;
+        let failed: Vec<_> = (0..20).filter(|&index| outcomes[index].is_err()).collect();
+        assert_eq!(failed, [failing]);
     }
     Ok(())
 }
