@@ -16,7 +16,7 @@ use crate::caught::blame_caller;
 use crate::cell::{ChareRef, Parcel, State};
 use crate::channel;
 use crate::chare::{ArrayElement, Chare};
-use crate::collection::{Construct, Ticket};
+use crate::collection::{Construct, NewOf, Ticket};
 use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
@@ -258,6 +258,7 @@ impl<C: Chare> Payload for Build<C> {
         array.reserve(id.element, ticket.first_reduction);
         pe.post(id.collection.root(), Msg::new(id, Reply::none(), Settle { ticket, is_there: true }));
         pe.tell_place(array.info.home(id.element), id, epoch);
+        pe.note_call(NewOf::<C>::INFO);
         C::construct(Construct::new(id, request.init, reply));
     }
 }

@@ -224,10 +224,10 @@ async fn constructing<F: Future>(id: ChareId, constructor: F) -> F::Output {
     .await
 }
 
-struct NewOf<C>(std::marker::PhantomData<C>);
+pub(crate) struct NewOf<C>(std::marker::PhantomData<C>);
 
 impl<C: Chare> NewOf<C> {
-    const INFO: &'static EntryInfo =
+    pub(crate) const INFO: &'static EntryInfo =
         &EntryInfo { chare: C::INFO.name, name: "new", file: C::INFO.file, line: C::INFO.line };
 }
 
