@@ -48,7 +48,7 @@ impl Collector {
 
 async fn measure(rt: Runtime, mut sampler: Sampler, elements: u64, by_entry: bool) -> Result<Sampler> {
     let ones = rt.array::<One>(elements as usize).create(()).await?;
-    let collector = rt.single::<Collector>().on_pe(0_usize).create(()).await?;
+    let collector = rt.single::<Collector>().on_pe(0).create(()).await?;
     while sampler.wants_more() {
         let (promise, sum) = rt.promise();
         let to = if by_entry {

@@ -183,7 +183,7 @@ struct Measured {
 
 async fn measure(rt: Runtime, mut measured: Measured, game: Game) -> Result<Measured> {
     let Game { other, bytes, copied, rounds } = game;
-    let first = rt.single::<Player>().on_pe(0_usize).create(()).await?;
+    let first = rt.single::<Player>().on_pe(0).create(()).await?;
     let second = rt.single::<Player>().on_pe(other).create(()).await?;
     first.meet(second).await?;
     second.meet(first).await?;

@@ -13,7 +13,7 @@ use crate::chare::{ArrayElement, Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle, Kind, Start};
 use crate::current;
 use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId, PeId};
+use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::index::DenseIndex;
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
@@ -133,8 +133,8 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
     }
 
     /// Limits the group to these PEs, in any order. Calls of a member on another PE bring `CallError::NoElement`.
-    pub fn on_pes<P: Into<usize>>(mut self, pes: impl IntoIterator<Item = P>) -> Self {
-        self.pes = Some(pes.into_iter().map(Into::into).collect());
+    pub fn on_pes<P: IntoPe>(mut self, pes: impl IntoIterator<Item = P>) -> Self {
+        self.pes = Some(pes.into_iter().map(IntoPe::into_pe_number).collect());
         self
     }
 
@@ -182,8 +182,8 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
     }
 
     /// Places the chare on this PE; otherwise the runtime chooses.
-    pub fn on_pe(mut self, pe: impl Into<usize>) -> Self {
-        self.pe = Some(PeId::new(pe.into()));
+    pub fn on_pe(mut self, pe: impl IntoPe) -> Self {
+        self.pe = Some(PeId::new(pe.into_pe_number()));
         self
     }
 

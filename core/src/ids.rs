@@ -42,6 +42,36 @@ impl From<PeId> for usize {
     }
 }
 
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What names a PE: its [`PeId`], or its number as a `usize`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name a PE",
+    note = "give a `PeId`, or the PE's number as a `usize`"
+)]
+// No `Into<usize>`: that leaves a literal without a type, so that `on(0)` would not compile.
+pub trait IntoPe: sealed::Sealed {
+    /// The PE's number.
+    fn into_pe_number(self) -> usize;
+}
+
+impl sealed::Sealed for PeId {}
+impl sealed::Sealed for usize {}
+
+impl IntoPe for PeId {
+    fn into_pe_number(self) -> usize {
+        self.index()
+    }
+}
+
+impl IntoPe for usize {
+    fn into_pe_number(self) -> usize {
+        self
+    }
+}
+
 /// One run of a runtime in this process; no two have the same. What users may carry out of a run names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct RunId(pub(crate) u32);

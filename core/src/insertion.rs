@@ -20,7 +20,7 @@ use crate::collection::{Construct, NewOf, Ticket};
 use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId, PeId};
+use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::location;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
@@ -89,8 +89,8 @@ pending_future!(DoneInserting, Result<(), CallError>);
 
 impl<C: Chare> Insertion<C> {
     /// Places the element on this PE; otherwise the array's map, or its key, says where.
-    pub fn on_pe(mut self, pe: impl Into<usize>) -> Self {
-        self.pe = Some(PeId::new(pe.into()));
+    pub fn on_pe(mut self, pe: impl IntoPe) -> Self {
+        self.pe = Some(PeId::new(pe.into_pe_number()));
         self
     }
 

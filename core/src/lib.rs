@@ -248,7 +248,7 @@ pub use error::{
     Panicked, Result, WhyNotNow,
 };
 pub use external::External;
-pub use ids::PeId;
+pub use ids::{IntoPe, PeId};
 pub use index::{DenseIndex, Index};
 pub use insertion::{Destruction, DoneInserting, Insertion};
 pub use local::NotLocal;

@@ -21,7 +21,7 @@ use crate::chare::{Chare, Cx};
 use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
-use crate::ids::{ChareId, PeId};
+use crate::ids::{ChareId, IntoPe, PeId};
 use crate::location;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
@@ -51,8 +51,8 @@ impl<C: Chare> Element<C> {
     /// [`CallError::Refused`] if there is no such PE, for a member of a group, and for a chare that has called
     /// [`Cx::set_migratable`] with `false`; otherwise as a call of the chare.
     #[track_caller]
-    pub fn migrate(&self, to: impl Into<usize>) -> Migration<C> {
-        Migration { chare: *self, to: to.into(), pending: None, at: Location::caller() }
+    pub fn migrate(&self, to: impl IntoPe) -> Migration<C> {
+        Migration { chare: *self, to: to.into_pe_number(), pending: None, at: Location::caller() }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::call::{Broadcast, Call};
 use crate::callback::Callback;
 use crate::chare::{ArrayElement, Chare, Standalone};
 use crate::entry::{Entry, EntryPoint};
-use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::ids::{ChareId, CollectionId, IntoPe, PeId, RunId};
 use crate::index::{DenseIndex, Index};
 use crate::remote::{Apply, Remote, Site};
 
@@ -204,8 +204,8 @@ impl<C: Chare> Group<C> {
 
 impl<C: Standalone> Group<C> {
     /// The member on a PE. Calls to a PE without a member bring `CallError::NoElement`.
-    pub fn on(&self, pe: impl Into<usize>) -> Element<C> {
-        let index = pe.into();
+    pub fn on(&self, pe: impl IntoPe) -> Element<C> {
+        let index = pe.into_pe_number();
         Element::new(self.run, ChareId { collection: self.id, element: index as u64 }, index)
     }
 

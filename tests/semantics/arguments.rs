@@ -146,7 +146,7 @@ impl Wide {
 #[chare::test(pes = [2, 4, 8])]
 async fn an_argument_of_256_kibibytes_passes_through_the_stacks_of_pes(rt: Runtime) -> Result<()> {
     let wide = rt.group::<Wide>().create(()).await?;
-    let (first, last) = (wide.on(1_usize), wide.on(rt.num_pes() - 1));
+    let (first, last) = (wide.on(1), wide.on(rt.num_pes() - 1));
     assert_eq!((first.pass_on(last).await?, last.pass_on(first).await?), (7, 7));
     Ok(())
 }

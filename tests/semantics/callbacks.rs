@@ -83,7 +83,7 @@ async fn every_kind_is_delivered_to_from_any_pe(rt: Runtime) -> Result<()> {
         group.on(pe).deliver(number, rows.callback(Row::HEAR)).send();
         group.on(pe).deliver(number, rows.at((1, 2)).callback(Row::HEAR)).send();
         group.on(pe).deliver(number, group.callback(Listener::HEAR)).send();
-        group.on(pe).deliver(number, group.on(0_usize).own_callback().await?).send();
+        group.on(pe).deliver(number, group.on(0).own_callback().await?).send();
         group.on(pe).deliver(number, Callback::ignore()).send();
         rt.quiescence().await?;
     }
@@ -92,7 +92,7 @@ async fn every_kind_is_delivered_to_from_any_pe(rt: Runtime) -> Result<()> {
     assert_eq!(single.report().await?.0, once);
     assert_eq!(rows.at((0, 0)).heard().await?, once);
     assert_eq!(rows.at((1, 2)).heard().await?, twice);
-    assert_eq!(group.on(0_usize).report().await?.0, twice);
+    assert_eq!(group.on(0).report().await?.0, twice);
     for pe in rt.pes().skip(1) {
         assert_eq!(group.on(pe).report().await?.0, once);
     }
@@ -111,7 +111,7 @@ async fn an_entry_without_arguments_takes_the_news_alone(rt: Runtime) -> Result<
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn a_call_sends_its_value_on(rt: Runtime) -> Result<()> {
     let group = rt.group::<Listener>().create(()).await?;
-    let (first, last) = (group.on(0_usize), group.on(rt.num_pes() - 1));
+    let (first, last) = (group.on(0), group.on(rt.num_pes() - 1));
     last.double(4).to(first.callback(Listener::HEAR));
     let (promise, value) = rt.promise();
     last.double(5).to(promise);
@@ -187,7 +187,7 @@ async fn what_can_be_awaited_can_call_back(rt: Runtime) -> Result<()> {
 async fn a_creation_is_had_at_once_and_awaited_later(rt: Runtime) -> Result<()> {
     let (rows, created) = rt.array::<Row>((2, 3)).create(()).start();
     let (group, group_created) = rt.group::<Listener>().create(()).start();
-    group.on(0_usize).deliver(5, rows.at((1, 2)).callback(Row::HEAR)).send();
+    group.on(0).deliver(5, rows.at((1, 2)).callback(Row::HEAR)).send();
     created.await?;
     let (done, told) = rt.promise();
     group_created.to(done);

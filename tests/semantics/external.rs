@@ -317,7 +317,7 @@ async fn beside_a_known_wait_it_is_not_a_hang(rt: Runtime) -> Result<()> {
 #[chare::test(pes = [2, 4, 8])]
 async fn beside_a_call_it_is_not_a_hang(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
-    assert_eq!(waiters.on(1_usize).flag_or_call().await?, 1);
+    assert_eq!(waiters.on(1).flag_or_call().await?, 1);
     Ok(())
 }
 
@@ -360,7 +360,7 @@ async fn beside_a_set_of_known_waits_it_is_not_a_hang(rt: Runtime) -> Result<()>
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn a_reading_end_that_moves_on_leaves_nothing_behind(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
-    let (source, next) = (waiters.on(0_usize), waiters.on(rt.num_pes() / 2));
+    let (source, next) = (waiters.on(0), waiters.on(rt.num_pes() / 2));
     waiters.on(rt.num_pes() - 1).hand_on_then_flag(source, next).await?;
     Ok(())
 }
@@ -424,7 +424,7 @@ fn the_report_names_no_wait_that_has_moved_on() {
     for pes in PES {
         let report = run(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
-            let (source, next) = (waiters.on(0_usize), waiters.on(pes / 2));
+            let (source, next) = (waiters.on(0), waiters.on(pes / 2));
             Result::<()>::Ok(waiters.on(pes - 1).hand_on_then_never(source, next).await?)
         });
         expect_hang(&report, &["Waiter", "hand_on_then_never", "a condition"]);
@@ -459,7 +459,7 @@ fn a_waker_that_an_earlier_wait_has_left_behind_hides_no_hang() {
             let waiters = waiters(&rt).await?;
             let [soon, later] = kept;
             waiters.on(pes - 1).flag_or_soon_then_never(soon).send();
-            Result::<()>::Ok(waiters.on(0_usize).flag_or_later_then_never(later).await?)
+            Result::<()>::Ok(waiters.on(0).flag_or_later_then_never(later).await?)
         });
         expect_hang(&report, &["Waiter", "flag_or_soon_then_never", "a promise"]);
         expect_hang(&report, &["Waiter", "flag_or_later_then_never", "a promise"]);

@@ -105,18 +105,18 @@ impl Chosen {
 
 #[chare::test(pes = [4, 8])]
 async fn a_group_may_be_on_chosen_pes_only(rt: Runtime) -> Result<()> {
-    let group = rt.group::<Chosen>().on_pes([3_usize, 1, 3]).create(()).await?;
+    let group = rt.group::<Chosen>().on_pes([3, 1, 3]).create(()).await?;
     assert_eq!(group.place().gather().await?, [(1, 1), (3, 3)]);
-    assert_eq!(group.on(3_usize).place().await?, (3, 3));
+    assert_eq!(group.on(3).place().await?, (3, 3));
     let (to, total) = rt.promise();
     group.count(to.into()).send();
     assert_eq!(total.await?, 2);
-    for pe in [0_usize, 2, 99] {
+    for pe in [0, 2, 99] {
         let error = group.on(pe).place().await.expect_err("no member there").to_string();
         assert_eq!(error, format!("Chosen has no element [{pe}]: it has members on these PEs only: 1, 3"));
     }
-    let early = rt.group::<Chosen>().on_pes([2_usize]).create(()).send();
-    assert_eq!(early.on(2_usize).place().await?, (2, 2));
+    let early = rt.group::<Chosen>().on_pes([2]).create(()).send();
+    assert_eq!(early.on(2).place().await?, (2, 2));
     Ok(())
 }
 

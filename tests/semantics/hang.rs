@@ -246,7 +246,7 @@ fn a_constructor_is_named_and_so_is_what_waits_for_it() {
     for pes in PES {
         let report = run(pes, async |rt: Runtime| {
             let group = rt.group::<Unborn>().create(()).send();
-            group.on(0_usize).nothing().send();
+            group.on(0).nothing().send();
             rt.group::<Unborn>().create(()).await?; // here: creation
             Result::<()>::Ok(())
         });
@@ -333,7 +333,7 @@ async fn waiting_for_the_outside_is_neither_a_hang_nor_quiescence(rt: Runtime) -
     assert_eq!(lookers.look().gather().await?, vec![1; rt.num_pes()]);
     let looking = lookers.on(rt.num_pes() - 1).look().future();
     let flag = Flag::default();
-    lookers.on(0_usize).look().send();
+    lookers.on(0).look().send();
     rt.quiescence().await?;
     flag.raise();
     assert_eq!(looking.await?, 1);

@@ -58,7 +58,7 @@ async fn what_lives_here_is_touched_at_once(rt: Runtime) -> Result<()> {
         1 => assert_eq!(far.local(|counter| counter.count), Ok(0)),
         _ => assert_eq!(far.local(|counter| counter.count), Err(NotLocal::Elsewhere)),
     }
-    far.migrate(0_usize).await?;
+    far.migrate(0).await?;
     assert_eq!(
         far.local(|counter| {
             counter.count += 5;

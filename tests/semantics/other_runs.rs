@@ -110,7 +110,7 @@ fn proxies_are_refused_and_reach_nobody() {
             let places = left.notes.note(1).gather_results().await;
             told(places);
             told(left.group.one().await);
-            told(left.group.on(0_usize).one().await);
+            told(left.group.on(0).one().await);
             assert_eq!(notes.notes().gather().await?, vec![Vec::<u32>::new(); 8]);
             assert_eq!(others.alone().gather().await?, vec![7; 8]);
             Result::<()>::Ok(())

@@ -146,7 +146,7 @@ async fn a_promise_lives_as_long_as_one_clone(rt: Runtime) -> Result<()> {
         keepers.on(pe).lose_all().await?;
     }
     rt.quiescence().await?;
-    keepers.on(0_usize).fulfil_all(5).await?;
+    keepers.on(0).fulfil_all(5).await?;
     assert_eq!(value.await?, 5);
     Ok(())
 }

@@ -225,7 +225,7 @@ fn a_singleton_of_another_pe_has_its_name() {
         let report = hang_of(pes, async |rt| {
             let last = rt.num_pes() - 1;
             let idle = rt.single::<Other>().on_pe(last).create(None).await?;
-            let asker = rt.single::<Asker>().on_pe(0_usize).create(()).await?;
+            let asker = rt.single::<Asker>().on_pe(0).create(()).await?;
             asker.receive(idle).send();
             asker.fill(idle).send();
             rt.single::<Asker>().on_pe(last).create(()).await?.hang().await?; // here: hang
@@ -248,7 +248,7 @@ fn a_singleton_that_is_not_there_is_described() {
                 let creation = rt.single::<Other>().on_pe(rt.num_pes() - 1).create(start);
                 let rest = async {
                     let other = other.await?;
-                    rt.single::<Asker>().on_pe(0_usize).create(()).await?.receive(other).await
+                    rt.single::<Asker>().on_pe(0).create(()).await?.receive(other).await
                 };
                 futures::future::join(creation, rest).await.1?;
                 Ok(())

@@ -52,7 +52,7 @@ fn memory_is_accounted_to_its_chare_until_it_is_given_back() {
                 for (taken, _) in hoarders.take(8).gather().await? {
                     assert_eq!(taken, 8 << 10);
                 }
-                let share = hoarders.on(0_usize).share().await?;
+                let share = hoarders.on(0).share().await?;
                 for (pe, (taken, device)) in hoarders.take(32).gather().await?.into_iter().enumerate() {
                     assert_eq!(taken, 40 << 10);
                     let mates = (0..rt.num_pes())
@@ -63,7 +63,7 @@ fn memory_is_accounted_to_its_chare_until_it_is_given_back() {
                 let left = hoarders.drop_all().gather().await?;
                 assert_eq!((left[0], left[1..].iter().sum::<u64>()), (8 << 10, 0), "the share is alive");
                 drop(share);
-                assert_eq!(hoarders.on(0_usize).drop_all().await?, 0);
+                assert_eq!(hoarders.on(0).drop_all().await?, 0);
                 hoarders.take(16).gather().await?;
                 Result::<()>::Ok(())
             });

@@ -199,7 +199,7 @@ async fn a_promise_made_before_a_move_is_kept_after_it(rt: Runtime) -> Result<()
 #[chare::test(pes = [1, 4])]
 async fn who_may_not_move_says_why(rt: Runtime) -> Result<()> {
     let (nomad, last) = one(&rt).await?;
-    let error = nomad.migrate(99_usize).await.expect_err("there is none").to_string();
+    let error = nomad.migrate(99).await.expect_err("there is none").to_string();
     assert_eq!(error, format!("Nomad[0] cannot move: there is no PE 99: this run has {} PEs", last + 1));
     nomad.pin(false).await?;
     let error = nomad.migrate(last).await.expect_err("pinned").to_string();
@@ -208,12 +208,12 @@ async fn who_may_not_move_says_why(rt: Runtime) -> Result<()> {
     nomad.migrate(last).await?;
     assert_eq!(nomad.place().await?, last);
     assert!(matches!(nomad.panic().await, Err(CallError::Panicked(_))));
-    assert!(matches!(nomad.migrate(0_usize).await, Err(CallError::Poisoned(_))));
+    assert!(matches!(nomad.migrate(0).await, Err(CallError::Poisoned(_))));
     let group = rt.group::<Member>().create(()).await?;
-    let error = group.on(0_usize).migrate(last).await.expect_err("it stays").to_string();
+    let error = group.on(0).migrate(last).await.expect_err("it stays").to_string();
     assert_eq!(error, "Member[0] cannot move: members of a group stay on their PEs");
     let nomads = rt.array::<Nomad>(3).create(()).await?;
-    assert!(matches!(nomads.at(3).migrate(0_usize).await, Err(CallError::NoElement(_))));
+    assert!(matches!(nomads.at(3).migrate(0).await, Err(CallError::NoElement(_))));
     Ok(())
 }
 
@@ -222,7 +222,7 @@ fn a_move_that_nobody_awaits_ends_the_run_if_it_fails() {
     for pes in PES {
         let report = run(pes, async |rt: Runtime| {
             let (nomad, _) = one(&rt).await?;
-            nomad.migrate(99_usize).send();
+            nomad.migrate(99).send();
             rt.quiescence().await?;
             Ok::<(), BoxError>(())
         });
@@ -441,7 +441,7 @@ fn a_coroutine_that_has_moved_can_still_be_known_to_hang() {
             let talkers = talkers(&rt, 2).1.await?;
             talkers.at(0).wait_for_ever(1).send();
             rt.quiescence().await?;
-            talkers.at(0).migrate(1_usize).await?;
+            talkers.at(0).migrate(1).await?;
             rt.quiescence().await?;
             talkers.at(0).wait_for_ever(1).await?;
             Ok::<(), BoxError>(())

@@ -197,7 +197,7 @@ fn all_kinds<'a>(cx: &'a Cx<Node>, servers: Array<Server>, channel: &'a Channel<
     let (created, end) = rt.array::<Server>(3).create(()).start();
     waits.push(Box::pin(async move { Ok(end.await.map(|()| 1)?) }));
     waits.push(Box::pin(async move { Ok(created.at(2).echo(1).await?) }));
-    waits.push(Box::pin(async move { Ok(rt.group::<Lone>().create(1).await?.on(0_usize).value().await?) }));
+    waits.push(Box::pin(async move { Ok(rt.group::<Lone>().create(1).await?.on(0).value().await?) }));
     waits.push(Box::pin(async move { Ok(rt.single::<Lone>().create(1).await?.value().await?) }));
     waits.push(Box::pin(async move { Ok(cx.timeout(HOUR, near.echo(1)).await??) }));
     waits.push(Box::pin(async {
