@@ -1,0 +1,12 @@
+//! The programs of charm4py's `tests` folder, one module each, in one file per folder there.
+
+mod callbacks;
+mod channels;
+mod collections;
+mod dcopy;
+mod entry_methods;
+mod exceptions;
+mod futures;
+mod qd;
+mod reductions;
+mod thread_entry_methods;

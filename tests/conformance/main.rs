@@ -1,0 +1,35 @@
+//! Whole little programs, each named after the program of charm4py or Charm++ that it is the counterpart of and asserting
+//! what that one asserts; and, in `traps`, what goes wrong in those systems and must not here.
+//!
+//! Each runs at 1, 2, 4 and 8 PEs. Where an original needs more PEs than there are, ours shares them.
+
+mod charm4py;
+mod megatest;
+mod traps;
+
+use chare::prelude::*;
+
+/// Ends `main` only with the run: for programs that a chare or a callback ends. One that nobody ends hangs, and fails.
+async fn until_exit(rt: &Runtime) -> Result<()> {
+    let (_kept, never) = rt.promise::<()>();
+    Ok(never.await?)
+}
+
+/// Numbers that look random and are the same in every run (`splitmix64`).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) % bound as u64) as usize
+    }
+
+    fn shuffle<T>(&mut self, values: &mut [T]) {
+        for last in (1..values.len()).rev() {
+            values.swap(last, self.below(last + 1));
+        }
+    }
+}
