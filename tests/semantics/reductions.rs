@@ -525,3 +525,51 @@ async fn a_singleton_has_nothing_to_reduce_over(rt: Runtime) -> Result<()> {
     assert!(error.contains("a singleton has no collection"), "{error}");
     Ok(())
 }
+
+/// Reduces round after round until a message has come.
+struct Looper {
+    told: bool,
+}
+
+#[chare(index = usize)]
+impl Looper {
+    fn new() -> Self {
+        Looper { told: false }
+    }
+
+    #[entry]
+    fn tell(&mut self) {
+        self.told = true;
+    }
+
+    #[entry]
+    async fn until_all_are_told(this: This<Self>) -> Result<()> {
+        while !this.allreduce(this.with(|looper| looper.told), reduce::And).await? {}
+        Ok(())
+    }
+
+    #[entry]
+    async fn until_told(this: This<Self>) -> Result<()> {
+        loop {
+            let (to, told) = this.promise();
+            this.contribute(this.with(|looper| looper.told), reduce::And, to);
+            if told.await? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn who_reduces_in_a_loop_lets_others_run(rt: Runtime) -> Result<()> {
+    for count in [1, COUNT] {
+        let loopers = rt.array::<Looper>(count).create(()).await?;
+        let until = loopers.until_all_are_told().future();
+        loopers.tell().send();
+        until.await?;
+    }
+    let alone = rt.array::<Looper>(1).create(()).await?;
+    let until = alone.at(0).until_told().future();
+    alone.tell().send();
+    Ok(until.await?)
+}

@@ -293,8 +293,8 @@ impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
 
     fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64) {
         let part = Part { collection: collection.id(), sequence, from: pe.id(), count, merged: *self };
-        let root = collection.id().root();
-        if root == pe.id() { part.arrive(pe) } else { pe.post(root, Msg::for_pe(part)) }
+        // By message to this PE too: who reduces in a loop, and has all contributions here, lets others run in between.
+        pe.post(collection.id().root(), Msg::for_pe(part));
     }
 }
 
