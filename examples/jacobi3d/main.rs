@@ -166,8 +166,7 @@ async fn main(rt: Runtime) -> Result<()> {
     };
     let Job { field, decomposition, steps, tolerance, results } =
         Job::prepare(&options, rt.num_pes()).map_err(exit_with)?;
-    let monitor =
-        rt.single::<Monitor>().on_pe(0).create((steps, rt.is_quiet() || options.json)).await?;
+    let monitor = rt.single::<Monitor>().on_pe(0).create((steps, rt.is_quiet() || options.json)).await?;
     let tolerance = tolerance.unwrap_or(-1.0);
     let (field, (steps, residual), seconds) = match field {
         Field::F32(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,

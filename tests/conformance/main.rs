@@ -5,7 +5,6 @@
 
 mod charm4py;
 mod megatest;
-mod traps;
 
 use chare::prelude::*;
 

@@ -1,1 +1,54 @@
-//! The programs of Charm++'s `tests/charm++/megatest`.
+//! The programs of Charm++'s `tests/charm++/megatest`, run as that one runs them: each alone, five of each at once, and all
+//! of them at once.
+
+use chare::prelude::*;
+use futures::future::{BoxFuture, try_join_all};
+
+macro_rules! megatest {
+    ($($subject:ident { $($program:ident)* })*) => {
+        $( mod $subject; )*
+
+        mod alone {
+            use super::*;
+            $($(
+                #[chare::test(pes = [1, 2, 4, 8])]
+                async fn $program(rt: Runtime) -> Result<()> {
+                    super::$subject::$program::run(rt).await
+                }
+            )*)*
+        }
+
+        mod five_at_once {
+            use super::*;
+            $($(
+                #[chare::test(pes = [1, 2, 4, 8])]
+                async fn $program(rt: Runtime) -> Result<()> {
+                    try_join_all((0..5).map(|_| super::$subject::$program::run(rt.clone()))).await?;
+                    Ok(())
+                }
+            )*)*
+        }
+
+        fn all(rt: &Runtime) -> Vec<BoxFuture<'static, Result<()>>> {
+            vec![$($( Box::pin($subject::$program::run(rt.clone())), )*)*]
+        }
+    };
+}
+
+megatest! {
+    rings { groupring arrayring packtest immediatering }
+    casts { groupcast groupmulti listsend synctest }
+    dependence { groupdependence }
+    arguments { varsizetest marshall rotest }
+    callbacks { callback }
+    priorities { priotest priolongtest priomsg bitvector }
+    search { fib queens }
+    kinds { templates inherit }
+    reductions { reduction statistics completion_test }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn all_at_once(rt: Runtime) -> Result<()> {
+    try_join_all(all(&rt)).await?;
+    Ok(())
+}

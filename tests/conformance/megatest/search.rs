@@ -1,0 +1,135 @@
+//! Programs that unfold: each chare creates others, wherever the runtime places them.
+
+pub(super) mod fib {
+    //! Charm++ tests/charm++/megatest/fib: a chare for each Fibonacci number above the grain, which adds what its two
+    //! children bring.
+
+    use chare::prelude::*;
+
+    const GRAIN: u64 = 10;
+
+    fn sequential(n: u64) -> u64 {
+        if n < 2 { n } else { sequential(n - 1) + sequential(n - 2) }
+    }
+
+    struct Fib {
+        sum: u64,
+        missing: u32,
+        parent: Callback<u64>,
+    }
+
+    #[chare]
+    impl Fib {
+        fn new(cx: &Cx<Self>, n: u64, parent: Callback<u64>) -> Result<Self> {
+            if n <= GRAIN {
+                parent.deliver(sequential(n))?;
+            } else {
+                for child in [n - 1, n - 2] {
+                    cx.single::<Fib>().create((child, cx.callback(Fib::ADD))).send();
+                }
+            }
+            Ok(Fib { sum: 0, missing: 2, parent })
+        }
+
+        #[entry]
+        fn add(&mut self, part: u64) -> Result<()> {
+            self.sum += part;
+            self.missing -= 1;
+            if self.missing == 0 {
+                self.parent.deliver(self.sum)?;
+            }
+            Ok(())
+        }
+    }
+
+    pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
+        let (to, result) = rt.promise();
+        rt.single::<Fib>().create((20, to.into())).send();
+        assert_eq!(result.await?, 6765);
+        Ok(())
+    }
+}
+
+pub(super) mod queens {
+    //! Charm++ tests/charm++/megatest/queens: a chare for each partial board; solutions are counted by a group, on the PE
+    //! where they are found, and nobody knows how many chares there will be: quiescence tells that all have been.
+
+    use chare::prelude::*;
+
+    const QUEENS: usize = 9;
+    const SOLUTIONS: u64 = 352;
+    /// Rows that one chare searches by itself.
+    const GRAIN: usize = 6;
+
+    #[derive(Clone)]
+    struct Board {
+        columns: [usize; QUEENS],
+        rows: usize,
+    }
+
+    impl Board {
+        fn is_safe(&self, column: usize) -> bool {
+            let rows = self.columns[..self.rows].iter().enumerate();
+            rows.clone().all(|(row, &other)| other != column && other.abs_diff(column) != self.rows - row)
+        }
+
+        fn next_rows(&self) -> impl Iterator<Item = Board> {
+            (0..QUEENS).filter(|&column| self.is_safe(column)).map(|column| {
+                let mut next = self.clone();
+                next.columns[next.rows] = column;
+                next.rows += 1;
+                next
+            })
+        }
+
+        fn count(&self) -> u64 {
+            if self.rows == QUEENS { 1 } else { self.next_rows().map(|next| next.count()).sum() }
+        }
+    }
+
+    struct Queens;
+
+    #[chare]
+    impl Queens {
+        fn new(cx: &Cx<Self>, board: Board, counters: Group<Counter>) -> Self {
+            if QUEENS - board.rows < GRAIN {
+                counters.on(cx.my_pe()).increment(board.count()).send();
+            } else {
+                for next in board.next_rows() {
+                    cx.single::<Queens>().create((next, counters)).send();
+                }
+            }
+            Queens
+        }
+    }
+
+    struct Counter {
+        solutions: u64,
+    }
+
+    #[chare]
+    impl Counter {
+        fn new() -> Self {
+            Counter { solutions: 0 }
+        }
+
+        #[entry]
+        fn increment(&mut self, solutions: u64) {
+            self.solutions += solutions;
+        }
+
+        #[entry]
+        fn solutions(&self) -> u64 {
+            self.solutions
+        }
+    }
+
+    pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
+        let counters = rt.group::<Counter>().create(()).send();
+        let board = Board { columns: [0; QUEENS], rows: 0 };
+        rt.single::<Queens>().create((board, counters)).send();
+        rt.quiescence().await?;
+        assert_eq!(counters.solutions().gather().await?.into_iter().sum::<u64>(), SOLUTIONS);
+        Ok(())
+    }
+}

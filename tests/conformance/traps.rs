@@ -1,1 +1,0 @@
-//! What goes wrong in charm4py and Charm++, against what their manuals say, and must not here.
