@@ -393,7 +393,7 @@ impl Runtime {
     /// # Panics
     /// On a thread that is not a PE.
     #[track_caller]
-    pub fn pes(&self) -> impl Iterator<Item = PeId> + use<> {
+    pub fn pes(&self) -> impl DoubleEndedIterator<Item = PeId> + ExactSizeIterator + Clone + use<> {
         (0..self.num_pes()).map(PeId::new)
     }
 

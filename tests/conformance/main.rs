@@ -5,6 +5,7 @@
 
 mod charm4py;
 mod megatest;
+mod traps;
 
 use chare::prelude::*;
 

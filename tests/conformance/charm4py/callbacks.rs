@@ -1,5 +1,6 @@
 //! charm4py tests/callbacks: callbacks handed from chare to chare, and called by the clock.
 
+#[expect(clippy::module_inception, reason = "the program has the name of its folder")]
 mod callbacks {
     //! charm4py tests/callbacks/callbacks.py: the result of a reduction, or of a coroutine that waited for one, goes to
     //! whatever callback came along: an entry of one element, of all elements, a future.

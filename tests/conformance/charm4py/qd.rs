@@ -1,5 +1,6 @@
 //! charm4py tests/qd: quiescence.
 
+#[expect(clippy::module_inception, reason = "the program has the name of its folder")]
 mod qd {
     //! charm4py tests/qd/qd.py: quiescence comes when all messages that were under way have been run, and not before, to
     //! every kind of callback: an entry of a single chare, of a group, of an array, of one member, of one element, a future;

@@ -71,6 +71,7 @@ pub(super) mod varsizetest {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one of each type")]
 pub(super) mod marshall {
     //! Charm++ tests/charm++/megatest/marshall: arguments of all types come as they were sent: numbers of every width, flat
     //! structures, nested ones with memory of their own, values behind a trait, arrays whose lengths are other arguments,

@@ -1,0 +1,181 @@
+//! Devices, on two virtual ones that compute on threads of their own, two kernels each at once.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use chare::Options;
+use chare::device::{DeviceError, DeviceVec, InOut, Kernel, Launch};
+use chare::prelude::*;
+
+const ADD: Kernel<(InOut<f64>, f64)> =
+    Kernel::new("add", |_: &Launch, (buffer, value): (&mut [f64], f64)| {
+        buffer.iter_mut().for_each(|element| *element += value);
+    });
+const FAIL: Kernel<(InOut<f64>,)> =
+    Kernel::new("fail", |_: &Launch, (buffer,): (&mut [f64],)| buffer[0] = buffer[buffer.len()]);
+
+/// Runs a program on two devices, at each number of PEs.
+#[track_caller]
+fn on_two_devices<F, Fut>(main: F)
+where
+    F: Fn(Runtime) -> Fut,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    for pes in [1, 2, 4, 8] {
+        let options =
+            Options::default().with_pes(pes).with_device("host:2:workers=4".parse().expect("a device"));
+        let report = Runtime::run(options, &main).expect("the host device is always there");
+        assert!(report.is_success(), "{pes} PEs: {report}");
+    }
+}
+
+/// Kernels that wait: each test has its own gate, since kernels capture nothing.
+macro_rules! gate {
+    ($gate:ident, $kernel:ident) => {
+        static $gate: AtomicBool = AtomicBool::new(false);
+        const $kernel: Kernel<(InOut<f64>,)> = Kernel::new("wait", |_: &Launch, (buffer,): (&mut [f64],)| {
+            while !$gate.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            buffer.fill(7.0);
+        });
+    };
+}
+
+gate!(SLOW_GATE, SLOW);
+gate!(PENDING_GATE, PENDING);
+gate!(QUIET_GATE, QUIET);
+
+static QUIET_FINISHED: AtomicUsize = AtomicUsize::new(0);
+
+struct Worker {
+    buffer: DeviceVec<f64>,
+}
+
+#[chare(index = usize)]
+impl Worker {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        Ok(Worker { buffer: cx.device().alloc(8)? })
+    }
+
+    #[entry]
+    async fn add(&mut self, cx: &Cx<Self>, value: f64) -> Result<Vec<f64>> {
+        let dev = cx.device();
+        dev.launch(&ADD, 8, (&mut self.buffer, value))?.await?;
+        Ok(dev.download(&self.buffer)?.await?)
+    }
+
+    #[entry]
+    async fn fail(&mut self, cx: &Cx<Self>) -> Result<String> {
+        match cx.device().launch(&FAIL, 8, (&mut self.buffer,))?.await {
+            Err(DeviceError::Fault(fault)) => Ok(fault.to_string()),
+            other => Err(format!("a fault was expected, not {other:?}").into()),
+        }
+    }
+
+    #[entry]
+    async fn be_slow(&mut self, cx: &Cx<Self>) -> Result<f64> {
+        let dev = cx.device();
+        dev.launch(&SLOW, 8, (&mut self.buffer,))?.await?;
+        Ok(dev.download(&self.buffer)?.await?[0])
+    }
+
+    /// Whether the completion waited for its own kernel.
+    #[entry]
+    async fn be_pending(&mut self, cx: &Cx<Self>, launched: Promise<()>) -> Result<bool> {
+        let completion = cx.device().launch(&PENDING, 8, (&mut self.buffer,))?;
+        let is_pending = !completion.is_ready();
+        launched.send(())?;
+        completion.await?;
+        Ok(is_pending && PENDING_GATE.load(Ordering::Acquire))
+    }
+
+    #[entry]
+    fn launch_quietly(&mut self, cx: &Cx<Self>, to: Callback<()>) -> Result<()> {
+        let dev = cx.device();
+        let completion = dev.launch(&QUIET, 8, (&mut self.buffer,))?;
+        cx.this().wait_for(completion, to).send();
+        Ok(())
+    }
+
+    #[entry]
+    async fn wait_for(&self, completion: chare::device::Completion<()>, to: Callback<()>) -> Result<()> {
+        completion.await?;
+        QUIET_FINISHED.fetch_add(1, Ordering::AcqRel);
+        Ok(to.deliver(())?)
+    }
+}
+
+/// HAPI until 2026, and cudarc: an error of an event reads as "still pending", so a kernel that fails is a hang.
+#[test]
+fn a_fault_is_an_error_and_no_hang() {
+    on_two_devices(async |rt: Runtime| {
+        let workers = rt.array::<Worker>(8).create(()).await?;
+        for (index, fault) in workers.fail().gather().await?.into_iter().enumerate() {
+            assert!(fault.contains("`fail`") && fault.contains(&format!("Worker[{index}]")), "{fault}");
+        }
+        Ok(())
+    });
+}
+
+/// HAPI: completions are looked at in one queue per PE, up to the first that is not finished.
+#[test]
+fn a_slow_stream_hides_no_finished_one() {
+    on_two_devices(async |rt: Runtime| {
+        SLOW_GATE.store(false, Ordering::Release);
+        let workers = rt.array::<Worker>(8).create(()).await?;
+        let slow = workers.at(0).be_slow().future();
+        for value in 1..=3 {
+            for index in 1..8 {
+                assert_eq!(workers.at(index).add(1.0).await?, [f64::from(value); 8]);
+            }
+        }
+        assert!(!slow.is_ready());
+        SLOW_GATE.store(true, Ordering::Release);
+        assert_eq!(slow.await?, 7.0);
+        Ok(())
+    });
+}
+
+/// charm4py: an event recorded on a stream of another device than the current one was never recorded, and such an event
+/// counts as finished; its example of several devices records on streams that nothing was launched on.
+#[test]
+fn a_completion_is_of_its_kernel_on_every_device() {
+    on_two_devices(async |rt: Runtime| {
+        let workers = rt.array::<Worker>(8).create(()).await?;
+        // Of the first and the last PE, so on both devices if there are several PEs.
+        PENDING_GATE.store(false, Ordering::Release);
+        let (to, launched) = rt.promises(2);
+        let pending = [0, 7].map(|index| workers.at(index).be_pending(to.clone()).future());
+        launched.await?;
+        assert!(pending.iter().all(|pending| !pending.is_ready()));
+        PENDING_GATE.store(true, Ordering::Release);
+        for pending in pending {
+            assert!(pending.await?, "a completion came before its kernel had finished");
+        }
+        Ok(())
+    });
+}
+
+/// As HAPI has it, and a port may lose it: device work that is pending is no quiescence.
+#[test]
+fn pending_kernels_are_no_quiescence() {
+    on_two_devices(async |rt: Runtime| {
+        QUIET_GATE.store(false, Ordering::Release);
+        QUIET_FINISHED.store(0, Ordering::Release);
+        let workers = rt.array::<Worker>(8).create(()).await?;
+        let (to, finished) = rt.promises(2);
+        for index in [0, 7] {
+            workers.at(index).launch_quietly((&to).into()).await?;
+        }
+        let mut quiescence = rt.quiescence();
+        rt.timeout(Duration::from_millis(2), &mut quiescence).await.expect_err("kernels are pending");
+        assert_eq!(QUIET_FINISHED.load(Ordering::Acquire), 0);
+        QUIET_GATE.store(true, Ordering::Release);
+        quiescence.await?;
+        assert_eq!(QUIET_FINISHED.load(Ordering::Acquire), 2);
+        finished.await?;
+        Ok(())
+    });
+}

@@ -1,0 +1,73 @@
+//! Programs that can never go on.
+
+use chare::prelude::*;
+use chare::{HANG_EXIT_CODE, Options};
+
+/// Two of them that wait for each other.
+struct Philosopher {
+    fork: Option<u32>,
+}
+
+#[chare(index = usize)]
+impl Philosopher {
+    fn new() -> Self {
+        Philosopher { fork: Some(1) }
+    }
+
+    /// Keeps its own while it asks for the next one's.
+    #[entry]
+    async fn eat(&mut self, cx: &Cx<Self>) -> Result<()> {
+        let mine = self.fork.take();
+        let next = (cx.index() + 1) % cx.array().shape();
+        cx.barrier().await?;
+        let other = cx.array().at(next).lend().await?;
+        assert!(mine.is_some() && other.is_some());
+        Ok(())
+    }
+
+    #[entry]
+    fn lend(&mut self) -> Option<u32> {
+        self.fork.take()
+    }
+
+    #[entry]
+    async fn wait_for_nobody(this: This<Self>) -> Result<()> {
+        let channel = this.channel::<u32, _>(&this.array().at(0), 1);
+        channel.recv().await?;
+        Ok(())
+    }
+}
+
+/// charm4py and Charm++: a program that waits for what never comes waits for ever; SpECTRE: a deadlock ends as a success
+/// (issue 907).
+#[test]
+fn a_deadlock_ends_with_a_report_of_who_waits_for_what() {
+    for pes in [1, 2, 4, 8] {
+        let report =
+            chare::Runtime::run(Options::default().with_pes(pes), async |rt: Runtime| -> Result<()> {
+                Ok(rt.array::<Philosopher>(5).create(()).await?.eat().await?)
+            })
+            .expect("the host device is always there");
+        let text = report.to_string();
+        assert_eq!(report.code(), HANG_EXIT_CODE, "{text}");
+        for index in 0..5 {
+            assert!(text.contains(&format!("Philosopher[{index}]")), "{text}");
+        }
+        assert!(text.contains("eat") && text.contains("lend") && text.contains("hangs.rs"), "{text}");
+    }
+}
+
+/// charm4py: of two ends of a channel one is never opened, and nobody is told.
+#[test]
+fn a_value_that_nobody_sends_is_reported() {
+    for pes in [1, 2, 4, 8] {
+        let report =
+            chare::Runtime::run(Options::default().with_pes(pes), async |rt: Runtime| -> Result<()> {
+                Ok(rt.array::<Philosopher>(2).create(()).await?.at(1).wait_for_nobody().await?)
+            })
+            .expect("the host device is always there");
+        let text = report.to_string();
+        assert_eq!(report.code(), HANG_EXIT_CODE, "{text}");
+        assert!(text.contains("wait_for_nobody") && text.contains("Philosopher[0]"), "{text}");
+    }
+}
