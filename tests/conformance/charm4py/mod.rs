@@ -7,6 +7,7 @@ mod dcopy;
 mod entry_methods;
 mod exceptions;
 mod futures;
+mod migration;
 mod qd;
 mod reductions;
 mod thread_entry_methods;

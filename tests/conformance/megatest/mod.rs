@@ -36,7 +36,7 @@ macro_rules! megatest {
 }
 
 megatest! {
-    rings { groupring arrayring packtest immediatering }
+    rings { groupring arrayring packtest immediatering migration }
     casts { groupcast groupmulti listsend synctest }
     dependence { groupdependence }
     arguments { varsizetest marshall rotest }

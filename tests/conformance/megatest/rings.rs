@@ -190,3 +190,63 @@ pub(super) mod immediatering {
         Ok(())
     }
 }
+
+pub(super) mod migration {
+    //! Charm++ tests/charm++/megatest/migration: every element goes over all PEs and comes back to the one where it was
+    //! constructed, having been on each once, with its own data.
+
+    use chare::prelude::*;
+
+    struct Cell {
+        index: usize,
+        original: Option<usize>,
+        sum: usize,
+        arrived: usize,
+        done: Promise<()>,
+    }
+
+    #[chare(index = usize)]
+    impl Cell {
+        fn new(cx: &Cx<Self>, done: Promise<()>) -> Self {
+            cx.this().arrive().send();
+            Cell { index: cx.index(), original: None, sum: 0, arrived: 0, done }
+        }
+
+        fn migrated(&mut self, cx: &Cx<Self>) {
+            cx.this().arrive().send();
+        }
+
+        #[entry]
+        fn arrive(&mut self, cx: &Cx<Self>) {
+            let (pe, pes) = (cx.my_pe().index(), cx.num_pes());
+            assert_eq!(cx.index(), self.index);
+            if self.original == Some(pe) {
+                assert_eq!(self.sum, (pes + 1) * pes / 2);
+                cx.array().at(0).count().send();
+                return;
+            }
+            self.original.get_or_insert(pe);
+            self.sum += pe + 1;
+            if pes == 1 {
+                // It is back already.
+                cx.this().arrive().send();
+            }
+            cx.this().migrate((pe + 1) % pes).send();
+        }
+
+        #[entry]
+        fn count(&mut self, cx: &Cx<Self>) -> Result<()> {
+            self.arrived += 1;
+            if self.arrived == cx.array().shape() {
+                self.done.send(())?;
+            }
+            Ok(())
+        }
+    }
+
+    pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
+        let (done, is_done) = rt.promise();
+        rt.array::<Cell>(10 + rt.num_pes() * 2).create(done).send();
+        Ok(is_done.await?)
+    }
+}

@@ -5,4 +5,5 @@ mod collections;
 mod devices;
 mod hangs;
 mod messages;
+mod moving;
 mod waiting;
