@@ -1,5 +1,6 @@
 //! The programs of charm4py's `tests` folder, one module each, in one file per folder there.
 
+mod array_maps;
 mod callbacks;
 mod channels;
 mod collections;
@@ -10,4 +11,5 @@ mod futures;
 mod migration;
 mod qd;
 mod reductions;
+mod sections;
 mod thread_entry_methods;

@@ -91,15 +91,16 @@ pub(super) mod queens {
 
     #[chare]
     impl Queens {
-        fn new(cx: &Cx<Self>, board: Board, counters: Group<Counter>) -> Self {
+        fn new(cx: &Cx<Self>, board: Board, counters: Group<Counter>) -> Result<Self> {
             if QUEENS - board.rows < GRAIN {
-                counters.on(cx.my_pe()).increment(board.count()).send();
+                let solutions = board.count();
+                counters.on(cx.my_pe()).local(|counter| counter.solutions += solutions)?;
             } else {
                 for next in board.next_rows() {
                     cx.single::<Queens>().create((next, counters)).send();
                 }
             }
-            Queens
+            Ok(Queens)
         }
     }
 
@@ -114,18 +115,13 @@ pub(super) mod queens {
         }
 
         #[entry]
-        fn increment(&mut self, solutions: u64) {
-            self.solutions += solutions;
-        }
-
-        #[entry]
         fn solutions(&self) -> u64 {
             self.solutions
         }
     }
 
     pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
-        let counters = rt.group::<Counter>().create(()).send();
+        let counters = rt.group::<Counter>().create(()).await?;
         let board = Board { columns: [0; QUEENS], rows: 0 };
         rt.single::<Queens>().create((board, counters)).send();
         rt.quiescence().await?;

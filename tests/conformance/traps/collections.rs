@@ -70,8 +70,23 @@ async fn a_message_to_nobody_is_an_error(rt: Runtime) -> Result<()> {
         assert!(matches!(error, CallError::NoElement(_)), "{error}");
         assert!(error.to_string().contains(&format!("Creator has no element [{}]", rt.num_pes())), "{error}");
     }
+    // On a PE that exists but has no member, too.
+    let few = rt.group::<Creator>().on_pes([rt.num_pes() - 1]).create(5).send();
+    for pe in rt.pes().rev().skip(1) {
+        let error = few.on(pe).value().await.expect_err("there is no member");
+        assert!(matches!(error, CallError::NoElement(_)), "{error}");
+    }
+    assert_eq!(few.value().gather().await?, [5]);
     let leaves = rt.array::<Leaf>((2, 3)).create(0).send();
     let error = leaves.at((2, 0)).value().await.expect_err("it is outside");
+    assert!(matches!(error, CallError::NoElement(_)), "{error}");
+    let sparse = rt.array_sparse::<Leaf>().create_empty();
+    let early = [(7, 7), (0, 0)].map(|index| sparse.at(index).value().future());
+    sparse.insert((7, 7), 3).send();
+    sparse.done_inserting().await?;
+    let [inserted, absent] = early;
+    assert_eq!(inserted.await?, 80);
+    let error = absent.await.expect_err("it was never inserted");
     assert!(matches!(error, CallError::NoElement(_)), "{error}");
     Ok(())
 }
