@@ -27,7 +27,7 @@ mod report;
 mod run;
 mod sampler;
 
-pub use options::{Options, OptionsError, USAGE};
+pub use options::{OptionValue, Options, OptionsError, USAGE};
 pub use report::{Amount, Bench, Row};
 pub use run::run;
 pub use sampler::{Sampler, Summary};

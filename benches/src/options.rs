@@ -28,6 +28,9 @@ pub enum OptionsError {
     Wrong(String),
 }
 
+/// Brings the value of an option, or says that there is none.
+pub type OptionValue<'a> = dyn FnMut() -> Result<String, OptionsError> + 'a;
+
 impl fmt::Display for OptionsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -50,6 +53,18 @@ impl Options {
     /// # Errors
     /// If an option is unknown or its value is missing or unusable, and if help is asked for.
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Options, OptionsError> {
+        Options::parse_with(args, |_, _| Ok(false))
+    }
+
+    /// As [`Options::parse`], for a bench that has options of its own. Of one that is not common to all benches `own` is
+    /// given the name and what brings its value; it says whether it knows it.
+    ///
+    /// # Errors
+    /// As [`Options::parse`], and those of `own`.
+    pub fn parse_with(
+        args: impl IntoIterator<Item = String>,
+        mut own: impl FnMut(&str, &mut OptionValue<'_>) -> Result<bool, OptionsError>,
+    ) -> Result<Options, OptionsError> {
         let mut options = Options { smoke: false, ..Options::smoke() };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -68,6 +83,7 @@ impl Options {
                 "--smoke" => options.smoke = true,
                 "--bench" => {}
                 "--help" | "-h" => return Err(OptionsError::Help),
+                _ if own(name, &mut value)? => {}
                 _ => return Err(OptionsError::Wrong(format!("there is no option {arg}"))),
             }
         }
@@ -124,6 +140,23 @@ mod tests {
         );
         assert_eq!((options.count(10, 1), Options::smoke().count(10, 1)), (10, 1));
         assert!(parse("").expect("an empty line").wants("anything"));
+    }
+
+    #[test]
+    fn a_bench_may_have_options_of_its_own() {
+        let mut steps = None;
+        let line = "-steps 7 --json --deep";
+        let mut own = |name: &str, value: &mut OptionValue<'_>| match name {
+            "-steps" => value().map(|value| steps = Some(value)).and(Ok(true)),
+            _ => Ok(name == "--deep"),
+        };
+        let options = Options::parse_with(line.split(' ').map(str::to_owned), &mut own).expect("a good line");
+        assert!(options.is_json());
+        for wrong in ["--steps 7", "-steps"] {
+            let line = wrong.split(' ').map(str::to_owned);
+            assert!(Options::parse_with(line, &mut own).is_err(), "{wrong}");
+        }
+        assert_eq!(steps.as_deref(), Some("7"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use crate::{Options, Summary};
+use crate::{OptionValue, Options, OptionsError, Summary, USAGE};
 
 /// How much one operation moves, or how many operations a batch has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,14 +86,23 @@ impl Bench {
 
     /// A bench with the options of this process; ends the process if they cannot be understood.
     pub fn from_args(name: &'static str) -> Self {
-        match Options::parse(std::env::args().skip(1)) {
+        Bench::from_args_with(name, "", |_, _| Ok(false))
+    }
+
+    /// As [`Bench::from_args`], for a bench that has options of its own ([`Options::parse_with`]), which `usage` explains.
+    pub fn from_args_with(
+        name: &'static str,
+        usage: &str,
+        own: impl FnMut(&str, &mut OptionValue<'_>) -> Result<bool, OptionsError>,
+    ) -> Self {
+        match Options::parse_with(std::env::args().skip(1), own) {
             Ok(options) => Bench::new(name, options),
-            Err(crate::OptionsError::Help) => {
-                println!("{}", crate::USAGE);
+            Err(OptionsError::Help) => {
+                println!("{USAGE}{usage}");
                 std::process::exit(0);
             }
             Err(error) => {
-                eprintln!("{error}");
+                eprintln!("{error}{usage}");
                 std::process::exit(2);
             }
         }

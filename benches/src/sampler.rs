@@ -53,6 +53,13 @@ impl Sampler {
         self
     }
 
+    /// Is content with so much time, for a case that is one point of many.
+    pub fn with_time(mut self, time: Duration) -> Self {
+        self.wanted.1 = self.wanted.1.min(time);
+        self.warm_up.1 = self.warm_up.1.min(time / 4);
+        self
+    }
+
     /// Whether another batch is wanted.
     pub fn wants_more(&mut self) -> bool {
         let elapsed = self.began.get_or_insert_with(Instant::now).elapsed();
