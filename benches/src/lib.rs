@@ -26,6 +26,7 @@ mod options;
 mod report;
 mod run;
 mod sampler;
+pub mod taskbench;
 
 pub use options::{OptionValue, Options, OptionsError, USAGE};
 pub use report::{Amount, Bench, Row};
