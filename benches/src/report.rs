@@ -27,7 +27,7 @@ pub struct Row {
     pub pes: usize,
     /// The processes.
     pub ranks: usize,
-    /// What `best` and `median` count: `ns`, `us`, `ms`, `bytes` or `ratio`.
+    /// What `best` and `median` count: `ns`, `us`, `ms`, `bytes` or `ratio`; or `MFlop/s` or `MB/s`, of which more is better.
     pub unit: &'static str,
     /// The figures.
     pub summary: Summary,

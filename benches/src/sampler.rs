@@ -28,7 +28,7 @@ pub struct Sampler {
 /// What the batches of one case said.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// The smallest value.
+    /// The smallest value, or the largest of rates.
     pub best: f64,
     /// The middle value.
     pub median: f64,
@@ -57,6 +57,12 @@ impl Sampler {
     pub fn with_time(mut self, time: Duration) -> Self {
         self.wanted.1 = self.wanted.1.min(time);
         self.warm_up.1 = self.warm_up.1.min(time / 4);
+        self
+    }
+
+    /// Forgets no batch, for batches that warm up themselves.
+    pub fn without_warm_up(mut self) -> Self {
+        self.is_warm = true;
         self
     }
 
@@ -108,6 +114,12 @@ impl Summary {
         Summary { best: self.best / factor, median: self.median / factor, ..self }
     }
 
+    /// How much is done in a unit of time, where `work` is done in the time that was sampled. Of rates the best is the
+    /// largest.
+    pub fn as_rate_of(self, work: f64) -> Self {
+        Summary { best: work / self.best, median: work / self.median, ..self }
+    }
+
     /// A quantity that was not sampled but counted.
     pub fn exact(value: f64) -> Self {
         Summary { best: value, median: value, batches: 1 }
@@ -119,6 +131,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_batch_that_warms_up_itself_is_not_forgotten() {
+        let mut sampler = Sampler::new(&Options::smoke()).without_warm_up();
+        while sampler.wants_more() {
+            sampler.take(1.0);
+        }
+        assert_eq!(sampler.summary().batches, 2);
+    }
+
+    #[test]
     fn the_warm_up_is_forgotten_and_the_rest_is_summed_up() {
         let mut sampler = Sampler::new(&Options::smoke());
         let mut values = [1.0, 8.0, 4.0].into_iter();
@@ -128,6 +149,7 @@ mod tests {
         assert_eq!(values.next(), None);
         let summary = sampler.summary();
         assert_eq!(summary, Summary { best: 4.0, median: 6.0, batches: 2 });
+        assert_eq!(summary.as_rate_of(12.0), Summary { best: 3.0, median: 2.0, batches: 2 });
         assert_eq!(summary.per(2.0), Summary { best: 2.0, median: 3.0, batches: 2 });
     }
 }
