@@ -22,6 +22,7 @@ use crate::broadcast::Gap;
 use crate::channel::{self, Channels, Uprooted};
 use crate::chare::{Chare, ChareInfo};
 use crate::condition::Conditions;
+use crate::condition::when::KeptCalls;
 use crate::current;
 use crate::error::{CallError, Panicked};
 use crate::ids::ChareId;
@@ -76,6 +77,8 @@ pub(crate) struct Extra {
     /// What arrived while an exclusive coroutine owned the chare, in order of arrival.
     pub(crate) held: VecDeque<Work>,
     pub(crate) conditions: Conditions,
+    /// Calls that wait for the conditions of their entries.
+    pub(crate) kept: KeptCalls,
     pub(crate) channels: Channels,
     pub(crate) account: Option<chare_device::Account>,
     pub(crate) gap: Option<Box<Gap>>,
@@ -93,6 +96,7 @@ impl Extra {
         if let Some(gap) = self.gap.take() {
             gap.give_up(pe);
         }
+        self.kept.give_up(pe);
         pe.guard(|| drop(self));
     }
 }
@@ -197,6 +201,8 @@ impl ChareRef {
             return self.state.set(State::Idle);
         }
         self.state.set(State::Poisoned);
+        // What is kept is refused by the next look.
+        self.dirty.set(true);
         self.extra(|extra| {
             extra.panic.get_or_insert_with(|| panic.clone());
         });
@@ -268,6 +274,16 @@ impl ChareRef {
         // SAFETY: the callers, both above, have looked: the chare is a `C`; `borrowed` was false and no exclusive coroutine
         // owns it, so no other reference to the state exists until `_borrow` is dropped.
         f(unsafe { self.value::<C>().as_mut() })
+    }
+
+    /// As `with`, for looking only: does not make conditions be looked at again.
+    #[inline]
+    #[track_caller]
+    pub(crate) fn look<C: Chare, R>(self, f: impl FnOnce(&C) -> R) -> R {
+        let dirty = self.dirty.get();
+        let value = self.with(|state: &mut C| f(state));
+        self.dirty.set(dirty);
+        value
     }
 
     /// The token by which an exclusive coroutine owns the state.

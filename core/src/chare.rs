@@ -289,11 +289,7 @@ impl<C: Chare> This<C> {
 
     /// As `with`, for looking only: does not make conditions be checked again.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&C) -> R) -> R {
-        let chare = self.chare("This::wait_until");
-        let dirty = chare.dirty.get();
-        let value = chare.with(|state: &mut C| f(state));
-        chare.dirty.set(dirty);
-        value
+        self.chare("This::wait_until").look(f)
     }
 
     /// Waits until `condition` holds. It is looked at now, and again after every step that may have changed the state;

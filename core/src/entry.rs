@@ -13,6 +13,8 @@ use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, Exclusive, State};
 use crate::chare::{Chare, Cx, This};
 use crate::condition;
+use crate::condition::line::Always;
+use crate::condition::when::{self, When};
 use crate::error::{BoxError, CallError, Failed, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
@@ -50,6 +52,11 @@ pub trait Entry: Sized + 'static {
     /// Where calls run.
     #[doc(hidden)]
     const RUNS: Runs = Runs::ByMessage;
+    /// What has to hold for a call to run.
+    #[doc(hidden)]
+    fn when() -> impl When<Self> {
+        Always
+    }
     #[doc(hidden)]
     fn deliver(delivery: Delivery<'_, Self>);
 }
@@ -122,7 +129,7 @@ impl<E: Entry> Payload for Invoke<E> {
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
             Some(chare) if chare.state.get() == State::Idle => {
-                E::deliver(Delivery { pe, chare, args: self.0, reply });
+                Delivery::<E> { pe, chare, args: self.0, reply }.arrive();
             }
             _ => pe.undeliverable(Msg::new(to, reply, self)),
         }
@@ -131,10 +138,10 @@ impl<E: Entry> Payload for Invoke<E> {
 
 /// One invocation of `E` on an idle chare.
 pub struct Delivery<'a, E: Entry> {
-    pe: &'a Pe,
-    chare: ChareRef,
-    args: E::Args,
-    reply: Reply,
+    pub(crate) pe: &'a Pe,
+    pub(crate) chare: ChareRef,
+    pub(crate) args: E::Args,
+    pub(crate) reply: Reply,
 }
 
 impl<'a, E: Entry> Delivery<'a, E> {
@@ -142,6 +149,17 @@ impl<'a, E: Entry> Delivery<'a, E> {
     pub(crate) fn new(pe: &'a Pe, chare: ChareRef, args: E::Args, reply: Reply) -> Self {
         debug_assert_eq!(chare.state.get(), State::Idle);
         Delivery { pe, chare, args, reply }
+    }
+
+    /// Runs the invocation, or keeps it until the condition of its entry holds.
+    #[inline(always)]
+    pub(crate) fn arrive(self) {
+        self.arrive_when(E::when());
+    }
+
+    #[inline(always)]
+    fn arrive_when<W: When<E>>(self, condition: W) {
+        if W::IS_ALWAYS { E::deliver(self) } else { when::deliver(self, condition) }
     }
 
     /// Runs a plain method to its end.

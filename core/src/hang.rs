@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, CollectionInfo, Place};
+use crate::condition::when::{self, Keeping};
 use crate::entry::EntryInfo;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId};
@@ -221,7 +222,9 @@ fn part(pe: &Pe, known: &Known) -> String {
     let mut lines = coroutines(pe, known);
     reductions(pe, known, &mut lines);
     lost(pe, &mut lines);
-    held(pe, known).write(&mut lines);
+    let mut held = held(pe, known);
+    kept(pe, known, &mut held);
+    held.write(&mut lines);
     if lines.is_empty() { String::new() } else { format!("on PE {}:\n{}", pe.id(), lines.concat()) }
 }
 
@@ -454,6 +457,27 @@ fn held(pe: &Pe, known: &Known) -> Held {
         });
     }
     held
+}
+
+/// The calls that chares here keep for the conditions of their entries.
+fn kept(pe: &Pe, known: &Known, held: &mut Held) {
+    let mut chares = Vec::new();
+    // Showing tags is the user's code, so it is done outside of the tables.
+    for_each_chare(pe, |chare| chares.push(chare));
+    for chare in chares {
+        for Keeping { entry, count, condition, tags } in when::keeping(pe, chare) {
+            let EntryInfo { chare: class, name, file, line } = entry;
+            let calls = if count == 1 { "1 call".to_owned() } else { format!("{count} calls") };
+            let owner = known.name(chare.id);
+            let tags = tags.map_or_else(String::new, |tags| format!(" ({tags})"));
+            held.add(
+                "kept until a condition holds",
+                format!(
+                    "{calls} of {class}.{name} ({file}:{line}) for {owner}, kept until {condition}{tags}"
+                ),
+            );
+        }
+    }
 }
 
 fn values(count: usize) -> String {

@@ -44,6 +44,58 @@
 //! | `async fn f(&mut self, ..)` | *exclusive* coroutine: it owns the chare until it ends; other messages wait |
 //! | `async fn f(this: This<Self>, ..)` | *interleaving* coroutine: state is touched in `this.with(..)` only; others run while it waits |
 //!
+//! # When a method runs: conditions
+//!
+//! A call of an entry with `when` is kept at its chare until its condition holds. How it is written says what a look costs:
+//!
+//! | condition | looked at |
+//! |---|---|
+//! | `#[entry(when = \|s: &Self\| s.ready)]` | once for all calls that wait for it |
+//! | `#[entry(when = \|s: &Self, step: &u32\| *step <= s.step)]`, with every argument by reference | for each call that waits |
+//! | `#[entry(when(self.step == step))]`, a field of the chare and an argument or a field of one | by hash: once |
+//!
+//! Conditions are looked at when a call arrives, and after every step that may have changed the state. Of the kept calls
+//! that may run the oldest does, until none may; an exclusive coroutine that owns the chare ends first. What is kept is not
+//! in the way of quiescence, and stands in the report of a program that hangs. A panic in a condition is one of the call.
+//!
+//! ```
+//! use chare::prelude::*;
+//!
+//! struct Block {
+//!     step: u32,
+//!     log: Vec<u32>,
+//! }
+//!
+//! #[chare]
+//! impl Block {
+//!     fn new() -> Self {
+//!         Block { step: 0, log: Vec::new() }
+//!     }
+//!
+//!     #[entry(when(self.step == step))]
+//!     fn ghost(&mut self, step: u32) {
+//!         self.log.push(step);
+//!         self.step += 1;
+//!     }
+//!
+//!     #[entry(when = |block: &Self, steps: &u32| block.step >= *steps)]
+//!     fn log(&self, steps: u32) -> Vec<u32> {
+//!         self.log[..steps as usize].to_vec()
+//!     }
+//! }
+//!
+//! #[chare::main]
+//! async fn main(rt: Runtime) -> Result<()> {
+//!     let block = rt.single::<Block>().create(()).await?;
+//!     let log = block.log(3).future();
+//!     for step in [2, 1, 0] {
+//!         block.ghost(step).send();
+//!     }
+//!     assert_eq!(log.await?, [0, 1, 2]);
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # What is promised
 //!
 //! * Messages between two chares have no order, except through a [`Channel`].
@@ -286,6 +338,8 @@ pub mod prelude {
 pub mod __private {
     pub use crate::cell::Exclusive;
     pub use crate::collection::Construct;
+    pub use crate::condition::line::{ShowDebug, ShowNothing, on_call, on_state, on_tag};
+    pub use crate::condition::when::When;
     pub use crate::direct::OneChare;
     pub use crate::entry::{Delivery, Failure, Flat, Runs, flat};
     pub use crate::priority::Rank;

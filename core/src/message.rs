@@ -234,6 +234,15 @@ impl Msg {
     }
 
     /// The contents, if the message is of kind `P`.
+    pub(crate) fn payload<P: Payload>(&self) -> Option<&P> {
+        if (self.head().table.payload_type)() != TypeId::of::<P>() {
+            return None;
+        }
+        // SAFETY: the table is that of `P`, and a `Msg` owns a live block.
+        Some(unsafe { &(*self.0.cast::<Body<P>>().as_ptr()).args })
+    }
+
+    /// The contents, if the message is of kind `P`.
     pub(crate) fn into_payload<P: Payload>(self, pe: &Pe) -> Option<P> {
         if (self.head().table.payload_type)() != TypeId::of::<P>() {
             return None;

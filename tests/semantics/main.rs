@@ -8,6 +8,7 @@ mod broadcasts;
 mod callbacks;
 mod calls;
 mod channels;
+mod conditions;
 mod constructors;
 mod destructors;
 mod devices;

@@ -10,7 +10,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Attribute, Ident};
 
-use crate::ir::{Arg, Chare, Constructor, Entry, Inputs, Mode, Receiver, Returns};
+use crate::ir::{Arg, Chare, Constructor, Entry, Inputs, Mode, Receiver, Returns, When};
 use crate::parse::constant_name;
 
 /// Everything that is generated beside the user's block.
@@ -124,6 +124,8 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
             impl #impl_generics ::chare::Direct for #marker_ty #where_clause {}
         }
     });
+    let when = entry.when.as_ref().map(|_| when_fn(chare, entry));
+    let condition = entry.when.as_ref().map(|when| condition_impl(chare, entry, when));
     let items = vec![
         quote! {
             #(#cfgs)*
@@ -146,11 +148,12 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
                     line: #line,
                 };
                 #service
+                #when
                 #deliver
             }
         },
     ];
-    items.into_iter().chain(direct).collect()
+    items.into_iter().chain(direct).chain(condition).collect()
 }
 
 /// The arguments as a tuple. An error about the item or the tuple is at the one argument, or at the method.
@@ -205,6 +208,93 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
         }
     };
     quote_spanned!(span=> #[inline] fn deliver(delivery: ::chare::__private::Delivery<'_, Self>) { #run })
+}
+
+/// The entry's condition, which [`condition_impl`] makes.
+fn when_fn(chare: &Chare, entry: &Entry) -> TokenStream {
+    let (ty, name) = (&chare.ty, condition_name(entry));
+    quote! {
+        fn when() -> impl ::chare::__private::When<Self> {
+            <#ty>::#name()
+        }
+    }
+}
+
+fn condition_name(entry: &Entry) -> Ident {
+    format_ident!("__{}_when", entry.name.unraw(), span = Span::call_site())
+}
+
+/// The user's condition, in an `impl` block of the chare: there `Self` means in it what it means in the method.
+fn condition_impl(chare: &Chare, entry: &Entry, when: &When) -> TokenStream {
+    let (ty, cfgs, name) = (&chare.ty, &entry.cfgs, condition_name(entry));
+    let (impl_generics, _, where_clause) = chare.generics.split_for_impl();
+    let marker_ty = marker_type(chare, entry);
+    let condition = condition(chare, entry, when);
+    quote! {
+        #(#cfgs)*
+        #[automatically_derived]
+        #[allow(clippy::all, clippy::pedantic, deprecated)]
+        impl #impl_generics #ty #where_clause {
+            #[doc(hidden)]
+            fn #name() -> impl ::chare::__private::When<#marker_ty> {
+                #condition
+            }
+        }
+    }
+}
+
+/// A closure goes through a function that says its type, so that what is wrong with it is reported at its own tokens and
+/// what it leaves out is inferred.
+fn condition(chare: &Chare, entry: &Entry, when: &When) -> TokenStream {
+    let (ty, marker_ty) = (&chare.ty, marker_type(chare, entry));
+    let types: Vec<_> = entry.inputs.args.iter().map(|arg| &arg.ty).collect();
+    let at = match when {
+        When::State(closure) | When::Call(closure) => closure.or1_token.span(),
+        When::Tag { equation, .. } => equation.span(),
+    };
+    let span = Span::mixed_site().located_at(at);
+    let text = crate::when::source(when);
+    match when {
+        When::State(closure) => quote_spanned! {span=>
+            fn condition<S, F: ::core::ops::Fn(&S) -> bool>(condition: F) -> F {
+                condition
+            }
+            let condition = condition::<#ty, _>(#closure);
+            ::chare::__private::on_state::<#marker_ty, _>(#text, condition)
+        },
+        When::Call(closure) => {
+            let kinds: Vec<_> = (0..types.len()).map(|i| Ident::new(&format!("A{i}"), span)).collect();
+            let names: Vec<_> = (0..types.len()).map(|i| Ident::new(&format!("arg{i}"), span)).collect();
+            quote_spanned! {span=>
+                fn condition<S, #(#kinds,)* F>(condition: F) -> F
+                where
+                    F: ::core::ops::Fn(&S, #(&#kinds),*) -> bool,
+                {
+                    condition
+                }
+                let condition = condition::<#ty, #(#types,)* _>(#closure);
+                ::chare::__private::on_call::<#marker_ty, _>(
+                    #text,
+                    move |state, (#(#names,)*)| condition(state, #(#names),*),
+                )
+            }
+        }
+        When::Tag { of_state, argument, of_argument, at, .. } => {
+            let at = Span::mixed_site().located_at(*at);
+            let argument = syn::Index::from(*argument);
+            let of_args = quote_spanned!(at=> |args| &args.#argument #(.#of_argument)*);
+            quote_spanned! {span=>
+                #[allow(unused_imports)]
+                use ::chare::__private::{ShowDebug as _, ShowNothing as _};
+                let tag = ::chare::__private::on_tag::<#marker_ty, _, _, _>(
+                    #text,
+                    |state| &state #(.#of_state)*,
+                    #of_args,
+                );
+                (&&tag).shown()
+            }
+        }
+    }
 }
 
 /// `<Chare>::method(state, cx, args..)`.

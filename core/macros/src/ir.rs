@@ -4,7 +4,7 @@
 //! `impl` block.
 
 use proc_macro2::Span;
-use syn::{Attribute, Generics, Ident, Type};
+use syn::{Attribute, Expr, ExprClosure, Generics, Ident, Member, Type};
 
 use crate::service::Service;
 
@@ -53,6 +53,25 @@ pub(crate) struct Entry {
     pub(crate) output: Type,
     pub(crate) returns: Returns,
     pub(crate) service: Service,
+    pub(crate) when: Option<When>,
+}
+
+/// What has to hold for a call to run.
+pub(crate) enum When {
+    /// A closure over the chare.
+    State(ExprClosure),
+    /// A closure over the chare and every argument.
+    Call(ExprClosure),
+    /// A field of the chare equals an argument or a field of one.
+    Tag {
+        equation: Expr,
+        of_state: Vec<Member>,
+        /// Its position.
+        argument: usize,
+        of_argument: Vec<Member>,
+        /// Where the argument stands in the equation.
+        at: Span,
+    },
 }
 
 /// Whether a method returns its value, or a `Result` with it, which arrives flat.

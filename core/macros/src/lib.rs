@@ -19,6 +19,7 @@ mod remote;
 mod service;
 mod signature;
 mod types;
+mod when;
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -76,6 +77,16 @@ pub fn chare(options: TokenStream, item: TokenStream) -> TokenStream {
 /// on one stack the next goes as a message, so the stack does not overflow. `.now()` brings the value of such a call without a
 /// wait, or says why it cannot run now. Broadcasts and callbacks of an inline entry are like any others. A local entry is called on one chare: there are no broadcasts of it and no callbacks
 /// to it.
+///
+/// With a condition, `when`, a call is kept until it holds:
+///
+/// | option | the condition |
+/// |---|---|
+/// | `when = \|s: &Self\| ..` | is on the state alone, and looked at once for all calls that wait |
+/// | `when = \|s: &Self, a: &A, b: &B\| ..` | is on the state and all arguments, and looked at for each call |
+/// | `when(self.tag == argument)` | is that a field equals an argument or a field of one (either way round), whose type is `Eq`, `Hash` and `Clone`; calls are found by hash |
+///
+/// Conditions run on the chare's PE and should only look: what they change in cells or elsewhere makes nobody look again.
 ///
 /// `#[chare]` reads and removes it; what is left of it elsewhere is a mistake and says so.
 #[proc_macro_attribute]

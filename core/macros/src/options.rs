@@ -7,9 +7,10 @@ use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Token, Type, bracketed, 
 
 use crate::errors::Errors;
 use crate::service::{self, Service};
+use crate::when::{self, Written};
 
 /// Options of `#[entry]` that a later version will have.
-const LATER_ENTRY_OPTIONS: [&str; 2] = ["restart", "when"];
+const LATER_ENTRY_OPTIONS: [&str; 1] = ["restart"];
 
 /// The options of `#[chare]`.
 #[derive(Default)]
@@ -60,6 +61,7 @@ impl ChareOptions {
 #[derive(Default)]
 pub(crate) struct EntryOptions {
     pub(crate) service: Service,
+    pub(crate) when: Option<Written>,
 }
 
 pub(crate) fn parse_entry(attribute: &Attribute, errors: &mut Errors) -> EntryOptions {
@@ -76,13 +78,17 @@ pub(crate) fn parse_entry(attribute: &Attribute, errors: &mut Errors) -> EntryOp
         if service::OPTIONS.iter().any(|option| name == option) {
             return options.service.read(name, input, errors);
         }
+        if name == "when" {
+            options.when = when::parse(name, input, errors)?;
+            return Ok(());
+        }
         if LATER_ENTRY_OPTIONS.iter().any(|later| name == later) {
             errors.on(name, format!("`#[entry({name})]` is not supported yet: write `#[entry]`"));
         } else {
             errors.on(
                 name,
                 format!(
-                    "unknown option `{name}`: `#[entry]` takes `expedited`, `priority = <integer>`, `inline` and `local`"
+                    "unknown option `{name}`: `#[entry]` takes `expedited`, `priority = <integer>`, `inline`, `local` and `when = ..`"
                 ),
             );
         }

@@ -12,6 +12,7 @@ use crate::ir::{Chare, Constructor, Entry, Hook, Mode};
 use crate::options::{self, ChareOptions, EntryOptions};
 use crate::signature::{self, Method};
 use crate::types::{ReplaceSelf, last_segment, peel};
+use crate::when;
 
 /// Names that proxies, calls and every value have already, or will have: an entry method of that name could not be
 /// called.
@@ -325,7 +326,8 @@ fn read_entry(
     let (mode, params) = signature::entry_receiver(signature, chare, errors)?;
     let inputs = signature::inputs(&params, Method::Entry, Some(&mode), chare, errors);
     let (output, returns) = signature::entry_return(&signature.output, chare, errors);
-    options.service.check(signature, errors);
+    options.service.check(signature, options.when.is_some(), errors);
+    let when = options.when.as_ref().and_then(|written| when::read(written, &inputs, chare, errors));
     (errors.count() == before).then(|| Entry {
         name,
         docs: only(&method.attrs, "doc"),
@@ -337,6 +339,7 @@ fn read_entry(
         output,
         returns,
         service: options.service,
+        when,
     })
 }
 

@@ -52,7 +52,7 @@ impl Service {
     }
 
     /// Refuses options that do not go together, or not with the method.
-    pub(crate) fn check(&self, signature: &Signature, errors: &mut Errors) {
+    pub(crate) fn check(&self, signature: &Signature, has_condition: bool, errors: &mut Errors) {
         if let (Some(_), Some((name, _))) = (&self.expedited, &self.priority) {
             errors.on(name, "an expedited call goes before all that have a priority: leave one of the two");
         }
@@ -60,6 +60,12 @@ impl Service {
             errors.on(name, "a local entry runs at once, as an inline one does: leave `inline` away");
         }
         for name in [&self.inline, &self.local].into_iter().flatten() {
+            if has_condition {
+                errors.on(
+                    name,
+                    format!("`{name}` calls run on the stack of their caller, which cannot wait: remove `when` or `{name}`"),
+                );
+            }
             if let Some(word) = &signature.asyncness {
                 errors.on(
                     word,

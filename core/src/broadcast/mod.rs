@@ -392,7 +392,7 @@ where
         match chare.state.get() {
             State::Idle => {
                 pe.note_call(E::INFO);
-                E::deliver(Delivery::new(pe, chare, args, reply));
+                Delivery::<E>::new(pe, chare, args, reply).arrive();
             }
             State::Exclusive => {
                 pe.hold_for_owned(chare, Msg::new(chare.id, reply, Invoke::<E>(args)));

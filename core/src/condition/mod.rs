@@ -1,8 +1,12 @@
-//! Conditions over a chare's state: `this.wait_until(|s| ..)`.
+//! Conditions over a chare's state: `this.wait_until(|s| ..)`, and those of entries (`when`).
 //!
 //! A waiting coroutine registers here; after every step that held `&mut` to the state, all registered coroutines are
 //! woken in the order in which they began to wait, and each looks at its own condition. A look takes `&`, so it does
-//! not count as such a step, and the looking comes to rest.
+//! not count as such a step, and the looking comes to rest. After them come the calls that are kept for their entries'
+//! conditions.
+
+pub(crate) mod line;
+pub(crate) mod when;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -57,7 +61,8 @@ impl Conditions {
     }
 }
 
-/// Wakes whoever waits for a condition of `chare`, if somebody may have changed its state.
+/// Wakes whoever waits for a condition of `chare`, and runs the kept calls that may run, if somebody may have changed its
+/// state.
 pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
     if !chare.dirty.replace(false) {
         return;
@@ -66,6 +71,7 @@ pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
     for waiter in waiting {
         waiter.wake(pe);
     }
+    when::run_ready(pe, chare);
 }
 
 /// Waits until a condition holds; made by [`This::wait_until`].
