@@ -59,6 +59,13 @@ struct Suspended<'a> {
     constructing: Option<ChareId>,
 }
 
+impl Chain {
+    /// Whether what is running was called directly.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.depth.get() > 0
+    }
+}
+
 impl<'a> Suspended<'a> {
     fn new(pe: &'a Pe) -> Self {
         let Chain { depth, bottom } = &pe.direct;

@@ -17,6 +17,7 @@ use crate::cell::{ChareRef, Parcel, State};
 use crate::channel;
 use crate::chare::{ArrayElement, Chare};
 use crate::collection::{Construct, NewOf, Ticket};
+use crate::condition::when;
 use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
@@ -435,8 +436,9 @@ fn destroy(pe: &Pe, chare: ChareRef) {
     let error = pe.no_element(id, chare.info().name);
     channel::poison(pe, chare, &error);
     let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
+    let kept = when::take_all(pe, chare);
     drop(Parcel::pack(pe, chare));
-    for work in held {
+    for work in held.into_iter().chain(kept.into_iter().map(Work::Msg)) {
         if let Work::Msg(msg) = work {
             msg.lose(pe, error.clone());
         }

@@ -2,8 +2,8 @@
 
 use crate::cell::State;
 use crate::chare::Chare;
+use crate::condition;
 use crate::current;
-use crate::entry;
 use crate::proxy::Element;
 
 /// Why a chare's state cannot be touched here and now. A call reaches it all the same.
@@ -36,7 +36,9 @@ impl<C: Chare> Element<C> {
                 return Err(NotLocal::Poisoned);
             }
             let value = chare.try_with(f).ok_or(NotLocal::Busy)?;
-            entry::after_step(pe, chare);
+            if chare.has_extra() {
+                condition::recheck_later(pe, chare);
+            }
             Ok(value)
         })
     }

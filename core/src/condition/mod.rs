@@ -64,14 +64,32 @@ impl Conditions {
 /// Wakes whoever waits for a condition of `chare`, and runs the kept calls that may run, if somebody may have changed its
 /// state.
 pub(crate) fn recheck(pe: &Pe, chare: ChareRef) {
+    if pe.direct.is_nested() {
+        // A direct call has ended: its caller goes on first.
+        return recheck_later(pe, chare);
+    }
+    if wake_if_dirty(pe, chare) {
+        when::run_ready(pe, chare);
+    }
+}
+
+/// As `recheck`, in the middle of another chare's method: kept calls have their turn after it.
+pub(crate) fn recheck_later(pe: &Pe, chare: ChareRef) {
+    if wake_if_dirty(pe, chare) {
+        when::run_ready_later(pe, chare);
+    }
+}
+
+/// Wakes whoever waits for a condition. Whether somebody may have changed the state.
+fn wake_if_dirty(pe: &Pe, chare: ChareRef) -> bool {
     if !chare.dirty.replace(false) {
-        return;
+        return false;
     }
     let waiting = chare.extra_if_any(|extra| extra.conditions.take_waiters()).unwrap_or_default();
     for waiter in waiting {
         waiter.wake(pe);
     }
-    when::run_ready(pe, chare);
+    true
 }
 
 /// Waits until a condition holds; made by [`This::wait_until`].

@@ -187,13 +187,29 @@ pub(super) fn run_ready(pe: &Pe, chare: ChareRef) {
         return;
     }
     let is_done = run_some(pe, chare);
-    let queues = chare.extra(|extra| {
-        extra.kept.is_running = false;
-        !is_done && !std::mem::replace(&mut extra.kept.goes_on, true)
+    chare.extra(|extra| extra.kept.is_running = false);
+    if !is_done {
+        run_ready_later(pe, chare);
+    }
+}
+
+/// As `run_ready`, when what is running has ended, and before what is queued.
+pub(super) fn run_ready_later(pe: &Pe, chare: ChareRef) {
+    let queues = chare.extra_if_any(|extra| {
+        let kept = &mut extra.kept;
+        !kept.is_empty() && !std::mem::replace(&mut kept.goes_on, true)
     });
-    if queues {
+    if queues == Some(true) {
         let go_on = Msg::new(chare.id, Reply::none(), GoOn);
         pe.enqueue_first(VecDeque::from([Work::Msg(go_on)]));
+    }
+}
+
+/// Takes all kept calls of a chare that goes, in order of arrival.
+pub(crate) fn take_all(pe: &Pe, chare: ChareRef) -> Vec<Msg> {
+    match chare.extra_if_any(|extra| std::mem::take(&mut extra.kept)) {
+        Some(mut kept) => kept.take_all(pe),
+        None => Vec::new(),
     }
 }
 

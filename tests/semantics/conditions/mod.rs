@@ -506,6 +506,36 @@ async fn a_broadcast_finds_the_conditions_of_chares_that_move(rt: Runtime) -> Re
     Ok(())
 }
 
+#[chare::test(pes = [1, 2, 4])]
+async fn a_look_without_a_message_lets_kept_calls_run_after_it(rt: Runtime) -> Result<()> {
+    // On the PE of `main`.
+    let gate = rt.array::<Gate>(rt.num_pes()).create(()).await?.at(0);
+    let calls = [gate.when_open(1).future(), gate.at_step(4, 2).future()];
+    rt.quiescence().await?;
+    let set = gate.local(|gate| {
+        gate.is_open = true;
+        gate.now.step = 4;
+    });
+    set?;
+    assert_eq!(gate.local(|gate| gate.log.len())?, 0, "what is running ends first");
+    for (who, call) in (1..).zip(calls) {
+        assert_eq!(call.await?, who);
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn a_chare_that_is_destroyed_refuses_what_it_keeps(rt: Runtime) -> Result<()> {
+    let (gate, _) = gates(&rt).await?;
+    let calls = [gate.when_open(1).future(), gate.since_step(4, 2).future(), gate.at_step(4, 3).future()];
+    rt.quiescence().await?;
+    gate.destroy().await?;
+    for call in calls {
+        assert!(matches!(call.await, Err(CallError::NoElement(_))));
+    }
+    Ok(())
+}
+
 /// Sends itself a call in its constructor, which is a coroutine.
 struct Slow {
     is_ready: bool,
