@@ -8,6 +8,10 @@ mod sealed {
     pub trait Sealed {}
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an array's index",
+    note = "an index is `usize`, or a tuple of two to six `usize`; for sparse arrays also a type that implements `chare::Index`"
+)]
 /// An index of an element of an array: `usize`, a tuple of two to six of them, or, for sparse arrays, a type of your own.
 ///
 /// ```

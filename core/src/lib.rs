@@ -342,9 +342,9 @@ pub mod __private {
     pub use crate::condition::when::When;
     pub use crate::direct::OneChare;
     pub use crate::entry::{Delivery, Failure, Flat, Runs, flat};
+    pub use crate::launch::{main, test};
     pub use crate::priority::Rank;
     pub use crate::remote::{AsResult, AsValue, RemoteFn, ReturnsResult, ReturnsValue, Site, named};
-    pub use crate::launch::{main, test};
     pub use crate::table::{Place, ROWS, Row};
     pub use linkme;
 
