@@ -17,11 +17,13 @@ use crate::current::{self, Here};
 use crate::direct::{self, Direct};
 use crate::entry::{Entry, Invoke, Runs};
 use crate::error::{CallError, NoElement};
+use crate::guard::{Decision, Guard, Guarded};
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::priority::{Priority, Rank};
 use crate::proxy::{Element, OUTSIDE};
+use crate::remote::{Remote, Site};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
@@ -62,6 +64,60 @@ impl<E: Entry> Call<E> {
     pub fn expedited(mut self) -> Self {
         self.rank = Rank::Expedited;
         self
+    }
+
+    /// Lets `guard` decide at the last moment, when the call would run: whether it does, waits until the chare's state has
+    /// changed, or never runs, which whoever awaits it learns as [`CallError::Dropped`]. Calls that wait keep their order of
+    /// arrival among all that the chare keeps; if the entry has a condition (`when`), the guard is asked once that holds.
+    /// Several guards are asked in the order in which they were given. A guard should only look: what it changes makes
+    /// nobody look again.
+    ///
+    /// ```
+    /// use chare::prelude::*;
+    /// use chare::Decision::{Defer, Run};
+    ///
+    /// struct Account {
+    ///     is_open: bool,
+    ///     balance: i64,
+    /// }
+    ///
+    /// #[chare]
+    /// impl Account {
+    ///     fn new() -> Self {
+    ///         Account { is_open: false, balance: 0 }
+    ///     }
+    ///
+    ///     #[entry]
+    ///     fn open(&mut self) {
+    ///         self.is_open = true;
+    ///     }
+    ///
+    ///     #[entry]
+    ///     fn deposit(&mut self, amount: i64) -> i64 {
+    ///         self.balance += amount;
+    ///         self.balance
+    ///     }
+    /// }
+    ///
+    /// #[chare::main]
+    /// async fn main(rt: Runtime) -> Result<()> {
+    ///     let account = rt.single::<Account>().create(()).await?;
+    ///     let when_open = remote!(|account: &Account| if account.is_open { Run } else { Defer });
+    ///     let deposit = account.deposit(5).when(when_open).future();
+    ///     account.open().await?;
+    ///     assert_eq!(deposit.await?, 5);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Panics
+    /// If the call has been sent.
+    #[track_caller]
+    pub fn when<P: Site>(self, guard: Remote<P, E::Chare, (), Decision>) -> Call<Guarded<E>> {
+        let Call { to, state, rank, at } = self;
+        let CallState::Unsent(args) = state else { panic!("the call was sent before it got this guard") };
+        let (function, ()) = guard.with(());
+        Call { to, state: CallState::Unsent((Guard::new(function, P::ROW.name), args)), rank, at }
     }
 
     /// Sends the call; nobody waits for it. An error in the method ends the job with a report.

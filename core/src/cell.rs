@@ -276,12 +276,12 @@ impl ChareRef {
         f(unsafe { self.value::<C>().as_mut() })
     }
 
-    /// As `with`, for looking only: does not make conditions be looked at again.
+    /// As `with`, for code that only looks: does not make conditions be looked at again.
     #[inline]
     #[track_caller]
-    pub(crate) fn look<C: Chare, R>(self, f: impl FnOnce(&C) -> R) -> R {
+    pub(crate) fn look<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
         let dirty = self.dirty.get();
-        let value = self.with(|state: &mut C| f(state));
+        let value = self.with(f);
         self.dirty.set(dirty);
         value
     }

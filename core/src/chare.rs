@@ -289,7 +289,7 @@ impl<C: Chare> This<C> {
 
     /// As `with`, for looking only: does not make conditions be checked again.
     pub(crate) fn look<R>(&self, f: impl FnOnce(&C) -> R) -> R {
-        self.chare("This::wait_until").look(f)
+        self.chare("This::wait_until").look(|state: &mut C| f(state))
     }
 
     /// Waits until `condition` holds. It is looked at now, and again after every step that may have changed the state;

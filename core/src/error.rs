@@ -51,6 +51,9 @@ pub enum CallError {
     /// The runtime does not do what was asked of it, for this reason; nothing has changed.
     #[error("{0}")]
     Refused(Arc<str>),
+    /// The guard of the call has decided that it never runs ([`Call::when`](crate::Call::when)).
+    #[error("the call was dropped by its guard")]
+    Dropped,
     /// The runtime ended before the value came.
     #[error("the runtime has ended")]
     Ended,

@@ -152,6 +152,7 @@ mod direct;
 mod entry;
 mod error;
 mod external;
+mod guard;
 mod hang;
 mod ids;
 mod index;
@@ -300,6 +301,7 @@ pub use error::{
     Panicked, Result, WhyNotNow,
 };
 pub use external::External;
+pub use guard::Decision;
 pub use ids::{IntoPe, PeId};
 pub use index::{DenseIndex, Index};
 pub use insertion::{Destruction, DoneInserting, Insertion};

@@ -152,6 +152,18 @@ impl Reply {
         }
     }
 
+    /// Says that the guard of the call has dropped it, to whoever still waits.
+    pub(crate) fn drop_call(self, pe: &Pe, from: ChareId) {
+        let error = CallError::Dropped;
+        match self.into_destination() {
+            To::Nobody { .. } => {}
+            To::Cell { pe: home, key } => {
+                pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: false }));
+            }
+            To::Callback(callback) => callback.0.fail(error),
+        }
+    }
+
     /// Answers with an error only, for the chare `from`: the type of the value is not known here.
     pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
         match self.into_destination() {

@@ -4,20 +4,21 @@
 //! any other condition is looked at for each call. Each line keeps its calls in order of arrival.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::when::{Admitted, KeptCall, KeptCalls, When};
+use super::when::{Admitted, GivenUp, KeptCall, KeptCalls, Look, When};
 use crate::cell::{ChareRef, State};
 use crate::entry::{Entry, EntryInfo};
+use crate::guard::{Decision, Guard, Guarded};
 use crate::message::Msg;
 use crate::scheduler::pe::Pe;
 
-/// Wanted tags that a report names for one entry of one chare; the rest is counted.
+/// Wanted tags, or guards, that a report names for one entry of one chare; the rest is counted.
 const TAGS_PER_LINE: usize = 8;
 
 /// The kept calls of one entry of one chare.
@@ -30,9 +31,13 @@ pub(super) trait Line: Any + Send {
     /// The condition's source.
     fn condition(&self) -> &'static str;
     fn count(&self) -> usize;
-    /// Finds the oldest call that may run, if its number is less than `before`, and gives the number. Runs user code, and
+    /// Finds the oldest call that need not wait, if its number is less than `before`, and gives the number. Runs user code, and
     /// may panic.
     fn find(&mut self, chare: ChareRef, before: u64) -> Option<u64>;
+    /// Why the call that was found last never runs, if so.
+    fn given_up(&mut self) -> Option<GivenUp> {
+        None
+    }
     /// Finds the call that is to blame for a panic in `find`. There are calls in the line.
     fn blame(&mut self);
     /// Takes the call that was found last.
@@ -51,8 +56,8 @@ pub(crate) struct Always;
 impl<E: Entry> When<E> for Always {
     const IS_ALWAYS: bool = true;
     type Key = ();
-    fn look(self, _: &E::Chare, _: &E::Args) -> Option<()> {
-        None
+    fn look(self, _: &mut E::Chare, _: &E::Args) -> Look<()> {
+        Look::Run
     }
     fn keep(self, (): (), _: u64, _: &mut Option<KeptCall>, _: &mut KeptCalls) {}
 }
@@ -74,8 +79,8 @@ where
     F: Fn(&E::Chare) -> bool + Copy + Send + 'static,
 {
     type Key = ();
-    fn look(self, state: &E::Chare, _: &E::Args) -> Option<()> {
-        (!(self.holds)(state)).then_some(())
+    fn look(self, state: &mut E::Chare, _: &E::Args) -> Look<()> {
+        Look::run_if((self.holds)(state))
     }
     fn keep(self, (): (), number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
         let line = kept.line(|| StateLine::<E, F> { on: self, calls: VecDeque::new(), of: PhantomData });
@@ -107,7 +112,7 @@ where
 
     fn find(&mut self, chare: ChareRef, before: u64) -> Option<u64> {
         let first = self.calls.front().map(|(number, _)| *number).filter(|first| *first < before)?;
-        chare.look(|state: &E::Chare| (self.on.holds)(state)).then_some(first)
+        chare.look(|state: &mut E::Chare| (self.on.holds)(state)).then_some(first)
     }
 
     fn blame(&mut self) {}
@@ -141,27 +146,79 @@ where
     F: Fn(&E::Chare, &E::Args) -> bool + Copy + Send + 'static,
 {
     type Key = ();
-    fn look(self, state: &E::Chare, args: &E::Args) -> Option<()> {
-        (!(self.holds)(state, args)).then_some(())
+    fn look(self, state: &mut E::Chare, args: &E::Args) -> Look<()> {
+        Look::run_if((self.holds)(state, args))
     }
     fn keep(self, (): (), number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
-        let new = || CallLine::<E, F> { on: self, calls: BTreeMap::new(), found: 0, of: PhantomData };
-        kept.line(new).calls.extend(call.take().map(|KeptCall(msg)| (number, msg)));
+        keep_each::<E, _>(self, self.condition, number, call, kept);
     }
 }
 
-struct CallLine<E, F> {
-    on: OnCall<F>,
+/// The condition of a call with a guard: that of its entry, then the guard.
+#[derive(Clone, Copy)]
+pub(crate) struct OnGuard;
+
+impl<E: Entry> When<Guarded<E>> for OnGuard {
+    type Key = ();
+    fn look(self, state: &mut E::Chare, (guard, args): &(Guard<E::Chare>, E::Args)) -> Look<()> {
+        match of_entry::<E>(E::when(), state, args) {
+            Look::Run => match guard.decide(state) {
+                Ok(Decision::Run) => Look::Run,
+                Ok(Decision::Defer) => Look::Keep(()),
+                Ok(Decision::Drop) => Look::GiveUp(GivenUp::Dropped),
+                Err(failure) => Look::GiveUp(GivenUp::Failed(failure)),
+            },
+            other => other,
+        }
+    }
+    fn keep(self, (): (), number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
+        keep_each::<Guarded<E>, _>(self, "its guard lets it run", number, call, kept);
+    }
+    fn guard(self, (guard, _): &(Guard<E::Chare>, E::Args)) -> Option<&'static str> {
+        Some(guard.name)
+    }
+}
+
+/// Looks at the condition of the entry that is called.
+fn of_entry<E: Entry>(when: impl When<E>, state: &mut E::Chare, args: &E::Args) -> Look<()> {
+    match when.look(state, args) {
+        Look::Run => Look::Run,
+        Look::Keep(_) => Look::Keep(()),
+        Look::GiveUp(why) => Look::GiveUp(why),
+    }
+}
+
+fn keep_each<E: Entry, W: When<E, Key = ()>>(
+    on: W,
+    condition: &'static str,
+    number: u64,
+    call: &mut Option<KeptCall>,
+    kept: &mut KeptCalls,
+) {
+    let new = || CallLine::<E, W> {
+        on,
+        condition,
+        calls: BTreeMap::new(),
+        found: 0,
+        given_up: None,
+        of: PhantomData,
+    };
+    kept.line(new).calls.extend(call.take().map(|KeptCall(msg)| (number, msg)));
+}
+
+/// Calls that are looked at one by one.
+struct CallLine<E, W> {
+    on: W,
+    condition: &'static str,
     calls: BTreeMap<u64, Msg>,
     /// The call that was looked at last.
     found: u64,
+    /// Why that never runs, if so.
+    given_up: Option<GivenUp>,
     of: PhantomData<fn() -> E>,
 }
 
-impl<E: Entry, F> Line for CallLine<E, F>
-where
-    F: Fn(&E::Chare, &E::Args) -> bool + Send + 'static,
-{
+impl<E: Entry, W: When<E, Key = ()>> Line for CallLine<E, W> {
     fn looks_at_each(&self) -> bool {
         true
     }
@@ -171,7 +228,7 @@ where
     }
 
     fn condition(&self) -> &'static str {
-        self.on.condition
+        self.condition
     }
 
     fn count(&self) -> usize {
@@ -179,14 +236,24 @@ where
     }
 
     fn find(&mut self, chare: ChareRef, before: u64) -> Option<u64> {
-        let CallLine { on, calls, found, .. } = self;
-        chare.look(|state: &E::Chare| {
-            calls.range(..before).map(|(number, _)| *number).find(|number| {
+        let CallLine { on, calls, found, given_up, .. } = self;
+        chare.look(|state: &mut E::Chare| {
+            let mut calls = calls.range(..before);
+            calls.find_map(|(number, msg)| {
                 *found = *number;
-                let Admitted(args) = calls[number].payload::<Admitted<E>>().expect("kept by this entry");
-                (on.holds)(state, args)
+                let Admitted(args) = msg.payload::<Admitted<E>>().expect("kept by this entry");
+                *given_up = match on.look(state, args) {
+                    Look::Keep(()) => return None,
+                    Look::Run => None,
+                    Look::GiveUp(why) => Some(why),
+                };
+                Some(*number)
             })
         })
+    }
+
+    fn given_up(&mut self) -> Option<GivenUp> {
+        self.given_up.take()
     }
 
     fn blame(&mut self) {}
@@ -197,6 +264,13 @@ where
 
     fn take_all(&mut self, _: &Pe, into: &mut Vec<(u64, Msg)>) {
         into.extend(std::mem::take(&mut self.calls));
+    }
+
+    fn tags(&self, _: ChareRef) -> Option<String> {
+        let calls = self.calls.values().filter_map(|msg| msg.payload::<Admitted<E>>());
+        let guards: BTreeSet<_> = calls.filter_map(|Admitted(args)| self.on.guard(args)).collect();
+        let named = guards.iter().take(TAGS_PER_LINE).map(|guard| (*guard).to_owned()).collect();
+        (!guards.is_empty()).then(|| list(named, guards.len()))
     }
 }
 
@@ -286,9 +360,12 @@ where
 {
     type Key = Tag<T>;
 
-    fn look(self, state: &E::Chare, args: &E::Args) -> Option<Tag<T>> {
+    fn look(self, state: &mut E::Chare, args: &E::Args) -> Look<Tag<T>> {
         let wanted = (self.of_args)(args);
-        (*(self.of_state)(state) != *wanted).then(|| Tag { hash: hash_of(wanted), value: wanted.clone() })
+        if *(self.of_state)(state) == *wanted {
+            return Look::Run;
+        }
+        Look::Keep(Tag { hash: hash_of(wanted), value: wanted.clone() })
     }
 
     fn keep(self, tag: Tag<T>, number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
@@ -309,6 +386,13 @@ where
         alike[place].calls.extend(call.take().map(|KeptCall(msg)| (number, msg)));
         line.count += 1;
     }
+}
+
+/// The first ones of `count` names, and how many more there are.
+fn list(named: Vec<String>, count: usize) -> String {
+    let more = count - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    named.join(", ") + &more
 }
 
 /// The calls with one tag; there are some.
@@ -368,7 +452,7 @@ where
     }
 
     fn find(&mut self, chare: ChareRef, before: u64) -> Option<u64> {
-        let found = chare.look(|state: &E::Chare| {
+        let found = chare.look(|state: &mut E::Chare| {
             let tag = (self.on.of_state)(state);
             let hash = hash_of(tag);
             Some((hash, self.place(hash, tag)?))
@@ -411,12 +495,13 @@ where
         oldest.sort_unstable_by_key(|wanted| wanted.first());
         let wanted: Option<Vec<String>> =
             oldest.iter().take(TAGS_PER_LINE).map(|wanted| (self.on.show)(&wanted.tag)).collect();
-        let mut text = format!("wanted: {}", wanted?.join(", "));
-        if oldest.len() > TAGS_PER_LINE {
-            text += &format!(" and {} more", oldest.len() - TAGS_PER_LINE);
-        }
+        let text = format!("wanted: {}", list(wanted?, oldest.len()));
         let is_idle = chare.state.get() == State::Idle;
-        let own = is_idle.then(|| chare.look(|state: &E::Chare| (self.on.show)((self.on.of_state)(state))));
-        Some(own.flatten().map_or_else(|| text.clone(), |own| format!("there: {own}; {text}")))
+        let own =
+            is_idle.then(|| chare.look(|state: &mut E::Chare| (self.on.show)((self.on.of_state)(state))));
+        Some(match own.flatten() {
+            Some(own) => format!("there: {own}; {text}"),
+            None => text,
+        })
     }
 }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use super::line::Line;
 use crate::cell::{ChareRef, State};
-use crate::entry::{self, Delivery, Entry, EntryInfo, Invoke};
+use crate::entry::{self, Delivery, Entry, EntryInfo, Failure, Invoke};
 use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
@@ -30,10 +30,38 @@ pub trait When<E: Entry>: Copy + Send + 'static {
     const IS_ALWAYS: bool = false;
     /// What a call that is kept waits for.
     type Key;
-    /// Looks at the condition. The key of the call if it must be kept.
-    fn look(self, state: &E::Chare, args: &E::Args) -> Option<Self::Key>;
+    /// Looks at the condition. Only a guard, which is remote code, needs `&mut` for that.
+    fn look(self, state: &mut E::Chare, args: &E::Args) -> Look<Self::Key>;
     /// Puts a call at the end of its line and leaves `None`; if it panics, the call is where it was.
     fn keep(self, key: Self::Key, number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls);
+    /// The name of the guard among the arguments.
+    fn guard(self, _: &E::Args) -> Option<&'static str> {
+        None
+    }
+}
+
+/// What a look says of a call.
+pub enum Look<K> {
+    /// It may run.
+    Run,
+    /// It has to wait, for this.
+    Keep(K),
+    /// It never runs.
+    GiveUp(GivenUp),
+}
+
+impl Look<()> {
+    pub(super) fn run_if(holds: bool) -> Self {
+        if holds { Look::Run } else { Look::Keep(()) }
+    }
+}
+
+/// Why a guard has given its call up.
+pub enum GivenUp {
+    /// It decided so.
+    Dropped,
+    /// It returned an error.
+    Failed(Failure),
 }
 
 /// A call that has to wait.
@@ -85,8 +113,8 @@ impl KeptCalls {
         self.lines.iter().all(|line| line.count() == 0)
     }
 
-    /// Takes the oldest call that may run. With an error if looking at its condition panicked.
-    fn take_next(&mut self, pe: &Pe, chare: ChareRef) -> Option<(Msg, Option<CallError>)> {
+    /// Takes the oldest call that need not wait any longer.
+    fn take_next(&mut self, pe: &Pe, chare: ChareRef) -> Option<(Msg, Next)> {
         let mut oldest = None;
         for (place, line) in self.lines.iter_mut().enumerate().filter(|(_, line)| line.count() > 0) {
             let before = oldest.map_or(u64::MAX, |(number, _)| number);
@@ -95,11 +123,16 @@ impl KeptCalls {
                 Ok(None) => {}
                 Err(error) => {
                     line.blame();
-                    return Some((line.take(pe), Some(error)));
+                    return Some((line.take(pe), Next::Panicked(error)));
                 }
             }
         }
-        oldest.map(|(_, place)| (self.lines[place].take(pe), None))
+        let line = &mut self.lines[oldest?.1];
+        let next = match line.given_up() {
+            Some(why) => Next::GivenUp(line.entry(), why),
+            None => Next::Run,
+        };
+        Some((line.take(pe), next))
     }
 
     /// Takes all calls, in order of arrival.
@@ -116,6 +149,13 @@ impl KeptCalls {
     pub(crate) fn give_up(&mut self, pe: &Pe) {
         pe.drop_each(self.take_all(pe));
     }
+}
+
+/// What becomes of a kept call that need not wait any longer.
+enum Next {
+    Run,
+    Panicked(CallError),
+    GivenUp(&'static EntryInfo, GivenUp),
 }
 
 /// Runs code of the user's for the sake of `entry` on `chare`, which counts as running.
@@ -144,10 +184,14 @@ fn put_back(chare: ChareRef, kept: KeptCalls) {
 pub(crate) fn deliver<E: Entry>(delivery: Delivery<'_, E>, when: impl When<E>) {
     let (pe, chare) = (delivery.pe, delivery.chare);
     let looked =
-        guarded(pe, chare, E::INFO, || chare.look(|state: &E::Chare| when.look(state, &delivery.args)));
+        guarded(pe, chare, E::INFO, || chare.look(|state: &mut E::Chare| when.look(state, &delivery.args)));
     let key = match looked {
-        Ok(None) => return E::deliver(delivery),
-        Ok(Some(key)) => key,
+        Ok(Look::Run) => return E::deliver(delivery),
+        Ok(Look::Keep(key)) => key,
+        Ok(Look::GiveUp(why)) => {
+            let Delivery { args, reply, .. } = delivery;
+            return give_up(pe, chare, Msg::new(chare.id, reply, Admitted::<E>(args)), E::INFO, why);
+        }
         Err(error) => {
             let Delivery { args, reply, .. } = delivery;
             refuse(pe, chare, Msg::new(chare.id, reply, Admitted::<E>(args)), error);
@@ -174,6 +218,18 @@ fn refuse(pe: &Pe, chare: ChareRef, msg: Msg, error: CallError) {
         chare.panicked(pe, panic);
     }
     msg.lose(pe, error);
+}
+
+/// A call whose guard has given it up. That it was dropped is what the caller asked for: nobody needs to hear of it.
+#[cold]
+fn give_up(pe: &Pe, chare: ChareRef, mut msg: Msg, entry: &'static EntryInfo, why: GivenUp) {
+    match why {
+        GivenUp::Failed(failure) => msg.lose(pe, entry::failed(pe, chare.id, entry, failure)),
+        GivenUp::Dropped => {
+            msg.take_reply().drop_call(pe, chare.id);
+            pe.guard(|| drop(msg));
+        }
+    }
 }
 
 /// Runs the kept calls of `chare` that may run; somebody may have changed its state.
@@ -233,8 +289,9 @@ fn run_some(pe: &Pe, chare: ChareRef) -> bool {
         put_back(chare, kept);
         match next {
             None => return true,
-            Some((msg, None)) => msg.run(pe),
-            Some((msg, Some(error))) => refuse(pe, chare, msg, error),
+            Some((msg, Next::Run)) => msg.run(pe),
+            Some((msg, Next::Panicked(error))) => refuse(pe, chare, msg, error),
+            Some((msg, Next::GivenUp(entry, why))) => give_up(pe, chare, msg, entry, why),
         }
     }
     false

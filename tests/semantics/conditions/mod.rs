@@ -3,6 +3,7 @@
 
 mod cost;
 mod failures;
+mod guards;
 mod programs;
 
 use chare::prelude::*;
