@@ -446,6 +446,17 @@ pub struct Exclusive<C>(NonNull<C>);
 // SAFETY: the token stands for `&mut C`.
 unsafe impl<C: Send> Send for Exclusive<C> {}
 
+impl<C> Exclusive<C> {
+    /// The token of the coroutine that follows this one's, of the same start of its entry.
+    ///
+    /// # Safety
+    /// This one, and any made of it before, is dropped before the other is used; the coroutine that gets the other is
+    /// dropped before the chare.
+    pub(crate) unsafe fn again(&self) -> Exclusive<C> {
+        Exclusive(self.0)
+    }
+}
+
 impl<C> Deref for Exclusive<C> {
     type Target = C;
     fn deref(&self) -> &C {

@@ -20,6 +20,7 @@ use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::priority::Rank;
 use crate::reply::Reply;
+use crate::restart::Restartable;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 
@@ -191,6 +192,41 @@ impl<'a, E: Entry> Delivery<'a, E> {
         let state = unsafe { chare.claim::<E::Chare>() };
         let future = method(state, Cx::new(chare.id), args);
         start(pe, chare, E::INFO, Mode::Exclusive, future, reply);
+    }
+
+    /// Starts a coroutine that owns the chare until it ends, and that can be started again at its sync points.
+    ///
+    /// # Safety
+    /// The token that `method` gets stays in the future that it returns, and is dropped with it.
+    pub unsafe fn exclusive_restartable<Fut>(
+        self,
+        method: impl Fn(Exclusive<E::Chare>, Cx<E::Chare>, E::Args) -> Fut + Send + 'static,
+    ) where
+        E::Args: Clone,
+        Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
+    {
+        let Delivery { pe, chare, args, reply } = self;
+        let id = chare.id;
+        // SAFETY: tasks are dropped before chares, and by the caller's promise the tokens with their task. This one is
+        // never used but to make the others.
+        let first = unsafe { chare.claim::<E::Chare>() };
+        // SAFETY: as above; a coroutine is dropped, and its token with it, before the next is made.
+        let make = move || method(unsafe { first.again() }, Cx::new(id), args.clone());
+        start(pe, chare, E::INFO, Mode::Exclusive, Restartable::new(make), reply);
+    }
+
+    /// Starts a coroutine that shares the chare with others, and that can be started again at its sync points.
+    pub fn interleaving_restartable<Fut>(
+        self,
+        method: impl Fn(This<E::Chare>, E::Args) -> Fut + Send + 'static,
+    ) where
+        E::Args: Clone,
+        Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
+    {
+        let Delivery { pe, chare, args, reply } = self;
+        let id = chare.id;
+        let make = move || method(This::new(id), args.clone());
+        start(pe, chare, E::INFO, Mode::Interleaving, Restartable::new(make), reply);
     }
 
     /// Starts a coroutine that shares the chare with others.

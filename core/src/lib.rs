@@ -176,6 +176,7 @@ pub mod reduction;
 mod remote;
 mod reply;
 mod report;
+mod restart;
 mod runtime;
 mod scheduler;
 mod shared;
@@ -317,6 +318,7 @@ pub use proxy::{Array, Element, FromCallback, Group, SparseArray, Target};
 pub use quiescence::Quiescence;
 pub use remote::{Apply, Remote};
 pub use report::{ExitReport, HANG_EXIT_CODE};
+pub use restart::SyncPoint;
 pub use runtime::{Handle, MainOutput, Runtime, StartError};
 pub use shared::Shared;
 pub use sleep::Sleep;
@@ -352,6 +354,9 @@ pub mod __private {
 
     /// Arguments and values of entries are owned, and may move to another thread.
     pub fn must_own<T: Send + 'static>() {}
+
+    /// So are clones of those that an entry needs which is started again.
+    pub fn must_clone<T: Clone>() {}
 }
 
 /// The program in the README, compiled and run as a documentation test.

@@ -18,6 +18,8 @@ pub const OPTIONS_HELP: &str = "\
                   When an error is awaited by nobody: end the run, or report it and go on [default: end]
   --mailbox-budget N
                   Warn when more messages than that wait in one place; 0 for never [default: 1000000]
+  --restart-coroutines SEED
+                  Start coroutines again at sync points, at random, to try out whether they can be
   --profile       At the end, print what each PE and each entry method has done, and how long it took
   --quiet         Programs report no progress";
 
@@ -29,6 +31,7 @@ pub struct Options {
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
+    restarts: Option<u64>,
     pub(crate) unawaited: Policy,
     pub(crate) listener: Listener,
     args: Vec<String>,
@@ -48,6 +51,7 @@ impl Default for Options {
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
+            restarts: None,
             unawaited: Policy::Fixed(Unawaited::End),
             listener: Listener::default(),
             args: Vec::new(),
@@ -100,6 +104,7 @@ impl Options {
                 "--device" => options.device = parse_device("--device", &value()?)?,
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
+                "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
                 "--profile" if inline.is_none() => options.profile = true,
                 "--quiet" if inline.is_none() => options.quiet = true,
                 _ => options.args.push(arg),
@@ -138,6 +143,19 @@ impl Options {
     pub fn with_mailbox_budget(mut self, count: usize) -> Self {
         self.mailbox_budget = count;
         self
+    }
+
+    /// Starts coroutines of entries that are declared `#[entry(restart)]` again at their sync points
+    /// ([`Cx::sync_point`](crate::Cx::sync_point)): at about every second one, at random from this seed. The results of
+    /// a program must not change by it; that is what it is for.
+    pub fn with_restarts(mut self, seed: u64) -> Self {
+        self.restarts = Some(seed);
+        self
+    }
+
+    /// The seed by which coroutines are started again, if they are.
+    pub fn restarts(&self) -> Option<u64> {
+        self.restarts
     }
 
     /// The number of PEs.
@@ -203,6 +221,12 @@ fn parse_unawaited(value: &str) -> Result<Unawaited, OptionsError> {
             "--unawaited {value}: give `end`, to end the run at the first error that nobody awaits, or `report`, to go on"
         ))),
     }
+}
+
+fn parse_seed(value: &str) -> Result<u64, OptionsError> {
+    value.parse().map_err(|_| {
+        OptionsError(format!("--restart-coroutines {value}: not a number; give any number from 0 as a seed"))
+    })
 }
 
 fn parse_budget(value: &str) -> Result<usize, OptionsError> {

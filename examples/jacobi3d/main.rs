@@ -38,6 +38,8 @@ struct Problem<T> {
 /// A block of cells with one layer of ghosts around it. All its arrays live on its device.
 struct Block<T: Jacobi3d> {
     problem: Shared<Problem<T>>,
+    /// Steps that are done. All that the next one needs is in the block, so its coroutine can be started again anywhere.
+    step: u32,
     dims: [u32; 3],
     u: DeviceVec<T>,
     unew: DeviceVec<T>,
@@ -58,18 +60,17 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
         for face in Face::ALL.into_iter().filter(|&face| neighbour(cx, face).is_some()) {
             faces[face.index()] = Some(dev.alloc(face.len(dims))?);
         }
-        Ok(Block { problem, dims, u, unew, faces, change })
+        Ok(Block { problem, step: 0, dims, u, unew, faces, change })
     }
 
     /// Steps until the end; returns the number of steps and the last one's largest change anywhere.
-    #[entry]
+    #[entry(restart)]
     async fn solve(&mut self, cx: &Cx<Self>) -> Result<(u32, f64)> {
         let (dev, dims) = (cx.device(), self.dims);
         let neighbours: Vec<(usize, Channel<DeviceSlice<T>>)> = Face::ALL
             .into_iter()
             .filter_map(|face| Some((face.index(), cx.channel(&neighbour(cx, face)?, 0))))
             .collect();
-        let mut step = 0;
         loop {
             let faces = self.faces.each_mut().map(Option::as_mut);
             dev.launch(&T::PACK_FACES, dims, (&self.u, faces, dims))?;
@@ -87,7 +88,8 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             swap(&mut self.u, &mut self.unew);
             let change: f64 = dev.download(&self.change)?.await?[0].into();
             let residual = cx.allreduce(change, reduce::Max).await?;
-            step += 1;
+            self.step += 1;
+            let step = self.step;
             if !residual.is_finite() {
                 return Err(Error::Overflow { step, residual }.into());
             }
@@ -97,6 +99,7 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             if step == self.problem.steps || residual <= self.problem.tolerance {
                 return Ok((step, residual));
             }
+            cx.sync_point().await;
         }
     }
 

@@ -38,6 +38,7 @@ mod reductions;
 mod reentrancy;
 mod remote;
 mod reports;
+mod restarts;
 mod singles;
 mod threads;
 mod timers;

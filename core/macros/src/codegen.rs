@@ -185,6 +185,11 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
         finished(awaited(call, span), &entry.returns, span)
     };
     let check = must_be_send(span);
+    let (exclusive, interleaving) = if entry.is_restartable {
+        (quote_spanned!(span=> exclusive_restartable), quote_spanned!(span=> interleaving_restartable))
+    } else {
+        (quote_spanned!(span=> exclusive), quote_spanned!(span=> interleaving))
+    };
     let run = match &entry.mode {
         Mode::Plain => {
             let call = call_entry(chare, entry, &local, &quote_spanned!(span=> state), &local.cx);
@@ -199,12 +204,12 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
             let value = coroutine(borrow);
             // SAFETY: (of what is generated) the token goes into the coroutine and nowhere else; the method borrows it.
             quote_spanned! {span=>
-                #check unsafe { delivery.exclusive(|#binding, #cx, #args| async move { #value }) }
+                #check unsafe { delivery.#exclusive(|#binding, #cx, #args| async move { #value }) }
             }
         }
         Mode::Interleaving => {
             let value = coroutine(quote_spanned!(span=> this));
-            quote_spanned!(span=> #check delivery.interleaving(|this, #args| async move { #value }))
+            quote_spanned!(span=> #check delivery.#interleaving(|this, #args| async move { #value }))
         }
     };
     quote_spanned!(span=> #[inline] fn deliver(delivery: ::chare::__private::Delivery<'_, Self>) { #run })
@@ -438,7 +443,9 @@ fn checks(chare: &Chare) -> Vec<TokenStream> {
     let init = own_checks(&chare.constructor.inputs.args);
     let entries = chare.entries.iter().map(|entry| {
         let cfgs = &entry.cfgs;
-        own_checks(&entry.inputs.args).map(|owned| quote!(#(#cfgs)* { #owned }))
+        let owned = own_checks(&entry.inputs.args);
+        let cloned = entry.is_restartable.then(|| clone_checks(&entry.inputs.args));
+        (owned.is_some() || cloned.is_some()).then(|| quote!(#(#cfgs)* { #owned #cloned }))
     });
     let checks: Vec<TokenStream> = std::iter::once(init).chain(entries).flatten().collect();
     if checks.is_empty() {
@@ -453,6 +460,15 @@ fn checks(chare: &Chare) -> Vec<TokenStream> {
             }
         };
     }]
+}
+
+/// An entry that is started again gets its arguments again.
+fn clone_checks(args: &[Arg]) -> TokenStream {
+    let checks = args.iter().map(|Arg { ty, .. }| {
+        let span = Span::mixed_site().located_at(ty.span());
+        quote_spanned!(span=> ::chare::__private::must_clone::<#ty>();)
+    });
+    quote!(#(#checks)*)
 }
 
 fn own_checks(args: &[Arg]) -> Option<TokenStream> {

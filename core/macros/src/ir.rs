@@ -53,6 +53,8 @@ pub(crate) struct Entry {
     pub(crate) output: Type,
     pub(crate) returns: Returns,
     pub(crate) service: Service,
+    /// Whether its coroutine can be started again.
+    pub(crate) is_restartable: bool,
     pub(crate) when: Option<When>,
 }
 

@@ -78,6 +78,9 @@ pub fn chare(options: TokenStream, item: TokenStream) -> TokenStream {
 /// wait, or says why it cannot run now. Broadcasts and callbacks of an inline entry are like any others. A local entry is called on one chare: there are no broadcasts of it and no callbacks
 /// to it.
 ///
+/// A coroutine that is declared `restart` may be dropped at its sync points, `cx.sync_point().await`, and its entry be started again
+/// with the same arguments, which are `Clone`; its progress is in `self`.
+///
 /// With a condition, `when`, a call is kept until it holds:
 ///
 /// | option | the condition |

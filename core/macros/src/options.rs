@@ -9,9 +9,6 @@ use crate::errors::Errors;
 use crate::service::{self, Service};
 use crate::when::{self, Written};
 
-/// Options of `#[entry]` that a later version will have.
-const LATER_ENTRY_OPTIONS: [&str; 1] = ["restart"];
-
 /// The options of `#[chare]`.
 #[derive(Default)]
 pub(crate) struct ChareOptions {
@@ -62,6 +59,8 @@ impl ChareOptions {
 pub(crate) struct EntryOptions {
     pub(crate) service: Service,
     pub(crate) when: Option<Written>,
+    /// Where it says that its coroutine can be started again.
+    pub(crate) restart: Option<Ident>,
 }
 
 pub(crate) fn parse_entry(attribute: &Attribute, errors: &mut Errors) -> EntryOptions {
@@ -82,16 +81,17 @@ pub(crate) fn parse_entry(attribute: &Attribute, errors: &mut Errors) -> EntryOp
             options.when = when::parse(name, input, errors)?;
             return Ok(());
         }
-        if LATER_ENTRY_OPTIONS.iter().any(|later| name == later) {
-            errors.on(name, format!("`#[entry({name})]` is not supported yet: write `#[entry]`"));
-        } else {
-            errors.on(
-                name,
-                format!(
-                    "unknown option `{name}`: `#[entry]` takes `expedited`, `priority = <integer>`, `inline`, `local` and `when = ..`"
-                ),
-            );
+        if name == "restart" {
+            options.restart = Some(name.clone());
+            return Ok(());
         }
+        errors.on(
+            name,
+            format!(
+                "unknown option `{name}`: `#[entry]` takes `expedited`, `priority = <integer>`, `inline`, `local`, \
+                 `restart` and `when = ..`"
+            ),
+        );
         skip_value(input)
     });
     options

@@ -327,6 +327,12 @@ fn read_entry(
     let inputs = signature::inputs(&params, Method::Entry, Some(&mode), chare, errors);
     let (output, returns) = signature::entry_return(&signature.output, chare, errors);
     options.service.check(signature, options.when.is_some(), errors);
+    if let (Some(restart), Mode::Plain) = (&options.restart, &mode) {
+        errors.on(
+            restart,
+            "`restart` is for coroutines, which wait at sync points: make the method `async`, or remove `restart`",
+        );
+    }
     let when = options.when.as_ref().and_then(|written| when::read(written, &inputs, chare, errors));
     (errors.count() == before).then(|| Entry {
         name,
@@ -339,6 +345,7 @@ fn read_entry(
         output,
         returns,
         service: options.service,
+        is_restartable: options.restart.is_some(),
         when,
     })
 }

@@ -29,6 +29,7 @@ use crate::profile::Recorder;
 use crate::quiescence;
 use crate::reply::Cells;
 use crate::report::Reason;
+use crate::restart::Restarts;
 use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
 use crate::scheduler::queue::{RunQueue, Work};
@@ -118,6 +119,7 @@ pub(crate) struct Pe {
     pub(crate) quiescence_waiters: RefCell<quiescence::Waiters>,
     pub(crate) waits_away: WaitsAway,
     pub(crate) mailbox: Mailbox,
+    pub(crate) restarts: Restarts,
     /// If the run is profiled.
     pub(crate) recorder: Option<Box<Recorder>>,
 }
@@ -132,6 +134,7 @@ impl Unborn {
 impl Pe {
     pub(crate) fn new(id: PeId, shared: Arc<Shared>, mail: Box<dyn Mail>, clock: Box<dyn Clock>) -> Self {
         let pe_count = shared.pe_count();
+        let restarts = Restarts::new(shared.options().restarts(), id);
         let recorder = shared.options().is_profiled().then(|| Box::new(Recorder::new(clock.now_ns())));
         let mailbox = Mailbox::new(shared.options().mailbox_budget());
         Pe {
@@ -167,6 +170,7 @@ impl Pe {
             quiescence_waiters: RefCell::default(),
             waits_away: WaitsAway::default(),
             mailbox,
+            restarts,
             recorder,
         }
     }
