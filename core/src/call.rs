@@ -125,7 +125,10 @@ impl<E: Entry> Call<E> {
     #[inline(always)]
     pub fn send(self) {
         if let CallState::Unsent(args) = self.state {
-            dispatch::<E>(self.to, args, Reply::none(), self.rank);
+            match self.rank {
+                Rank::Normal => send_plainly::<E>(&self.to, args),
+                rank => dispatch::<E>(self.to, args, Reply::none(), rank),
+            }
         }
     }
 
@@ -219,6 +222,25 @@ fn start<E: Entry>(
     let cell = current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open()));
     dispatch::<E>(to, args, Reply::to(cell), rank);
     Pending::new(cell, What::Call { entry: E::INFO, to: to.id() }, at)
+}
+
+/// Sends a call that nobody waits for and that has no rank. What is the same for all of these is written into the message
+/// where it is made, and not carried there.
+#[inline(always)]
+fn send_plainly<E: Entry>(to: &Element<E::Chare>, args: E::Args) {
+    let id = to.id();
+    current::pe(|pe| match pe {
+        Some(pe) if pe.run() == to.run() && id.element != OUTSIDE => {
+            pe.send(Msg::new(id, Reply::none(), Invoke::<E>(args)));
+        }
+        _ => send_elsewhere::<E>(to, args),
+    });
+}
+
+#[cold]
+#[inline(never)]
+fn send_elsewhere<E: Entry>(to: &Element<E::Chare>, args: E::Args) {
+    dispatch::<E>(*to, args, Reply::none(), Rank::Normal);
 }
 
 /// Sends a call from wherever the running code is. One to an element outside of its collection, or by a proxy of another

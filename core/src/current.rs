@@ -111,12 +111,17 @@ pub(crate) fn here<R>(f: impl FnOnce(Here<'_>) -> R) -> R {
     }
 }
 
+/// Only this word is read: whether the thread still has its [`Current`] would be asked of the others at each call.
+#[inline(always)]
+fn pe_address() -> *const Pe {
+    CURRENT.with(|current| current.get().pe)
+}
+
 /// Calls `f` with the current PE, if the running code is on one.
 #[inline(always)]
 pub(crate) fn pe<R>(f: impl FnOnce(Option<&Pe>) -> R) -> R {
-    let current = CURRENT.get();
     // SAFETY: as in `here`.
-    f(unsafe { current.pe.as_ref() })
+    f(unsafe { pe_address().as_ref() })
 }
 
 /// Calls `f` with the current PE.
@@ -127,7 +132,7 @@ pub(crate) fn pe<R>(f: impl FnOnce(Option<&Pe>) -> R) -> R {
 #[track_caller]
 pub(crate) fn on_pe<R>(what: &str, f: impl FnOnce(&Pe) -> R) -> R {
     // SAFETY: as in `here`. Not inside of a closure, so that the panic is at the caller's place.
-    match unsafe { CURRENT.get().pe.as_ref() } {
+    match unsafe { pe_address().as_ref() } {
         Some(pe) => f(pe),
         None => off_pe(what),
     }

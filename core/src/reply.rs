@@ -65,11 +65,27 @@ const _: () = assert!(size_of::<Reply>() == 16);
 
 enum To {
     /// Nobody waits: an error ends the job. The PE that has sent the message, if it has left that PE.
-    Nobody { from: Option<PeId> },
+    Nobody(Sender),
     /// To a cell of this run.
     Cell { pe: PeId, key: u64 },
     /// To a callback, which is a `Callback` of the entry's own output type.
     Callback(Box<ErasedCallback>),
+}
+
+/// A PE or none, in all the bytes that a reply has besides the number of its variant: what is written in one piece can be
+/// copied in one piece at once. A processor that finds only a part of what it copies among its last writes waits for them.
+#[derive(Clone, Copy)]
+struct Sender {
+    is_known: u32,
+    pe: [PeId; 2],
+}
+
+impl Sender {
+    const NONE: Sender = Sender { is_known: 0, pe: [PeId::new(0); 2] };
+
+    fn get(self) -> Option<PeId> {
+        (self.is_known != 0).then_some(self.pe[0])
+    }
 }
 
 /// A callback whose type the entry knows.
@@ -81,21 +97,26 @@ pub(crate) trait AnyCallback: Send {
 }
 
 impl Reply {
+    const NONE: Reply = Reply(To::Nobody(Sender::NONE));
+
+    #[inline(always)]
     pub(crate) const fn none() -> Reply {
-        Reply(To::Nobody { from: None })
+        Reply::NONE
     }
 
     /// Notes which PE has sent the message that this belongs to, unless another was noted before.
     pub(crate) fn sent_by(&mut self, pe: PeId) {
-        if let To::Nobody { from } = &mut self.0 {
-            from.get_or_insert(pe);
+        if let To::Nobody(from) = &mut self.0
+            && from.get().is_none()
+        {
+            *from = Sender { is_known: 1, pe: [pe; 2] };
         }
     }
 
     /// The PE that has sent the message, as far as that is known: whoever waits for the outcome is there.
     pub(crate) fn sender(&self) -> Option<PeId> {
         match self.0 {
-            To::Nobody { from } => from,
+            To::Nobody(from) => from.get(),
             To::Cell { pe, .. } => Some(pe),
             To::Callback(_) => None,
         }
@@ -111,13 +132,13 @@ impl Reply {
     }
 
     fn into_destination(mut self) -> To {
-        mem::replace(&mut self.0, To::Nobody { from: None })
+        mem::replace(&mut self.0, To::Nobody(Sender::NONE))
     }
 
     /// Answers. An error with nobody to tell goes to `pe`, which ends the job with a report.
     #[inline(always)]
     pub(crate) fn answer<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
-        if matches!(self.0, To::Nobody { .. }) && outcome.is_ok() {
+        if matches!(self.0, To::Nobody(_)) && outcome.is_ok() {
             // Nothing to drop in a reply to nobody.
             mem::forget(self);
             return;
@@ -127,7 +148,7 @@ impl Reply {
 
     fn tell<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
         match self.into_destination() {
-            To::Nobody { .. } => {
+            To::Nobody(_) => {
                 if let Err(error) = outcome {
                     pe.unawaited(error);
                 }
@@ -167,7 +188,7 @@ impl Reply {
     /// Answers with an error only, for the chare `from`: the type of the value is not known here.
     pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
         match self.into_destination() {
-            To::Nobody { .. } => pe.unawaited(error),
+            To::Nobody(_) => pe.unawaited(error),
             To::Cell { pe: home, key } => {
                 pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: true }));
             }
