@@ -191,7 +191,8 @@ impl ChareRef {
     /// Whether the chare is a `C`. It is not if the proxy that led here belongs to another run, whose ids mean other chares.
     #[inline]
     pub(crate) fn is<C: Chare>(self) -> bool {
-        self.table.chare_type == TypeId::of::<C>()
+        // A type may have several tables, but no two types have one.
+        std::ptr::eq(self.table, &TableOf::<C>::TABLE) || self.table.chare_type == TypeId::of::<C>()
     }
 
     /// Marks the chare after a panic in it. The first one poisons it.
