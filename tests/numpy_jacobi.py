@@ -242,6 +242,9 @@ def check_results(checks):
 
     field = random_field("f8")
     np.save(checks.folder / "in.npy", field)
+    for seed, pes in enumerate(PES):
+        checks.solves(f"coroutines started again, {pes} PEs", field,
+                      ["--blocks", "3,2,2", "--restart-coroutines", seed], pes=pes)
     checks.solves("the default blocks", field, [], steps=20)
     _, residuals = jacobi(field, 60)
     assert residuals[37] < residuals[36], "the residual falls, so the tolerance is reached at one step"

@@ -2,6 +2,9 @@ use chare::prelude::*;
 
 struct Hello(u32);
 
+/// Is not `Clone`.
+struct Once;
+
 #[chare]
 impl Hello {
     fn new() -> Self {
@@ -9,10 +12,13 @@ impl Hello {
     }
 
     #[entry(restart)]
-    async fn solve(&mut self) {}
+    fn solve(&mut self) {}
 
-    #[entry(when = |s: &Self, n: &u32| s.0 == *n)]
-    fn ghost(&mut self, _n: u32) {}
+    #[entry(restart)]
+    async fn solve_with(&mut self, _once: Once) {}
+
+    #[entry(inline, when = |s: &Self| s.0 == 1)]
+    fn ghost(&mut self) {}
 
     #[entry(fast)]
     fn swift(&mut self) {}
