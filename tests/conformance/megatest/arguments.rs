@@ -31,9 +31,10 @@ pub(super) mod varsizetest {
 
     #[chare]
     impl Test {
-        fn new(message: Message, main: Element<Main>) -> Self {
+        fn new(cx: &Cx<Self>, message: Message, main: Element<Main>) -> Self {
             message.check(100, 300);
             main.receive(Message::new(300, 100, message.sequence)).send();
+            cx.this().destroy().send();
             Test
         }
     }

@@ -1,10 +1,30 @@
-//! Programs that unfold: each chare creates others, wherever the runtime places them.
+//! Programs that unfold: each chare creates others, wherever the runtime places them, and is gone when it has done its part.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use chare::prelude::*;
+
+/// Counts the chares that hold one.
+struct Alive(Shared<AtomicUsize>);
+
+impl Alive {
+    fn new(alive: Shared<AtomicUsize>) -> Self {
+        alive.fetch_add(1, Ordering::Relaxed);
+        Alive(alive)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 pub(super) mod fib {
     //! Charm++ tests/charm++/megatest/fib: a chare for each Fibonacci number above the grain, which adds what its two
     //! children bring.
 
-    use chare::prelude::*;
+    use super::*;
 
     const GRAIN: u64 = 10;
 
@@ -16,27 +36,30 @@ pub(super) mod fib {
         sum: u64,
         missing: u32,
         parent: Callback<u64>,
+        _alive: Alive,
     }
 
     #[chare]
     impl Fib {
-        fn new(cx: &Cx<Self>, n: u64, parent: Callback<u64>) -> Result<Self> {
+        fn new(cx: &Cx<Self>, n: u64, parent: Callback<u64>, alive: Shared<AtomicUsize>) -> Result<Self> {
             if n <= GRAIN {
                 parent.deliver(sequential(n))?;
+                cx.this().destroy().send();
             } else {
                 for child in [n - 1, n - 2] {
-                    cx.single::<Fib>().create((child, cx.callback(Fib::ADD))).send();
+                    cx.single::<Fib>().create((child, cx.callback(Fib::ADD), alive.clone())).send();
                 }
             }
-            Ok(Fib { sum: 0, missing: 2, parent })
+            Ok(Fib { sum: 0, missing: 2, parent, _alive: Alive::new(alive) })
         }
 
         #[entry]
-        fn add(&mut self, part: u64) -> Result<()> {
+        fn add(&mut self, cx: &Cx<Self>, part: u64) -> Result<()> {
             self.sum += part;
             self.missing -= 1;
             if self.missing == 0 {
                 self.parent.deliver(self.sum)?;
+                cx.this().destroy().send();
             }
             Ok(())
         }
@@ -44,8 +67,11 @@ pub(super) mod fib {
 
     pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
         let (to, result) = rt.promise();
-        rt.single::<Fib>().create((20, to.into())).send();
+        let alive = Shared::new(AtomicUsize::new(0));
+        rt.single::<Fib>().create((20, to.into(), alive.clone())).send();
         assert_eq!(result.await?, 6765);
+        rt.quiescence().await?;
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
         Ok(())
     }
 }
@@ -54,7 +80,7 @@ pub(super) mod queens {
     //! Charm++ tests/charm++/megatest/queens: a chare for each partial board; solutions are counted by a group, on the PE
     //! where they are found, and nobody knows how many chares there will be: quiescence tells that all have been.
 
-    use chare::prelude::*;
+    use super::*;
 
     const QUEENS: usize = 9;
     const SOLUTIONS: u64 = 352;
@@ -87,20 +113,24 @@ pub(super) mod queens {
         }
     }
 
-    struct Queens;
+    struct Queens {
+        _alive: Alive,
+    }
 
     #[chare]
     impl Queens {
-        fn new(cx: &Cx<Self>, board: Board, counters: Group<Counter>) -> Result<Self> {
+        fn new(cx: &Cx<Self>, board: Board, counters: Group<Counter>, alive: Shared<AtomicUsize>) -> Result<Self> {
             if QUEENS - board.rows < GRAIN {
                 let solutions = board.count();
                 counters.on(cx.my_pe()).local(|counter| counter.solutions += solutions)?;
             } else {
                 for next in board.next_rows() {
-                    cx.single::<Queens>().create((next, counters)).send();
+                    cx.single::<Queens>().create((next, counters, alive.clone())).send();
                 }
             }
-            Ok(Queens)
+            // Already from its constructor.
+            cx.this().destroy().send();
+            Ok(Queens { _alive: Alive::new(alive) })
         }
     }
 
@@ -123,8 +153,10 @@ pub(super) mod queens {
     pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
         let counters = rt.group::<Counter>().create(()).await?;
         let board = Board { columns: [0; QUEENS], rows: 0 };
-        rt.single::<Queens>().create((board, counters)).send();
+        let alive = Shared::new(AtomicUsize::new(0));
+        rt.single::<Queens>().create((board, counters, alive.clone())).send();
         rt.quiescence().await?;
+        assert_eq!(alive.load(Ordering::Relaxed), 0);
         assert_eq!(counters.solutions().gather().await?.into_iter().sum::<u64>(), SOLUTIONS);
         Ok(())
     }
