@@ -125,3 +125,60 @@ async fn no_message_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
     assert_eq!(movers.sum().gather().await?, [ROUNDS * 1001; COUNT]);
     Ok(())
 }
+
+/// Charm++: what a broadcast reaches while elements are inserted and move is not said.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime) -> Result<()> {
+    let movers = rt.array_sparse::<Mover>().create_empty();
+    let mut random = Random(77);
+    let mut expected = Vec::new();
+    for round in 0..ROUNDS {
+        for _ in 0..random.below(4) {
+            let index = expected.len() * 1_000_003;
+            expected.push(ROUNDS - round);
+            if random.below(2) == 0 {
+                movers.insert(index, ()).send();
+            } else {
+                movers.insert(index, ()).on_pe(random.below(rt.num_pes())).await?;
+            }
+        }
+        movers.add(1).send();
+        for _ in 0..expected.len().min(6) {
+            let index = random.below(expected.len()) * 1_000_003;
+            movers.at(index).migrate(random.below(rt.num_pes())).send();
+        }
+    }
+    movers.done_inserting().await?;
+    rt.quiescence().await?;
+    assert_eq!(movers.sum().gather().await?, expected);
+    Ok(())
+}
+
+/// An index that is used again is another chare: nothing of the first one reaches it.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn an_index_that_is_used_again_starts_anew(rt: Runtime) -> Result<()> {
+    let movers = rt.array_sparse::<Mover>().create_empty();
+    let mut random = Random(5);
+    for round in 0..ROUNDS {
+        let mover = movers.insert(9, ()).on_pe(random.below(rt.num_pes())).await?;
+        let (promise, value) = rt.promise();
+        let (sums, sum) = rt.promise();
+        let wait = mover.wait_for_all(value, sums).future();
+        mover.migrate(random.below(rt.num_pes())).await?;
+        movers.add(round).await?;
+        assert_eq!(mover.sum().await?, round);
+        if random.below(2) == 0 {
+            mover.open().await?;
+            promise.send(round)?;
+            movers.done_inserting().await?;
+            wait.await?;
+            assert_eq!(sum.await?, round);
+            mover.destroy().await?;
+        } else {
+            mover.destroy().await?;
+            assert!(matches!(wait.await, Err(CallError::BrokenPromise)));
+            assert!(matches!(sum.await, Err(CallError::BrokenPromise)));
+        }
+    }
+    Ok(())
+}
