@@ -171,6 +171,15 @@ pub(crate) fn deliver_later<T: Send + 'static>(
             Err(error) => callback.fail(error),
         }
     };
+    start_forwarding(&FORWARD, forward);
+}
+
+/// Starts a coroutine of the runtime that brings something to where it belongs.
+///
+/// # Panics
+/// On a thread that is not a PE.
+#[track_caller]
+pub(crate) fn start_forwarding(info: &'static EntryInfo, forward: impl Future<Output = ()> + Send + 'static) {
     current::on_pe("a callback", |pe| {
         let ended = |pe: &Pe, outcome: Result<(), PanicPayload>| {
             // A destructor of the value, or what the place does with it: there is nobody else to tell.
@@ -178,6 +187,6 @@ pub(crate) fn deliver_later<T: Send + 'static>(
                 pe.tell(&Caught::new(pe, panic));
             }
         };
-        task::start_later(pe, &FORWARD, forward, ended);
+        task::start_later(pe, info, forward, ended);
     });
 }

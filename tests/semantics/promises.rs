@@ -1,7 +1,7 @@
 //! Promises: one value or many, any number of writing ends anywhere, errors when a value cannot come or has come.
 
 use chare::prelude::*;
-use chare::{Fulfilled, PromiseFuture};
+use chare::{Fulfilled, PromiseFuture, SharedFuture};
 
 /// Fulfils, keeps or loses promises on its PE.
 struct Keeper {
@@ -250,4 +250,91 @@ async fn promises_travel_in_promises(rt: Runtime) -> Result<()> {
         assert_eq!(asked.await?, number);
     }
     Ok(())
+}
+
+struct Reader {
+    value: Option<SharedFuture<String>>,
+}
+
+#[chare(index = usize)]
+impl Reader {
+    fn new() -> Self {
+        Reader { value: None }
+    }
+
+    #[entry]
+    fn keep(&mut self, value: SharedFuture<String>) {
+        self.value = Some(value);
+    }
+
+    /// Awaits it twice, by itself and by a clone.
+    #[entry]
+    async fn read(this: This<Self>) -> Result<String> {
+        let value = this.with(|s| s.value.clone()).ok_or("it was not sent")?;
+        let mut again = value.clone();
+        let first = value.await?;
+        assert_eq!((&mut again).await?, first);
+        assert!(again.is_ready());
+        Ok((&mut again).await?)
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_promise_may_have_many_readers_anywhere(rt: Runtime) -> Result<()> {
+    let readers = rt.array::<Reader>(9).create(()).await?;
+    let (to, value) = rt.promise::<String>();
+    let value = value.shared();
+    assert!(!value.is_ready());
+    readers.keep(value.clone()).await?;
+    // Two coroutines of each chare wait for the same.
+    let early = [readers.read().gather(), readers.read().gather()];
+    rt.quiescence().await?;
+    readers.at(0).migrate(rt.num_pes() - 1).await?;
+    to.send("news".to_owned())?;
+    for early in early {
+        assert_eq!(early.await?, vec!["news"; 9]);
+    }
+    assert_eq!(readers.read().gather().await?, vec!["news"; 9], "and late ones get it too");
+    assert_eq!(value.await?, "news");
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2])]
+async fn all_readers_learn_that_a_promise_is_broken(rt: Runtime) -> Result<()> {
+    let readers = rt.array::<Reader>(3).create(()).await?;
+    let (to, value) = rt.promise::<String>();
+    let value = value.shared();
+    readers.keep(value.clone()).await?;
+    let reading: Vec<_> = (0..3).map(|i| readers.at(i).read().future()).collect();
+    rt.quiescence().await?;
+    drop(to);
+    for reading in reading {
+        let error = reading.await.expect_err("it is broken").to_string();
+        assert!(error.contains("broken promise"), "{error}");
+    }
+    assert!(matches!(value.await, Err(CallError::BrokenPromise)));
+    Ok(())
+}
+
+#[test]
+fn readers_that_wait_for_ever_are_in_the_hang_report() {
+    for pes in [1, 2] {
+        let report = super::run(pes, async |rt: Runtime| {
+            let readers = rt.array::<Reader>(1).create(()).await?;
+            let (to, value) = rt.promise::<String>();
+            let value = value.shared();
+            readers.keep(value.clone()).await?;
+            readers.at(0).read().send();
+            value.await?;
+            drop(to);
+            Ok::<(), chare::BoxError>(())
+        });
+        let text = report.to_string();
+        assert_eq!(report.code(), chare::HANG_EXIT_CODE, "{text}");
+        assert!(
+            text.contains("Reader[0].read")
+                && text.contains("main (the program's main:0) waits for a promise"),
+            "{text}"
+        );
+    }
 }

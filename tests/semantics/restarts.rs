@@ -42,7 +42,8 @@ impl Cell {
         let _dropped = Dropped(self.counts.clone());
         assert_eq!(label, "the same each time");
         let count = cx.array().shape();
-        let channels = [1, count - 1].map(|by| cx.channel::<u64, _>(&cx.array().at((cx.index() + by) % count), 0));
+        let channels =
+            [1, count - 1].map(|by| cx.channel::<u64, _>(&cx.array().at((cx.index() + by) % count), 0));
         while self.step < steps {
             for channel in &channels {
                 channel.send(self.value)?;
