@@ -2,9 +2,6 @@ use chare::prelude::*;
 
 struct Hello(u32);
 
-/// Is not `Clone`.
-struct Once;
-
 #[chare]
 impl Hello {
     fn new() -> Self {
@@ -13,9 +10,6 @@ impl Hello {
 
     #[entry(restart)]
     fn solve(&mut self) {}
-
-    #[entry(restart)]
-    async fn solve_with(&mut self, _once: Once) {}
 
     #[entry(inline, when = |s: &Self| s.0 == 1)]
     fn ghost(&mut self) {}
