@@ -2,24 +2,24 @@
 
 mod chare_migration {
     //! charm4py tests/migration/chare_migration.py: every element moves to the next PE; the hook that runs after the move
-    //! finds itself there.
+    //! finds itself there. The reduction of all ends the program.
 
+    use crate::until_exit;
     use chare::prelude::*;
 
     struct Migrate {
         to: usize,
-        done: Promise<()>,
     }
 
     #[chare(index = usize)]
     impl Migrate {
-        fn new(done: Promise<()>) -> Self {
-            Migrate { to: 0, done }
+        fn new() -> Self {
+            Migrate { to: 0 }
         }
 
         fn migrated(&mut self, cx: &Cx<Self>) {
             assert_eq!(cx.my_pe().index(), self.to);
-            cx.contribute((), reduce::Nop, &self.done);
+            cx.contribute((), reduce::Nop, Callback::exit());
         }
 
         #[entry]
@@ -27,7 +27,7 @@ mod chare_migration {
             self.to = (cx.my_pe().index() + 1) % cx.num_pes();
             if self.to == cx.my_pe().index() {
                 // There is nowhere to go, and no hook runs.
-                cx.contribute((), reduce::Nop, &self.done);
+                cx.contribute((), reduce::Nop, Callback::exit());
             }
             cx.this().migrate(self.to).send();
         }
@@ -35,9 +35,8 @@ mod chare_migration {
 
     #[chare::test(pes = [1, 2, 4, 8])]
     async fn the_hook_runs_on_the_other_pe(rt: Runtime) -> Result<()> {
-        let (done, all_moved) = rt.promise();
-        rt.array::<Migrate>(rt.num_pes()).create(done).send().start().send();
-        Ok(all_moved.await?)
+        rt.array::<Migrate>(rt.num_pes()).create(()).send().start().send();
+        until_exit(&rt).await
     }
 }
 
