@@ -13,3 +13,4 @@ mod qd;
 mod reductions;
 mod sections;
 mod thread_entry_methods;
+mod when;

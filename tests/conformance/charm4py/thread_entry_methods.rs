@@ -178,6 +178,79 @@ mod test1 {
     }
 }
 
+mod test1_when {
+    //! charm4py tests/thread_entry_methods/test1_when.py: as `test1`, where an element answers the questions of an iteration
+    //! when it is in it; its coroutines wait while they answer, so it answers all of them at once.
+
+    use chare::prelude::*;
+
+    const ITERATIONS: usize = 8;
+
+    struct Test {
+        members: Group<Test2>,
+        iteration: usize,
+        answered: usize,
+        done: Promise<()>,
+    }
+
+    #[chare(index = usize)]
+    impl Test {
+        fn new(cx: &Cx<Self>, members: Group<Test2>, done: Promise<()>) -> Self {
+            cx.contribute(cx.my_pe().index(), reduce::Gather, cx.array().callback(Test::START));
+            Test { members, iteration: 0, answered: 0, done }
+        }
+
+        #[entry]
+        async fn start(this: This<Self>, pes: Vec<usize>) -> Result<()> {
+            for iteration in 0..ITERATIONS {
+                for (i, pe) in pes.iter().enumerate() {
+                    assert_eq!(this.array().at(i).value(iteration).await?, 53 * i * (73 + pe) * iteration);
+                }
+            }
+            this.contribute((), reduce::Nop, this.with(|test| test.done.clone()));
+            Ok(())
+        }
+
+        #[entry(when(self.iteration == iteration))]
+        async fn value(this: This<Self>, iteration: usize) -> Result<usize> {
+            let members = this.with(|test| test.members);
+            let value = members.on(this.my_pe()).value().await?;
+            let count = this.array().shape();
+            Ok(this.with(|test| {
+                assert_eq!(test.iteration, iteration);
+                test.answered += 1;
+                if test.answered == count {
+                    test.answered = 0;
+                    test.iteration += 1;
+                }
+                53 * value * this.index() * iteration
+            }))
+        }
+    }
+
+    struct Test2;
+
+    #[chare]
+    impl Test2 {
+        fn new() -> Self {
+            Test2
+        }
+
+        #[entry]
+        fn value(&self, cx: &Cx<Self>) -> usize {
+            73 + cx.my_pe().index()
+        }
+    }
+
+    #[chare::test(pes = [1, 2, 4, 8])]
+    async fn questions_wait_for_their_iteration(rt: Runtime) -> Result<()> {
+        let members = rt.group::<Test2>().create(()).send();
+        let (done, all_done) = rt.promise();
+        rt.array::<Test>((rt.num_pes() * 8).min(32)).create((members, done)).send();
+        Ok(all_done.await?)
+    }
+}
+
 mod test2 {
     //! charm4py tests/thread_entry_methods/test2.py: a coroutine that calls its own chare and waits, where the method that is
     //! called waits every other time, for another chare of its PE.

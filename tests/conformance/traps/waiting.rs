@@ -28,6 +28,18 @@ impl Waiter {
         });
     }
 
+    #[entry(when = |waiter: &Self| waiter.open > 0)]
+    fn take_turn(&mut self, number: usize) {
+        self.open -= 1;
+        self.served.push(number);
+    }
+
+    #[entry(when(self.open == tag))]
+    fn take_turn_by_tag(&mut self, tag: u32, number: usize) {
+        self.open -= tag;
+        self.served.push(number);
+    }
+
     #[entry]
     fn open(&mut self, count: u32) {
         self.open += count;
@@ -87,6 +99,28 @@ async fn who_waits_longest_is_served_first(rt: Runtime) -> Result<()> {
         turn.await?;
     }
     assert_eq!(waiter.served().await?, (0..20).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// As above, for messages: those with the same tag, and those that wait for the same state.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn the_message_that_waits_longest_is_served_first(rt: Runtime) -> Result<()> {
+    for by_tag in [false, true] {
+        let waiter = rt.single::<Waiter>().on_pe(rt.num_pes() - 1).create(()).send();
+        for number in 0..20 {
+            if by_tag {
+                waiter.take_turn_by_tag(1, number).send();
+            } else {
+                waiter.take_turn(number).send();
+            }
+            rt.quiescence().await?;
+        }
+        for _ in 0..20 {
+            waiter.open(1).await?;
+            rt.quiescence().await?;
+        }
+        assert_eq!(waiter.served().await?, (0..20).collect::<Vec<_>>());
+    }
     Ok(())
 }
 
