@@ -45,6 +45,7 @@ megatest! {
     search { fib queens }
     kinds { templates inherit }
     reductions { reduction statistics completion_test }
+    inline { inlineem }
 }
 
 #[chare::test(pes = [1, 2, 4, 8])]
