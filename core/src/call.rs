@@ -126,7 +126,7 @@ impl<E: Entry> Call<E> {
     pub fn send(self) {
         if let CallState::Unsent(args) = self.state {
             match self.rank {
-                Rank::Normal => send_plainly::<E>(&self.to, args),
+                Rank::Normal if matches!(E::RUNS, Runs::ByMessage) => send_plainly::<E>(&self.to, args),
                 rank => dispatch::<E>(self.to, args, Reply::none(), rank),
             }
         }
@@ -230,7 +230,7 @@ fn start<E: Entry>(
 fn send_plainly<E: Entry>(to: &Element<E::Chare>, args: E::Args) {
     let id = to.id();
     current::pe(|pe| match pe {
-        Some(pe) if pe.run() == to.run() && id.element != OUTSIDE => {
+        Some(pe) if pe.plain_run() == to.run() && id.element != OUTSIDE => {
             pe.send(Msg::new(id, Reply::none(), Invoke::<E>(args)));
         }
         _ => send_elsewhere::<E>(to, args),
