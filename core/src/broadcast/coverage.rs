@@ -187,9 +187,14 @@ impl<E: Entry> Payload for Late<E> {
 
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         let Some(chare) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
+        let due = chare.extra_if_any(|extra| extra.gap.as_ref().map(|gap| gap.next)).flatten();
+        let Some(due) = due.filter(|due| *due <= self.number) else {
+            // Another element of the same index, inserted after the end of the one that is owed it.
+            return self.drop_for(reply, pe);
+        };
         let Late { number, args } = self;
         let mut next = Some(Msg::new(to, reply, Invoke::<E>(args)));
-        if chare.extra(|extra| extra.gap.as_ref().is_some_and(|gap| gap.next < number)) {
+        if due < number {
             return next.into_iter().for_each(|msg| hold_early(chare, number, msg));
         }
         while let Some(msg) = next {
@@ -201,6 +206,12 @@ impl<E: Entry> Payload for Late<E> {
 
     /// It does not exist any more, so the broadcast is over for it.
     fn lost(self, _: ChareId, reply: Reply, pe: &Pe, _: CallError) {
+        self.drop_for(reply, pe);
+    }
+}
+
+impl<E: Entry> Late<E> {
+    fn drop_for(self, reply: Reply, pe: &Pe) {
         reply.waive(pe);
         pe.guard(|| drop(self));
     }
