@@ -10,7 +10,7 @@ use crate::broadcast;
 use crate::callback::{self, Callback};
 use crate::caught::blame_caller;
 use crate::chare::{ArrayElement, Chare, ChareInfo};
-use crate::collection::{CollectionInfo, Create, CreateSingle, Kind, Start};
+use crate::collection::{CollectionInfo, Create, CreateSingle, Initial, Kind, Start};
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
@@ -21,6 +21,7 @@ use crate::placement::Placement;
 use crate::proxy::{Array, Element, Group, SparseArray, all_pes};
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
+use crate::strided::Strided;
 use crate::waiting::What;
 
 /// A dense array that is to be created.
@@ -61,7 +62,8 @@ impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
                 None => Kind::Dense { element_count },
                 Some(map) => Kind::Mapped { pes: mapped(pe, shape, element_count, &*map)? },
             };
-            let (id, cell) = create_everywhere::<C>(pe, shape, kind, init, awaited)?;
+            let info = |id| CollectionInfo::new::<C>(id, shape, kind, pe.pe_count());
+            let (id, cell) = create_everywhere::<C>(pe, info, init, awaited)?;
             Ok((Array::new(pe.run(), id, shape), cell))
         })
     }
@@ -85,7 +87,7 @@ fn mapped<I: DenseIndex>(
 }
 
 /// A sparse array that is to be created.
-#[must_use = "nothing is created until `create_empty()`"]
+#[must_use = "nothing is created until `create_empty()`, or `create(..)` with elements"]
 pub struct SparseBuilder<C: Chare> {
     map: Option<Box<dyn Placement<C::Index>>>,
 }
@@ -101,6 +103,47 @@ impl<C: ArrayElement> SparseBuilder<C> {
         self
     }
 
+    /// Lets the array have the elements of these indexes from its creation; others may be inserted later.
+    ///
+    /// ```
+    /// use chare::prelude::*;
+    /// # struct Cell;
+    /// # #[chare(index = (usize, usize))]
+    /// # impl Cell {
+    /// #     fn new() -> Self {
+    /// #         Cell
+    /// #     }
+    /// #     #[entry]
+    /// #     fn index(&self, cx: &Cx<Self>) -> (usize, usize) {
+    /// #         cx.index()
+    /// #     }
+    /// # }
+    ///
+    /// #[chare::main]
+    /// async fn main(rt: Runtime) -> Result<()> {
+    ///     let range = chare::Strided::new((0, 1), (3, 4), (2, 2));
+    ///     let cells = rt.array_sparse::<Cell>().strided(range).create(()).await?;
+    ///     assert_eq!(cells.index().gather().await?, [(0, 1), (0, 3), (2, 1), (2, 3)]);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn strided(self, range: Strided<C::Index>) -> InitialBuilder<C>
+    where
+        C::Index: DenseIndex,
+    {
+        InitialBuilder {
+            map: self.map,
+            initial: Initial::new(range.count(), move |number| range.index(number)),
+        }
+    }
+
+    /// As [`SparseBuilder::strided`], with any indexes, each once and with a key of its own, in any order.
+    pub fn elements(self, indexes: impl IntoIterator<Item = C::Index>) -> InitialBuilder<C> {
+        let indexes: Vec<_> = indexes.into_iter().collect();
+        let count = indexes.len() as u64;
+        InitialBuilder { map: self.map, initial: Initial::new(count, move |number| indexes[number as usize]) }
+    }
+
     /// Creates the array without elements, at once.
     ///
     /// # Panics
@@ -109,12 +152,44 @@ impl<C: ArrayElement> SparseBuilder<C> {
     pub fn create_empty(self) -> SparseArray<C> {
         current::on_pe("creating an array", |pe| {
             let id = CollectionId::new(pe.id(), pe.next_creation());
-            let info = Arc::new(CollectionInfo::new_sparse::<C>(id, self.map, pe.pe_count()));
+            let info = Arc::new(CollectionInfo::new_sparse::<C>(id, self.map, None, pe.pe_count()));
             for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
                 pe.post(to, Msg::for_pe(Start { info: info.clone() }));
             }
             Start { info }.begin(pe);
             SparseArray::new(pe.run(), id)
+        })
+    }
+}
+
+/// A sparse array that is to be created with elements; made by [`SparseBuilder::strided`] and [`SparseBuilder::elements`].
+#[must_use = "nothing is created until `create(..)` is sent or awaited"]
+pub struct InitialBuilder<C: Chare> {
+    map: Option<Box<dyn Placement<C::Index>>>,
+    initial: Initial<C::Index>,
+}
+
+impl<C: ArrayElement> InitialBuilder<C> {
+    /// The creation of the array and of these elements, each with a clone of `init`, the arguments of `new`. No message
+    /// names an element: every PE goes through all indexes and constructs those that are placed on it.
+    ///
+    /// As after [`SparseArray::done_inserting`], reductions can end and calls of absent elements are refused. Later
+    /// insertions are possible.
+    ///
+    /// # Panics
+    /// When it is sent or first polled: on a thread that is not a PE, if two indexes have one key or one has none, if the
+    /// elements do not fit in memory, and if the map panics or says a PE that does not exist.
+    #[track_caller]
+    pub fn create(self, init: C::Init) -> Creation<SparseArray<C>>
+    where
+        C::Init: Clone,
+    {
+        let InitialBuilder { map, initial } = self;
+        Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
+            initial.check(pe.pe_count())?;
+            let info = |id| CollectionInfo::new_sparse::<C>(id, map, Some(initial), pe.pe_count());
+            let (id, cell) = create_everywhere::<C>(pe, info, init, awaited)?;
+            Ok((SparseArray::new(pe.run(), id), cell))
         })
     }
 }
@@ -151,7 +226,9 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
         let wanted = self.pes;
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
             let pes = members(wanted, pe.pe_count())?;
-            let (id, cell) = create_everywhere::<C>(pe, pe.pe_count(), Kind::Group { pes }, init, awaited)?;
+            let pe_count = pe.pe_count();
+            let info = |id| CollectionInfo::new::<C>(id, pe_count, Kind::Group { pes }, pe_count);
+            let (id, cell) = create_everywhere::<C>(pe, info, init, awaited)?;
             Ok((Group::new(pe.run(), id), cell))
         })
     }
@@ -210,11 +287,10 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
 }
 
 /// Makes a collection known on all PEs, where its elements are then constructed. Fails, and says why, if it does not fit
-/// in memory.
-fn create_everywhere<C: Chare<Index: DenseIndex>>(
+/// in memory or its map says nonsense.
+fn create_everywhere<C: Chare>(
     pe: &Pe,
-    shape: C::Index,
-    kind: Kind,
+    info: impl FnOnce(CollectionId) -> CollectionInfo,
     init: C::Init,
     awaited: bool,
 ) -> Result<(CollectionId, Option<CellRef>), String>
@@ -224,7 +300,7 @@ where
     let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
     let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, finish));
     let id = CollectionId::new(pe.id(), pe.next_creation());
-    let info = Arc::new(CollectionInfo::new::<C>(id, shape, kind, pe.pe_count()));
+    let info = Arc::new(info(id));
     // Clones first, the own part next: if either panics, no other PE has heard of the collection.
     let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
     let creations: Vec<_> =

@@ -467,9 +467,14 @@ struct Gone {
 
 impl Payload for Gone {
     const NAME: Name = Name::Runtime("the end of a chare");
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let collection = pe.collection(id.collection);
+        if collection.is_none() && id.collection.single_home().is_none() {
+            // One of the first elements of a sparse array, which has lived elsewhere.
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        }
         pe.locations.forget(id);
-        match pe.collection(id.collection) {
+        match collection {
             Some(collection) => collection.note_destroyed(pe, id.element, self.epoch),
             None => pe.note_destroyed_single(id.element),
         }

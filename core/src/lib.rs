@@ -182,6 +182,7 @@ mod scheduler;
 mod shared;
 mod shared_future;
 mod sleep;
+mod strided;
 mod table;
 mod timeout;
 mod unawaited;
@@ -294,7 +295,9 @@ pub use chare_macros::remote;
 ///
 pub use chare_macros::test;
 pub use condition::WaitUntil;
-pub use create::{ArrayBuilder, Created, Creation, GroupBuilder, SingleBuilder, SparseBuilder};
+pub use create::{
+    ArrayBuilder, Created, Creation, GroupBuilder, InitialBuilder, SingleBuilder, SparseBuilder,
+};
 pub use current::Entered;
 pub use direct::Direct;
 pub use entry::{Entry, EntryInfo, EntryPoint};
@@ -324,6 +327,7 @@ pub use runtime::{Handle, MainOutput, Runtime, StartError};
 pub use shared::Shared;
 pub use shared_future::SharedFuture;
 pub use sleep::Sleep;
+pub use strided::Strided;
 pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
 pub use timeout::Timeout;
 pub use unawaited::Unawaited;

@@ -315,7 +315,7 @@ impl Runtime {
         ArrayBuilder::new(shape)
     }
 
-    /// A sparse array, whose elements are inserted one by one. Not yet created.
+    /// A sparse array, whose elements are inserted one by one, or many at its creation. Not yet created.
     pub fn array_sparse<C: ArrayElement>(&self) -> SparseBuilder<C> {
         SparseBuilder::new()
     }

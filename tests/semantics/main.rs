@@ -20,6 +20,7 @@ mod exit;
 mod external;
 mod groups;
 mod hang;
+mod initial;
 mod inline;
 mod local;
 mod memory;

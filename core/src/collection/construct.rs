@@ -36,12 +36,14 @@ where
     C::Init: Clone,
 {
     /// Makes the collection known on this PE, and begins to construct its elements. Fails, and says why, if it does not
-    /// fit in memory.
+    /// fit in memory, or its map says nonsense.
     pub(crate) fn begin(self, pe: &Pe) -> Result<(), String> {
         if pe.shared().is_stopping() {
             return Ok(());
         }
-        let collection = pe.directory.insert(Collection::new(self.info, pe.id())?);
+        let collection = Collection::new(self.info, pe.id())?;
+        collection.populate::<C>(pe)?;
+        let collection = pe.directory.insert(collection);
         let job = ConstructAll::<C> {
             init: self.init,
             root: self.root,
@@ -67,7 +69,7 @@ where
     }
 }
 
-/// The creation of a sparse array on one PE.
+/// The creation of a sparse array without elements on one PE.
 pub(crate) struct Start {
     pub(crate) info: Arc<CollectionInfo>,
 }

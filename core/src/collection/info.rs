@@ -7,6 +7,7 @@ use std::any::Any;
 
 use crate::chare::{Chare, ChareInfo};
 use crate::collection::indexes::{AnyIndexes, Indexes};
+use crate::collection::initial::Initial;
 use crate::ids::{CollectionId, PeId};
 use crate::index::{DenseIndex, Index};
 use crate::placement::Placement;
@@ -32,8 +33,9 @@ pub(crate) enum Kind {
     Mapped { pes: Box<[PeId]> },
     /// One on each of these PEs, in order; elements have the numbers of their PEs and stay there.
     Group { pes: Box<[PeId]> },
-    /// Elements that are inserted one by one, known by the keys of their indexes.
-    Sparse,
+    /// Elements that are inserted one by one, known by the keys of their indexes; the first so many at once, if they are
+    /// given at the creation.
+    Sparse { initial_count: Option<u64> },
 }
 
 /// The extents of a dense array, and how they number the elements.
@@ -45,6 +47,7 @@ struct Shape<I> {
 /// What is known of a sparse array.
 struct Open<I> {
     map: Option<Box<dyn Placement<I>>>,
+    initial: Option<Initial<I>>,
 }
 
 impl CollectionInfo {
@@ -72,14 +75,15 @@ impl CollectionInfo {
     pub(crate) fn new_sparse<C: Chare>(
         id: CollectionId,
         map: Option<Box<dyn Placement<C::Index>>>,
+        initial: Option<Initial<C::Index>>,
         pe_count: usize,
     ) -> Self {
         CollectionInfo {
             id,
             chare: C::INFO,
-            kind: Kind::Sparse,
+            kind: Kind::Sparse { initial_count: initial.as_ref().map(Initial::count) },
             pe_count: pe_count as u64,
-            shape: Box::new(Open { map }),
+            shape: Box::new(Open { map, initial }),
             new_indexes: Some(|| Box::new(Indexes::<C::Index>::default())),
             element_name: |_, element| format!("[key {element}]"),
         }
@@ -91,8 +95,18 @@ impl CollectionInfo {
 
     /// Where the map of a sparse array places an element; `None` if it has no map.
     pub(crate) fn mapped<I: Index>(&self, index: &I) -> Option<usize> {
-        let Open { map } = self.shape.downcast_ref::<Open<I>>()?;
+        let Open { map, .. } = self.shape.downcast_ref::<Open<I>>()?;
         map.as_ref().map(|map| map.pe(index, self.pe_count as usize))
+    }
+
+    /// The elements that a sparse array has from its creation.
+    pub(super) fn initial<I: Index>(&self) -> Option<&Initial<I>> {
+        self.shape.downcast_ref::<Open<I>>()?.initial.as_ref()
+    }
+
+    /// Whether its elements are all known at the creation: an absent one does not exist, reductions can end.
+    pub(super) fn is_complete(&self) -> bool {
+        !matches!(self.kind, Kind::Sparse { initial_count: None })
     }
 
     /// The extents; none of a sparse array.
@@ -115,7 +129,7 @@ impl CollectionInfo {
     }
 
     pub(crate) fn is_sparse(&self) -> bool {
-        matches!(self.kind, Kind::Sparse)
+        matches!(self.kind, Kind::Sparse { .. })
     }
 
     /// The number of elements at the creation.
@@ -123,7 +137,7 @@ impl CollectionInfo {
         match &self.kind {
             Kind::Dense { element_count } => *element_count,
             Kind::Mapped { pes } | Kind::Group { pes } => pes.len() as u64,
-            Kind::Sparse => 0,
+            Kind::Sparse { initial_count } => initial_count.unwrap_or(0),
         }
     }
 
@@ -141,7 +155,7 @@ impl CollectionInfo {
                 let pes: Vec<_> = pes.iter().map(PeId::to_string).collect();
                 format!("it has members on these PEs only: {}", pes.join(", "))
             }
-            Kind::Sparse => "it was never inserted, or has been destroyed".to_owned(),
+            Kind::Sparse { .. } => "it was never inserted, or has been destroyed".to_owned(),
         }
     }
 
@@ -152,7 +166,7 @@ impl CollectionInfo {
             Kind::Dense { element_count } => element < *element_count,
             Kind::Mapped { pes } => element < pes.len() as u64,
             Kind::Group { pes } => pes.binary_search_by_key(&element, |pe| pe.index() as u64).is_ok(),
-            Kind::Sparse => true,
+            Kind::Sparse { .. } => true,
         }
     }
 
@@ -165,8 +179,10 @@ impl CollectionInfo {
             }
             Kind::Mapped { pes } => pes[element as usize],
             Kind::Group { .. } => PeId::new(element as usize),
-            Kind::Sparse => {
-                let mixed = element.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            Kind::Sparse { .. } => {
+                // Twice, so that keys at regular distances are spread, too.
+                let mix = |key: u64| (key ^ (key >> 32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let mixed = mix(mix(element));
                 PeId::new(((u128::from(mixed) * u128::from(self.pe_count)) >> 64) as usize)
             }
         }
@@ -186,7 +202,7 @@ impl CollectionInfo {
                 let element = pe.index() as u64;
                 (element, u64::from(self.has(element)))
             }
-            Kind::Mapped { .. } | Kind::Sparse => (0, 0),
+            Kind::Mapped { .. } | Kind::Sparse { .. } => (0, 0),
         }
     }
 
@@ -256,10 +272,10 @@ mod tests {
         }
 
         #[test]
-        fn homes_of_sparse_elements_are_spread(pes in 1_u64..40) {
-            let info = info(Kind::Sparse, pes);
+        fn homes_of_sparse_elements_are_spread(pes in 1_u64..40, step in 1_u64..1 << 40) {
+            let info = info(Kind::Sparse { initial_count: None }, pes);
             let mut counts = vec![0; pes as usize];
-            (0..100 * pes).for_each(|key| counts[info.home(key).index()] += 1);
+            (0..100 * pes).for_each(|number| counts[info.home(number * step).index()] += 1);
             prop_assert!(counts.iter().all(|count| (50..200).contains(count)), "{counts:?}");
         }
     }

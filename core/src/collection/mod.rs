@@ -8,6 +8,7 @@ mod construct;
 mod directory;
 mod indexes;
 mod info;
+mod initial;
 mod membership;
 mod places;
 
@@ -23,6 +24,7 @@ pub(crate) use construct::{Create, CreateSingle, NewOf, Start};
 pub(crate) use directory::Directory;
 pub(crate) use indexes::AnyIndexes;
 pub(crate) use info::{CollectionInfo, Kind};
+pub(crate) use initial::Initial;
 pub(crate) use membership::{Membership, Ticket};
 pub(crate) use places::Place;
 
@@ -96,8 +98,8 @@ impl Collection {
         let collection = Collection {
             indexes: info.new_indexes(),
             destroyed: RefCell::default(),
-            is_sealed: Cell::new(false),
-            membership: RefCell::new(Membership::new(info.initial_count(), !info.is_sparse())),
+            is_sealed: Cell::new(info.is_sparse() && info.is_complete()),
+            membership: RefCell::new(Membership::new(info.initial_count(), info.is_complete())),
             info,
             places,
             unborn: RefCell::default(),
@@ -221,6 +223,11 @@ impl Collection {
 
     pub(crate) fn is_destroyed(&self, element: u64) -> bool {
         self.destroyed.borrow().contains_key(&element)
+    }
+
+    /// Whether it is known here, at its home, that an element was destroyed later than after so many moves.
+    pub(crate) fn is_destroyed_after(&self, element: u64, epoch: u32) -> bool {
+        self.destroyed.borrow().get(&element).is_some_and(|end| *end > epoch)
     }
 
     /// Notes, at its home, that an element does not exist any more after so many moves; what waits for it is lost.

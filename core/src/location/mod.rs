@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::cell::State;
+use crate::collection::Collection;
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
@@ -284,7 +285,10 @@ struct News {
 impl Payload for News {
     const NAME: Name = Name::Runtime("news of where a chare is");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        if pe.find(self.id).is_none() {
+        let collection = pe.collection(self.id.collection);
+        let is_late =
+            |collection: &Collection| collection.is_destroyed_after(self.id.element, self.place.epoch);
+        if pe.find(self.id).is_none() && !collection.is_some_and(is_late) {
             pe.locations.learn(self.id, self.place);
         }
     }
