@@ -140,6 +140,8 @@ fn migrated<C: Chare>(pe: &Pe, chare: ChareRef, reply: Reply) {
     match C::MIGRATED {
         None => reply.answer(pe, chare.id, Ok(())),
         Some(hook) if chare.state.get() == State::Idle => migration::run_hook(pe, chare, hook, reply),
+        // It came along with another that it is bound to.
+        Some(_) if chare.state.get() == State::Poisoned => reply.answer(pe, chare.id, Ok(())),
         Some(hook) => {
             // The coroutine itself may be who waits.
             reply.answer(pe, chare.id, Ok(()));

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::bound::Leader;
 use crate::broadcast;
 use crate::callback::{self, Callback};
 use crate::caught::blame_caller;
@@ -29,11 +30,12 @@ use crate::waiting::What;
 pub struct ArrayBuilder<C: Chare> {
     shape: C::Index,
     map: Option<Box<dyn Placement<C::Index>>>,
+    leader: Option<Leader<C::Index>>,
 }
 
 impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
     pub(crate) fn new(shape: C::Index) -> Self {
-        ArrayBuilder { shape, map: None }
+        ArrayBuilder { shape, map: None, leader: None }
     }
 
     /// Places the elements by a map, which is asked for each when the array is created; otherwise they are placed in
@@ -43,26 +45,88 @@ impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
         self
     }
 
+    /// Binds the array to a dense one of the same shape: elements of equal index always live on the same PE, so that
+    /// [`Element::local`] reaches one from the other (unless it is busy), in constructors and in `migrated`, too.
+    ///
+    /// Each element is constructed where the other array's element is at that moment, and they move together: to
+    /// [`migrate`](Element::migrate) one moves both, and so does balancing; both have arrived before the `migrated`
+    /// method of either runs. If one has called [`Cx::set_migratable`](crate::Cx::set_migratable) with `false`, neither
+    /// moves. Any number of arrays may be bound to one, and others to those: all of them move together. Once this
+    /// creation has been awaited, all have a place.
+    ///
+    /// An element that is destroyed leaves the others as they are: they go on together. An element is not constructed, and
+    /// the creation brings [`CallError::Refused`], if the one that it would be bound to has been destroyed already.
+    ///
+    /// ```
+    /// use chare::prelude::*;
+    ///
+    /// struct Mesh(Vec<f64>);
+    ///
+    /// #[chare(index = usize)]
+    /// impl Mesh {
+    ///     fn new() -> Self {
+    ///         Mesh(vec![1.0; 8])
+    ///     }
+    /// }
+    ///
+    /// struct Solver(Array<Mesh>);
+    ///
+    /// #[chare(index = usize)]
+    /// impl Solver {
+    ///     fn new(mesh: Array<Mesh>) -> Self {
+    ///         Solver(mesh)
+    ///     }
+    ///
+    ///     #[entry]
+    ///     fn total(&self, cx: &Cx<Self>) -> f64 {
+    ///         self.0.at(cx.index()).local(|mesh| mesh.0.iter().sum()).expect("it is bound to it")
+    ///     }
+    /// }
+    ///
+    /// #[chare::main]
+    /// async fn main(rt: Runtime) -> Result<()> {
+    ///     let mesh = rt.array::<Mesh>(4).create(()).await?;
+    ///     let solvers = rt.array::<Solver>(4).bound_to(&mesh).create(mesh).await?;
+    ///     mesh.at(3).migrate(0_usize).await?;
+    ///     assert_eq!(solvers.at(3).total().await?, 8.0);
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn bound_to<L: Chare<Index = C::Index>>(mut self, leader: &Array<L>) -> Self {
+        self.leader = Some(Leader::new(leader));
+        self
+    }
+
     /// The creation of all elements, each with a clone of `init`, the arguments of `new`.
     ///
     /// # Panics
-    /// If the shape has no elements, or more than 64 bits count; when it is sent or first polled, on a thread that is not
-    /// a PE, and if the map says a PE that does not exist.
+    /// If the shape has no elements, or more than 64 bits count, or is not that of the array that it is bound to, and if it
+    /// is bound and has a map; when it is sent or first polled, on a thread that is not a PE, if the map says a PE that
+    /// does not exist, and if this PE has not heard of the array that it is bound to.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<Array<C>>
     where
         C::Init: Clone,
     {
-        let ArrayBuilder { shape, map } = self;
+        let ArrayBuilder { shape, map, leader } = self;
         let Some(element_count) = shape.element_count().filter(|&count| count > 0) else {
             panic!("an array of shape {shape:?} cannot be created: it needs 1 to 2^64-1 elements")
         };
+        if let Some(Leader { shape: other, .. }) = leader {
+            assert!(shape == other, "an array of shape {shape:?} cannot be bound to one of shape {other:?}");
+            assert!(
+                map.is_none(),
+                "a bound array has no map: its elements are where those are that they are bound to"
+            );
+        }
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let kind = match map {
-                None => Kind::Dense { element_count },
-                Some(map) => Kind::Mapped { pes: mapped(pe, shape, element_count, &*map)? },
+            let kind = match (&leader, map) {
+                (Some(leader), _) => leader.kind(pe)?,
+                (None, None) => Kind::Dense { element_count },
+                (None, Some(map)) => Kind::Mapped { pes: mapped(pe, shape, element_count, &*map)? },
             };
-            let info = |id| CollectionInfo::new::<C>(id, shape, kind, pe.pe_count());
+            let leader = leader.map(|leader| leader.id);
+            let info = |id| CollectionInfo::new::<C>(id, shape, kind, pe.pe_count()).bound_to(leader);
             let (id, cell) = create_everywhere::<C>(pe, info, init, awaited)?;
             Ok((Array::new(pe.run(), id, shape), cell))
         })
@@ -75,7 +139,7 @@ fn mapped<I: DenseIndex>(
     shape: I,
     element_count: u64,
     map: &dyn Placement<I>,
-) -> Result<Box<[PeId]>, String> {
+) -> Result<Arc<[PeId]>, String> {
     let pe_count = pe.pe_count();
     let place = |element| {
         let index = I::of_number(element, shape);
@@ -235,7 +299,7 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
 }
 
 /// The PEs of a group, in order.
-fn members(wanted: Option<Vec<usize>>, pe_count: usize) -> Result<Box<[PeId]>, String> {
+fn members(wanted: Option<Vec<usize>>, pe_count: usize) -> Result<Arc<[PeId]>, String> {
     let Some(mut wanted) = wanted else { return Ok(all_pes(pe_count).collect()) };
     wanted.sort_unstable();
     wanted.dedup();

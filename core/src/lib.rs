@@ -136,6 +136,7 @@
 //!   }
 //!   ```
 
+mod bound;
 mod broadcast;
 mod call;
 mod callback;

@@ -1,6 +1,8 @@
 //! Migration inside a process: a chare moves to another PE by pointer, with its coroutines, the ends of its channels and
 //! whatever is held for it.
 //!
+//! Elements of bound arrays move with their companions, in one message ([`crate::bound`]).
+//!
 //! It leaves between two steps, by a message like any other, also while an exclusive coroutine of it waits: nothing of it
 //! moves in memory. On the PE that it leaves, the reductions and broadcasts that it has a part in go on without it
 //! ([`crate::broadcast::Coverage`], [`crate::reduction`]), and messages follow it ([`crate::location`]). Its devices stay
@@ -21,11 +23,12 @@ use crate::chare::{Chare, Cx};
 use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
-use crate::ids::{ChareId, IntoPe, PeId};
+use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::location;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::proxy::Element;
+use crate::reduction;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
@@ -47,9 +50,12 @@ impl<C: Chare> Element<C> {
     /// Awaiting it waits until that has run; while an exclusive coroutine owns the chare, until the chare has arrived, and
     /// `migrated` runs when that ends. To the PE where the chare is already it does nothing.
     ///
+    /// Elements of bound arrays ([`ArrayBuilder::bound_to`](crate::ArrayBuilder::bound_to)) move with it, once their
+    /// constructors have ended. Their `migrated` methods run before its own; nobody awaits what goes wrong in them.
+    ///
     /// # Errors
     /// [`CallError::Refused`] if there is no such PE, for a member of a group, and for a chare that has called
-    /// [`Cx::set_migratable`] with `false`; otherwise as a call of the chare.
+    /// [`Cx::set_migratable`] with `false` or is bound to one that has; otherwise as a call of the chare.
     #[track_caller]
     pub fn migrate(&self, to: impl IntoPe) -> Migration<C> {
         Migration { chare: *self, to: to.into_pe_number(), pending: None, at: Location::caller() }
@@ -152,7 +158,16 @@ impl Payload for Migrate {
             Some(chare) if chare.state.get() != State::Poisoned => chare,
             _ => return pe.undeliverable(Msg::new(id, reply, self)),
         };
-        if let Err(why) = self.check(pe, chare) {
+        let companions = match pe.collection(id.collection) {
+            Some(collection) => collection.companions(pe, id.element),
+            None => Ok(Vec::new()),
+        };
+        let companions = match companions {
+            Ok(companions) => companions,
+            // Both move when its constructor has ended.
+            Err(unborn) => return pe.undeliverable(Msg::new(unborn, reply, self)),
+        };
+        if let Err(why) = self.check(pe, chare, &companions) {
             let text = format!("{} cannot move: {why}", pe.chare_name(id));
             return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
         }
@@ -160,12 +175,12 @@ impl Payload for Migrate {
         if to == pe.id() {
             return reply.answer(pe, id, Ok(()));
         }
-        depart(pe, chare, to, reply);
+        depart(pe, chare, companions, to, reply);
     }
 }
 
 impl Migrate {
-    fn check(&self, pe: &Pe, chare: ChareRef) -> Result<(), String> {
+    fn check(&self, pe: &Pe, chare: ChareRef, companions: &[ChareRef]) -> Result<(), String> {
         let pe_count = pe.pe_count();
         if self.to >= pe_count {
             return Err(format!("there is no PE {}: this run has {pe_count} PEs", self.to));
@@ -173,55 +188,80 @@ impl Migrate {
         if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group()) {
             return Err("members of a group stay on their PEs".to_owned());
         }
-        if chare.extra_if_any(|extra| extra.is_pinned) == Some(true) {
+        let is_pinned = |chare: &ChareRef| chare.extra_if_any(|extra| extra.is_pinned) == Some(true);
+        if is_pinned(&chare) {
             return Err("it has called `set_migratable(false)`".to_owned());
         }
-        Ok(())
+        match companions.iter().find(|companion| is_pinned(companion)) {
+            None => Ok(()),
+            Some(pinned) => {
+                let name = pe.chare_name(pinned.id);
+                Err(format!("it is bound to {name}, which has called `set_migratable(false)`"))
+            }
+        }
     }
 }
 
-/// Sends a chare away.
-fn depart(pe: &Pe, chare: ChareRef, to: PeId, reply: Reply) {
-    let id = chare.id;
-    let epoch = chare.epoch.get() + 1;
-    match pe.collection(id.collection) {
-        Some(collection) => collection.dismiss(pe, chare),
-        None => pe.remove_single(id.element),
+/// Sends a chare away, and its companions with it.
+fn depart(pe: &Pe, chare: ChareRef, companions: Vec<ChareRef>, to: PeId, reply: Reply) {
+    let all = || [&chare].into_iter().chain(&companions).copied();
+    // This may run user code, which finds all of them here.
+    for chare in all() {
+        if let Some(collection) = pe.collection(chare.id.collection) {
+            collection.catch_up(pe, chare);
+        }
     }
-    // From here on nothing on this PE finds it.
-    chare.epoch.set(epoch);
-    let departure = Departure { element: id.element, epoch, to };
-    if let Some(collection) = pe.collection(id.collection) {
-        collection.coverage.departed(departure, chare.covered.get());
+    all().for_each(|chare| take_out(pe, chare));
+    // From here on nothing on this PE finds any of them.
+    for chare in all() {
+        if let Some(collection) = pe.collection(chare.id.collection) {
+            reduction::ship_finished(pe, collection);
+        }
     }
-    pe.locations.departed(id, location::Place { pe: to, epoch });
-    let indexes = pe.collection(id.collection).and_then(|collection| collection.indexes());
-    let index = indexes.and_then(|indexes| indexes.copy(id.element));
-    let arrive = Arrive { parcel: Parcel::pack(pe, chare), index, from: pe.id(), departure };
-    pe.post(to, Msg::new(id, reply, arrive));
+    let freight = Freight::pack(pe, chare, to);
+    let companions = companions.into_iter().map(|companion| Freight::pack(pe, companion, to)).collect();
+    pe.post(to, Msg::new(chare.id, reply, Arrive { freight, companions, from: pe.id() }));
 }
 
-/// A chare on its way.
-struct Arrive {
+fn take_out(pe: &Pe, chare: ChareRef) {
+    match pe.collection(chare.id.collection) {
+        Some(collection) => collection.take_out(chare),
+        None => pe.remove_single(chare.id.element),
+    }
+}
+
+/// One chare of those that move in one message.
+struct Freight {
+    id: ChareId,
     parcel: Parcel,
     /// Its index, if it comes from a sparse array.
     index: Option<Box<dyn Any + Send>>,
-    from: PeId,
     departure: Departure,
 }
 
-impl Payload for Arrive {
-    const NAME: Name = Name::Runtime("a chare that moves");
-
-    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+impl Freight {
+    /// Packs a chare that is in no table any more.
+    fn pack(pe: &Pe, chare: ChareRef, to: PeId) -> Freight {
+        let id = chare.id;
+        let epoch = chare.epoch.get() + 1;
+        chare.epoch.set(epoch);
+        let departure = Departure { element: id.element, epoch, to };
         let collection = pe.collection(id.collection);
-        if collection.is_none() && id.collection.single_home().is_none() {
-            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        if let Some(collection) = collection {
+            collection.coverage.departed(departure, chare.covered.get());
         }
-        let Arrive { parcel, index, from, departure } = self;
+        pe.locations.departed(id, location::Place { pe: to, epoch });
+        let indexes = collection.and_then(|collection| collection.indexes());
+        let index = indexes.and_then(|indexes| indexes.copy(id.element));
+        Freight { id, parcel: Parcel::pack(pe, chare), index, departure }
+    }
+
+    /// Puts the chare into the tables of the PE where it has arrived, and tells those who have to know.
+    fn unpack(self, pe: &Pe, from: PeId) -> ChareRef {
+        let Freight { id, parcel, index, departure } = self;
         let chare = parcel.unpack(pe);
         pe.locations.forget(id);
-        let started = match collection {
+        let started = match pe.collection(id.collection) {
             Some(collection) => {
                 if let (Some(indexes), Some(index)) = (collection.indexes(), index) {
                     indexes.bring(id.element, index);
@@ -239,6 +279,39 @@ impl Payload for Arrive {
         let home = pe.home_of(id);
         if home != from {
             pe.tell_place(home, id, departure.epoch);
+        }
+        chare
+    }
+}
+
+/// A chare on its way, with its companions.
+struct Arrive {
+    freight: Freight,
+    companions: Vec<Freight>,
+    from: PeId,
+}
+
+impl Arrive {
+    /// A collection of one of them that this PE does not know yet.
+    fn unknown_here(&self, pe: &Pe) -> Option<CollectionId> {
+        let mut all =
+            [&self.freight].into_iter().chain(&self.companions).map(|freight| freight.id.collection);
+        all.find(|id| id.single_home().is_none() && pe.collection(*id).is_none())
+    }
+}
+
+impl Payload for Arrive {
+    const NAME: Name = Name::Runtime("a chare that moves");
+
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        if let Some(unknown) = self.unknown_here(pe) {
+            return pe.hold_for_collection(unknown, Msg::new(id, reply, self));
+        }
+        let Arrive { freight, companions, from } = self;
+        let chare = freight.unpack(pe, from);
+        let companions: Vec<_> = companions.into_iter().map(|freight| freight.unpack(pe, from)).collect();
+        for companion in companions {
+            companion.migrated(pe, Reply::none());
         }
         chare.migrated(pe, reply);
     }

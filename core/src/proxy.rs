@@ -106,6 +106,11 @@ pub struct Array<C: Chare> {
 }
 
 impl<C: Chare> Array<C> {
+    /// Its run, its id and its shape.
+    pub(crate) fn parts(&self) -> (RunId, CollectionId, C::Index) {
+        (self.run, self.id, self.shape)
+    }
+
     pub(crate) fn new(run: RunId, id: CollectionId, shape: C::Index) -> Self {
         Array { id, run, shape }
     }

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod arrays;
+mod bound;
 mod broadcasts;
 mod callbacks;
 mod calls;

@@ -244,7 +244,7 @@ where
     /// Sends it as soon as insertions that came before it have their places.
     fn send(self, pe: &Pe, clones: Vec<E::Args>) {
         let at_root = pe.collection(self.collection).expect("its root has created the collection");
-        if !at_root.info.is_sparse() {
+        if !at_root.info.has_late_places() {
             return self.send_now(pe, clones);
         }
         let later = Box::new(move |pe: &Pe| self.send_now(pe, clones));

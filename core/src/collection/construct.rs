@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 
+use crate::bound;
 use crate::broadcast;
 use crate::caught::PanicPayload;
 use crate::cell::ChareRef;
@@ -14,7 +15,7 @@ use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
 use crate::entry::{self, EntryInfo, Failure};
 use crate::error::CallError;
 use crate::ids::ChareId;
-use crate::message::{Name, Payload};
+use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
@@ -44,6 +45,7 @@ where
         let collection = Collection::new(self.info, pe.id())?;
         collection.populate::<C>(pe)?;
         let collection = pe.directory.insert(collection);
+        bound::tie(pe, collection);
         let job = ConstructAll::<C> {
             init: self.init,
             root: self.root,
@@ -63,6 +65,11 @@ where
 {
     const NAME: Name = Name::Runtime("the creation of a collection");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if let Some(leader) = self.info.leader()
+            && pe.collection(leader).is_none()
+        {
+            return pe.hold_for_collection(leader, Msg::for_pe(self));
+        }
         if let Err(text) = self.begin(pe) {
             pe.shared().stop(Reason::Aborted(text));
         }
@@ -123,10 +130,13 @@ where
             let id = ChareId { collection: collection.id(), element };
             let tell = Tell::Tracker(self.tracker, &constructed);
             match entry::guarded(pe, id, NewOf::<C>::INFO, || self.init.clone()) {
-                Ok(init) => {
-                    pe.note_call(NewOf::<C>::INFO);
-                    C::construct(Construct { id, init, tell });
-                }
+                Ok(init) => match collection.leader_elsewhere(pe, element) {
+                    None => {
+                        pe.note_call(NewOf::<C>::INFO);
+                        C::construct(Construct { id, init, tell });
+                    }
+                    Some(leader) => bound::send_after::<C>(pe, collection, leader, init, tell.into_reply()),
+                },
                 Err(error) => {
                     pe.give_up(id, error.clone());
                     tell.into_reply().refuse(pe, id, error);
@@ -140,7 +150,11 @@ where
             pe.cells.settle(pe, tracker.key, constructed.get());
         }
         self.next = Some(end);
-        if end < self.place_count { Progress::More } else { Progress::Done }
+        if end < self.place_count {
+            return Progress::More;
+        }
+        collection.end_of_creation(pe);
+        Progress::Done
     }
 
     /// An element that leaves has been constructed.

@@ -4,6 +4,7 @@
 //! element is, wherever it moves ([`crate::location`]).
 
 use std::any::Any;
+use std::sync::Arc;
 
 use crate::chare::{Chare, ChareInfo};
 use crate::collection::indexes::{AnyIndexes, Indexes};
@@ -17,6 +18,8 @@ pub(crate) struct CollectionInfo {
     pub(crate) id: CollectionId,
     pub(crate) chare: &'static ChareInfo,
     pub(crate) kind: Kind,
+    /// The array that it is bound to.
+    leader: Option<CollectionId>,
     pe_count: u64,
     /// A `Shape` of the chare's index type, or an `Open` of a sparse array.
     shape: Box<dyn Any + Send + Sync>,
@@ -26,13 +29,14 @@ pub(crate) struct CollectionInfo {
 }
 
 /// Which elements there are, and where they are placed.
+#[derive(Clone)]
 pub(crate) enum Kind {
     /// So many, in blocks: PE `p` of `P` gets the numbers `p*N/P .. (p+1)*N/P`.
     Dense { element_count: u64 },
     /// The PE of each element by its number.
-    Mapped { pes: Box<[PeId]> },
+    Mapped { pes: Arc<[PeId]> },
     /// One on each of these PEs, in order; elements have the numbers of their PEs and stay there.
-    Group { pes: Box<[PeId]> },
+    Group { pes: Arc<[PeId]> },
     /// Elements that are inserted one by one, known by the keys of their indexes; the first so many at once, if they are
     /// given at the creation.
     Sparse { initial_count: Option<u64> },
@@ -62,6 +66,7 @@ impl CollectionInfo {
             id,
             chare: C::INFO,
             kind,
+            leader: None,
             pe_count: pe_count as u64,
             shape: Box::new(Shape { extents, of_number: C::Index::of_number }),
             new_indexes: None,
@@ -82,11 +87,29 @@ impl CollectionInfo {
             id,
             chare: C::INFO,
             kind: Kind::Sparse { initial_count: initial.as_ref().map(Initial::count) },
+            leader: None,
             pe_count: pe_count as u64,
             shape: Box::new(Open { map, initial }),
             new_indexes: Some(|| Box::new(Indexes::<C::Index>::default())),
             element_name: |_, element| format!("[key {element}]"),
         }
+    }
+
+    /// Binds an array that is to be created to another.
+    pub(crate) fn bound_to(mut self, leader: Option<CollectionId>) -> Self {
+        self.leader = leader;
+        self
+    }
+
+    /// The array that it is bound to.
+    #[inline]
+    pub(crate) fn leader(&self) -> Option<CollectionId> {
+        self.leader
+    }
+
+    /// Whether a broadcast may have to wait at the root until elements have a place.
+    pub(crate) fn has_late_places(&self) -> bool {
+        self.is_sparse() || self.leader.is_some()
     }
 
     pub(super) fn new_indexes(&self) -> Option<Box<dyn AnyIndexes>> {
@@ -227,6 +250,7 @@ mod tests {
             id: CollectionId::new(PeId::new(0), 0),
             chare: &CHARE,
             kind,
+            leader: None,
             pe_count,
             shape: Box::new(()),
             new_indexes: None,

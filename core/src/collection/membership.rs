@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::ids::PeId;
 use crate::scheduler::pe::Pe;
 
 /// Something that waits for insertions.
@@ -78,6 +79,17 @@ impl Membership {
     /// Takes an admission back: the element is there already.
     pub(crate) fn withdraw(&mut self, ticket: Ticket) {
         self.change(ticket.first_reduction, -1);
+    }
+
+    /// Notes that the elements of a creation have places when all these homes have said so.
+    pub(crate) fn await_places(&mut self, pe_count: usize) {
+        self.insertions += pe_count as u64;
+        self.on_their_way.extend(1..=self.insertions);
+    }
+
+    /// Notes that all elements of a creation have a place that one PE is the home of.
+    pub(crate) fn settle_places(&mut self, home: PeId) {
+        self.on_their_way.remove(&(home.index() as u64 + 1));
     }
 
     /// Lets an element go that would contribute to reduction `next` next.

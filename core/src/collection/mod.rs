@@ -28,6 +28,7 @@ pub(crate) use initial::Initial;
 pub(crate) use membership::{Membership, Ticket};
 pub(crate) use places::Place;
 
+use crate::bound::Bonds;
 use crate::broadcast::Coverage;
 use crate::cell::ChareRef;
 use crate::ids::{CollectionId, PeId};
@@ -78,6 +79,7 @@ pub(crate) struct Collection {
     accepted_broadcasts: Cell<u64>,
     numbered_broadcasts: Cell<u64>,
     pub(crate) coverage: Coverage,
+    pub(crate) bonds: Bonds,
     /// At the root.
     pub(crate) membership: RefCell<Membership>,
     pub(crate) reductions: RefCell<Reductions>,
@@ -109,6 +111,7 @@ impl Collection {
             accepted_broadcasts: Cell::new(0),
             numbered_broadcasts: Cell::new(0),
             coverage: Coverage::default(),
+            bonds: Bonds::default(),
             reductions: RefCell::default(),
         };
         collection.reductions.borrow_mut().join(0, initial_count);
@@ -164,13 +167,30 @@ impl Collection {
         self.reductions.borrow_mut().join(chare.contributed.get(), 1);
     }
 
-    /// Lets an element go that lives here: broadcasts that have begun here reach it first.
-    pub(crate) fn dismiss(&self, pe: &Pe, chare: ChareRef) {
+    /// Lets broadcasts that have begun here reach an element that is about to leave.
+    pub(crate) fn catch_up(&self, pe: &Pe, chare: ChareRef) {
         if chare.covered.get() < self.coverage.started() {
             self.hurry(pe, chare);
         }
+    }
+
+    /// Takes an element out that has lived here. `reduction::ship_finished` has to follow.
+    pub(crate) fn take_out(&self, chare: ChareRef) {
         self.places.remove(chare.id.element);
         self.reductions.borrow_mut().leave(chare.contributed.get());
+    }
+
+    /// Lets an element go that lives here.
+    pub(crate) fn dismiss(&self, pe: &Pe, chare: ChareRef) {
+        self.catch_up(pe, chare);
+        self.take_out(chare);
+        crate::reduction::ship_finished(pe, self);
+    }
+
+    /// Gives the place of an element up that was to be constructed here at the creation.
+    pub(crate) fn relinquish(&self, pe: &Pe, element: u64) {
+        self.places.remove(element);
+        self.reductions.borrow_mut().leave(0);
         crate::reduction::ship_finished(pe, self);
     }
 

@@ -1,0 +1,231 @@
+//! Bound arrays: elements of equal index live on one PE, whichever it is, and move together.
+//!
+//! An array that is bound to another is its *follower*. Followers of followers, and several of one array, make a *class*;
+//! the elements of one index in the arrays of a class are *companions*. All arrays of a class have the same shape and the
+//! same homes.
+//!
+//! # Why companions are never apart
+//!
+//! **A companion begins where its leader is.** The home of a follower's element constructs it if it finds the leader's element
+//! here, constructed or to be constructed: one that is not constructed yet does not leave. If the leader's element has left,
+//! the home sends what the construction needs to *it*, as a message, which reaches it once, wherever it has moved
+//! ([`crate::location`]). The PE that takes the message from its queue and has the leader's element constructs the
+//! companion, in that same step. So it does not matter in which order PEs hear of the follower: an element of the leader that
+//! leaves before its companion has been constructed is followed by that message, and takes along whatever companion it has.
+//!
+//! **Then they leave and arrive in one step.** A request to move one of them takes all companions that are on the PE out of its
+//! tables, before any code of the user's can look, and posts them in one message; where that arrives, all of them are
+//! in the tables before the first `migrated` method runs. While the constructor of a companion is running, as a coroutine, the
+//! request waits for its end.
+//!
+//! **A PE that does not know an array** holds what comes for it, the message with companions included. It knows no follower before
+//! it knows the leader, so that what it takes for the class of an array is the class of those that it knows, and
+//! an element of an array that it does not know is not on it.
+//!
+//! **Messages** for a companion that its home has sent off wait at the home until it hears of its place. Broadcasts wait at the
+//! root of the follower until all homes have heard that all have one; so none begins anywhere before, and nothing is owed to
+//! an element without a place. Reductions count contributions at the root, wherever they come from.
+//!
+//! Invariant: as long as two companions exist, they are in the tables of one PE, or in one message.
+
+use std::cell::{Cell, RefCell};
+
+use crate::cell::ChareRef;
+use crate::chare::Chare;
+use crate::collection::{Collection, Construct, Kind, NewOf};
+use crate::error::CallError;
+use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::location::Place;
+use crate::message::{Msg, Name, Payload};
+use crate::proxy::Array;
+use crate::reply::Reply;
+use crate::scheduler::pe::{Pe, Unborn};
+
+/// The array that another one is to be bound to.
+pub(crate) struct Leader<I> {
+    run: RunId,
+    pub(crate) id: CollectionId,
+    pub(crate) shape: I,
+}
+
+impl<I: Copy> Leader<I> {
+    pub(crate) fn new<C: Chare<Index = I>>(array: &Array<C>) -> Self {
+        let (run, id, shape) = array.parts();
+        Leader { run, id, shape }
+    }
+
+    /// Which elements its followers have, and where their homes are.
+    pub(crate) fn kind(&self, pe: &Pe) -> Result<Kind, String> {
+        if self.run != pe.run() {
+            return Err("an array cannot be bound to one of another run".to_owned());
+        }
+        let array = pe.collection(self.id).ok_or_else(|| {
+            format!(
+                "PE {} has not heard of the array that is to be bound to: await its creation first",
+                pe.id()
+            )
+        })?;
+        Ok(array.info.kind.clone())
+    }
+}
+
+/// What a PE knows of the class of an array.
+#[derive(Default)]
+pub(crate) struct Bonds {
+    /// The other arrays of the class.
+    partners: RefCell<Vec<CollectionId>>,
+    /// Elements whose home this is and of whose place it has not heard; and one as long as the creation has not gone through
+    /// all of them.
+    unplaced: Cell<u64>,
+}
+
+/// Binds an array that has just come to be on this PE to the class of its leader, if it has one.
+pub(crate) fn tie(pe: &Pe, follower: &Collection) {
+    let Some(leader) = follower.info.leader() else { return };
+    let leader = pe.collection(leader).expect("the creation of a follower waits for its leader");
+    let mut class = leader.bonds.partners.borrow().clone();
+    class.push(leader.id());
+    for partner in &class {
+        let partner = pe.collection(*partner).expect("it was bound on this PE");
+        partner.bonds.partners.borrow_mut().push(follower.id());
+    }
+    *follower.bonds.partners.borrow_mut() = class;
+    follower.bonds.unplaced.set(1);
+    if follower.id().root() == pe.id() {
+        follower.membership.borrow_mut().await_places(pe.pe_count());
+    }
+}
+
+impl Collection {
+    /// The leader's element of this number, unless it is on this PE, constructed or not.
+    pub(crate) fn leader_elsewhere(&self, pe: &Pe, element: u64) -> Option<ChareId> {
+        let leader =
+            pe.collection(self.info.leader()?).expect("the creation of a follower waits for its leader");
+        (!leader.expects(element)).then_some(ChareId { collection: leader.id(), element })
+    }
+
+    /// Notes that the creation has gone through all elements here.
+    pub(crate) fn end_of_creation(&self, pe: &Pe) {
+        if self.info.leader().is_some() {
+            self.settle_place(pe);
+        }
+    }
+
+    fn settle_place(&self, pe: &Pe) {
+        let unplaced = self.bonds.unplaced.get() - 1;
+        self.bonds.unplaced.set(unplaced);
+        if unplaced == 0 {
+            pe.post(self.id().root(), Msg::for_pe(AllPlaced { array: self.id(), home: pe.id() }));
+        }
+    }
+
+    /// The companions of an element that are on this PE; or, as an error, one that is being constructed.
+    pub(crate) fn companions(&self, pe: &Pe, element: u64) -> Result<Vec<ChareRef>, ChareId> {
+        let mut companions = Vec::new();
+        for &partner in self.bonds.partners.borrow().iter() {
+            let array = pe.collection(partner).expect("it was bound on this PE");
+            let id = ChareId { collection: partner, element };
+            match array.find(element) {
+                Some(companion) => companions.push(companion),
+                None if array.expects(element) && pe.stillborn(id).is_none() => return Err(id),
+                None => {}
+            }
+        }
+        Ok(companions)
+    }
+}
+
+/// Gives up the place of an element that is to be constructed, and sends after its leader's element what that needs.
+pub(crate) fn send_after<C: Chare>(
+    pe: &Pe,
+    array: &Collection,
+    leader: ChareId,
+    init: C::Init,
+    reply: Reply,
+) {
+    array.relinquish(pe, leader.element);
+    array.bonds.unplaced.set(array.bonds.unplaced.get() + 1);
+    pe.send(Msg::new(leader, reply, Follow::<C> { array: array.id(), init, home: pe.id() }));
+}
+
+/// The construction of a companion, on its way to its leader's element.
+struct Follow<C: Chare> {
+    array: CollectionId,
+    init: C::Init,
+    home: PeId,
+}
+
+impl<C: Chare> Payload for Follow<C> {
+    const NAME: Name = Name::Runtime("the creation of a bound element");
+
+    fn run(self, leader: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.collection(self.array) else {
+            return pe.hold_for_collection(self.array, Msg::new(leader, reply, self));
+        };
+        if array.leader_elsewhere(pe, leader.element).is_some() {
+            return pe.undeliverable(Msg::new(leader, reply, self));
+        }
+        let Follow { init, home, .. } = self;
+        let id = ChareId { collection: array.id(), element: leader.element };
+        let place = Place { pe: pe.id(), epoch: 1 };
+        pe.expect_unborn(id, Unborn { epoch: place.epoch, ..Unborn::default() });
+        array.reserve(id.element, 0);
+        pe.post(home, Msg::new(id, Reply::none(), Placed(place)));
+        pe.note_call(NewOf::<C>::INFO);
+        C::construct(Construct::new(id, init, reply));
+    }
+
+    /// The leader's element does not exist.
+    fn lost(self, leader: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+        let Follow { array, init, home } = self;
+        pe.guard(|| drop(init));
+        let id = ChareId { collection: array, element: leader.element };
+        let text = format!("{} is not created, since it has nothing to be bound to: {error}", C::INFO.name);
+        let error = CallError::Refused(text.into());
+        pe.post(home, Msg::new(id, Reply::none(), Orphaned(error.clone())));
+        reply.refuse(pe, id, error);
+    }
+}
+
+/// News for the home: a companion has a place.
+struct Placed(Place);
+
+impl Payload for Placed {
+    const NAME: Name = Name::Runtime("the place of a bound element");
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        let array = pe.collection(id.collection).expect("its home has sent it off");
+        if !array.expects(id.element) {
+            if !array.is_destroyed_after(id.element, self.0.epoch) {
+                pe.locations.learn(id, self.0);
+            }
+            array.take_unborn(id.element).into_iter().flatten().for_each(|msg| pe.send(msg));
+        }
+        array.settle_place(pe);
+    }
+}
+
+/// News for the home: a companion is not constructed.
+struct Orphaned(CallError);
+
+impl Payload for Orphaned {
+    const NAME: Name = Name::Runtime("the place of a bound element");
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        pe.give_up(id, self.0);
+        pe.collection(id.collection).expect("its home has sent it off").settle_place(pe);
+    }
+}
+
+/// News for the root: all elements have a place that one PE is the home of.
+struct AllPlaced {
+    array: CollectionId,
+    home: PeId,
+}
+
+impl Payload for AllPlaced {
+    const NAME: Name = Name::Runtime("the places of bound elements");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let array = pe.collection(self.array).expect("its root has created the collection");
+        array.membership.borrow_mut().settle_places(self.home);
+        array.after_settling(pe);
+    }
+}
