@@ -421,7 +421,7 @@ async fn a_promise_may_have_several_readers(rt: Runtime) -> Result<()> {
     let (nodes, servers) = create(&rt).await?;
     for first_gives_up in [false, true] {
         let (promise, value) = rt.promise::<u64>();
-        let value: Readers = value.shared();
+        let value: Readers = futures::FutureExt::shared(value);
         if first_gives_up {
             assert!(nodes.at(NODES - 1).give_up_reading(value.clone()).await?);
             assert!(rt.timeout(Duration::ZERO, value.clone()).await.is_err());
