@@ -332,9 +332,7 @@ impl Payload for Arrived {
         if let Some(collection) = pe.collection(id.collection) {
             collection.coverage.arrived(pe, departure, started);
         }
-        if pe.find(id).is_none() {
-            pe.locations.learn(id, location::Place { pe: departure.to, epoch: departure.epoch });
-        }
+        pe.learn_place(id, location::Place { pe: departure.to, epoch: departure.epoch });
     }
 }
 

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::cell::State;
-use crate::collection::Collection;
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
@@ -236,6 +235,17 @@ impl Pe {
         }))
     }
 
+    /// Notes where a chare has arrived, unless it is here, or something newer is known: its end, too, at its home.
+    pub(crate) fn learn_place(&self, id: ChareId, place: Place) {
+        let is_gone = match self.collection(id.collection) {
+            Some(collection) => collection.is_destroyed_after(id.element, place.epoch),
+            None => id.collection.single_home().is_some() && self.is_single_destroyed(id.element),
+        };
+        if self.find(id).is_none() && !is_gone {
+            self.locations.learn(id, place);
+        }
+    }
+
     /// Tells a PE where a chare that has arrived here is.
     pub(crate) fn tell_place(&self, to: PeId, id: ChareId, epoch: u32) {
         if to != self.id() {
@@ -285,11 +295,6 @@ struct News {
 impl Payload for News {
     const NAME: Name = Name::Runtime("news of where a chare is");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let collection = pe.collection(self.id.collection);
-        let is_late =
-            |collection: &Collection| collection.is_destroyed_after(self.id.element, self.place.epoch);
-        if pe.find(self.id).is_none() && !collection.is_some_and(is_late) {
-            pe.locations.learn(self.id, self.place);
-        }
+        pe.learn_place(self.id, self.place);
     }
 }
