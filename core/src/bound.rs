@@ -111,6 +111,7 @@ impl Collection {
         }
     }
 
+    /// Notes that one more has a place, or is not constructed.
     fn settle_place(&self, pe: &Pe) {
         let unplaced = self.bonds.unplaced.get() - 1;
         self.bonds.unplaced.set(unplaced);
@@ -195,11 +196,10 @@ impl Payload for Placed {
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
         let array = pe.collection(id.collection).expect("its home has sent it off");
         if !array.expects(id.element) {
-            if !array.is_destroyed_after(id.element, self.0.epoch) {
-                pe.locations.learn(id, self.0);
-            }
-            array.take_unborn(id.element).into_iter().flatten().for_each(|msg| pe.send(msg));
+            pe.learn_place(id, self.0);
         }
+        // It may have come here since, with its companions.
+        array.take_unborn(id.element).into_iter().flatten().for_each(|msg| pe.send(msg));
         array.settle_place(pe);
     }
 }

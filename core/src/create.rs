@@ -87,7 +87,7 @@ impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
     /// async fn main(rt: Runtime) -> Result<()> {
     ///     let mesh = rt.array::<Mesh>(4).create(()).await?;
     ///     let solvers = rt.array::<Solver>(4).bound_to(&mesh).create(mesh).await?;
-    ///     mesh.at(3).migrate(0_usize).await?;
+    ///     mesh.at(3).migrate(0).await?;
     ///     assert_eq!(solvers.at(3).total().await?, 8.0);
     ///     Ok(())
     /// }

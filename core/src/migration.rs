@@ -164,8 +164,9 @@ impl Payload for Migrate {
         };
         let companions = match companions {
             Ok(companions) => companions,
-            // Both move when its constructor has ended.
-            Err(unborn) => return pe.undeliverable(Msg::new(unborn, reply, self)),
+            Err(unborn) => {
+                return pe.undeliverable(Msg::new(unborn, reply, Again { chare: id, migrate: self }));
+            }
         };
         if let Err(why) = self.check(pe, chare, &companions) {
             let text = format!("{} cannot move: {why}", pe.chare_name(id));
@@ -176,6 +177,28 @@ impl Payload for Migrate {
             return reply.answer(pe, id, Ok(()));
         }
         depart(pe, chare, companions, to, reply);
+    }
+}
+
+/// A request to move that waits until the constructor of a companion has ended, and then goes to its chare again.
+struct Again {
+    chare: ChareId,
+    migrate: Migrate,
+}
+
+impl Payload for Again {
+    const NAME: Name = Name::Runtime("a migration");
+
+    fn run(self, companion: ChareId, reply: Reply, pe: &Pe) {
+        if pe.find(companion).is_none() {
+            return pe.undeliverable(Msg::new(companion, reply, self));
+        }
+        pe.send(Msg::new(self.chare, reply, self.migrate));
+    }
+
+    /// There is no companion to wait for.
+    fn lost(self, _: ChareId, reply: Reply, pe: &Pe, _: CallError) {
+        pe.send(Msg::new(self.chare, reply, self.migrate));
     }
 }
 

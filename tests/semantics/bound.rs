@@ -438,6 +438,27 @@ async fn a_move_waits_for_the_constructor_of_a_companion(rt: Runtime) -> Result<
     Ok(())
 }
 
+#[chare::test(pes = [1, 2, 4])]
+async fn a_companion_whose_constructor_fails_is_not_waited_for(rt: Runtime) -> Result<()> {
+    let leader = rt.array::<Part>(8).create(Vec::new()).await?;
+    for at in rt.pes() {
+        leader.at(1).migrate(at).await?;
+        let (to, started) = rt.promise();
+        let (follower, created) = rt.array::<Late>(8).bound_to(&leader).create((leader, to)).start();
+        let go_on = started.await?;
+        let next = (at.index() + 1) % rt.num_pes();
+        let moved = leader.at(1).migrate(next).future();
+        rt.quiescence().await?;
+        drop(go_on);
+        assert!(matches!(created.await, Err(CallError::Failed(_))));
+        moved.await?;
+        assert_eq!(leader.at(1).place().await?, next);
+        assert!(matches!(follower.at(1).place().await, Err(CallError::Failed(_))));
+        follower.at(2).place().await?;
+    }
+    Ok(())
+}
+
 /// A leader whose elements are not constructed when the follower is created.
 struct Slow;
 
@@ -485,7 +506,7 @@ async fn a_leader_may_be_mapped_and_not_constructed_yet(rt: Runtime) -> Result<(
     let (leader, created) = rt.array::<Slow>((5, 4)).map(ByRow).create(()).start();
     let follower = rt.array::<Beside>((5, 4)).bound_to(&leader).create(leader).await?;
     for j in 0..4 {
-        leader.at((3, j)).migrate(0_usize).send();
+        leader.at((3, j)).migrate(0).send();
     }
     created.await?;
     rt.quiescence().await?;
