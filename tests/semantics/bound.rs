@@ -190,8 +190,8 @@ async fn a_follower_begins_where_its_leader_is(rt: Runtime) -> Result<()> {
     let follower = rt.array::<Part>(PARTS).bound_to(&leader).create(vec![leader]).await?;
     let expected: Vec<_> = (0..PARTS).map(|i| (7 * i + 3) % rt.num_pes()).collect();
     assert_eq!(places(follower).await?, expected);
-    for i in 0..PARTS {
-        assert_eq!(follower.at(i).place().await?, expected[i], "a plain call finds it");
+    for (i, at) in expected.into_iter().enumerate() {
+        assert_eq!(follower.at(i).place().await?, at, "a plain call finds it");
     }
     let (to, sum) = rt.promise();
     follower.add_up(to.into()).send();
