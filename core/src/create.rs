@@ -178,7 +178,7 @@ impl<C: ArrayElement> SparseBuilder<C> {
     /// #         Cell
     /// #     }
     /// #     #[entry]
-    /// #     fn index(&self, cx: &Cx<Self>) -> (usize, usize) {
+    /// #     fn whoami(&self, cx: &Cx<Self>) -> (usize, usize) {
     /// #         cx.index()
     /// #     }
     /// # }
@@ -187,7 +187,7 @@ impl<C: ArrayElement> SparseBuilder<C> {
     /// async fn main(rt: Runtime) -> Result<()> {
     ///     let range = chare::Strided::new((0, 1), (3, 4), (2, 2));
     ///     let cells = rt.array_sparse::<Cell>().strided(range).create(()).await?;
-    ///     assert_eq!(cells.index().gather().await?, [(0, 1), (0, 3), (2, 1), (2, 3)]);
+    ///     assert_eq!(cells.whoami().gather().await?, [(0, 1), (0, 3), (2, 1), (2, 3)]);
     ///     Ok(())
     /// }
     /// ```
