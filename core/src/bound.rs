@@ -31,7 +31,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::cell::ChareRef;
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::collection::{Collection, Construct, Kind, NewOf};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};

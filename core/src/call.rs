@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 
 use crate::broadcast;
 use crate::callback::{self, Callback};
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::direct::{self, Direct};
 use crate::entry::{Entry, Invoke, Runs};

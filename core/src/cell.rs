@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::broadcast::Gap;
 use crate::channel::{self, Channels, Uprooted};
-use crate::chare::{Chare, ChareInfo};
+use crate::chares::{Chare, ChareInfo};
 use crate::condition::Conditions;
 use crate::condition::when::KeptCalls;
 use crate::current;

@@ -10,7 +10,7 @@ use crate::bound::Leader;
 use crate::broadcast;
 use crate::callback::{self, Callback};
 use crate::caught::blame_caller;
-use crate::chare::{ArrayElement, Chare, ChareInfo};
+use crate::chares::{ArrayElement, Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle, Initial, Kind, Start};
 use crate::current;
 use crate::error::CallError;

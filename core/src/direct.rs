@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::call::{dispatch_to_id, missing};
 use crate::cell::{ChareRef, State};
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::entry::{Delivery, Entry, Runs};
 use crate::error::{CallError, NotNow, WhyNotNow};

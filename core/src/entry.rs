@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, Exclusive, State};
-use crate::chare::{Chare, Cx, This};
+use crate::chares::{Chare, Cx, This};
 use crate::condition;
 use crate::condition::line::Always;
 use crate::condition::when::{self, When};

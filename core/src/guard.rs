@@ -6,7 +6,7 @@
 
 use std::marker::PhantomData;
 
-use crate::chare::{Chare, Cx};
+use crate::chares::{Chare, Cx};
 use crate::condition::line::OnGuard;
 use crate::condition::when::When;
 use crate::current;

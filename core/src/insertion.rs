@@ -15,7 +15,7 @@ use crate::call;
 use crate::caught::blame_caller;
 use crate::cell::{ChareRef, Parcel, State};
 use crate::channel;
-use crate::chare::{ArrayElement, Chare};
+use crate::chares::{ArrayElement, Chare};
 use crate::collection::{Construct, NewOf, Ticket};
 use crate::condition::when;
 use crate::current::{self, Here};

@@ -138,12 +138,18 @@
 
 mod bound;
 mod broadcast;
+// The macros know this crate as `::chare`. So that its own tests can use them it goes by that name there, which no module of
+// it can have then.
+#[cfg(all(test, not(loom)))]
+extern crate self as chare;
+
 mod call;
 mod callback;
 mod caught;
 mod cell;
 mod channel;
-mod chare;
+#[path = "chare.rs"]
+mod chares;
 mod collection;
 mod condition;
 mod create;
@@ -193,7 +199,6 @@ mod warning;
 pub use call::{Broadcast, Call, CallFuture};
 pub use callback::Callback;
 pub use channel::{Channel, Permit, Recv, Reserve};
-pub use chare::{ArrayElement, Chare, ChareInfo, Cx, Standalone, This};
 pub use chare_device as device;
 /// Makes the objects of a type chares, whose methods are called by message.
 ///
@@ -295,6 +300,7 @@ pub use chare_macros::remote;
 /// ```
 ///
 pub use chare_macros::test;
+pub use chares::{ArrayElement, Chare, ChareInfo, Cx, Standalone, This};
 pub use condition::WaitUntil;
 pub use create::{
     ArrayBuilder, Created, Creation, GroupBuilder, InitialBuilder, SingleBuilder, SparseBuilder,

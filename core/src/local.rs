@@ -1,7 +1,7 @@
 //! A look at a chare on the same PE, without a message.
 
 use crate::cell::State;
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::condition;
 use crate::current;
 use crate::proxy::Element;

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use crate::broadcast::{self, Departure};
 use crate::call;
 use crate::cell::{ChareRef, Parcel, State};
-use crate::chare::{Chare, Cx};
+use crate::chares::{Chare, Cx};
 use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;

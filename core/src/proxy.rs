@@ -8,7 +8,7 @@ use std::panic::Location;
 
 use crate::call::{Broadcast, Call};
 use crate::callback::Callback;
-use crate::chare::{ArrayElement, Chare, Standalone};
+use crate::chares::{ArrayElement, Chare, Standalone};
 use crate::entry::{Entry, EntryPoint};
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId, RunId};
 use crate::index::{DenseIndex, Index};

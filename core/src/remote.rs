@@ -7,7 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use crate::chare::{Chare, Cx};
+use crate::chares::{Chare, Cx};
 use crate::entry::{Delivery, Entry, EntryInfo, Failure, Flat, flat};
 use crate::table::{CodeId, Row};
 

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::chare::{Chare, Cx};
+use crate::chares::{Chare, Cx};
 use crate::current;
 use crate::ids::PeId;
 use crate::scheduler::pe::Pe;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use chare_device::{DeviceError, Devices, HostMode};
 
 use crate::caught::{self, Caught, PanicPayload};
-use crate::chare::{ArrayElement, Standalone};
+use crate::chares::{ArrayElement, Standalone};
 use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder, SparseBuilder};
 use crate::current::{self, Entered, OnPe};
 use crate::device_work;

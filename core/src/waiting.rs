@@ -8,7 +8,7 @@
 
 use std::panic::Location;
 
-use crate::chare::ChareInfo;
+use crate::chares::ChareInfo;
 use crate::entry::EntryInfo;
 use crate::ids::{ChareId, CollectionId};
 use crate::scheduler::pe::Pe;

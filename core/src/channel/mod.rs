@@ -26,7 +26,7 @@ pub(crate) use table::{Channels, Ends, Uprooted};
 use crate::call;
 use crate::caught::blame_caller;
 use crate::cell::{ChareRef, State};
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::error::{CallError, ChannelError, Full};
 use crate::ids::{ChareId, RunId};

@@ -10,7 +10,7 @@ use crate::bound;
 use crate::broadcast;
 use crate::caught::PanicPayload;
 use crate::cell::ChareRef;
-use crate::chare::{Chare, Cx};
+use crate::chares::{Chare, Cx};
 use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
 use crate::entry::{self, EntryInfo, Failure};
 use crate::error::CallError;

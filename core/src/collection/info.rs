@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::chare::{Chare, ChareInfo};
+use crate::chares::{Chare, ChareInfo};
 use crate::collection::indexes::{AnyIndexes, Indexes};
 use crate::collection::initial::Initial;
 use crate::ids::{CollectionId, PeId};

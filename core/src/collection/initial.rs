@@ -4,7 +4,7 @@
 //! those are that it is only the home of: as if each had been inserted, at once.
 
 use crate::caught;
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::collection::{Collection, CollectionInfo};
 use crate::ids::{ChareId, PeId};
 use crate::index::Index;

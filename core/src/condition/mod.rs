@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::cell::ChareRef;
-use crate::chare::{Chare, This};
+use crate::chares::{Chare, This};
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};

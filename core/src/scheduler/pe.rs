@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::cell::{ChareRef, Extra};
 use crate::channel::Ends;
-use crate::chare::Chare;
+use crate::chares::Chare;
 use crate::collection::{Collection, Directory};
 use crate::direct::Chain;
 use crate::error::CallError;
