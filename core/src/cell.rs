@@ -25,7 +25,7 @@ use crate::condition::Conditions;
 use crate::condition::when::KeptCalls;
 use crate::current;
 use crate::error::{CallError, Panicked};
-use crate::ids::ChareId;
+use crate::ids::{ChareId, PeId};
 use crate::message::Msg;
 use crate::migration::{self, Hook};
 use crate::reply::Reply;
@@ -82,6 +82,12 @@ pub(crate) struct Extra {
     pub(crate) channels: Channels,
     pub(crate) account: Option<chare_device::Account>,
     pub(crate) gap: Option<Box<Gap>>,
+    /// The first broadcast that reaches it, if it was inserted.
+    pub(crate) first_broadcast: u64,
+    /// Insertions that it has sent.
+    pub(crate) inserted: u64,
+    /// Roots that those may not have come to yet that it has sent from here, with the number of the last.
+    pub(crate) insertions: Vec<(PeId, u64)>,
     /// It is not to be moved.
     pub(crate) is_pinned: bool,
     /// What poisoned the chare.

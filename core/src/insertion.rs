@@ -47,7 +47,8 @@ impl<C: ArrayElement> SparseArray<C> {
     /// The insertion of an element; `init` are the arguments of `new`. From anywhere, at any time, in any order. Awaiting
     /// it waits until the constructor has run, and brings the proxy of the element.
     ///
-    /// Broadcasts that this chare or program sends afterwards reach the element, those that it has sent before do not.
+    /// Broadcasts that this chare or program sends afterwards reach the element, those that it has sent before do not. A chare
+    /// that is to move waits until its insertions are on record.
     ///
     /// If an element of the same array inserts it, it takes part in the reductions that its inserter has not contributed to
     /// yet; otherwise in those that have not ended.
@@ -120,7 +121,10 @@ impl<C: Chare> Insertion<C> {
             let msg = Msg::new(id, reply, Register { request, inserter });
             match call::missing(pe, &to) {
                 Some(error) => msg.lose(pe, error),
-                None => to_root(pe, id.collection, msg),
+                None => {
+                    note_insertion(pe, id.collection.root());
+                    to_root(pe, id.collection, msg);
+                }
             }
             Ok(())
         })
@@ -148,6 +152,40 @@ impl<C: Chare> Future for Insertion<C> {
 fn to_root(pe: &Pe, collection: CollectionId, msg: Msg) {
     // Broadcasts are numbered at once if they are sent there.
     if collection.root() == pe.id() { msg.run(pe) } else { pe.post(collection.root(), msg) }
+}
+
+/// Notes that the chare whose code is running inserts by way of a root.
+fn note_insertion(pe: &Pe, root: PeId) {
+    let Some(inserter) = pe.own().filter(|_| root != pe.id()) else { return };
+    pe.own_extra(inserter, |extra| {
+        extra.inserted += 1;
+        extra.insertions.retain(|(to, _)| *to != root);
+        extra.insertions.push((root, extra.inserted));
+    });
+}
+
+/// The migration of a chare that has inserted, on its way to the root and back: what the chare sends from elsewhere must
+/// not come to the root before its insertions.
+pub(crate) struct Behind {
+    pub(crate) migration: Msg,
+    /// The chare, or one that moves with it.
+    pub(crate) inserter: ChareId,
+    pub(crate) from: PeId,
+    /// The root, and the number of the last insertion that had been sent there.
+    pub(crate) insertions: (PeId, u64),
+}
+
+impl Payload for Behind {
+    const NAME: Name = Name::Runtime("a migration");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if pe.id() != self.from {
+            return pe.post(self.from, Msg::for_pe(self));
+        }
+        if let Some(chare) = pe.find(self.inserter) {
+            chare.extra(|extra| extra.insertions.retain(|sent| *sent != self.insertions));
+        }
+        self.migration.run(pe);
+    }
 }
 
 struct Request<C: Chare> {
@@ -254,7 +292,9 @@ impl<C: Chare> Payload for Build<C> {
         let Build { request, ticket, epoch } = self;
         pe.locations.forget(id);
         let (contributed, covered) = (ticket.first_reduction, ticket.first_broadcast);
-        pe.expect_unborn(id, Unborn { contributed, covered, epoch, ..Unborn::default() });
+        let mut unborn = Unborn { contributed, covered, epoch, ..Unborn::default() };
+        unborn.extra.first_broadcast = covered;
+        pe.expect_unborn(id, unborn);
         array.note_index(id.element, request.index);
         array.reserve(id.element, ticket.first_reduction);
         pe.post(id.collection.root(), Msg::new(id, Reply::none(), Settle { ticket, is_there: true }));
@@ -413,12 +453,11 @@ impl Payload for Destroy {
             let text = format!("{} cannot be destroyed: a group keeps its members", pe.chare_name(id));
             return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
         }
-        destroy(pe, chare);
-        reply.answer(pe, id, Ok(()));
+        destroy(pe, chare, reply);
     }
 }
 
-fn destroy(pe: &Pe, chare: ChareRef) {
+fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
     let id = chare.id;
     let (home, epoch) = (pe.home_of(id), chare.epoch.get() + 1);
     match pe.collection(id.collection) {
@@ -432,7 +471,6 @@ fn destroy(pe: &Pe, chare: ChareRef) {
     if home != pe.id() {
         pe.locations.departed(id, location::Place { pe: home, epoch });
     }
-    pe.post(home, Msg::new(id, Reply::none(), Gone { epoch }));
     let error = pe.no_element(id, chare.info().name);
     channel::poison(pe, chare, &error);
     let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
@@ -443,6 +481,8 @@ fn destroy(pe: &Pe, chare: ChareRef) {
             msg.lose(pe, error.clone());
         }
     }
+    // Who waits hears of it from the home, which then takes another insertion.
+    pe.post(home, Msg::new(id, reply, Gone { epoch }));
 }
 
 /// News for the root: an element takes part in reductions up to this one only.
@@ -478,5 +518,6 @@ impl Payload for Gone {
             Some(collection) => collection.note_destroyed(pe, id.element, self.epoch),
             None => pe.note_destroyed_single(id.element),
         }
+        reply.answer(pe, id, Ok(()));
     }
 }

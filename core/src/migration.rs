@@ -24,6 +24,7 @@ use crate::current::{self, Here};
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
+use crate::insertion::Behind;
 use crate::location;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
@@ -176,6 +177,24 @@ impl Payload for Migrate {
         if to == pe.id() {
             return reply.answer(pe, id, Ok(()));
         }
+        let all = || [&chare].into_iter().chain(&companions).copied();
+        // This may run user code, which finds all of them here.
+        for chare in all() {
+            if let Some(collection) = pe.collection(chare.id.collection) {
+                collection.catch_up(pe, chare);
+            }
+        }
+        if chare.state.get() == State::Poisoned {
+            return pe.undeliverable(Msg::new(id, reply, self));
+        }
+        let inserted = |chare: ChareRef| {
+            Some((chare.id, chare.extra_if_any(|extra| extra.insertions.first().copied())??))
+        };
+        if let Some((inserter, insertions)) = all().find_map(inserted) {
+            let migration = Msg::new(id, reply, self);
+            let behind = Behind { migration, inserter, from: pe.id(), insertions };
+            return pe.post(insertions.0, Msg::for_pe(behind));
+        }
         depart(pe, chare, companions, to, reply);
     }
 }
@@ -225,15 +244,9 @@ impl Migrate {
     }
 }
 
-/// Sends a chare away, and its companions with it.
+/// Sends a chare away that broadcasts have caught up with, and its companions with it.
 fn depart(pe: &Pe, chare: ChareRef, companions: Vec<ChareRef>, to: PeId, reply: Reply) {
     let all = || [&chare].into_iter().chain(&companions).copied();
-    // This may run user code, which finds all of them here.
-    for chare in all() {
-        if let Some(collection) = pe.collection(chare.id.collection) {
-            collection.catch_up(pe, chare);
-        }
-    }
     all().for_each(|chare| take_out(pe, chare));
     // From here on nothing on this PE finds any of them.
     for chare in all() {

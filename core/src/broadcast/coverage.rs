@@ -21,10 +21,10 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
-use crate::cell::ChareRef;
+use crate::cell::{ChareRef, State};
 use crate::collection::Collection;
 use crate::current;
-use crate::entry::{Entry, Invoke};
+use crate::entry::{Delivery, Entry};
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
@@ -142,7 +142,8 @@ pub(super) enum Owed {
     Surely(u64),
 }
 
-/// What an element has to take by number, since it moved ahead of broadcasts that it had not got.
+/// What an element has to take by number, since it moved ahead of broadcasts that it had not got, or they were held for it
+/// until it was constructed.
 pub(crate) struct Gap {
     /// The number of the next one.
     next: u64,
@@ -164,16 +165,54 @@ pub(crate) fn take_over(collection: &Collection, chare: ChareRef) {
     let (covered, started) = (chare.covered.get(), collection.coverage.started());
     if covered < started {
         chare.covered.set(started);
-        chare.has_gap.set(true);
-        chare.extra(|extra| {
-            extra.gap.get_or_insert_with(|| Box::new(Gap { next: covered, early: BTreeMap::new() }));
-        });
+        open_gap(chare, covered);
     }
+}
+
+/// Lets an element that has been constructed begin: what it was sent before is queued among its messages, one of which may
+/// move it.
+pub(crate) fn begin_with_held(chare: ChareRef) {
+    let first = chare.extra(|extra| extra.first_broadcast);
+    if first < chare.covered.get() {
+        open_gap(chare, first);
+    }
+}
+
+fn open_gap(chare: ChareRef, next: u64) {
+    chare.has_gap.set(true);
+    chare.extra(|extra| {
+        extra.gap.get_or_insert_with(|| Box::new(Gap { next, early: BTreeMap::new() }));
+    });
 }
 
 /// Holds a broadcast back until the element has got those below it.
 pub(super) fn hold_early(chare: ChareRef, number: u64, msg: Msg) {
     chare.extra(|extra| extra.gap.as_mut().map(|gap| gap.early.insert(number, msg)));
+}
+
+/// A broadcast for one element, which could not take it when its turn had come: it is queued among the element's messages.
+pub(super) struct Turn<E: Entry> {
+    pub(super) number: u64,
+    pub(super) args: E::Args,
+}
+
+impl<E: Entry> Payload for Turn<E> {
+    const NAME: Name = Name::Entry(E::INFO);
+    const IS_CALL: bool = true;
+
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
+        match pe.find(to) {
+            Some(chare) if is_older(chare, self.number) => over(self, reply, pe),
+            Some(chare) if chare.state.get() == State::Idle => {
+                Delivery::<E>::new(pe, chare, self.args, reply).arrive();
+            }
+            _ => pe.undeliverable(Msg::new(to, reply, self)),
+        }
+    }
+
+    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+        lose(self, to, reply, pe, error);
+    }
 }
 
 /// A broadcast as a message for one element, from the PE that owes it.
@@ -190,10 +229,10 @@ impl<E: Entry> Payload for Late<E> {
         let due = chare.extra_if_any(|extra| extra.gap.as_ref().map(|gap| gap.next)).flatten();
         let Some(due) = due.filter(|due| *due <= self.number) else {
             // Another element of the same index, inserted after the end of the one that is owed it.
-            return self.drop_for(reply, pe);
+            return over(self, reply, pe);
         };
         let Late { number, args } = self;
-        let mut next = Some(Msg::new(to, reply, Invoke::<E>(args)));
+        let mut next = Some(Msg::new(to, reply, Turn::<E> { number, args }));
         if due < number {
             return next.into_iter().for_each(|msg| hold_early(chare, number, msg));
         }
@@ -204,17 +243,32 @@ impl<E: Entry> Payload for Late<E> {
         }
     }
 
-    /// It does not exist any more, so the broadcast is over for it.
-    fn lost(self, _: ChareId, reply: Reply, pe: &Pe, _: CallError) {
-        self.drop_for(reply, pe);
+    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+        lose(self, to, reply, pe, error);
     }
 }
 
-impl<E: Entry> Late<E> {
-    fn drop_for(self, reply: Reply, pe: &Pe) {
-        reply.waive(pe);
-        pe.guard(|| drop(self));
+/// Whether a broadcast was for an element of the same index that has been destroyed: it had begun before this one was
+/// inserted, since those that come after an insertion wait for its place.
+fn is_older(chare: ChareRef, number: u64) -> bool {
+    chare.extra_if_any(|extra| number < extra.first_broadcast) == Some(true)
+}
+
+/// What becomes of a broadcast whose element does not exist any more, or never will.
+fn lose<B>(broadcast: B, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+    match error {
+        CallError::NoElement(_) => over(broadcast, reply, pe),
+        error => {
+            pe.guard(|| drop(broadcast));
+            reply.refuse(pe, to, error);
+        }
     }
+}
+
+/// The broadcast is over for an element that is gone.
+fn over<B>(broadcast: B, reply: Reply, pe: &Pe) {
+    reply.waive(pe);
+    pe.guard(|| drop(broadcast));
 }
 
 /// Closes the gap by one; returns what was held back for that.

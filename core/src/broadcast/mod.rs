@@ -13,14 +13,14 @@ mod coverage;
 
 use std::panic::Location;
 
-use coverage::Owed;
-pub(crate) use coverage::{Coverage, Departure, Gap, take_over};
+pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
+use coverage::{Owed, Turn};
 
 use crate::call;
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, Job, Place, Progress};
 use crate::current::{self, Here};
-use crate::entry::{self, Delivery, Entry, Invoke};
+use crate::entry::{self, Delivery, Entry};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::{Msg, Name, Payload};
@@ -31,8 +31,8 @@ use crate::reply::{After, CellRef, Reply, Sink, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
-/// Elements that one step delivers to.
-const BATCH: usize = 256;
+/// Elements that one step delivers to; so few in tests that elements come and go between steps.
+const BATCH: usize = if cfg!(test) { 2 } else { 256 };
 /// What a tracker waits for beyond outcomes until it is known how many elements there are: more than there can be.
 const OPEN: u64 = 1 << 62;
 
@@ -386,8 +386,13 @@ where
         }
         chare.covered.set(self.number + 1);
         let Some((args, reply)) = self.copy(pe, chare.id, is_last) else { return };
+        let number = self.number;
         if chare.has_gap.get() {
-            return coverage::hold_early(chare, self.number, Msg::new(chare.id, reply, Invoke::<E>(args)));
+            return coverage::hold_early(
+                chare,
+                number,
+                Msg::new(chare.id, reply, Turn::<E> { number, args }),
+            );
         }
         match chare.state.get() {
             State::Idle => {
@@ -395,7 +400,7 @@ where
                 Delivery::<E>::new(pe, chare, args, reply).arrive();
             }
             State::Exclusive => {
-                pe.hold_for_owned(chare, Msg::new(chare.id, reply, Invoke::<E>(args)));
+                pe.hold_for_owned(chare, Msg::new(chare.id, reply, Turn::<E> { number, args }));
             }
             State::Poisoned => reply.refuse(pe, chare.id, chare.poisoned()),
         }
@@ -423,11 +428,10 @@ where
                 Place::Here(chare) => self.deliver(pe, chare, is_last),
                 Place::Unborn(element) => {
                     let id = ChareId { collection: collection.id(), element };
-                    if pe.unborn_covered(id) > self.number {
-                        continue;
-                    }
-                    if let Some((args, reply)) = self.copy(pe, id, is_last) {
-                        pe.undeliverable(Msg::new(id, reply, Invoke::<E>(args)));
+                    if pe.cover_unborn(id, self.number)
+                        && let Some((args, reply)) = self.copy(pe, id, is_last)
+                    {
+                        pe.undeliverable(coverage::late::<E>(id, reply, self.number, args));
                     }
                 }
                 Place::Vacant => {}

@@ -29,7 +29,7 @@ pub(crate) use membership::{Membership, Ticket};
 pub(crate) use places::Place;
 
 use crate::bound::Bonds;
-use crate::broadcast::Coverage;
+use crate::broadcast::{self, Coverage};
 use crate::cell::ChareRef;
 use crate::ids::{CollectionId, PeId};
 use crate::index::Index;
@@ -151,7 +151,9 @@ impl Collection {
 
     /// Puts a constructed element in its place and releases what waited for it.
     fn place(&self, pe: &Pe, chare: ChareRef) {
-        chare.covered.set(chare.covered.get().max(self.coverage.started()));
+        if chare.covered.get() > 0 {
+            broadcast::begin_with_held(chare);
+        }
         self.places.put(chare);
         if self.unborn.borrow().is_empty() {
             return;
@@ -241,7 +243,7 @@ impl Collection {
         self.is_sealed.get() || self.is_destroyed(element)
     }
 
-    pub(crate) fn is_destroyed(&self, element: u64) -> bool {
+    fn is_destroyed(&self, element: u64) -> bool {
         self.destroyed.borrow().contains_key(&element)
     }
 
@@ -253,7 +255,7 @@ impl Collection {
     /// Notes, at its home, that an element does not exist any more after so many moves; what waits for it is lost.
     pub(crate) fn note_destroyed(&self, pe: &Pe, element: u64, epoch: u32) {
         self.destroyed.borrow_mut().insert(element, epoch);
-        self.take_unborn(element).into_iter().flatten().for_each(|msg| pe.lose(msg));
+        self.take_unborn(element).into_iter().flatten().for_each(|msg| pe.undeliverable(msg));
     }
 
     /// Takes, at its home, the epoch of an element that exists again, or for the first time.
@@ -261,12 +263,12 @@ impl Collection {
         self.destroyed.borrow_mut().remove(&element).map_or(0, |epoch| epoch + 1)
     }
 
-    /// Notes that all elements have been inserted; what waits for others is lost.
+    /// Notes that all elements have been inserted; what waits for others is lost, unless their insertions are on their way.
     pub(crate) fn seal(&self, pe: &Pe) {
         self.is_sealed.set(true);
         let is_waited_for = |element: &u64, _: &mut Vec<Msg>| !self.expects(*element);
         let lost: Vec<_> = self.unborn.borrow_mut().extract_if(is_waited_for).collect();
-        lost.into_iter().flat_map(|(_, msgs)| msgs).for_each(|msg| pe.lose(msg));
+        lost.into_iter().flat_map(|(_, msgs)| msgs).for_each(|msg| pe.undeliverable(msg));
     }
 
     /// Does, at the root, what has waited for insertions that have a place now.

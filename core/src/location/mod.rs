@@ -61,7 +61,7 @@ impl Locations {
         });
     }
 
-    /// Notes where a chare has arrived, unless something newer is known.
+    /// Notes where a chare has arrived, unless a newer place is known.
     pub(crate) fn learn(&self, id: ChareId, place: Place) {
         self.change(|records| {
             let record = records.entry(id).or_insert(Record { place, is_confirmed: true });
@@ -187,14 +187,16 @@ impl Pe {
         self.post(to, msg);
     }
 
-    /// Gives a message up whose chare does not exist here at its home. An insertion may be on its way by the root that was
-    /// sent before the message: it asks there first.
+    /// Gives a message up whose chare does not exist here at its home. Its sender may have inserted it before, and the
+    /// insertion be on its way by the root: it asks there first, on the same way.
     #[cold]
     fn doubt(&self, msg: Msg) {
         let to = msg.head().to;
         match self.collection(to.collection) {
             Some(collection) if collection.info.is_sparse() => {
-                self.post(to.collection.root(), Msg::for_pe(Doubt(msg.unpinned(self))));
+                let sender = msg.head().reply.sender().filter(|&sender| sender != self.id());
+                let doubt = Msg::for_pe(Doubt(msg.unpinned(self)));
+                self.post(sender.unwrap_or(to.collection.root()), doubt);
             }
             _ => self.lose(msg),
         }
@@ -262,15 +264,19 @@ impl Pe {
     }
 }
 
-/// A message for an element that is not at its home, on its way to the root, and back behind the insertions that came to
-/// the root before it.
+/// A message for an element that is not at its home, on its way to the root by its sender, and back behind the insertions
+/// that came to the root before it.
 struct Doubt(Msg);
 
 impl Payload for Doubt {
     const NAME: Name = Name::Runtime("a call of an absent element");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let home = pe.home_of(self.0.head().to);
-        pe.post(home, Msg::for_pe(Asked(self.0)));
+        let to = self.0.head().to;
+        if pe.id() == to.collection.root() {
+            pe.post(pe.home_of(to), Msg::for_pe(Asked(self.0)));
+        } else {
+            pe.post(to.collection.root(), Msg::for_pe(self));
+        }
     }
 }
 

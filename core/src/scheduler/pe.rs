@@ -75,7 +75,7 @@ pub(crate) struct Unborn {
     pub(crate) extra: Box<Extra>,
     /// The reduction that it contributes to next.
     pub(crate) contributed: u64,
-    /// The first broadcast that reaches it, if that has not begun here.
+    /// The number from which on broadcasts reach it that are not held for it already.
     pub(crate) covered: u64,
     /// The epoch in which it begins.
     pub(crate) epoch: u32,
@@ -408,6 +408,11 @@ impl Pe {
         constructor()
     }
 
+    /// The chare whose method or constructor is running.
+    pub(crate) fn own(&self) -> Option<ChareId> {
+        self.running.get().map(|chare| chare.id).or(self.constructing.get())
+    }
+
     /// Whether a method or the constructor of this chare is running.
     #[inline(always)]
     pub(crate) fn is_own(&self, id: ChareId) -> bool {
@@ -457,9 +462,16 @@ impl Pe {
         }
     }
 
-    /// The first broadcast that reaches a chare whose constructor has not ended, if that has not begun here.
-    pub(crate) fn unborn_covered(&self, id: ChareId) -> u64 {
-        self.unborn.borrow().get(&id).map_or(0, |unborn| unborn.covered)
+    /// Notes that a broadcast is held for a chare whose constructor has not ended; false if it gets only later ones.
+    pub(crate) fn cover_unborn(&self, id: ChareId, number: u64) -> bool {
+        if self.stillborn.borrow().contains_key(&id) {
+            return true;
+        }
+        let mut unborn = self.unborn.borrow_mut();
+        let covered = &mut unborn.entry(id).or_default().covered;
+        let is_its = *covered <= number;
+        *covered = (*covered).max(number + 1);
+        is_its
     }
 
     pub(crate) fn for_each_unborn_chare(&self, f: impl FnMut(&Unborn)) {
@@ -510,7 +522,7 @@ impl Pe {
 
     // Stepping.
 
-    /// Does a bounded amount of work. False if there was none.
+    /// Does a bounded amount of work, and looks at what has come. False if there was none.
     pub(crate) fn step(&self) -> bool {
         if self.is_profiled() { self.profiled_step() } else { self.any_step::<false>() }
     }
@@ -523,8 +535,26 @@ impl Pe {
 
     #[inline(always)]
     fn any_step<const NOTES: bool>(&self) -> bool {
+        let worked = self.work::<NOTES>(WORK_PER_POLL);
+        if self.shared.is_stopping() {
+            return true;
+        }
+        if NOTES {
+            self.note_runtime();
+        }
+        let received = self.receive();
+        self.check_queue();
+        if self.timers.pending_count() > 0 {
+            self.timers.fire(self, self.now_ns());
+        }
+        worked || received || !self.queue.is_empty()
+    }
+
+    /// Does so much of what is in the run queue. False if there was nothing.
+    #[inline(always)]
+    pub(crate) fn work<const NOTES: bool>(&self, limit: usize) -> bool {
         let mut worked = false;
-        for _ in 0..WORK_PER_POLL {
+        for _ in 0..limit {
             let Some(work) = self.queue.pop() else { break };
             worked = true;
             if NOTES {
@@ -543,18 +573,10 @@ impl Pe {
                 }
             }
             if self.shared.is_stopping() {
-                return true;
+                break;
             }
         }
-        if NOTES {
-            self.note_runtime();
-        }
-        let received = self.receive();
-        self.check_queue();
-        if self.timers.pending_count() > 0 {
-            self.timers.fire(self, self.now_ns());
-        }
-        worked || received || !self.queue.is_empty()
+        worked
     }
 
     /// Moves what has come to the run queue. False if nothing has.
