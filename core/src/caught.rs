@@ -6,7 +6,9 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
+use crate::current;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
@@ -107,4 +109,29 @@ impl Pe {
     pub(crate) fn drop_each<T>(&self, values: impl IntoIterator<Item = T>) {
         values.into_iter().for_each(|value| self.guard(|| drop(value)));
     }
+}
+
+/// Installs, once per process, a panic hook that keeps the place of a panic on a PE for the report. Other panics go to
+/// the hook that was there before.
+pub(crate) fn note_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // It becomes a fault, with its place, or is told by who has called the code.
+            if chare_device::note_kernel_panic(info) || current::is_silent() {
+                return;
+            }
+            let noted = current::pe(|pe| match (pe, info.location()) {
+                (Some(pe), Some(location)) => {
+                    pe.note_panic(location.to_string());
+                    true
+                }
+                _ => false,
+            });
+            if !noted {
+                previous(info);
+            }
+        }));
+    });
 }

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, Once, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -70,6 +70,35 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What the PEs of a new run share, and the readers of their inboxes.
+    pub(crate) fn new(
+        enrolment: &Enrolment,
+        options: Options,
+        devices: Devices,
+    ) -> (Arc<Self>, Vec<InboxReader<Head>>) {
+        let pe_count = options.pes();
+        let (inboxes, readers): (Vec<_>, _) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
+        let shared = Shared {
+            number: enrolment.number,
+            run: enrolment.run,
+            devices,
+            depot: Depot::new(),
+            board: Board::new(pe_count),
+            inboxes: inboxes.into(),
+            threads: (0..pe_count).map(|_| OnceLock::new()).collect(),
+            stopping: AtomicBool::new(false),
+            reason: Mutex::new(None),
+            profiles: Mutex::default(),
+            reported: Reported::default(),
+            oversubscribed: pe_count > cores(),
+            started: Instant::now(),
+            outsiders: AtomicUsize::new(0),
+            foreign_pushes: AtomicUsize::new(0),
+            options,
+        };
+        (Arc::new(shared), readers)
+    }
+
     pub(crate) fn number(&self) -> u8 {
         self.number
     }
@@ -200,6 +229,11 @@ impl Shared {
         matches!(&*self.lock_reason(), None | Some(Reason::Returned | Reason::Exit(0)))
     }
 
+    /// Why the run has ended.
+    pub(crate) fn take_reason(&self) -> Reason {
+        self.lock_reason().take().unwrap_or(Reason::Returned)
+    }
+
     fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
         lock(&self.reason)
     }
@@ -208,6 +242,10 @@ impl Shared {
 /// None of our locks is left in a state that another thread could not go on from.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Why a run could not start.
@@ -271,43 +309,22 @@ impl Runtime {
         Fut: Future<Output = R> + Send + 'static,
         R: MainOutput,
     {
-        note_panics();
+        caught::note_panics();
         CodeTable::check()?;
-        let pe_count = options.pes();
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        let free_cores = cores.saturating_sub(pe_count);
+        let free_cores = cores().saturating_sub(options.pes());
         let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
         let devices = Devices::open(options.device(), mode)
             .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
         let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
         let outside = Outside::start()?;
-        let (inboxes, readers): (Vec<_>, Vec<_>) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
-        let shared = Arc::new(Shared {
-            number: enrolment.number,
-            run: enrolment.run,
-            devices,
-            depot: Depot::new(),
-            board: Board::new(pe_count),
-            inboxes: inboxes.into(),
-            threads: (0..pe_count).map(|_| OnceLock::new()).collect(),
-            stopping: AtomicBool::new(false),
-            reason: Mutex::new(None),
-            profiles: Mutex::default(),
-            reported: Reported::default(),
-            oversubscribed: pe_count > cores,
-            started: Instant::now(),
-            outsiders: AtomicUsize::new(0),
-            foreign_pushes: AtomicUsize::new(0),
-            options,
-        });
+        let (shared, readers) = Shared::new(&enrolment, options, devices);
         enrolment.complete(&shared);
         let hang = run_pes(&shared, &outside, readers, main)?;
         device_work::close(&shared);
         shared.spoil_if_reported();
-        let reason = shared.lock_reason().take().unwrap_or(Reason::Returned);
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let profile = shared.options.is_profiled().then(|| Profile::new(profiles));
-        Ok(ExitReport::new(reason, hang, profile))
+        Ok(ExitReport::new(shared.take_reason(), hang, profile))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
@@ -604,7 +621,8 @@ fn run_pe(
 
 static MAIN: EntryInfo = EntryInfo { chare: "main", name: "main", file: "the program's main", line: 0 };
 
-fn start_main<F, Fut, R>(pe: &Pe, main: F)
+/// Starts `main` as a coroutine of PE 0, whose end ends the run.
+pub(crate) fn start_main<F, Fut, R>(pe: &Pe, main: F)
 where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
@@ -646,29 +664,4 @@ impl<E: Into<BoxError> + Send + 'static> MainOutput for Result<(), E> {
     fn into_result(self) -> Result<(), BoxError> {
         self.map_err(Into::into)
     }
-}
-
-/// Installs, once per process, a panic hook that keeps the place of a panic on a PE for the report. Other panics go to
-/// the hook that was there before.
-fn note_panics() {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            // It becomes a fault, with its place, or is told by who has called the code.
-            if chare_device::note_kernel_panic(info) || current::is_silent() {
-                return;
-            }
-            let noted = current::pe(|pe| match (pe, info.location()) {
-                (Some(pe), Some(location)) => {
-                    pe.note_panic(location.to_string());
-                    true
-                }
-                _ => false,
-            });
-            if !noted {
-                previous(info);
-            }
-        }));
-    });
 }

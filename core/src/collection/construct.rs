@@ -21,8 +21,8 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 
-/// Elements that one step of a creation constructs.
-const BATCH: usize = 1024;
+/// Elements that one step of a creation constructs; few in tests.
+const BATCH: usize = if cfg!(test) { 2 } else { 1024 };
 
 /// The creation of a collection on one PE.
 pub(crate) struct Create<C: Chare> {

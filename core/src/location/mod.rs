@@ -6,6 +6,9 @@
 //!
 //! Invariant: a message is only ever forwarded along moves of its chare that come later than those it has followed.
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 

@@ -16,3 +16,5 @@ pub(crate) mod waker;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod model;
