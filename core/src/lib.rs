@@ -136,6 +136,7 @@
 //!   }
 //!   ```
 
+mod answer;
 mod bound;
 mod broadcast;
 // The macros know this crate as `::chare`. So that its own tests can use them it goes by that name there, which no module of

@@ -13,11 +13,12 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use rustc_hash::FxHashMap;
 
+use crate::answer::Untaken;
 use crate::current::{self, Here};
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
-use crate::reply::{CellRef, Reply, Untaken};
+use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::{self, Wakeup};
 use crate::waiting::{Waiter, What, cancel_replaced};

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use crate::answer::{After, Sink};
 use crate::current;
 use crate::error::{CallError, Fulfilled};
 use crate::pending::{Pending, pending_future};
-use crate::reply::{self, After, CellRef, Sink, UNKNOWN};
+use crate::reply::{self, CellRef, UNKNOWN};
 use crate::scheduler::pe::Pe;
 
 /// The writing end of a value, or of several, to come.

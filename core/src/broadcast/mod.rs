@@ -16,6 +16,7 @@ use std::panic::Location;
 pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
 use coverage::{Owed, Turn};
 
+use crate::answer::{After, Sink};
 use crate::call;
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, Job, Place, Progress};
@@ -27,7 +28,7 @@ use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::priority::{Rank, Ranked};
 use crate::proxy::all_pes;
-use crate::reply::{After, CellRef, Reply, Sink, UNKNOWN, send_answer};
+use crate::reply::{CellRef, Reply, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 

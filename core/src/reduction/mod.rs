@@ -93,6 +93,7 @@ pub use statistics::{Statistics, Summary};
 
 use rustc_hash::FxHashMap;
 
+use crate::answer::SharedValue;
 use crate::callback::Callback;
 use crate::caught::{self, Caught, blame_caller};
 use crate::collection::Collection;
@@ -102,7 +103,7 @@ use crate::ids::{ChareId, CollectionId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::proxy::all_pes;
-use crate::reply::{CellRef, Reply, SharedValue, UNKNOWN};
+use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 

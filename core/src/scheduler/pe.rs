@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::answer::Cells;
 use crate::cell::{ChareRef, Extra};
 use crate::channel::Ends;
 use crate::chares::Chare;
@@ -27,7 +28,6 @@ use crate::pending::WaitsAway;
 use crate::priority::{Rank, Ranked};
 use crate::profile::Recorder;
 use crate::quiescence;
-use crate::reply::Cells;
 use crate::report::Reason;
 use crate::restart::Restarts;
 use crate::runtime::Shared;

@@ -1,0 +1,467 @@
+//! The one-shot cells that bring an outcome to a future.
+//!
+//! A *cell* lives on the PE whose code waits, in a slab of (slot, generation) keys, so an answer for a future that is gone
+//! finds a stale key. A cell holds one value, or a [`Sink`] that collects several.
+
+use std::any::{Any, type_name};
+use std::cell::RefCell;
+use std::mem;
+use std::panic::Location;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use crate::error::CallError;
+use crate::ids::ChareId;
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::waker::Wakeup;
+use crate::waiting::{Waiter, What, cancel_replaced};
+
+/// An outcome on its way to a cell of another PE, and its resting place in a cell.
+pub(crate) struct Answer<R> {
+    pub(crate) key: u64,
+    pub(crate) from: u64,
+    pub(crate) outcome: Result<R, CallError>,
+}
+
+impl<R: Send + 'static> Payload for Answer<R> {
+    const NAME: Name = Name::Runtime("the answer of a call");
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.cells.deposit(pe, self.key, self.from, self.outcome);
+    }
+}
+
+/// Collects several outcomes of type `R` in one cell.
+pub(crate) trait Sink<R>: 'static {
+    /// Takes one outcome.
+    fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After;
+    /// Takes an error whose sender does not know `R`.
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After;
+    /// Takes `count` good outcomes at once whose values do not matter.
+    fn settle(&mut self, pe: &Pe, count: u64) -> After;
+}
+
+/// What becomes of the cell after its sink has taken an outcome.
+pub(crate) enum After {
+    /// It waits for more.
+    Open,
+    /// It is full: an `Answer` for the future that waits, and the error in it that somebody must learn of.
+    Ready(Msg, Option<CallError>),
+    /// It has failed. If the error is owed, the run ends should nobody take it.
+    Refused(CallError, bool),
+    /// It is done, and nobody waits at it.
+    Closed,
+}
+
+impl After {
+    /// The cell brings `value`. `owed` is an error inside of it: the run ends should nobody take the value.
+    pub(crate) fn ready<R: Send + 'static>(value: R, owed: Option<CallError>) -> After {
+        After::Ready(Msg::for_pe(Answer { key: 0, from: 0, outcome: Ok(value) }), owed)
+    }
+}
+
+trait AnySink {
+    fn as_any(&mut self) -> &mut dyn Any;
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After;
+    fn settle(&mut self, pe: &Pe, count: u64) -> After;
+}
+
+struct SinkBox<R>(Box<dyn Sink<R>>);
+
+impl<R: 'static> AnySink for SinkBox<R> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After {
+        self.0.refuse(pe, from, error)
+    }
+    fn settle(&mut self, pe: &Pe, count: u64) -> After {
+        self.0.settle(pe, count)
+    }
+}
+
+/// A value that many cells of one PE bring: each future takes a clone.
+#[derive(Clone)]
+pub(crate) struct SharedValue(Rc<dyn AnyValue>);
+
+impl SharedValue {
+    pub(crate) fn new<R: Clone + 'static>(value: R) -> Self {
+        SharedValue(Rc::new(Value(value)))
+    }
+
+    /// A clone, if the value is of type `R`.
+    fn get<R: 'static>(&self) -> Option<R> {
+        let mut place = None;
+        self.0.clone_to(&mut place);
+        place
+    }
+}
+
+trait AnyValue {
+    /// Puts a clone in `place`, if that is an `Option` of the value's type.
+    fn clone_to(&self, place: &mut dyn Any);
+}
+
+struct Value<R>(R);
+
+impl<R: Clone + 'static> AnyValue for Value<R> {
+    fn clone_to(&self, place: &mut dyn Any) {
+        if let Some(place) = place.downcast_mut::<Option<R>>() {
+            *place = Some(self.0.clone());
+        }
+    }
+}
+
+enum Content {
+    Vacant {
+        next: u32,
+    },
+    Empty,
+    /// A value, and an error in it that is owed to somebody.
+    Ready(Msg, Option<CallError>),
+    Shared(SharedValue),
+    /// An error; if it is owed, the run ends should nobody take it.
+    Refused(CallError, bool),
+    Sink(Box<dyn AnySink>),
+    /// The sink is running.
+    Busy,
+}
+
+impl Content {
+    /// What is found where the cell was, once the run has ended.
+    const ENDED: Content = Content::Refused(CallError::Ended, false);
+
+    #[inline]
+    fn is_outcome(&self) -> bool {
+        matches!(self, Content::Ready(..) | Content::Shared(_) | Content::Refused(..))
+    }
+
+    #[inline]
+    fn into_outcome<R: Send + 'static>(self, pe: &Pe) -> Result<R, CallError> {
+        match self {
+            Content::Ready(answer, _) => match answer.into_payload::<Answer<R>>(pe) {
+                Some(answer) => answer.outcome,
+                None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
+            },
+            Content::Shared(value) => match value.get() {
+                Some(value) => Ok(value),
+                None => unreachable!("a cell brings a value of its future's type, {}", type_name::<R>()),
+            },
+            Content::Refused(error, _) => Err(error),
+            _ => unreachable!("only outcomes are taken"),
+        }
+    }
+}
+
+/// An outcome that has left its cell and has not reached its future.
+pub(crate) struct Untaken<R> {
+    pub(crate) outcome: Result<R, CallError>,
+    /// The error in it, if the run ends should nobody take it.
+    pub(crate) owed: Option<CallError>,
+}
+
+struct Slot {
+    generation: u32,
+    content: Content,
+    waiter: Option<Waiter>,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// The cells of one PE.
+pub(crate) struct Cells(RefCell<Slab>);
+
+struct Slab {
+    slots: Vec<Slot>,
+    free: u32,
+}
+
+impl Slab {
+    fn get(&mut self, key: u64) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(key as u32 as usize)?;
+        (u64::from(slot.generation) == key >> 32).then_some(slot)
+    }
+
+    fn close(&mut self, key: u64) -> (Content, Option<Waiter>) {
+        let free = self.free;
+        let Some(slot) = self.get(key) else { return (Content::Empty, None) };
+        let content = mem::replace(&mut slot.content, Content::Vacant { next: free });
+        let waiter = slot.waiter.take();
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free = key as u32;
+        (content, waiter)
+    }
+}
+
+impl Cells {
+    pub(crate) fn new() -> Self {
+        Cells(RefCell::new(Slab { slots: Vec::new(), free: NONE }))
+    }
+
+    /// Opens a cell for one value.
+    #[inline]
+    pub(crate) fn open(&self) -> u64 {
+        self.open_with(Content::Empty)
+    }
+
+    /// Opens a cell that collects.
+    pub(crate) fn open_sink<R: 'static>(&self, sink: impl Sink<R>) -> u64 {
+        self.open_with(Content::Sink(Box::new(SinkBox::<R>(Box::new(sink)))))
+    }
+
+    fn open_with(&self, content: Content) -> u64 {
+        let mut slab = self.0.borrow_mut();
+        let index = slab.free;
+        if let Some(slot) = slab.slots.get_mut(index as usize) {
+            let Content::Vacant { next } = mem::replace(&mut slot.content, content) else {
+                unreachable!("the free list holds vacant slots only")
+            };
+            let key = u64::from(slot.generation) << 32 | u64::from(index);
+            slab.free = next;
+            return key;
+        }
+        let index = u32::try_from(slab.slots.len()).expect("fewer than 2^32 waits at a time on one PE");
+        slab.slots.push(Slot { generation: 0, content, waiter: None });
+        u64::from(index)
+    }
+
+    /// Brings an outcome to a cell. If nobody waits any more, a value is dropped and an error ends the job.
+    #[inline]
+    pub(crate) fn deposit<R: Send + 'static>(
+        &self,
+        pe: &Pe,
+        key: u64,
+        from: u64,
+        outcome: Result<R, CallError>,
+    ) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else {
+            drop(slab);
+            if let Err(error) = outcome {
+                pe.unawaited(error);
+            }
+            return;
+        };
+        match &mut slot.content {
+            Content::Empty => {
+                let waiter = slot.waiter.take();
+                slot.content = match outcome {
+                    Ok(_) => Content::Ready(Msg::for_pe(Answer { key, from, outcome }), None),
+                    Err(error) => Content::Refused(error, true),
+                };
+                drop(slab);
+                if let Some(waiter) = waiter {
+                    waiter.wake(pe);
+                }
+            }
+            Content::Sink(_) => {
+                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else {
+                    unreachable!()
+                };
+                drop(slab);
+                let Some(typed) = sink.as_any().downcast_mut::<SinkBox<R>>() else {
+                    unreachable!("a cell takes one type of value, got {}", type_name::<R>())
+                };
+                let after = typed.0.take(pe, from, outcome);
+                self.after_sink(pe, key, sink, after);
+            }
+            // A second answer: promises check that before they send, so only a duplicate error can come here.
+            Content::Ready(..)
+            | Content::Shared(_)
+            | Content::Refused(..)
+            | Content::Busy
+            | Content::Vacant { .. } => {}
+        }
+    }
+
+    /// Brings a value that other cells bring too; if nobody waits any more, nothing.
+    #[inline]
+    pub(crate) fn deposit_shared(&self, pe: &Pe, key: u64, value: &SharedValue) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot @ Slot { content: Content::Empty, .. }) = slab.get(key) else { return };
+        slot.content = Content::Shared(value.clone());
+        let waiter = slot.waiter.take();
+        drop(slab);
+        if let Some(waiter) = waiter {
+            waiter.wake(pe);
+        }
+    }
+
+    /// Brings an error to a cell whose value type the caller does not know.
+    /// If it is `owed`, the outcome of a call, the run ends should nobody wait any more.
+    pub(crate) fn refuse(&self, pe: &Pe, key: u64, from: u64, error: CallError, owed: bool) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else {
+            drop(slab);
+            if owed {
+                pe.unawaited(error);
+            }
+            return;
+        };
+        match &mut slot.content {
+            Content::Empty => {
+                slot.content = Content::Refused(error, owed);
+                let waiter = slot.waiter.take();
+                drop(slab);
+                if let Some(waiter) = waiter {
+                    waiter.wake(pe);
+                }
+            }
+            Content::Sink(_) => {
+                let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else {
+                    unreachable!()
+                };
+                drop(slab);
+                let after = sink.refuse(pe, from, error);
+                self.after_sink(pe, key, sink, after);
+            }
+            Content::Ready(..)
+            | Content::Shared(_)
+            | Content::Refused(..)
+            | Content::Busy
+            | Content::Vacant { .. } => {}
+        }
+    }
+
+    /// Brings `count` good outcomes whose values do not matter to a collecting cell.
+    pub(crate) fn settle(&self, pe: &Pe, key: u64, count: u64) {
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else { return };
+        let Content::Sink(mut sink) = mem::replace(&mut slot.content, Content::Busy) else {
+            unreachable!("only trackers are settled, and not from inside of themselves")
+        };
+        drop(slab);
+        let after = sink.settle(pe, count);
+        self.after_sink(pe, key, sink, after);
+    }
+
+    fn after_sink(&self, pe: &Pe, key: u64, sink: Box<dyn AnySink>, after: After) {
+        let mut slab = self.0.borrow_mut();
+        // The future may have been dropped by what the sink did; then the slot is gone.
+        let Some(slot) = slab.get(key) else { return };
+        let content = match after {
+            After::Open => {
+                slot.content = Content::Sink(sink);
+                return;
+            }
+            After::Closed => {
+                let closed = slab.close(key);
+                drop(slab);
+                return drop(closed);
+            }
+            After::Ready(answer, owed) => Content::Ready(answer, owed),
+            After::Refused(error, owed) => Content::Refused(error, owed),
+        };
+        slot.content = content;
+        let waiter = slot.waiter.take();
+        drop(slab);
+        if let Some(waiter) = waiter {
+            waiter.wake(pe);
+        }
+    }
+
+    /// Takes the value, or registers the waker.
+    #[inline]
+    pub(crate) fn poll<R: Send + 'static>(
+        &self,
+        pe: &Pe,
+        key: u64,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> Poll<Result<R, CallError>> {
+        self.poll_content(pe, key, context, what, at).map(|content| content.into_outcome(pe))
+    }
+
+    /// As `poll`, in the name of a future elsewhere, which may be gone before the outcome reaches it.
+    pub(crate) fn poll_for_another<R: Send + 'static>(
+        &self,
+        pe: &Pe,
+        key: u64,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> Poll<Untaken<R>> {
+        self.poll_content(pe, key, context, what, at).map(|content| {
+            let owed = match &content {
+                Content::Refused(error, true) | Content::Ready(_, Some(error)) => Some(error.clone()),
+                _ => None,
+            };
+            Untaken { outcome: content.into_outcome(pe), owed }
+        })
+    }
+
+    #[inline]
+    fn poll_content(
+        &self,
+        pe: &Pe,
+        key: u64,
+        context: &Context<'_>,
+        what: What,
+        at: &'static Location<'static>,
+    ) -> Poll<Content> {
+        let wakeup = Wakeup::of(context);
+        let mut slab = self.0.borrow_mut();
+        let Some(slot) = slab.get(key) else { return Poll::Ready(Content::ENDED) };
+        if !slot.content.is_outcome() {
+            let replaced = slot.waiter.replace(Waiter::new(pe, wakeup, what, at));
+            drop(slab);
+            cancel_replaced(replaced, pe);
+            return Poll::Pending;
+        }
+        let (content, waiter) = slab.close(key);
+        drop(slab);
+        cancel_replaced(waiter, pe);
+        Poll::Ready(content)
+    }
+
+    /// Whether the outcome has come, which the next poll takes.
+    pub(crate) fn is_ready(&self, key: u64) -> bool {
+        self.0.borrow_mut().get(key).is_none_or(|slot| slot.content.is_outcome())
+    }
+
+    /// Takes the outcome if it has come.
+    pub(crate) fn try_take<R: Send + 'static>(&self, pe: &Pe, key: u64) -> Option<Result<R, CallError>> {
+        if !self.is_ready(key) {
+            return None;
+        }
+        let (content, waiter) = self.0.borrow_mut().close(key);
+        cancel_replaced(waiter, pe);
+        let content = if content.is_outcome() { content } else { Content::ENDED };
+        Some(content.into_outcome(pe))
+    }
+
+    /// The future is gone: what comes later finds nobody.
+    pub(crate) fn abandon(&self, pe: &Pe, key: u64) {
+        let (content, waiter) = self.0.borrow_mut().close(key);
+        cancel_replaced(waiter, pe);
+        match content {
+            Content::Refused(error, true) | Content::Ready(_, Some(error)) => pe.unawaited(error),
+            content => drop(content),
+        }
+    }
+
+    /// Every registered wait of this PE.
+    pub(crate) fn for_each_waiter(&self, mut f: impl FnMut(&Waiter)) {
+        self.0.borrow().slots.iter().filter_map(|slot| slot.waiter.as_ref()).for_each(&mut f);
+    }
+
+    /// Whether there are no cells, after `clear`.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.0.borrow().slots.is_empty()
+    }
+
+    /// Drops all contents, at the end of the PE. Whoever waits from elsewhere is woken, to learn of the end.
+    pub(crate) fn clear(&self, pe: &Pe) {
+        let slots = mem::take(&mut self.0.borrow_mut().slots);
+        self.0.borrow_mut().free = NONE;
+        for slot in slots {
+            pe.guard(|| drop(slot.content));
+            if let Some(waiter) = slot.waiter {
+                // It may be a waker of the user's.
+                pe.guard(|| waiter.wake(pe));
+            }
+        }
+    }
+}
