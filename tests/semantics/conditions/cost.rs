@@ -147,6 +147,8 @@ async fn a_step_costs_one_look_up_however_many_tags_there_are(rt: Runtime) -> Re
     counts.take();
     chare.poke().await?;
     assert_eq!(counts.hashed.load(Ordering::Relaxed), 1);
+    // What follows a step on another PE may come after its answer.
+    rt.quiescence().await?;
     assert!(counts.take() <= 2);
     // The other argument, the other way round: as one of two lines.
     for tag in 1..1000 {
@@ -170,10 +172,12 @@ async fn a_condition_on_the_state_is_looked_at_once_for_all(rt: Runtime) -> Resu
     for _ in 0..10 {
         chare.poke().await?;
     }
+    rt.quiescence().await?;
     assert_eq!(counts.take(), 10);
     chare.open().await?;
     rt.quiescence().await?;
     assert_eq!(chare.ran().await?.len(), 1000);
+    rt.quiescence().await?;
     assert_eq!(counts.take(), 1000, "once before each that runs");
     Ok(())
 }
@@ -189,6 +193,7 @@ async fn any_other_condition_is_looked_at_for_each(rt: Runtime) -> Result<()> {
     for _ in 0..10 {
         chare.poke().await?;
     }
+    rt.quiescence().await?;
     assert_eq!(counts.take(), 1000);
     Ok(())
 }
@@ -202,6 +207,7 @@ async fn steps_that_cannot_change_the_state_cost_no_look(rt: Runtime) -> Result<
     rt.quiescence().await?;
     counts.take();
     chare.touch_nothing(other).await?;
+    rt.quiescence().await?;
     assert_eq!(counts.take(), 0);
     Ok(())
 }
