@@ -2,7 +2,8 @@
 //!
 //! This file is the only one that turns that pointer into references to the user's state. The rule that it keeps: at
 //! any time at most one of these holds a reference to a chare's state: the plain method or the constructor that is
-//! running on it, one `with` closure, or the exclusive coroutine that owns it. [`State`] and `borrowed` say which.
+//! running on it, its `migrated`, one closure of `with` or `local`, one look of a condition or guard, or the exclusive
+//! coroutine that owns it. [`State`] and `borrowed` say which.
 //! While an exclusive coroutine is parked no reference is formed at all.
 //!
 //! A [`ChareRef`] is valid while its chare lives, and a chare is freed only by the PE that it is on, between steps and
@@ -63,7 +64,7 @@ pub(crate) struct ChareHead {
     pub(crate) epoch: Cell<u32>,
     /// Reductions that the chare has contributed to.
     pub(crate) contributed: Cell<u64>,
-    /// The number from which on the PE where it lives has to deliver broadcasts to it.
+    /// The number from which on the PE where it lives has to deliver broadcasts to it; `u64::MAX` once it is destroyed.
     pub(crate) covered: Cell<u64>,
     /// Its coroutines that have not ended.
     pub(crate) tasks: TaskList,
@@ -223,6 +224,16 @@ impl ChareRef {
     pub(crate) fn poisoned(self) -> CallError {
         let panic = self.extra_if_any(|extra| extra.panic.clone()).flatten();
         CallError::Poisoned(panic.expect("a panic poisons a chare and is kept"))
+    }
+
+    /// Notes that the chare has been destroyed: from here on it has no part in broadcasts and reductions.
+    pub(crate) fn note_end(self) {
+        self.covered.set(u64::MAX);
+    }
+
+    /// Whether only the chare's destructors are left to run, of all its code.
+    pub(crate) fn has_ended(self) -> bool {
+        self.covered.get() == u64::MAX
     }
 
     /// Calls `f` with the extra parts, made if they are not there yet.

@@ -1,8 +1,8 @@
 //! Entry methods: what `#[entry]` generates against, and how one invocation runs on a chare.
 //!
 //! An entry is a type; its call carries the arguments by value. [`Delivery`] is one invocation whose chare is idle, and
-//! its three methods are the three kinds of entry: a plain method, an exclusive coroutine, an interleaving one. Each
-//! catches panics and answers the [`Reply`] exactly once.
+//! its methods are the kinds of entry: a plain method, an exclusive coroutine, an interleaving one, and these two where
+//! they can be started again. Each catches panics and answers the [`Reply`] exactly once.
 
 use std::future::Future;
 use std::marker::PhantomData;

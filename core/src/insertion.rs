@@ -362,7 +362,7 @@ impl Payload for Sealed {
 }
 
 /// The destruction of a chare, not yet asked for; made by [`Element::destroy`].
-#[must_use = "nothing is destroyed until this is sent: `.send()`, `.await` or `.future()`"]
+#[must_use = "nothing is destroyed until this is sent: `.send()` or `.await`"]
 pub struct Destruction<C: Chare> {
     chare: Element<C>,
     pending: Option<Pending<()>>,
@@ -453,6 +453,13 @@ impl Payload for Destroy {
             let text = format!("{} cannot be destroyed: a group keeps its members", pe.chare_name(id));
             return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
         }
+        if let Some(collection) = pe.collection(id.collection) {
+            // This may start an exclusive coroutine, which is to end first.
+            collection.catch_up(pe, chare);
+        }
+        if chare.state.get() == State::Exclusive {
+            return pe.undeliverable(Msg::new(id, reply, self));
+        }
         destroy(pe, chare, reply);
     }
 }
@@ -468,6 +475,7 @@ fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
         }
         None => pe.remove_single(id.element),
     }
+    chare.note_end();
     if home != pe.id() {
         pe.locations.departed(id, location::Place { pe: home, epoch });
     }

@@ -183,6 +183,22 @@ impl Pe {
         });
     }
 
+    /// Whether so many held messages are more than the budget.
+    pub(crate) fn exceeds_budget(&self, count: usize) -> bool {
+        self.mailbox.held.is_exceeded(count)
+    }
+
+    /// A chare keeps more calls than that for the conditions of their entries: so many of each.
+    #[cold]
+    pub(crate) fn warn_of_kept(&self, chare: ChareRef, counts: Vec<(&'static EntryInfo, usize)>) {
+        self.check_held(counts.iter().map(|(_, count)| count).sum(), |tally| {
+            counts
+                .into_iter()
+                .for_each(|(entry, count)| *tally.0.entry(Kind::Call(entry)).or_default() += count);
+            format!("{}, until conditions of its entries hold", self.chare_name(chare.id))
+        });
+    }
+
     /// Keeps a message for a chare that will live here until it is constructed.
     pub(crate) fn hold_for_chare(&self, msg: Msg) {
         let ChareId { collection, element } = msg.head().to;

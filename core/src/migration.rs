@@ -394,4 +394,7 @@ impl<C: Chare> Payload for Hook<C> {
             _ => pe.undeliverable(Msg::new(id, reply, self)),
         }
     }
+
+    /// The chare was poisoned meanwhile, which is told to whoever awaits that.
+    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }

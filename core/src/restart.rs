@@ -49,6 +49,8 @@ impl Restarts {
 #[must_use = "futures do nothing unless polled"]
 pub struct SyncPoint {
     is_passed: bool,
+    /// It has decided to restart the coroutine.
+    is_deciding: bool,
 }
 
 impl<C: Chare> Cx<C> {
@@ -59,7 +61,7 @@ impl<C: Chare> Cx<C> {
     ///
     /// In an entry that is not declared `#[entry(restart)]` it is always over at once.
     pub fn sync_point(&self) -> SyncPoint {
-        SyncPoint { is_passed: false }
+        SyncPoint { is_passed: false, is_deciding: false }
     }
 }
 
@@ -75,10 +77,20 @@ impl Future for SyncPoint {
         current::on_pe("Cx::sync_point", |pe| {
             if pe.restarts.decide() {
                 pe.restarts.is_wanted.set(true);
+                self.is_deciding = true;
                 return Poll::Pending;
             }
             Poll::Ready(())
         })
+    }
+}
+
+impl Drop for SyncPoint {
+    /// Of several futures another was ready: the coroutine goes on, and is not started again later.
+    fn drop(&mut self) {
+        if self.is_deciding {
+            current::pe(|pe| pe.into_iter().for_each(|pe| pe.restarts.is_wanted.set(false)));
+        }
     }
 }
 

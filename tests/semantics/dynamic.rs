@@ -539,3 +539,71 @@ async fn who_is_inserted_by_an_element_contributes_with_it(rt: Runtime) -> Resul
     }
     Ok(())
 }
+
+/// Contributes once more when it is dropped.
+struct Clinging {
+    cx: Cx<Clinging>,
+}
+
+impl Drop for Clinging {
+    fn drop(&mut self) {
+        let (to, _) = self.cx.promise();
+        self.cx.contribute(1_u64, Sum, to);
+    }
+}
+
+#[chare(index = usize)]
+impl Clinging {
+    fn new(cx: &Cx<Self>) -> Self {
+        Clinging { cx: cx.clone() }
+    }
+}
+
+#[test]
+fn a_destroyed_element_has_no_part_in_reductions() {
+    for pes in [1, 2] {
+        let report = run(pes, async |rt: Runtime| {
+            let elements = rt.array::<Clinging>(4).create(()).await?;
+            elements.at(1).destroy().await?;
+            Ok::<(), BoxError>(())
+        });
+        let text = report.to_string();
+        assert!(
+            text.contains("in a destructor") && text.contains("contributes in its own methods"),
+            "{text}"
+        );
+    }
+}
+
+struct Crowd {
+    started: Arc<AtomicUsize>,
+}
+
+#[chare(index = usize)]
+impl Crowd {
+    fn new(started: Arc<AtomicUsize>) -> Self {
+        Crowd { started }
+    }
+
+    #[entry]
+    async fn own_for_a_turn(&mut self, cx: &Cx<Self>) -> Result<()> {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        cx.sleep(std::time::Duration::from_micros(10)).await;
+        Ok(())
+    }
+}
+
+#[chare::test(pes = [1, 2])]
+async fn a_destruction_waits_for_a_coroutine_that_a_broadcast_has_just_begun(rt: Runtime) -> Result<()> {
+    let started = Arc::new(AtomicUsize::new(0));
+    // So many that the broadcast takes several turns of a PE, between which the destructions have theirs.
+    let crowd = rt.array::<Crowd>(3000).create(started.clone()).await?;
+    let broadcast = crowd.own_for_a_turn().future();
+    let ends: Vec<_> = (0..3000).step_by(7).map(|index| crowd.at(index).destroy()).collect();
+    for end in ends {
+        end.await?;
+    }
+    broadcast.await?;
+    assert!((2500..=3000).contains(&started.load(Ordering::Relaxed)));
+    Ok(())
+}

@@ -478,3 +478,38 @@ fn what_is_held_for_an_unborn_chare_is_warned_of() {
         assert_eq!(held(&warnings, "a singleton whose constructor has not ended", "Alone.poke"), [11]);
     }
 }
+
+struct Picky {
+    is_ready: bool,
+}
+
+#[chare(index = usize)]
+impl Picky {
+    fn new() -> Self {
+        Picky { is_ready: false }
+    }
+
+    #[entry(when = |s: &Self| s.is_ready)]
+    fn take(&mut self, _number: u64) {}
+
+    #[entry]
+    fn be_ready(&mut self) {
+        self.is_ready = true;
+    }
+}
+
+#[test]
+fn calls_that_wait_for_a_condition_are_warned_of() {
+    for pes in PES {
+        let warnings = warnings_of(pes, 100, async |rt: Runtime| {
+            let picky = rt.array::<Picky>(8).create(()).await?;
+            for number in 0..150 {
+                picky.at(5).take(number).send();
+                rt.quiescence().await?;
+            }
+            picky.at(5).be_ready().await?;
+            Ok(())
+        });
+        assert_eq!(held(&warnings, "Picky[5], until conditions of its entries hold", "Picky.take"), [101]);
+    }
+}

@@ -71,6 +71,26 @@ impl Cell {
         this.with(|s| s.step)
     }
 
+    /// Gives up waiting for a sync point when another future is ready in the same poll.
+    #[entry(restart)]
+    async fn choose(&mut self, cx: &Cx<Self>) -> Result<u64> {
+        for _ in 0..100 {
+            futures::select_biased! {
+                () = futures::FutureExt::fuse(cx.sync_point()) => {}
+                () = futures::FutureExt::fuse(async {}) => {}
+            }
+            self.step += 1;
+            cx.array().at((cx.index() + 1) % 2).nothing().await?;
+            let (to, value) = cx.promise();
+            to.send(1)?;
+            self.value = value.await?;
+        }
+        Ok(self.step)
+    }
+
+    #[entry]
+    fn nothing(&self) {}
+
     /// Is not declared so.
     #[entry]
     async fn pass(&mut self, cx: &Cx<Self>) -> u64 {
@@ -172,6 +192,16 @@ fn the_end_of_a_coroutine_that_was_started_again_is_that_of_its_call() {
         let error = cells.at(0).fail().await.expect_err("in the end").to_string();
         assert_eq!(error, "Cell[0].fail failed: at the twentieth");
         Ok::<(), BoxError>(())
+    });
+    assert!(report.is_success(), "{report}");
+}
+
+#[test]
+fn a_sync_point_that_is_given_up_starts_nothing_again() {
+    let report = run(2, Some(1), async |rt: Runtime| {
+        let cells = rt.array::<Cell>(2).create(Arc::default()).await?;
+        assert_eq!(cells.at(0).choose().await?, 100);
+        Ok(())
     });
     assert!(report.is_success(), "{report}");
 }

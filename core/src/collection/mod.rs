@@ -357,7 +357,8 @@ impl Collection {
     /// Gives up everything, at the end of the PE. The caller frees the chares.
     pub(crate) fn dismantle(&self, pe: &Pe) -> Vec<ChareRef> {
         pe.drop_each(self.jobs.take());
-        pe.drop_each(self.membership.borrow_mut().give_up());
+        let waiting = self.membership.borrow_mut().give_up();
+        pe.drop_each(waiting);
         pe.drop_each(self.early.take().into_values());
         pe.drop_each(self.unborn.take().into_values().flatten());
         self.reductions.take().give_up(pe);

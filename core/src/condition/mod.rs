@@ -171,7 +171,8 @@ impl<C: Chare, F> Drop for WaitUntil<'_, C, F> {
         let Some(Begun { run, home, number }) = self.begun.take() else { return };
         let id = self.this.id();
         current::pe(|pe| match pe {
-            Some(pe) if pe.run() == run => match pe.find(id) {
+            // A chare that is being destroyed is found no more; its index may be another's soon.
+            Some(pe) if pe.run() == run => match pe.running_as(id).or_else(|| pe.find(id)) {
                 Some(chare) => leave(pe, chare, number),
                 None => pe.send(Msg::new(id, Reply::none(), Leave { number })),
             },

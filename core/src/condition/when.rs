@@ -109,6 +109,15 @@ impl KeptCalls {
         line.downcast_mut().expect("its type was compared")
     }
 
+    fn count(&self) -> usize {
+        self.lines.iter().map(|line| line.count()).sum()
+    }
+
+    /// How many there are of each entry.
+    fn counts(&self) -> Vec<(&'static EntryInfo, usize)> {
+        self.lines.iter().map(|line| (line.entry(), line.count())).collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.lines.iter().all(|line| line.count() == 0)
     }
@@ -204,7 +213,11 @@ pub(crate) fn deliver<E: Entry>(delivery: Delivery<'_, E>, when: impl When<E>) {
     kept.arrived += 1;
     let number = kept.arrived;
     let put = guarded(pe, chare, E::INFO, || when.keep(key, number, &mut call, &mut kept));
+    let counts = pe.exceeds_budget(kept.count()).then(|| kept.counts());
     put_back(chare, kept);
+    if let Some(counts) = counts {
+        pe.warn_of_kept(chare, counts);
+    }
     if let (Err(error), Some(KeptCall(msg))) = (put, call) {
         refuse(pe, chare, msg, error);
         entry::after_step(pe, chare);

@@ -431,7 +431,8 @@ impl Pe {
     /// The number of the next reduction that the running chare contributes to, if it is of this collection.
     pub(crate) fn next_contribution_to(&self, collection: CollectionId) -> Option<u64> {
         if let Some(chare) = self.running.get() {
-            return (chare.id.collection == collection).then(|| chare.contributed.get());
+            let has_part = chare.id.collection == collection && !chare.has_ended();
+            return has_part.then(|| chare.contributed.get());
         }
         let id = self.constructing.get().filter(|id| id.collection == collection)?;
         Some(self.unborn_contributions(id))
@@ -440,7 +441,8 @@ impl Pe {
     /// The number of the next reduction that a chare contributes to, if its method or constructor is running.
     pub(crate) fn next_contribution(&self, id: ChareId) -> Option<u64> {
         if let Some(chare) = self.running_as(id) {
-            return Some(chare.contributed.replace(chare.contributed.get() + 1));
+            let next = chare.contributed.get();
+            return (!chare.has_ended()).then(|| chare.contributed.replace(next + 1));
         }
         (self.constructing.get() == Some(id)).then(|| {
             let mut unborn = self.unborn.borrow_mut();

@@ -86,6 +86,14 @@ impl Nomad {
         Ok(seen)
     }
 
+    #[entry]
+    async fn own_then_panic(&mut self, cx: &Cx<Self>, begin: Promise<Promise<()>>) -> Result<()> {
+        let (to, end) = cx.promise();
+        begin.send(to)?;
+        end.await?;
+        panic!("as asked");
+    }
+
     /// Waits for a note, and says where it woke.
     #[entry]
     async fn await_note(this: This<Self>, note: u32) -> usize {
@@ -193,6 +201,19 @@ async fn a_promise_made_before_a_move_is_kept_after_it(rt: Runtime) -> Result<()
     promise.send(7)?;
     assert_eq!(value.await?, (last, 7));
     assert_eq!(nomad.history().await?.1, [last]);
+    Ok(())
+}
+
+#[chare::test(pes = [2, 4])]
+async fn a_panic_that_is_awaited_ends_no_run_because_the_chare_has_moved(rt: Runtime) -> Result<()> {
+    let (nomad, last) = one(&rt).await?;
+    let (to, begun) = rt.promise();
+    let owner = nomad.own_then_panic(to).future();
+    let end = begun.await?;
+    nomad.migrate(last).await?;
+    end.send(())?;
+    assert!(matches!(owner.await, Err(CallError::Panicked(_))));
+    rt.quiescence().await?;
     Ok(())
 }
 
