@@ -3,7 +3,7 @@
 //! A *cell* lives on the PE whose code waits, in a slab of (slot, generation) keys, so an answer for a future that is gone
 //! finds a stale key. A cell holds one value, or a [`Sink`] that collects several.
 
-use std::any::{Any, type_name};
+use std::any::type_name;
 use std::cell::RefCell;
 use std::mem;
 use std::panic::Location;
@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use crate::error::CallError;
 use crate::ids::ChareId;
+use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
@@ -61,8 +62,7 @@ impl After {
     }
 }
 
-trait AnySink {
-    fn as_any(&mut self) -> &mut dyn Any;
+trait AnySink: Known {
     fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After;
     fn settle(&mut self, pe: &Pe, count: u64) -> After;
 }
@@ -70,9 +70,6 @@ trait AnySink {
 struct SinkBox<R>(Box<dyn Sink<R>>);
 
 impl<R: 'static> AnySink for SinkBox<R> {
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
     fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After {
         self.0.refuse(pe, from, error)
     }
@@ -100,14 +97,14 @@ impl SharedValue {
 
 trait AnyValue {
     /// Puts a clone in `place`, if that is an `Option` of the value's type.
-    fn clone_to(&self, place: &mut dyn Any);
+    fn clone_to(&self, place: &mut dyn Known);
 }
 
 struct Value<R>(R);
 
 impl<R: Clone + 'static> AnyValue for Value<R> {
-    fn clone_to(&self, place: &mut dyn Any) {
-        if let Some(place) = place.downcast_mut::<Option<R>>() {
+    fn clone_to(&self, place: &mut dyn Known) {
+        if let Some(place) = place.known_mut::<Option<R>>() {
             *place = Some(self.0.clone());
         }
     }
@@ -260,7 +257,8 @@ impl Cells {
                     unreachable!()
                 };
                 drop(slab);
-                let Some(typed) = sink.as_any().downcast_mut::<SinkBox<R>>() else {
+                let known: &mut dyn Known = &mut *sink;
+                let Some(typed) = known.known_mut::<SinkBox<R>>() else {
                     unreachable!("a cell takes one type of value, got {}", type_name::<R>())
                 };
                 let after = typed.0.take(pe, from, outcome);

@@ -165,6 +165,7 @@ mod hang;
 mod ids;
 mod index;
 mod insertion;
+mod known;
 mod launch;
 mod local;
 mod location;

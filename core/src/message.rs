@@ -32,7 +32,7 @@ pub(crate) struct Head {
 pub(crate) struct Table {
     layout: Layout,
     argument_bytes: usize,
-    payload_type: fn() -> TypeId,
+    payload_type: TypeId,
     /// Consumes the message on its PE. The block is owned by `run`, which frees it.
     run: unsafe fn(NonNull<Head>, &Pe),
     /// Consumes the message, whose chare does not exist. The block is owned by `lost`, which frees it.
@@ -83,7 +83,7 @@ impl<P: Payload> TableOf<P> {
     const TABLE: Table = Table {
         layout: Layout::new::<Body<P>>(),
         argument_bytes: size_of::<P>(),
-        payload_type: TypeId::of::<P>,
+        payload_type: TypeId::of::<P>(),
         run: run_payload::<P>,
         lost: lose_payload::<P>,
         drop_contents: drop_payload::<P>,
@@ -235,7 +235,7 @@ impl Msg {
 
     /// The contents, if the message is of kind `P`.
     pub(crate) fn payload<P: Payload>(&self) -> Option<&P> {
-        if (self.head().table.payload_type)() != TypeId::of::<P>() {
+        if self.head().table.payload_type != TypeId::of::<P>() {
             return None;
         }
         // SAFETY: the table is that of `P`, and a `Msg` owns a live block.
@@ -244,7 +244,7 @@ impl Msg {
 
     /// The contents, if the message is of kind `P`.
     pub(crate) fn into_payload<P: Payload>(self, pe: &Pe) -> Option<P> {
-        if (self.head().table.payload_type)() != TypeId::of::<P>() {
+        if self.head().table.payload_type != TypeId::of::<P>() {
             return None;
         }
         // SAFETY: the table is that of `P`, and the message is owned.

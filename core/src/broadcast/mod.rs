@@ -363,6 +363,7 @@ where
     }
 
     /// The arguments for one element, and where its outcome goes; refused already if they cannot be cloned.
+    #[inline(always)]
     fn copy(&mut self, pe: &Pe, id: ChareId, is_last: bool) -> Option<(E::Args, Reply)> {
         self.delivered += 1;
         let reply = self.tracker.map_or(Reply::none(), Reply::to);

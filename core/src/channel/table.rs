@@ -5,7 +5,7 @@
 //! Invariant: an [`EndKey`] names one end for ever. It may be kept anywhere; once the end is gone, or has moved to another
 //! PE, the key leads nowhere, and the end is found again by its name.
 
-use std::any::{Any, TypeId};
+use std::any::TypeId;
 use std::cell::{RefCell, RefMut};
 use std::num::NonZeroU32;
 use std::ptr::NonNull;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustc_hash::FxHashMap;
 
 use crate::ids::{ChareId, PeId};
+use crate::known::Known;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::waker::MAX_PES;
@@ -140,7 +141,7 @@ impl<T: Send + 'static> Table<T> {
 }
 
 /// A table whose type of value is not known.
-trait AnyTable: Any {
+trait AnyTable: Known {
     fn end(&mut self, key: EndKey) -> Option<&mut dyn AnyEnd>;
     fn remove(&mut self, key: EndKey) -> Option<Box<dyn AnyEnd>>;
 }
@@ -173,8 +174,8 @@ impl Ends {
         RefMut::map(self.tables.borrow_mut(), |tables| {
             let place = tables.iter().position(|(value, _)| *value == TypeId::of::<T>());
             let place = place.unwrap_or_else(|| self.make::<T>(tables));
-            let table: &mut dyn Any = &mut *tables[place].1;
-            table.downcast_mut().expect("a table stands under its type")
+            let table: &mut dyn Known = &mut *tables[place].1;
+            table.known_mut().expect("a table stands under its type")
         })
     }
 

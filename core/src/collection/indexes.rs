@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use rustc_hash::FxHashMap;
 
 use crate::index::Index;
+use crate::known::Known;
 
 /// The indexes of one array on one PE; their type is known to whoever knows the type of the chare.
-pub(crate) trait AnyIndexes: Any {
+pub(crate) trait AnyIndexes: Known {
     /// A copy of an index that goes with its element to another PE.
     fn copy(&self, element: u64) -> Option<Box<dyn Any + Send>>;
     /// Takes in such a copy.

@@ -3,7 +3,6 @@
 //! The *home* of an element is the PE that it is placed on, unless its insertion says otherwise. The home knows where the
 //! element is, wherever it moves ([`crate::location`]).
 
-use std::any::Any;
 use std::sync::Arc;
 
 use crate::chares::{Chare, ChareInfo};
@@ -11,6 +10,7 @@ use crate::collection::indexes::{AnyIndexes, Indexes};
 use crate::collection::initial::Initial;
 use crate::ids::{CollectionId, PeId};
 use crate::index::{DenseIndex, Index};
+use crate::known::Known;
 use crate::placement::Placement;
 
 /// What all PEs know of a collection.
@@ -22,7 +22,7 @@ pub(crate) struct CollectionInfo {
     leader: Option<CollectionId>,
     pe_count: u64,
     /// A `Shape` of the chare's index type, or an `Open` of a sparse array.
-    shape: Box<dyn Any + Send + Sync>,
+    shape: Box<dyn Known + Send + Sync>,
     /// Makes the table of indexes of a sparse array on a PE.
     new_indexes: Option<fn() -> Box<dyn AnyIndexes>>,
     element_name: fn(&CollectionInfo, u64) -> String,
@@ -112,19 +112,23 @@ impl CollectionInfo {
         self.is_sparse() || self.leader.is_some()
     }
 
+    fn shape(&self) -> &dyn Known {
+        &*self.shape
+    }
+
     pub(super) fn new_indexes(&self) -> Option<Box<dyn AnyIndexes>> {
         self.new_indexes.map(|new_indexes| new_indexes())
     }
 
     /// Where the map of a sparse array places an element; `None` if it has no map.
     pub(crate) fn mapped<I: Index>(&self, index: &I) -> Option<usize> {
-        let Open { map, .. } = self.shape.downcast_ref::<Open<I>>()?;
+        let Open { map, .. } = self.shape().known_ref::<Open<I>>()?;
         map.as_ref().map(|map| map.pe(index, self.pe_count as usize))
     }
 
     /// The elements that a sparse array has from its creation.
     pub(super) fn initial<I: Index>(&self) -> Option<&Initial<I>> {
-        self.shape.downcast_ref::<Open<I>>()?.initial.as_ref()
+        self.shape().known_ref::<Open<I>>()?.initial.as_ref()
     }
 
     /// Whether its elements are all known at the creation: an absent one does not exist, reductions can end.
@@ -134,12 +138,12 @@ impl CollectionInfo {
 
     /// The extents; none of a sparse array.
     pub(crate) fn extents<I: Index>(&self) -> Option<I> {
-        self.shape.downcast_ref::<Shape<I>>().map(|shape| shape.extents)
+        self.shape().known_ref::<Shape<I>>().map(|shape| shape.extents)
     }
 
     /// The index of an element; none in a sparse array.
     pub(crate) fn index_of<I: Index>(&self, element: u64) -> Option<I> {
-        self.shape.downcast_ref::<Shape<I>>().map(|shape| (shape.of_number)(element, shape.extents))
+        self.shape().known_ref::<Shape<I>>().map(|shape| (shape.of_number)(element, shape.extents))
     }
 
     /// The element's index as users write it.

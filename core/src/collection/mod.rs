@@ -12,7 +12,6 @@ mod initial;
 mod membership;
 mod places;
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,6 +32,7 @@ use crate::broadcast::{self, Coverage};
 use crate::cell::ChareRef;
 use crate::ids::{CollectionId, PeId};
 use crate::index::Index;
+use crate::known::Known;
 use crate::message::Msg;
 use crate::priority::Rank;
 use crate::reduction::Reductions;
@@ -219,8 +219,8 @@ impl Collection {
     }
 
     fn indexes_of<I: Index>(&self) -> Option<&Indexes<I>> {
-        let indexes: &dyn Any = self.indexes.as_deref()?;
-        indexes.downcast_ref()
+        let indexes: &dyn Known = self.indexes.as_deref()?;
+        indexes.known_ref()
     }
 
     pub(crate) fn indexes(&self) -> Option<&dyn AnyIndexes> {

@@ -3,7 +3,6 @@
 //! They differ in what a look costs. A condition on the state alone is looked at once for all calls; a tag is looked up;
 //! any other condition is looked at for each call. Each line keeps its calls in order of arrival.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
@@ -15,6 +14,7 @@ use super::when::{Admitted, GivenUp, KeptCall, KeptCalls, Look, When};
 use crate::cell::{ChareRef, State};
 use crate::entry::{Entry, EntryInfo};
 use crate::guard::{Decision, Guard, Guarded};
+use crate::known::Known;
 use crate::message::Msg;
 use crate::scheduler::pe::Pe;
 
@@ -22,7 +22,7 @@ use crate::scheduler::pe::Pe;
 const TAGS_PER_LINE: usize = 8;
 
 /// The kept calls of one entry of one chare.
-pub(super) trait Line: Any + Send {
+pub(super) trait Line: Known + Send {
     /// Whether a look costs more the more calls there are.
     fn looks_at_each(&self) -> bool {
         false

@@ -8,7 +8,6 @@
 //! bounded part of them. Conditions, and what tags do to be found, are the user's code: the lines are taken out of the
 //! chare's extra parts while they are looked at, and each look is guarded. A panic in it is that of the call.
 
-use std::any::Any;
 use std::collections::VecDeque;
 
 use super::line::Line;
@@ -16,6 +15,7 @@ use crate::cell::{ChareRef, State};
 use crate::entry::{self, Delivery, Entry, EntryInfo, Failure, Invoke};
 use crate::error::CallError;
 use crate::ids::ChareId;
+use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
@@ -98,15 +98,15 @@ pub struct KeptCalls {
 impl KeptCalls {
     /// The line of this type, which is that of one entry.
     pub(super) fn line<L: Line>(&mut self, make: impl FnOnce() -> L) -> &mut L {
-        let is_wanted = |line: &dyn Line| (line as &dyn Any).is::<L>();
+        let is_wanted = |line: &dyn Line| (line as &dyn Known).known_ref::<L>().is_some();
         let place = self.lines.iter().position(|line| is_wanted(&**line)).unwrap_or_else(|| {
             let line = make();
             let place = if line.looks_at_each() { self.lines.len() } else { 0 };
             self.lines.insert(place, Box::new(line));
             place
         });
-        let line: &mut dyn Any = &mut *self.lines[place];
-        line.downcast_mut().expect("its type was compared")
+        let line: &mut dyn Known = &mut *self.lines[place];
+        line.known_mut().expect("its type was compared")
     }
 
     fn count(&self) -> usize {

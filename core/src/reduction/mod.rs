@@ -74,9 +74,9 @@ mod reducer;
 mod set;
 mod statistics;
 mod tuple;
+mod unfinished;
 
-use std::any::{Any, type_name};
-use std::collections::VecDeque;
+use std::any::type_name;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
@@ -90,6 +90,7 @@ pub use laws::{BrokenLaw, Law, check_laws, check_laws_by};
 pub use reducer::{Nop, Reducer};
 pub use set::{Set, Union};
 pub use statistics::{Statistics, Summary};
+use unfinished::{Begun, Unfinished};
 
 use rustc_hash::FxHashMap;
 
@@ -100,6 +101,7 @@ use crate::collection::Collection;
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
+use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::proxy::all_pes;
@@ -113,10 +115,7 @@ const MAX_RESERVED: u64 = 1024;
 /// The reductions of one collection on one PE, and at its root.
 #[derive(Default)]
 pub(crate) struct Reductions {
-    /// The number of the first in `open`.
-    first: u64,
-    /// Those that elements here have not contributed to, or that are not shipped yet, in order.
-    open: VecDeque<Open>,
+    unfinished: Unfinished,
     /// Cells that wait here for the result of an `allreduce`, by reduction.
     waiting: FxHashMap<u64, Vec<u64>>,
     /// At the root: parts that have come, by reduction.
@@ -126,76 +125,37 @@ pub(crate) struct Reductions {
 impl Reductions {
     /// Takes in elements that contribute to reduction `next` next: they are constructed, or have arrived.
     pub(crate) fn join(&mut self, next: u64, count: u64) {
-        if count > 0 {
-            self.open(next).owing += count;
-        }
+        self.unfinished.join(next, count);
     }
 
     /// Lets an element go that would contribute to reduction `next` next.
     pub(crate) fn leave(&mut self, next: u64) {
-        self.open(next).owing -= 1;
-    }
-
-    /// The entry of a reduction, made if it is not there: elements that arrive may be behind or ahead of all others.
-    fn open(&mut self, number: u64) -> &mut Open {
-        if self.open.is_empty() {
-            self.first = number;
-        }
-        while number < self.first {
-            self.first -= 1;
-            self.open.push_front(Open::default());
-        }
-        while number >= self.first + self.open.len() as u64 {
-            self.open.push_back(Open::default());
-        }
-        &mut self.open[(number - self.first) as usize]
+        self.unfinished.leave(next);
     }
 
     /// Counts a contribution, and takes out what it is merged into: nothing for the first.
+    #[inline]
     fn begin(&mut self, sequence: u64, waiting: Option<u64>) -> Option<Box<dyn Local>> {
-        self.open(sequence + 1).owing += 1;
-        let open = self.open(sequence);
-        open.owing -= 1;
-        open.count += 1;
-        open.is_merging = true;
-        let (merged, room) = (open.merged.take(), open.owing.min(MAX_RESERVED) + 1);
+        let Begun { merged, owing } = self.unfinished.begin(sequence);
         if let Some(key) = waiting {
             // All elements here will wait, unless they disagree.
-            self.waiting.entry(sequence).or_insert_with(|| Vec::with_capacity(room as usize)).push(key);
+            let room = owing.min(MAX_RESERVED) as usize + 1;
+            self.waiting.entry(sequence).or_insert_with(|| Vec::with_capacity(room)).push(key);
         }
         merged
     }
 
     /// Drops the values that are merged so far, at the end of the PE.
     pub(crate) fn give_up(self, pe: &Pe) {
-        pe.drop_each(self.open);
+        pe.drop_each(self.unfinished.into_merged());
         self.at_root.into_values().for_each(|at_root| at_root.parts.give_up(pe));
-    }
-
-    fn put_back(&mut self, sequence: u64, merged: Box<dyn Local>) {
-        let open = self.open(sequence);
-        (open.merged, open.is_merging) = (Some(merged), false);
-    }
-
-    /// Takes the oldest reduction, with its number and the count of its contributions, if no element here owes it one
-    /// more. Others may arrive that do: they make another part of it.
-    fn next_finished(&mut self) -> Option<(u64, u64, Box<dyn Local>)> {
-        // A contribution that a reducer makes to a later reduction may find this one out of the table.
-        while self.open.front().is_some_and(|oldest| oldest.owing == 0 && !oldest.is_merging) {
-            let oldest = self.open.pop_front()?;
-            self.first += 1;
-            if let Some(merged) = oldest.merged {
-                return Some((self.first - 1, oldest.count, merged));
-            }
-        }
-        None
     }
 }
 
 /// Ships the parts of reductions that no element here owes a contribution any more.
 pub(crate) fn ship_finished(pe: &Pe, collection: &Collection) {
     loop {
-        let finished = collection.reductions.borrow_mut().next_finished();
+        let finished = collection.reductions.borrow_mut().unfinished.next_finished();
         let Some((sequence, count, merged)) = finished else { return };
         merged.ship(pe, collection, sequence, count);
     }
@@ -262,19 +222,7 @@ fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() ->
     })
 }
 
-/// An unfinished reduction on one PE.
-#[derive(Default)]
-struct Open {
-    /// Elements here whose next contribution goes to it.
-    owing: u64,
-    /// Contributions that have come here.
-    count: u64,
-    /// None before the first, and while a reducer runs on it.
-    merged: Option<Box<dyn Local>>,
-    is_merging: bool,
-}
-
-trait Local: Any {
+trait Local: Known {
     /// The types of value and reducer.
     fn names(&self) -> (&'static str, &'static str);
     /// Makes the reduction fail.
@@ -376,9 +324,8 @@ where
             Box::new(Merged { reducer, partial, target, target_from: id.element })
         }
         Some(mut earlier) => {
-            let names = earlier.names();
-            let any: &mut dyn Any = &mut *earlier;
-            match any.downcast_mut::<Merged<T, R>>() {
+            let known: &mut dyn Known = &mut *earlier;
+            match known.known_mut::<Merged<T, R>>() {
                 Some(merged) if merged.target.is_all() != target.is_all() => {
                     let error = mixed(collection, sequence);
                     merged.spoil(error.clone());
@@ -391,7 +338,8 @@ where
                     });
                 }
                 None => {
-                    let error = mismatch(collection, sequence, names, (type_name::<T>(), type_name::<R>()));
+                    let names = (earlier.names(), (type_name::<T>(), type_name::<R>()));
+                    let error = mismatch(collection, sequence, names.0, names.1);
                     earlier.spoil(error.clone());
                     target.fail(error);
                 }
@@ -399,8 +347,10 @@ where
             earlier
         }
     };
-    collection.reductions.borrow_mut().put_back(sequence, merged);
-    ship_finished(pe, collection);
+    let is_over = collection.reductions.borrow_mut().unfinished.put_back(sequence, merged);
+    if is_over {
+        ship_finished(pe, collection);
+    }
     Ok(sequence)
 }
 
@@ -438,7 +388,7 @@ struct AtRoot {
     parts: Box<dyn Parts>,
 }
 
-trait Parts: Any {
+trait Parts: Known {
     fn names(&self) -> (&'static str, &'static str);
     /// Merges the parts in the order of their PEs and delivers the result.
     fn conclude(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>);
@@ -511,8 +461,8 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         at_root.count += count;
         let is_last = collection.membership.borrow().expected(sequence) == Some(at_root.count);
         let there = at_root.parts.names();
-        let parts: &mut dyn Any = &mut *at_root.parts;
-        let misfit = match parts.downcast_mut::<Vec<(PeId, Merged<T, R>)>>() {
+        let parts: &mut dyn Known = &mut *at_root.parts;
+        let misfit = match parts.known_mut::<Vec<(PeId, Merged<T, R>)>>() {
             Some(parts) => {
                 parts.push((from, merged));
                 None
