@@ -124,11 +124,13 @@ impl<E: Entry> Call<E> {
     // Always inline: that the call has no rank is known only where it was made.
     #[inline(always)]
     pub fn send(self) {
-        if let CallState::Unsent(args) = self.state {
-            match self.rank {
-                Rank::Normal if matches!(E::RUNS, Runs::ByMessage) => send_plainly::<E>(&self.to, args),
-                rank => dispatch::<E>(self.to, args, Reply::none(), rank),
-            }
+        // Taken apart first, so that its parts need not be in memory: arguments that are written there one by one and read
+        // as a whole right after wait for the store buffer.
+        let Call { to, state, rank, .. } = self;
+        let CallState::Unsent(args) = state else { return };
+        match rank {
+            Rank::Normal if matches!(E::RUNS, Runs::ByMessage) => send_plainly::<E>(&to, args),
+            rank => dispatch::<E>(to, args, Reply::none(), rank),
         }
     }
 
