@@ -7,6 +7,8 @@
 //!
 //! The same seed makes the same run.
 
+pub(crate) mod shuttled;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
@@ -91,7 +93,7 @@ impl Case {
     pub(crate) fn new(seed: u64, order: Order) -> Self {
         let mut rng = Rng::new(!seed);
         let pe_count = 2 + rng.below(3);
-        let end_after = rng.once_in(5).then(|| rng.below(600) as u64);
+        let end_after = rng.once_in(5).then(|| 1 + rng.below(600) as u64);
         Case { seed, pe_count, order, end_after, is_traced: false }
     }
 }
@@ -196,6 +198,8 @@ struct Model {
     net: Rc<Net>,
     now_ns: Rc<Cell<u64>>,
     rng: Rng,
+    /// How much has been done.
+    choices: u64,
     /// PEs that have nothing to do.
     is_idle: Vec<bool>,
     work_speeds: Vec<u64>,
@@ -209,40 +213,58 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    caught::note_panics();
-    let options = Options::default().with_pes(case.pe_count);
-    let devices = Devices::open(options.device(), HostMode::Inline).expect("the host is there");
-    let enrolment = Enrolment::reserve().expect("few tests run at a time");
-    let (shared, readers) = Shared::new(&enrolment, options, devices);
-    enrolment.complete(&shared);
-    let lane_count = case.pe_count * case.pe_count;
-    let lanes = RefCell::new((0..lane_count).map(|_| VecDeque::new()).collect());
-    let net = Rc::new(Net { case, lanes });
-    let now_ns = Rc::default();
-    let pe = |(pe, reader)| {
-        let inbox = ThreadMail { pe: PeId::new(pe), shared: shared.clone(), reader };
-        let mail = ModelMail { inbox, net: Rc::clone(&net) };
-        Pe::new(PeId::new(pe), shared.clone(), Box::new(mail), Box::new(ModelClock(Rc::clone(&now_ns))))
-    };
-    let pes = readers.into_iter().enumerate().map(pe).collect();
-    let mut model = Model {
-        case,
-        pes,
-        net,
-        now_ns,
-        rng: Rng::new(case.seed),
-        is_idle: vec![false; case.pe_count],
-        work_speeds: vec![1; case.pe_count],
-        lane_speeds: vec![1; lane_count],
-        shared,
-    };
-    model.on(0, |pe| start_main(pe, main));
-    model.go_on();
-    let hang = model.dismantle();
-    ExitReport::new(model.shared.take_reason(), hang, None)
+    let mut model = Model::new(case);
+    model.start(main);
+    while !model.is_over() {
+        match model.choose() {
+            Some(choice) => model.act(choice),
+            None => model.rest(),
+        }
+    }
+    model.conclude()
 }
 
 impl Model {
+    fn new(case: Case) -> Self {
+        caught::note_panics();
+        let options = Options::default().with_pes(case.pe_count);
+        let devices = Devices::open(options.device(), HostMode::Inline).expect("the host is there");
+        let enrolment = Enrolment::reserve().expect("few tests run at a time");
+        let (shared, readers) = Shared::new(&enrolment, options, devices);
+        enrolment.complete(&shared);
+        let lane_count = case.pe_count * case.pe_count;
+        let lanes = RefCell::new((0..lane_count).map(|_| VecDeque::new()).collect());
+        let net = Rc::new(Net { case, lanes });
+        let now_ns = Rc::default();
+        let pe = |(pe, reader)| {
+            let inbox = ThreadMail { pe: PeId::new(pe), shared: shared.clone(), reader };
+            let mail = ModelMail { inbox, net: Rc::clone(&net) };
+            let clock = ModelClock(Rc::clone(&now_ns));
+            Pe::new(PeId::new(pe), shared.clone(), Box::new(mail), Box::new(clock))
+        };
+        Model {
+            case,
+            pes: readers.into_iter().enumerate().map(pe).collect(),
+            net,
+            now_ns,
+            rng: Rng::new(case.seed),
+            choices: 0,
+            is_idle: vec![false; case.pe_count],
+            work_speeds: vec![1; case.pe_count],
+            lane_speeds: vec![1; lane_count],
+            shared,
+        }
+    }
+
+    fn start<F, Fut, R>(&self, main: F)
+    where
+        F: FnOnce(Runtime) -> Fut,
+        Fut: Future<Output = R> + Send + 'static,
+        R: MainOutput,
+    {
+        self.on(0, |pe| start_main(pe, main));
+    }
+
     /// Does something on a PE, as the thread of it would.
     fn on<V: Default>(&self, pe: usize, f: impl FnOnce(&Pe) -> V) -> V {
         let pe = &self.pes[pe];
@@ -254,23 +276,34 @@ impl Model {
         })
     }
 
-    fn go_on(&mut self) {
-        for choices in 0.. {
-            if self.case.end_after == Some(choices) {
-                self.shared.stop(Reason::Exit(0));
+    fn is_over(&self) -> bool {
+        self.shared.is_stopping()
+    }
+
+    fn is_possible(&self, choice: Choice) -> bool {
+        match choice {
+            Choice::Work(pe) => !self.is_idle[pe],
+            Choice::Arrival(lane) => !self.net.lanes.borrow()[lane].is_empty(),
+        }
+    }
+
+    fn is_anything_possible(&self) -> bool {
+        self.is_idle.contains(&false) || self.net.lanes.borrow().iter().any(|lane| !lane.is_empty())
+    }
+
+    /// Does what has been chosen, which is possible.
+    fn act(&mut self, choice: Choice) {
+        match choice {
+            Choice::Work(pe) => {
+                self.net.trace(|| format!("PE {pe} goes on"));
+                self.is_idle[pe] = !self.on(pe, |pe| pe.work::<false>(1));
             }
-            if self.shared.is_stopping() {
-                return;
-            }
-            assert!(choices < MAX_CHOICES, "it goes on and on");
-            match self.choose() {
-                Some(Choice::Work(pe)) => {
-                    self.net.trace(|| format!("PE {pe} goes on"));
-                    self.is_idle[pe] = !self.on(pe, |pe| pe.work::<false>(1));
-                }
-                Some(Choice::Arrival(lane)) => self.arrive(lane),
-                None => self.rest(),
-            }
+            Choice::Arrival(lane) => self.arrive(lane),
+        }
+        self.choices += 1;
+        assert!(self.choices < MAX_CHOICES, "it goes on and on");
+        if self.case.end_after == Some(self.choices) {
+            self.shared.stop(Reason::Exit(0));
         }
     }
 
@@ -280,14 +313,12 @@ impl Model {
             let speeds = work_speeds.iter_mut().chain(lane_speeds);
             speeds.for_each(|speed| *speed = SPEEDS[rng.below(SPEEDS.len())]);
         }
-        let lanes = self.net.lanes.borrow();
-        let works = (0..self.pes.len()).filter(|&pe| !self.is_idle[pe]);
-        let arrivals = (0..lanes.len()).filter(|&lane| !lanes[lane].is_empty());
-        let works = works.map(|pe| (Choice::Work(pe), self.work_speeds[pe]));
-        let arrivals = arrivals.map(|lane| (Choice::Arrival(lane), self.lane_speeds[lane]));
-        let possible = works.chain(arrivals);
+        let (lanes, drawn) = (self.lane_speeds.len(), self.rng.next());
+        let works = (0..self.pes.len()).map(|pe| (Choice::Work(pe), self.work_speeds[pe]));
+        let arrivals = (0..lanes).map(|lane| (Choice::Arrival(lane), self.lane_speeds[lane]));
+        let possible = works.chain(arrivals).filter(|(choice, _)| self.is_possible(*choice));
         let total: u64 = possible.clone().map(|(_, speed)| speed).sum();
-        let mut drawn = self.rng.next().checked_rem(total)?;
+        let mut drawn = drawn.checked_rem(total)?;
         let mut chosen = possible.skip_while(|(_, speed)| {
             let is_passed = drawn >= *speed;
             drawn = drawn.saturating_sub(*speed);
@@ -336,7 +367,13 @@ impl Model {
         }
     }
 
-    /// Ends the run as its threads would; returns the hang report, if it hung.
+    /// Ends the run as its threads would, and says how it ended.
+    fn conclude(mut self) -> ExitReport {
+        let hang = self.dismantle();
+        ExitReport::new(self.shared.take_reason(), hang, None)
+    }
+
+    /// Returns the hang report, if it hung.
     fn dismantle(&mut self) -> String {
         let hang = HangReport::new(self.pes.len());
         let reason = self.shared.take_reason();

@@ -308,3 +308,8 @@ fn dense_arrays_keep_their_promises() {
 fn dense_arrays_keep_their_promises_without_any_order() {
     check(Order::Chaos, 250, 60, main);
 }
+
+#[test]
+fn shuttle_finds_no_order_that_breaks_a_dense_array() {
+    check_shuttled(150, 60, main);
+}

@@ -167,3 +167,8 @@ fn channels_keep_their_order() {
         check(order, 100, 0, main);
     }
 }
+
+#[test]
+fn shuttle_finds_no_order_in_which_an_end_leaves_something_behind() {
+    check_shuttled(50, 0, main);
+}

@@ -12,7 +12,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::prelude::*;
-use crate::scheduler::model::{self, Case, Order, Rng, explore};
+use crate::report::ExitReport;
+use crate::scheduler::model::{self, Case, Order, Rng, explore, shuttled};
 
 /// What the chares of one run share: numbers that look random, and a log.
 struct World<L>(Arc<Shared<L>>);
@@ -57,22 +58,39 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+type Program<L, Fut> = fn(Runtime, World<L>) -> Fut;
+
 /// Runs a program for so many seeds. It ends well, or where its case says, and leaves nothing behind.
-fn check<L, Fut>(order: Order, seeds: u64, whims: usize, main: fn(Runtime, World<L>) -> Fut)
+fn check<L, Fut>(order: Order, seeds: u64, whims: usize, main: Program<L, Fut>)
 where
     L: Default + Send + 'static,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    explore(order, seeds, |case: Case| {
-        let world = World(Arc::new(Shared {
-            rng: Mutex::new(Rng::new(case.seed ^ 1 << 32)),
-            log: Mutex::default(),
-            whims: Mutex::new(whims),
-        }));
-        let report = model::run(case, |rt| main(rt, world.clone()));
-        assert!(report.is_success(), "{report}");
-        assert_eq!(Arc::strong_count(&world.0), 1, "chares, coroutines and messages have been dropped");
+    explore(order, seeds, |case| {
+        judge(case, whims, |world| model::run(case, |rt| main(rt, world)));
     });
+}
+
+/// As `check`, in so many orders that `shuttle` chooses.
+fn check_shuttled<L, Fut>(runs: usize, whims: usize, main: Program<L, Fut>)
+where
+    L: Default + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    shuttled::explore(runs, move |case| {
+        judge(case, whims, |world| shuttled::run(case, move |rt| main(rt, world)));
+    });
+}
+
+fn judge<L: Default>(case: Case, whims: usize, run: impl FnOnce(World<L>) -> ExitReport) {
+    let world = World(Arc::new(Shared {
+        rng: Mutex::new(Rng::new(case.seed ^ 1 << 32)),
+        log: Mutex::default(),
+        whims: Mutex::new(whims),
+    }));
+    let report = run(world.clone());
+    assert!(report.is_success(), "{report}");
+    assert_eq!(Arc::strong_count(&world.0), 1, "chares, coroutines and messages have been dropped");
 }
 
 /// Something that a program waits for later.

@@ -414,3 +414,8 @@ fn sparse_arrays_keep_their_promises() {
 fn sparse_arrays_keep_their_promises_between_pairs() {
     check(Order::Pair, 500, 60, main);
 }
+
+#[test]
+fn shuttle_finds_no_order_that_breaks_a_sparse_array() {
+    check_shuttled(150, 60, main);
+}
