@@ -27,8 +27,7 @@ use crate::condition::when::KeptCalls;
 use crate::current;
 use crate::error::{CallError, Panicked};
 use crate::ids::{ChareId, PeId};
-use crate::message::Msg;
-use crate::migration::{self, Hook};
+use crate::migration;
 use crate::reply::Reply;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::prefetch::prefetch;
@@ -91,6 +90,8 @@ pub(crate) struct Extra {
     pub(crate) insertions: Vec<(PeId, u64)>,
     /// It is not to be moved.
     pub(crate) is_pinned: bool,
+    /// Moves whose `migrated` waits until an exclusive coroutine has ended.
+    owed_hooks: u32,
     /// What poisoned the chare.
     panic: Option<Arc<Panicked>>,
 }
@@ -149,11 +150,10 @@ fn migrated<C: Chare>(pe: &Pe, chare: ChareRef, reply: Reply) {
         Some(hook) if chare.state.get() == State::Idle => migration::run_hook(pe, chare, hook, reply),
         // It came along with another that it is bound to.
         Some(_) if chare.state.get() == State::Poisoned => reply.answer(pe, chare.id, Ok(())),
-        Some(hook) => {
+        Some(_) => {
             // The coroutine itself may be who waits.
             reply.answer(pe, chare.id, Ok(()));
-            let msg = Msg::new(chare.id, Reply::none(), Hook(hook));
-            chare.extra(|extra| extra.held.push_front(Work::Msg(msg)));
+            chare.extra(|extra| extra.owed_hooks += 1);
         }
     }
 }
@@ -331,6 +331,13 @@ impl ChareRef {
     /// What follows an arrival on this PE.
     pub(crate) fn migrated(self, pe: &Pe, reply: Reply) {
         (self.table.migrated)(pe, self, reply);
+    }
+
+    /// Runs what an exclusive coroutine has put off, which has ended: `migrated` for each move.
+    #[cold]
+    pub(crate) fn run_owed_hooks(self, pe: &Pe) {
+        let owed = self.extra_if_any(|extra| std::mem::take(&mut extra.owed_hooks)).unwrap_or(0);
+        (0..owed).for_each(|_| self.migrated(pe, Reply::none()));
     }
 
     fn drop_extra(self, pe: &Pe) {

@@ -159,34 +159,27 @@ impl Payload for Migrate {
             Some(chare) if chare.state.get() != State::Poisoned => chare,
             _ => return pe.undeliverable(Msg::new(id, reply, self)),
         };
-        let companions = match pe.collection(id.collection) {
-            Some(collection) => collection.companions(pe, id.element),
-            None => Ok(Vec::new()),
+        let to = match self.target(pe, chare) {
+            Ok(to) => to,
+            Err(why) => return refuse(pe, chare, reply, &why),
         };
-        let companions = match companions {
+        let companions = match caught_up(pe, chare) {
             Ok(companions) => companions,
             Err(unborn) => {
                 return pe.undeliverable(Msg::new(unborn, reply, Again { chare: id, migrate: self }));
             }
         };
-        if let Err(why) = self.check(pe, chare, &companions) {
-            let text = format!("{} cannot move: {why}", pe.chare_name(id));
-            return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
+        // What has run meanwhile decides too: it came before this.
+        if chare.state.get() == State::Poisoned {
+            return pe.undeliverable(Msg::new(id, reply, self));
         }
-        let to = PeId::new(self.to);
+        if let Some(why) = pinned(pe, chare, &companions) {
+            return refuse(pe, chare, reply, &why);
+        }
         if to == pe.id() {
             return reply.answer(pe, id, Ok(()));
         }
         let all = || [&chare].into_iter().chain(&companions).copied();
-        // This may run user code, which finds all of them here.
-        for chare in all() {
-            if let Some(collection) = pe.collection(chare.id.collection) {
-                collection.catch_up(pe, chare);
-            }
-        }
-        if chare.state.get() == State::Poisoned {
-            return pe.undeliverable(Msg::new(id, reply, self));
-        }
         let inserted = |chare: ChareRef| {
             Some((chare.id, chare.extra_if_any(|extra| extra.insertions.first().copied())??))
         };
@@ -222,7 +215,8 @@ impl Payload for Again {
 }
 
 impl Migrate {
-    fn check(&self, pe: &Pe, chare: ChareRef, companions: &[ChareRef]) -> Result<(), String> {
+    /// The PE to move to, if there is one and the chare is of a kind that moves.
+    fn target(&self, pe: &Pe, chare: ChareRef) -> Result<PeId, String> {
         let pe_count = pe.pe_count();
         if self.to >= pe_count {
             return Err(format!("there is no PE {}: this run has {pe_count} PEs", self.to));
@@ -230,18 +224,39 @@ impl Migrate {
         if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group()) {
             return Err("members of a group stay on their PEs".to_owned());
         }
-        let is_pinned = |chare: &ChareRef| chare.extra_if_any(|extra| extra.is_pinned) == Some(true);
-        if is_pinned(&chare) {
-            return Err("it has called `set_migratable(false)`".to_owned());
-        }
-        match companions.iter().find(|companion| is_pinned(companion)) {
-            None => Ok(()),
-            Some(pinned) => {
-                let name = pe.chare_name(pinned.id);
-                Err(format!("it is bound to {name}, which has called `set_migratable(false)`"))
-            }
+        Ok(PeId::new(self.to))
+    }
+}
+
+fn refuse(pe: &Pe, chare: ChareRef, reply: Reply, why: &str) {
+    let text = format!("{} cannot move: {why}", pe.chare_name(chare.id));
+    reply.answer(pe, chare.id, Err::<(), _>(CallError::Refused(text.into())));
+}
+
+/// Lets broadcasts that have begun here reach a chare and its companions, which it brings; or, as an error, a companion
+/// that is being constructed. This may run code of the user's.
+fn caught_up(pe: &Pe, chare: ChareRef) -> Result<Vec<ChareRef>, ChareId> {
+    let Some(collection) = pe.collection(chare.id.collection) else { return Ok(Vec::new()) };
+    let companions = collection.companions(pe, chare.id.element)?;
+    for chare in [&chare].into_iter().chain(&companions).copied() {
+        if let Some(collection) = pe.collection(chare.id.collection) {
+            collection.catch_up(pe, chare);
         }
     }
+    // What has run may have created an array that is bound to this one.
+    let now = collection.companions(pe, chare.id.element)?;
+    if now.len() == companions.len() { Ok(now) } else { caught_up(pe, chare) }
+}
+
+/// Why a chare is not to move, if it or a companion has said so.
+fn pinned(pe: &Pe, chare: ChareRef, companions: &[ChareRef]) -> Option<String> {
+    let is_pinned = |chare: &ChareRef| chare.extra_if_any(|extra| extra.is_pinned) == Some(true);
+    if is_pinned(&chare) {
+        return Some("it has called `set_migratable(false)`".to_owned());
+    }
+    let companion = companions.iter().find(|companion| is_pinned(companion))?;
+    let name = pe.chare_name(companion.id);
+    Some(format!("it is bound to {name}, which has called `set_migratable(false)`"))
 }
 
 /// Sends a chare away that broadcasts have caught up with, and its companions with it.
@@ -346,10 +361,9 @@ impl Payload for Arrive {
         let Arrive { freight, companions, from } = self;
         let chare = freight.unpack(pe, from);
         let companions: Vec<_> = companions.into_iter().map(|freight| freight.unpack(pe, from)).collect();
-        for companion in companions {
-            companion.migrated(pe, Reply::none());
-        }
+        companions.iter().for_each(|companion| companion.migrated(pe, Reply::none()));
         chare.migrated(pe, reply);
+        companions.into_iter().chain([chare]).for_each(|chare| entry::after_step(pe, chare));
     }
 }
 
@@ -372,7 +386,8 @@ impl Payload for Arrived {
     }
 }
 
-/// Calls the `migrated` method of a chare that has arrived.
+/// Calls the `migrated` method of a chare that has arrived. The caller lets the chare's conditions be looked at, after all
+/// that has to go first.
 pub(crate) fn run_hook<C: Chare>(pe: &Pe, chare: ChareRef, hook: fn(&mut C, &Cx<C>), reply: Reply) {
     pe.begin_step(chare);
     let outcome =
@@ -380,21 +395,4 @@ pub(crate) fn run_hook<C: Chare>(pe: &Pe, chare: ChareRef, hook: fn(&mut C, &Cx<
     pe.end_step();
     let outcome = entry::conclude(pe, chare, EntryOf::<C>::MIGRATED, outcome.map(Ok));
     reply.answer(pe, chare.id, outcome);
-    entry::after_step(pe, chare);
-}
-
-/// The call of a `migrated` method that has to wait until an exclusive coroutine has ended.
-pub(crate) struct Hook<C: Chare>(pub(crate) fn(&mut C, &Cx<C>));
-
-impl<C: Chare> Payload for Hook<C> {
-    const NAME: Name = Name::Entry(EntryOf::<C>::MIGRATED);
-    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
-        match pe.find(id) {
-            Some(chare) if chare.state.get() == State::Idle => run_hook::<C>(pe, chare, self.0, reply),
-            _ => pe.undeliverable(Msg::new(id, reply, self)),
-        }
-    }
-
-    /// The chare was poisoned meanwhile, which is told to whoever awaits that.
-    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }

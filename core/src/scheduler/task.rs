@@ -428,5 +428,6 @@ fn released(pe: &Pe, chare: ChareRef) {
     chare.dirty.set(true);
     if let Some(held) = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)) {
         pe.enqueue_first(held);
+        chare.run_owed_hooks(pe);
     }
 }

@@ -1,6 +1,7 @@
 //! Migration: a chare moves between PEs with all that belongs to it, at any time, and nobody who deals with it can tell.
 //! In `storms`, everything is under way while everything moves.
 
+mod order;
 mod storms;
 
 use std::sync::Arc;
