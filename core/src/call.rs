@@ -17,7 +17,7 @@ use crate::current::{self, Here};
 use crate::direct::{self, Direct};
 use crate::entry::{Entry, Invoke, Runs};
 use crate::error::{CallError, NoElement};
-use crate::guard::{Decision, Guard, Guarded};
+use crate::guard::{ByMessage, Decision, Guard, Guarded};
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
@@ -70,7 +70,7 @@ impl<E: Entry> Call<E> {
     /// changed, or never runs, which whoever awaits it learns as [`CallError::Dropped`]. Calls that wait keep their order of
     /// arrival among all that the chare keeps; if the entry has a condition (`when`), the guard is asked once that holds.
     /// Several guards are asked in the order in which they were given. A guard should only look: what it changes makes
-    /// nobody look again.
+    /// nobody look again. Calls of entries with `#[entry(inline)]` or `#[entry(local)]` have none: their callers cannot wait.
     ///
     /// ```
     /// use chare::prelude::*;
@@ -113,7 +113,10 @@ impl<E: Entry> Call<E> {
     /// # Panics
     /// If the call has been sent.
     #[track_caller]
-    pub fn when<P: Site>(self, guard: Remote<P, E::Chare, (), Decision>) -> Call<Guarded<E>> {
+    pub fn when<P: Site>(self, guard: Remote<P, E::Chare, (), Decision>) -> Call<Guarded<E>>
+    where
+        E: ByMessage,
+    {
         let Call { to, state, rank, at } = self;
         let CallState::Unsent(args) = state else { panic!("the call was sent before it got this guard") };
         let (function, ()) = guard.with(());

@@ -24,6 +24,13 @@ pub enum Decision {
     Drop,
 }
 
+/// Entries whose calls come by message, so that they can be kept: those without `#[entry(inline)]` or `#[entry(local)]`.
+#[diagnostic::on_unimplemented(
+    message = "calls of this entry run on the stack of their caller, which cannot wait for a guard",
+    note = "guards are for calls that come by message: remove `inline` or `local` from the entry, or let its method decide"
+)]
+pub trait ByMessage: Entry {}
+
 /// The code that decides, and its name in reports.
 pub struct Guard<C: Chare> {
     function: Function<C, (), Decision>,
@@ -45,6 +52,9 @@ impl<C: Chare> Guard<C> {
 
 /// The entry that a call of `E` with a guard calls.
 pub struct Guarded<E>(PhantomData<fn() -> E>);
+
+#[diagnostic::do_not_recommend]
+impl<E: ByMessage> ByMessage for Guarded<E> {}
 
 impl<E: Entry> Entry for Guarded<E> {
     type Chare = E::Chare;

@@ -315,7 +315,7 @@ pub use error::{
     Panicked, Result, WhyNotNow,
 };
 pub use external::External;
-pub use guard::Decision;
+pub use guard::{ByMessage, Decision};
 pub use ids::{IntoPe, PeId};
 pub use index::{DenseIndex, Index};
 pub use insertion::{Destruction, DoneInserting, Insertion};

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 
 use crate::chares::{Chare, Cx};
 use crate::entry::{Delivery, Entry, EntryInfo, Failure, Flat, flat};
+use crate::guard::ByMessage;
 use crate::table::{CodeId, Row};
 
 /// What `remote!` makes of the user's code: the arguments are one value, a tuple where there are several, and a `Result`
@@ -124,6 +125,9 @@ impl<P: Site, C: Chare, A, R> fmt::Debug for Remote<P, C, A, R> {
 
 /// The entry that `apply` calls. Reports name it `apply(name)` after a function, `apply(file:line)` after a closure.
 pub struct Apply<P, C, A, R>(PhantomData<fn(P, C, A) -> R>);
+
+#[diagnostic::do_not_recommend]
+impl<P: Site, C: Chare, A: Send + 'static, R: Send + 'static> ByMessage for Apply<P, C, A, R> {}
 
 impl<P: Site, C: Chare, A: Send + 'static, R: Send + 'static> Entry for Apply<P, C, A, R> {
     type Chare = C;

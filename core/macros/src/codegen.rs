@@ -117,13 +117,7 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
     let (args, output) = (args_item(entry), output_item(entry));
     let deliver = deliver_fn(chare, entry);
     let service = entry.service.items();
-    let direct = entry.service.is_direct().then(|| {
-        quote! {
-            #(#cfgs)*
-            #[automatically_derived]
-            impl #impl_generics ::chare::Direct for #marker_ty #where_clause {}
-        }
-    });
+    let way = if entry.service.is_direct() { quote!(Direct) } else { quote!(ByMessage) };
     let when = entry.when.as_ref().map(|_| when_fn(chare, entry));
     let condition = entry.when.as_ref().map(|when| condition_impl(chare, entry, when));
     let items = vec![
@@ -152,8 +146,13 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
                 #deliver
             }
         },
+        quote! {
+            #(#cfgs)*
+            #[automatically_derived]
+            impl #impl_generics ::chare::#way for #marker_ty #where_clause {}
+        },
     ];
-    items.into_iter().chain(direct).chain(condition).collect()
+    items.into_iter().chain(condition).collect()
 }
 
 /// The arguments as a tuple. An error about the item or the tuple is at the one argument, or at the method.
