@@ -25,6 +25,7 @@ use crate::chares::{Chare, ChareInfo};
 use crate::condition::Conditions;
 use crate::condition::when::KeptCalls;
 use crate::current;
+use crate::entry::EntryInfo;
 use crate::error::{CallError, Panicked};
 use crate::ids::{ChareId, PeId};
 use crate::migration;
@@ -113,6 +114,8 @@ struct ChareTable {
     layout: Layout,
     chare_type: TypeId,
     drop_value: unsafe fn(NonNull<ChareHead>),
+    /// How reports name that, if it does anything.
+    dropped_as: Option<&'static EntryInfo>,
     migrated: fn(&Pe, ChareRef, Reply),
     info: &'static ChareInfo,
     keep_after_panic: bool,
@@ -127,10 +130,13 @@ struct ChareBody<C> {
 struct TableOf<C>(std::marker::PhantomData<C>);
 
 impl<C: Chare> TableOf<C> {
+    const DROP: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "drop", file: C::INFO.file, line: C::INFO.line };
     const TABLE: ChareTable = ChareTable {
         layout: Layout::new::<ChareBody<C>>(),
         chare_type: TypeId::of::<C>(),
         drop_value: drop_value::<C>,
+        dropped_as: if std::mem::needs_drop::<C>() { Some(Self::DROP) } else { None },
         migrated: migrated::<C>,
         info: C::INFO,
         keep_after_panic: C::KEEP_AFTER_PANIC,
@@ -356,8 +362,12 @@ impl ChareRef {
         // there until its own destructor runs; from then on it counts as borrowed for ever.
         self.drop_extra(pe);
         self.borrowed.set(true);
+        if let Some(entry) = table.dropped_as {
+            pe.note_call(entry);
+        }
         // SAFETY: by the caller's promise nobody refers to the state, which is dropped once.
         pe.guard(|| unsafe { (table.drop_value)(self.0) });
+        pe.note_runtime();
         self.drop_extra(pe);
         // SAFETY: by the caller's promise nobody refers to the chare; it was allocated with this layout.
         unsafe {

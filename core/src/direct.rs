@@ -12,11 +12,12 @@ use crate::call::{dispatch_to_id, missing};
 use crate::cell::{ChareRef, State};
 use crate::chares::Chare;
 use crate::current::{self, Here};
-use crate::entry::{Delivery, Entry, Runs};
+use crate::entry::{Delivery, Entry, EntryInfo, Runs};
 use crate::error::{CallError, NotNow, WhyNotNow};
 use crate::ids::ChareId;
 use crate::location::Route;
 use crate::priority::Rank;
+use crate::profile::Interrupted;
 use crate::proxy::Element;
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
@@ -57,6 +58,8 @@ struct Suspended<'a> {
     running: Option<ChareRef>,
     running_task: Option<TaskKey>,
     constructing: Option<ChareId>,
+    /// In the profile, if there is one.
+    step: Option<Interrupted>,
 }
 
 impl Chain {
@@ -67,20 +70,28 @@ impl Chain {
 }
 
 impl<'a> Suspended<'a> {
-    fn new(pe: &'a Pe) -> Self {
+    /// Suspends what is running for a call of `entry`.
+    fn new(pe: &'a Pe, entry: &'static EntryInfo) -> Self {
         let Chain { depth, bottom } = &pe.direct;
         let running = pe.running.take();
         if depth.get() == 0 {
             bottom.set(running);
         }
         depth.set(depth.get() + 1);
-        Suspended { pe, running, running_task: pe.running_task.take(), constructing: pe.constructing.take() }
+        Suspended {
+            pe,
+            running,
+            running_task: pe.running_task.take(),
+            constructing: pe.constructing.take(),
+            step: pe.note_direct_call(entry),
+        }
     }
 }
 
 impl Drop for Suspended<'_> {
     fn drop(&mut self) {
-        let Suspended { pe, running, running_task, constructing } = *self;
+        let Suspended { pe, running, running_task, constructing, step } = *self;
+        pe.note_return(step);
         let Chain { depth, bottom } = &pe.direct;
         depth.set(depth.get() - 1);
         if depth.get() == 0 {
@@ -130,7 +141,7 @@ fn absent(pe: &Pe, id: ChareId) -> Obstacle {
 }
 
 fn run<E: Entry>(pe: &Pe, chare: ChareRef, args: E::Args, reply: Reply) {
-    let _suspended = Suspended::new(pe);
+    let _suspended = Suspended::new(pe, E::INFO);
     E::deliver(Delivery::new(pe, chare, args, reply));
 }
 

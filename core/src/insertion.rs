@@ -456,6 +456,7 @@ impl Payload for Destroy {
         if let Some(collection) = pe.collection(id.collection) {
             // This may start an exclusive coroutine, which is to end first.
             collection.catch_up(pe, chare);
+            pe.note_runtime();
         }
         if chare.state.get() == State::Exclusive {
             return pe.undeliverable(Msg::new(id, reply, self));

@@ -169,6 +169,7 @@ impl Payload for Migrate {
                 return pe.undeliverable(Msg::new(unborn, reply, Again { chare: id, migrate: self }));
             }
         };
+        pe.note_runtime();
         // What has run meanwhile decides too: it came before this.
         if chare.state.get() == State::Poisoned {
             return pe.undeliverable(Msg::new(id, reply, self));
@@ -389,6 +390,7 @@ impl Payload for Arrived {
 /// Calls the `migrated` method of a chare that has arrived. The caller lets the chare's conditions be looked at, after all
 /// that has to go first.
 pub(crate) fn run_hook<C: Chare>(pe: &Pe, chare: ChareRef, hook: fn(&mut C, &Cx<C>), reply: Reply) {
+    pe.note_call(EntryOf::<C>::MIGRATED);
     pe.begin_step(chare);
     let outcome =
         catch_unwind(AssertUnwindSafe(|| chare.with(|state: &mut C| hook(state, &Cx::new(chare.id)))));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::entry::EntryInfo;
 use crate::ids::PeId;
 
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Interrupted, Recorder};
 
 /// What a run has done, from [`crate::ExitReport::profile`].
 ///
@@ -72,25 +72,27 @@ pub struct PeProfile {
     pub entries: Vec<EntryProfile>,
 }
 
-/// What one entry method has done, on one PE or on all. Constructors are the entry `new`, the program is `main`, and what
-/// waits in the name of a callback is `a callback`.
+/// What one entry method has done, on one PE or on all. Constructors are the entry `new`, destructors of chares `drop`, the
+/// hook of a move is `migrated`, the program is `main`, and what waits in the name of a callback is `a callback`.
 ///
 /// A *step* is what a method does at a time: a plain one runs in one step, a coroutine makes a step at its call and one
 /// at each resume. A step is measured from the end of the one before it, so that it takes one reading of the clock, and
-/// includes its delivery and its answer, some 20 ns.
+/// includes its delivery and its answer, some 20 ns. What it calls on its own stack (`#[entry(inline)]`, `#[entry(local)]`)
+/// is a step of the method called and no part of this one. A look at the conditions of calls that wait is a part of the
+/// step that may have changed the chare's state.
 #[derive(Clone, Debug)]
 pub struct EntryProfile {
     /// The method.
     pub entry: &'static EntryInfo,
-    /// How often it was called, by messages and by broadcasts.
+    /// How often it was called, by messages, by broadcasts and on the stack of its callers.
     pub calls: u64,
-    /// How often its coroutines went on after a wait.
+    /// How often it went on after a wait: its coroutines, and calls that were kept until their condition held.
     pub resumes: u64,
     /// The time of its steps.
     pub self_time: Duration,
     /// The longest step.
     pub longest_step: Duration,
-    /// Calls that came by a message of their own; the others came by broadcasts.
+    /// Calls that came by a message of their own; the others came by broadcasts, or ran on their caller's stack.
     pub received: Messages,
     /// What its steps have sent.
     pub sent: Sent,

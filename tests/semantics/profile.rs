@@ -71,10 +71,54 @@ impl Block {
 
     #[entry]
     fn be_busy(&self) {
-        let began = Instant::now();
-        while began.elapsed() < BUSY {
-            std::hint::spin_loop();
-        }
+        stay_busy();
+    }
+
+    #[entry(when = |block: &Self| block.hits > 0)]
+    fn be_busy_once_hit(&self) {
+        stay_busy();
+    }
+
+    #[entry(inline)]
+    fn be_busy_at_once(&self, next: Element<Block>) {
+        stay_busy();
+        next.urgent().send();
+    }
+
+    /// Keeps neighbours busy on its own stack.
+    #[entry]
+    fn call_directly(&self, cx: &Cx<Self>, count: u64) {
+        stay_busy();
+        let other = cx.array().at(cx.index() + 1);
+        (0..count).for_each(|_| other.be_busy_at_once(other).send());
+        stay_busy();
+    }
+}
+
+fn stay_busy() {
+    let began = Instant::now();
+    while began.elapsed() < BUSY {
+        std::hint::spin_loop();
+    }
+}
+
+/// Is busy when it arrives and when it goes.
+struct Guest;
+
+#[chare]
+impl Guest {
+    fn new() -> Self {
+        Guest
+    }
+
+    fn migrated(&mut self) {
+        stay_busy();
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        stay_busy();
     }
 }
 
@@ -255,6 +299,57 @@ fn time_belongs_to_who_spends_it() {
         assert!(profile.total().windows(2).all(|pair| pair[0].self_time >= pair[1].self_time), "{profile}");
         let text = profile.to_string();
         assert!(["Block.be_busy", "all PEs:", "PE 0: "].iter().all(|words| text.contains(words)), "{text}");
+    }
+}
+
+#[test]
+fn a_call_that_is_kept_counts_once_and_has_its_time_when_it_runs() {
+    for pes in PES {
+        let profile = profile_of(pes, async |rt, blocks| {
+            (0..3).for_each(|_| blocks.at(6).be_busy_once_hit().send());
+            rt.quiescence().await?;
+            blocks.at(6).hit(1, [0; 3]).send();
+            Ok(())
+        });
+        let kept = of(&profile, "be_busy_once_hit");
+        assert_eq!((kept.calls, kept.resumes, kept.received), (3, 3, messages(3, 0)), "{profile}");
+        assert!(kept.self_time >= 3 * BUSY, "{profile}");
+    }
+}
+
+#[test]
+fn what_is_called_on_the_stack_is_not_its_callers() {
+    for pes in PES {
+        let profile = profile_of(pes, async |_, blocks| Ok(blocks.at(0).call_directly(5).await?));
+        let (caller, called) = (of(&profile, "call_directly"), of(&profile, "be_busy_at_once"));
+        assert_eq!((called.calls, called.resumes, called.sent.calls), (5, 0, messages(5, 0)), "{profile}");
+        assert_eq!(called.received, Messages::default(), "{profile}");
+        assert!(called.self_time >= 5 * BUSY, "{profile}");
+        // Its one step goes on after each of them.
+        assert_eq!((caller.calls, caller.sent.calls.count), (1, 0), "{profile}");
+        assert!(caller.longest_step >= 2 * BUSY && caller.longest_step == caller.self_time, "{profile}");
+        assert_eq!(of(&profile, "urgent").calls, 5, "{profile}");
+    }
+}
+
+#[test]
+fn hooks_and_destructors_have_their_own_time() {
+    for pes in PES {
+        let profile = profile_of(pes, async |rt, _| {
+            let guest = rt.single::<Guest>().on_pe(0).create(()).await?;
+            for to in rt.pes().chain(rt.pes().take(1)) {
+                guest.migrate(to).await?;
+            }
+            Ok(guest.destroy().await?)
+        });
+        let guest = |entry| profile.entry("Guest", entry);
+        let moves = if pes == 1 { None } else { Some(pes as u64) };
+        assert_eq!(guest("migrated").map(|hook| hook.calls), moves, "{profile}");
+        assert!(guest("migrated").is_none_or(|hook| hook.self_time >= BUSY * hook.calls as u32), "{profile}");
+        assert_eq!(guest("new").map(|new| new.calls), Some(1), "{profile}");
+        let dropped = guest("drop").expect("it was destroyed");
+        assert!(dropped.calls == 1 && dropped.self_time >= BUSY, "{profile}");
+        assert!(profile.entry("Block", "drop").is_none(), "it has nothing to drop, {profile}");
     }
 }
 

@@ -302,7 +302,10 @@ fn run_some(pe: &Pe, chare: ChareRef) -> bool {
         put_back(chare, kept);
         match next {
             None => return true,
-            Some((msg, Next::Run)) => msg.run(pe),
+            Some((msg, Next::Run)) => {
+                pe.note_kept(&msg);
+                msg.run(pe);
+            }
             Some((msg, Next::Panicked(error))) => refuse(pe, chare, msg, error),
             Some((msg, Next::GivenUp(entry, why))) => give_up(pe, chare, msg, entry, why),
         }

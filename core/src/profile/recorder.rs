@@ -12,7 +12,7 @@ use super::{EntryProfile, Messages, PeProfile, Sent, merged};
 use crate::cell::State;
 use crate::entry::EntryInfo;
 use crate::ids::ChareId;
-use crate::message::Msg;
+use crate::message::{Msg, Name};
 use crate::priority::Rank;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
@@ -29,7 +29,16 @@ struct Notes {
     /// The row that the time since `since_ns` belongs to.
     current: usize,
     since_ns: u64,
+    /// The time of the current step before what it has called on its stack.
+    so_far: Duration,
     began_ns: u64,
+}
+
+/// A step that what it has called on its stack has interrupted.
+#[derive(Clone, Copy)]
+pub(crate) struct Interrupted {
+    row: usize,
+    so_far: Duration,
 }
 
 const RUNTIME: usize = 0;
@@ -48,13 +57,34 @@ impl Notes {
         row
     }
 
+    /// Adds the time since the last look to the current step.
+    fn advance(&mut self, now_ns: u64) {
+        let time = Duration::from_nanos(now_ns.saturating_sub(self.since_ns));
+        self.rows[self.current].self_time += time;
+        self.so_far += time;
+        self.since_ns = now_ns;
+    }
+
     /// Ends the step of the current row, and begins one of `row`.
     fn switch(&mut self, now_ns: u64, row: usize) {
-        let step = Duration::from_nanos(now_ns.saturating_sub(self.since_ns));
+        self.advance(now_ns);
         let current = &mut self.rows[self.current];
-        current.self_time += step;
-        current.longest_step = current.longest_step.max(step);
-        (self.current, self.since_ns) = (row, now_ns);
+        current.longest_step = current.longest_step.max(self.so_far);
+        (self.current, self.so_far) = (row, Duration::ZERO);
+    }
+
+    /// Interrupts the current step by one of `row`.
+    fn interrupt(&mut self, now_ns: u64, row: usize) -> Interrupted {
+        self.advance(now_ns);
+        let interrupted = Interrupted { row: self.current, so_far: self.so_far };
+        (self.current, self.so_far) = (row, Duration::ZERO);
+        interrupted
+    }
+
+    /// Ends the current step, and goes on with one that it has interrupted.
+    fn go_on(&mut self, now_ns: u64, Interrupted { row, so_far }: Interrupted) {
+        self.switch(now_ns, row);
+        self.so_far = so_far;
     }
 }
 
@@ -66,6 +96,7 @@ impl Recorder {
             by_address: FxHashMap::default(),
             current: RUNTIME,
             since_ns: now_ns,
+            so_far: Duration::ZERO,
             began_ns: now_ns,
         }))
     }
@@ -107,6 +138,31 @@ impl Pe {
     pub(crate) fn note_call(&self, entry: &'static EntryInfo) {
         if let Some(recorder) = &self.recorder {
             recorder.begin_call(self.now_ns(), entry, Messages::default());
+        }
+    }
+
+    /// What follows is a call of `entry` on the stack of what is running.
+    #[inline]
+    pub(crate) fn note_direct_call(&self, entry: &'static EntryInfo) -> Option<Interrupted> {
+        let recorder = self.recorder.as_ref()?;
+        let notes = &mut *recorder.0.borrow_mut();
+        let row = notes.row_of(entry);
+        notes.rows[row].calls += 1;
+        Some(notes.interrupt(self.now_ns(), row))
+    }
+
+    /// Such a call has ended, and its caller goes on.
+    #[inline]
+    pub(crate) fn note_return(&self, caller: Option<Interrupted>) {
+        if let (Some(caller), Some(recorder)) = (caller, &self.recorder) {
+            recorder.0.borrow_mut().go_on(self.now_ns(), caller);
+        }
+    }
+
+    /// What follows is a call that was kept for its condition.
+    pub(crate) fn note_kept(&self, msg: &Msg) {
+        if let (Some(recorder), Name::Entry(entry)) = (&self.recorder, msg.name()) {
+            recorder.begin_resume(self.now_ns(), entry);
         }
     }
 
