@@ -1,9 +1,10 @@
 //! A promise with many readers: each clone of a [`SharedFuture`] brings the value, as often as it is awaited.
 //!
-//! A coroutine of the runtime awaits the promise in their name. Each reader that comes too early leaves a promise of its own,
-//! so it waits like any coroutine that awaits one: whichever PE it is on, its wait is known. The value is cloned by
-//! those who read it, under no lock.
+//! A coroutine of the runtime awaits the promise in their name. Each reader that comes too early leaves a cell of its own, as
+//! long as it waits, so it waits like any coroutine that awaits a promise: whichever PE it is on, its wait is known. The value
+//! is cloned by those who read it, under no lock.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
@@ -15,8 +16,8 @@ use crate::current;
 use crate::entry::EntryInfo;
 use crate::error::CallError;
 use crate::pending::Pending;
-use crate::promise::{Promise, PromiseFuture};
-use crate::reply::CellRef;
+use crate::promise::PromiseFuture;
+use crate::reply::{self, CellRef};
 use crate::waiting::What;
 
 static HUB: EntryInfo =
@@ -27,13 +28,27 @@ static HUB: EntryInfo =
 pub struct SharedFuture<T> {
     hub: Arc<Mutex<Hub<T>>>,
     /// What this reader waits for meanwhile.
-    news: Option<Pending<()>>,
+    news: Option<News>,
     at: &'static Location<'static>,
 }
 
 enum Hub<T> {
-    Waiting(Vec<Promise<()>>),
+    Waiting(Readers),
     Ended(Arc<Result<T, CallError>>),
+}
+
+/// Those who wait, in the order in which they began to.
+#[derive(Default)]
+struct Readers {
+    cells: BTreeMap<u64, CellRef>,
+    began: u64,
+}
+
+/// The news that the outcome has come, for one reader.
+struct News {
+    pending: Pending<()>,
+    /// That of the reader.
+    number: u64,
 }
 
 fn lock<T>(hub: &Mutex<Hub<T>>) -> MutexGuard<'_, Hub<T>> {
@@ -48,21 +63,51 @@ impl<T: Clone + Send + Sync + 'static> PromiseFuture<T> {
     /// On a thread that is not a PE.
     #[track_caller]
     pub fn shared(self) -> SharedFuture<T> {
-        let hub = Arc::new(Mutex::new(Hub::Waiting(Vec::new())));
+        let hub = Arc::new(Mutex::new(Hub::Waiting(Readers::default())));
         let at = Location::caller();
         let of_all = hub.clone();
         let pump = async move {
             let outcome = Arc::new(self.await);
             let before = std::mem::replace(&mut *lock(&of_all), Hub::Ended(outcome));
             if let Hub::Waiting(readers) = before {
-                for reader in readers {
-                    // One that has gone meanwhile needs no news.
-                    let _ = reader.send(());
-                }
+                // One that goes meanwhile needs no news.
+                readers.cells.into_values().for_each(|cell| reply::send_answer_from_anywhere(cell, Ok(())));
             }
         };
         callback::start_forwarding(&HUB, pump);
         SharedFuture { hub, news: None, at }
+    }
+}
+
+impl<T> SharedFuture<T> {
+    /// Begins to wait, unless the outcome has come.
+    fn register(&self) -> Option<News> {
+        let cell = current::on_pe("awaiting a promise", |pe| CellRef::new(pe, pe.cells.open()));
+        let pending = Pending::new(cell, What::Promise, self.at);
+        match &mut *lock(&self.hub) {
+            Hub::Waiting(Readers { cells, began }) => {
+                *began += 1;
+                cells.insert(*began, cell);
+                Some(News { pending, number: *began })
+            }
+            Hub::Ended(_) => None,
+        }
+    }
+
+    /// Waits no longer.
+    fn leave(&mut self) {
+        let Some(News { pending, number }) = self.news.take() else { return };
+        if let Hub::Waiting(readers) = &mut *lock(&self.hub) {
+            readers.cells.remove(&number);
+        }
+        // Not before: whoever waited may have a waker of the user's.
+        drop(pending);
+    }
+}
+
+impl<T> Drop for SharedFuture<T> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -89,29 +134,13 @@ impl<T: Clone> Future for SharedFuture<T> {
     /// On a thread that is not a PE.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if self.news.is_none() && !self.is_ready() {
-            let (cell, at) =
-                (current::on_pe("awaiting a promise", |pe| CellRef::new(pe, pe.cells.open())), self.at);
-            let promise = Promise::new(cell, 1);
-            self.news = Some(Pending::new(cell, What::Promise, at));
-            let is_noted = match &mut *lock(&self.hub) {
-                Hub::Waiting(readers) => {
-                    readers.push(promise);
-                    true
-                }
-                Hub::Ended(_) => false,
-            };
-            if !is_noted {
-                self.news = None;
-            }
+            self.news = self.register();
         }
-        if let Some(news) = &mut self.news {
-            match news.poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => self.news = None,
-                Poll::Ready(Err(error)) => {
-                    self.news = None;
-                    return Poll::Ready(Err(error));
-                }
+        if let Some(News { pending, .. }) = &mut self.news {
+            let Poll::Ready(news) = pending.poll(context) else { return Poll::Pending };
+            self.leave();
+            if let Err(error) = news {
+                return Poll::Ready(Err(error));
             }
         }
         Poll::Ready(self.outcome().expect("the news is that it has come"))

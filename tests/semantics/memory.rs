@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 use std::time::Duration;
 
+use chare::SharedFuture;
 use chare::prelude::*;
 use futures::FutureExt;
 use futures::future::{BoxFuture, poll_immediate};
@@ -112,6 +113,23 @@ impl Runner {
         value.await.map(drop).map_err(Into::into)
     }
 
+    /// Begins to read a promise that many read, and gives that up.
+    #[entry]
+    async fn read_in_vain(_this: This<Self>, value: SharedFuture<u64>, count: usize) {
+        for _ in 0..count {
+            let (mut loser, mut winner) = (value.clone(), std::future::ready(()));
+            futures::select_biased! {
+                _ = (&mut loser).fuse() => panic!("nobody has sent it"),
+                () = (&mut winner).fuse() => {}
+            }
+        }
+    }
+
+    #[entry]
+    async fn read(_this: This<Self>, value: SharedFuture<u64>) -> Result<u64> {
+        Ok(value.await?)
+    }
+
     #[entry]
     fn live_bytes(&self) -> i64 {
         LIVE_BYTES.get()
@@ -162,6 +180,24 @@ async fn timers_that_are_given_up_leave_nothing_behind(rt: Runtime) -> Result<()
     }
     // Less than three bytes for each timer.
     assert!(live[1] - live[0] < 1 << 20, "live bytes grew from {} to {}", live[0], live[1]);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn readers_that_are_given_up_leave_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let (promise, value) = rt.promise();
+    let value = value.shared();
+    let readers = group.read(value.clone()).gather();
+    let mut live = Vec::new();
+    for readers in [1_000, 100_000] {
+        group.read_in_vain(value.clone(), readers / rt.num_pes()).await?;
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than a byte for each reader.
+    assert!(live[1] - live[0] < 90_000, "live bytes grew from {} to {}", live[0], live[1]);
+    promise.send(7)?;
+    assert_eq!(readers.await?, vec![7; rt.num_pes()], "who waits is told");
     Ok(())
 }
 
