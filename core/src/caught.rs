@@ -33,6 +33,14 @@ impl Caught {
         Caught { message: text(panic), location }
     }
 
+    /// As `new`, of a panic that goes on.
+    #[cold]
+    pub(crate) fn look(pe: &Pe, panic: &PanicPayload) -> Self {
+        let location = pe.take_panic_location();
+        pe.note_panic(location.clone());
+        Caught { message: said(panic), location }
+    }
+
     /// Whether it is a bug of ours.
     pub(crate) fn is_ours(&self) -> bool {
         self.location.starts_with(OWN_SOURCE)
@@ -53,14 +61,14 @@ pub(crate) fn catch<R>(pe: &Pe, f: impl FnOnce() -> R) -> Result<R, Caught> {
 /// What a panic said.
 #[cold]
 pub(crate) fn text(panic: PanicPayload) -> String {
-    match panic.downcast::<String>() {
-        Ok(text) => *text,
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map_or("a value that is no text", |text| text).to_owned();
-            dispose(panic);
-            text
-        }
-    }
+    let text = said(&panic);
+    dispose(panic);
+    text
+}
+
+fn said(panic: &PanicPayload) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("a value that is no text").to_owned()
 }
 
 /// Drops what a panic carries. If that panics too, what the second panic carries is not looked at any further: the

@@ -285,19 +285,13 @@ impl ChareRef {
         self.borrow(f)
     }
 
-    /// Calls `f` with the state, unless somebody holds it already or the chare is not a `C`.
-    pub(crate) fn try_with<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> Option<R> {
-        let is_free = !self.borrowed.get() && self.state.get() == State::Idle && self.is::<C>();
-        is_free.then(|| self.borrow(f))
-    }
-
     /// Calls `f` with the state of a chare that is free.
     #[inline(always)]
     fn borrow<C: Chare, R>(self, f: impl FnOnce(&mut C) -> R) -> R {
         debug_assert!(!self.borrowed.get() && self.state.get() == State::Idle && self.is::<C>());
         self.borrowed.set(true);
         let _borrow = Borrow(self);
-        // SAFETY: the callers, both above, have looked: the chare is a `C`; `borrowed` was false and no exclusive coroutine
+        // SAFETY: the caller, above, has looked: the chare is a `C`; `borrowed` was false and no exclusive coroutine
         // owns it, so no other reference to the state exists until `_borrow` is dropped.
         f(unsafe { self.value::<C>().as_mut() })
     }

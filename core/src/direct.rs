@@ -3,7 +3,8 @@
 //! Invariant: no chare is on one stack twice, so no state is borrowed twice and no coroutine sees its chare change in
 //! the middle of a poll. A plain method has its state borrowed while it is on the stack. Only what is at the bottom may
 //! not: the poll of a coroutine, whose chare is remembered. Calls run directly only out of a method, a coroutine or a
-//! constructor: a destructor that the runtime runs may find it in the middle of something.
+//! constructor: a destructor that the runtime runs may find it in the middle of something. A look without a message
+//! ([`crate::local`]) keeps to the same.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -104,10 +105,25 @@ impl Drop for Suspended<'_> {
 }
 
 /// Why a call does not run now.
-enum Obstacle {
+pub(crate) enum Obstacle {
     NotNow(WhyNotNow),
     /// It will not run later either.
     Never(CallError),
+}
+
+/// What keeps the running code from touching the state of a chare on this stack, if something does.
+pub(crate) fn obstacle(pe: &Pe, chare: ChareRef) -> Option<Obstacle> {
+    let is_on_the_stack =
+        chare.is_borrowed() || [pe.direct.bottom.get(), pe.running()].contains(&Some(chare));
+    let is_outside = pe.running().is_none() && pe.running_task().is_none() && pe.constructing.get().is_none();
+    let why = match chare.state.get() {
+        State::Poisoned => return Some(Obstacle::Never(chare.poisoned())),
+        State::Exclusive => WhyNotNow::Owned,
+        State::Idle if is_on_the_stack => WhyNotNow::Running,
+        State::Idle if is_outside => WhyNotNow::OutsideOfMethods,
+        State::Idle => return None,
+    };
+    Some(Obstacle::NotNow(why))
 }
 
 /// The chare, if a call of it can run on this stack.
@@ -116,18 +132,11 @@ fn callable(pe: &Pe, id: ChareId) -> Result<ChareRef, Obstacle> {
         return Err(Obstacle::Never(CallError::Ended));
     }
     let Some(chare) = pe.find(id) else { return Err(absent(pe, id)) };
-    let Chain { depth, bottom } = &pe.direct;
-    let is_on_the_stack = chare.is_borrowed() || [bottom.get(), pe.running()].contains(&Some(chare));
-    let is_outside = pe.running().is_none() && pe.running_task().is_none() && pe.constructing.get().is_none();
-    let why = match chare.state.get() {
-        State::Poisoned => return Err(Obstacle::Never(chare.poisoned())),
-        State::Exclusive => WhyNotNow::Owned,
-        State::Idle if is_on_the_stack => WhyNotNow::Running,
-        State::Idle if is_outside => WhyNotNow::OutsideOfMethods,
-        State::Idle if depth.get() >= MAX_DEPTH => WhyNotNow::TooDeep,
-        State::Idle => return Ok(chare),
-    };
-    Err(Obstacle::NotNow(why))
+    match obstacle(pe, chare) {
+        Some(obstacle) => Err(obstacle),
+        None if pe.direct.depth.get() >= MAX_DEPTH => Err(Obstacle::NotNow(WhyNotNow::TooDeep)),
+        None => Ok(chare),
+    }
 }
 
 /// Where a chare is that is not here.
