@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::sync::Once;
 
 use crate::current;
@@ -91,6 +91,13 @@ pub(crate) fn blame_caller<R>(outcome: Result<R, impl fmt::Display>) -> R {
 }
 
 impl Pe {
+    /// Panics at a place of the user's that is known, where code of ours is polled. The running method catches it.
+    #[cold]
+    pub(crate) fn panic_at(&self, at: &Location<'_>, text: String) -> ! {
+        self.note_panic(at.to_string());
+        resume_unwind(Box::new(text))
+    }
+
     /// A panic of user code that belongs to no method ends the run, or spoils its good end.
     #[cold]
     pub(crate) fn tell(&self, panic: &Caught) {

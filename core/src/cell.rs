@@ -447,11 +447,15 @@ fn busy<C: Chare>(chare: ChareRef) -> ! {
         State::Exclusive => {
             panic!("{name} is owned by an exclusive coroutine (`async fn(&mut self)`) until that ends")
         }
-        State::Poisoned => {
-            panic!("{name} was poisoned by an earlier panic, so this coroutine of it cannot go on either")
-        }
+        State::Poisoned => panic!("{}", cannot_go_on(chare)),
     }
     panic!("{name} is borrowed already: `with` must not be called inside `with` or inside a plain method");
+}
+
+/// What becomes of a coroutine of a poisoned chare that needs its state, or sends in its name.
+pub(crate) fn cannot_go_on(chare: ChareRef) -> String {
+    let name = chare.info().name;
+    format!("{name} was poisoned by an earlier panic, so this coroutine of it cannot go on either")
 }
 
 fn foreign<C: Chare>(chare: ChareRef) -> String {

@@ -8,6 +8,7 @@ mod bound;
 mod broadcasts;
 mod callbacks;
 mod calls;
+mod channel_ends;
 mod channels;
 mod conditions;
 mod constructors;

@@ -26,11 +26,14 @@ pub(super) struct Carry<T> {
 
 impl<T: Send + 'static> Carry<T> {
     /// Puts the value in its end. Returns which that is, unless it is one for values of another type. To a poisoned chare
-    /// it is an error that nobody awaits, as is a call of one.
+    /// it is an error that nobody awaits, as is a call of one; but what a chare has sent to itself goes with it.
     pub(super) fn arrive(self, pe: &Pe, peer: ChareRef) -> Option<EndKey> {
         let Carry { from, tag, number, value } = self;
         if peer.state.get() == State::Poisoned {
-            pe.unawaited(peer.poisoned());
+            pe.guard(|| drop(value));
+            if from != peer.id {
+                pe.unawaited(peer.poisoned());
+            }
             return None;
         }
         let entry = peer.extra(|extra| extra.channels.entry::<T>(pe, from, tag));
@@ -57,6 +60,14 @@ impl<T: Send + 'static> Payload for Carry<T> {
                 self.arrive(pe, peer);
             }
             None => pe.undeliverable(Msg::new(to, reply, self)),
+        }
+    }
+
+    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+        let is_own = self.from == to;
+        pe.guard(|| drop(self));
+        if !is_own {
+            reply.refuse(pe, to, error);
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) use table::{Channels, Ends, Uprooted};
 
 use crate::call;
 use crate::caught::blame_caller;
-use crate::cell::{ChareRef, State};
+use crate::cell::{self, ChareRef, State};
 use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::error::{CallError, ChannelError, Full};
@@ -104,22 +104,24 @@ impl<T: Send + 'static> Channel<T> {
     /// [`Full`] with the value, if too many values wait for credit already.
     ///
     /// # Panics
-    /// Outside of the methods of the chare that opened the channel.
+    /// Outside of the methods of the chare that opened the channel, and in a coroutine of it that goes on after another
+    /// method has panicked.
     #[inline]
     #[track_caller]
     pub fn send(&self, value: T) -> Result<(), Full<T>> {
+        let at = Location::caller();
         current::on_pe("Channel::send", |pe| {
             let (mut table, key) = self.own_table(pe, "Channel::send");
             let end = own_end(&mut table, key);
             if let Some(error) = end.no_peer() {
                 drop(table);
-                pe.unawaited(error);
+                self.sent_to_nobody(pe, error, at);
                 return Ok(());
             }
             let backlog_count = end.backlog_count();
             if end.credit > 0 && backlog_count == 0 {
                 end.credit -= 1;
-                self.transmit(pe, table, key, value);
+                self.transmit(pe, table, key, value, at);
                 return Ok(());
             }
             if backlog_count >= BACKLOG_LIMIT {
@@ -131,7 +133,8 @@ impl<T: Send + 'static> Channel<T> {
         })
     }
 
-    /// Waits until a value can be sent at once, and keeps that right.
+    /// Waits until a value can be sent at once, and keeps that right. Awaiting it panics in a coroutine of a chare that a
+    /// panic of another method has poisoned meanwhile, as the use of the chare's state does.
     #[track_caller]
     pub fn reserve(&self) -> Reserve<'_, T> {
         Reserve { channel: self, ticket: None, at: Location::caller() }
@@ -219,11 +222,11 @@ impl<T: Send + 'static> Channel<T> {
 
     /// Brings a value, for which credit has been taken, to the peer's end: at once if it is on this PE.
     #[inline(always)]
-    fn transmit(&self, pe: &Pe, mut table: RefMut<'_, Table<T>>, key: EndKey, value: T) {
+    fn transmit(&self, pe: &Pe, mut table: RefMut<'_, Table<T>>, key: EndKey, value: T, at: &Location<'_>) {
         let end = own_end(&mut table, key);
         if let Some(error) = end.no_peer() {
             drop(table);
-            return pe.unawaited(error);
+            return self.sent_to_nobody(pe, error, at);
         }
         let number = end.next_out;
         end.next_out += 1;
@@ -243,11 +246,22 @@ impl<T: Send + 'static> Channel<T> {
         }
     }
 
-    /// As `transmit`, where the peer's end is not known; notes it for the next time if it is on this PE.
+    /// What is sent while there is no peer to send to is lost, as a call of one would be. It may be the own chare that is
+    /// missing, by a panic that somebody has heard of: then this is a panic of the coroutine that goes on.
+    #[cold]
+    fn sent_to_nobody(&self, pe: &Pe, error: CallError, at: &Location<'_>) {
+        match pe.running_as(self.chare).filter(|own| own.state.get() == State::Poisoned) {
+            Some(own) => pe.panic_at(at, cell::cannot_go_on(own)),
+            None => pe.unawaited(error),
+        }
+    }
+
+    /// As `transmit`, where the peer's end is not known; notes it for the next time if it is on this PE. What a chare sends
+    /// to itself goes by message: who does so in a loop lets others run in between.
     #[inline(never)]
     fn transmit_by_name(&self, pe: &Pe, key: EndKey, number: u64, value: T) {
         let carry = Carry { from: self.chare, tag: self.tag, number, value };
-        match pe.find(self.peer) {
+        match pe.find(self.peer).filter(|peer| peer.id != self.chare) {
             Some(peer) => {
                 let peer_end = carry.arrive(pe, peer);
                 if let Some(end) = pe.ends.of::<T>().get(key) {
@@ -408,7 +422,7 @@ impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
             let end = own_end(&mut table, key);
             if let Some(error) = end.no_peer() {
                 drop(table);
-                pe.unawaited(error);
+                channel.sent_to_nobody(pe, error, self.at);
                 return Poll::Pending;
             }
             if let Some(effects) = end.take_credit(&mut self.ticket) {
@@ -446,15 +460,16 @@ impl<T: Send + 'static> Permit<'_, T> {
     /// Sends a value; cannot fail.
     ///
     /// # Panics
-    /// Outside of the methods of the chare that opened the channel.
+    /// As [`Channel::send`].
     #[track_caller]
     pub fn send(mut self, value: T) {
         self.used = true;
+        let at = Location::caller();
         current::on_pe("Permit::send", |pe| {
             let (mut table, key) = self.channel.own_table(pe, "Permit::send");
             let end = own_end(&mut table, key);
             if end.backlog_count() == 0 {
-                return self.channel.transmit(pe, table, key, value);
+                return self.channel.transmit(pe, table, key, value, at);
             }
             // Values that were sent before it go first, one of them with its credit.
             end.slow().backlog.push_back(value);
