@@ -640,6 +640,12 @@ where
     task::start(pe, None, &MAIN, Mode::Interleaving, main(Runtime::here()), done);
 }
 
+/// Whether `main` is running.
+pub(crate) fn is_in_main(pe: &Pe) -> bool {
+    let running = pe.running_task().and_then(|task| task::entry_of(pe, task));
+    running.is_some_and(|entry| std::ptr::eq(entry, &MAIN))
+}
+
 fn main_panicked(Caught { message, location }: Caught) -> CallError {
     CallError::Panicked(Arc::new(Panicked { entry: &MAIN, element: String::new(), message, location }))
 }

@@ -1,7 +1,8 @@
 //! What becomes of an error that nobody awaits: it ends the run, unless the program decides otherwise.
 //!
 //! Invariant: where the program decides, it is asked in a step of its own, since errors arise where tables are borrowed and
-//! destructors run. An error that arose before the end of the run is told even if the end comes first.
+//! destructors run. An error that arose before the end of the run is told even if the end comes first. One that arises in a
+//! step of `main` is decided upon after that: what `main` drops when it ends with an error does not hide that error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::message::{Msg, Name, Payload};
 use crate::options::Options;
 use crate::reply::Reply;
 use crate::report::Reason;
-use crate::runtime::Shared;
+use crate::runtime::{self, Shared};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
 use crate::warning::Warning;
@@ -102,11 +103,13 @@ impl Shared {
     /// Nobody waits for this error, which arose away from `pe`, the one that decides.
     #[cold]
     pub(crate) fn unawaited_at(&self, pe: PeId, error: CallError) {
-        if self.options().ends_at_unawaited() {
-            self.stop(Reason::Unawaited(error));
-        } else {
-            current::post_to_run(self.run(), pe, Undecided::msg(self.run(), error));
+        if !self.options().ends_at_unawaited() {
+            return current::post_to_run(self.run(), pe, Undecided::msg(self.run(), error));
         }
+        current::pe(|here| match here {
+            Some(here) if here.run() == self.run() => here.unawaited(error),
+            _ => self.stop(Reason::Unawaited(error)),
+        });
     }
 
     /// A run that has reported errors has not ended well.
@@ -122,7 +125,8 @@ impl Pe {
     /// Nobody waits for this error.
     #[cold]
     pub(crate) fn unawaited(&self, error: CallError) {
-        if self.shared().options().ends_at_unawaited() || self.shared().is_stopping() {
+        let ends_now = self.shared().options().ends_at_unawaited() && !runtime::is_in_main(self);
+        if ends_now || self.shared().is_stopping() {
             self.shared().stop(Reason::Unawaited(error));
         } else {
             self.enqueue_first([Work::Msg(Undecided::msg(self.run(), error))].into());

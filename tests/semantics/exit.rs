@@ -1,7 +1,8 @@
 //! How a program ends: by main's return or error, by `exit` and `abort` from anywhere; the first reason counts.
 
-use chare::ExitWith;
 use chare::prelude::*;
+use chare::{CallFuture, ExitWith};
+use futures::future::poll_immediate;
 
 use super::{PES, run};
 
@@ -17,6 +18,17 @@ impl Ender {
     fn exit(&self, cx: &Cx<Self>, code: i32) {
         cx.exit(code);
         cx.exit(code + 1);
+    }
+
+    #[entry]
+    fn fail(&self) -> Result<(), String> {
+        Err("a call's".to_owned())
+    }
+
+    /// The outcome of a call, as a future that was made here.
+    #[entry]
+    fn fail_there(&self, cx: &Cx<Self>, outcome: Promise<CallFuture<()>>) -> Result<()> {
+        Ok(outcome.send(cx.this().fail().future())?)
     }
 
     #[entry]
@@ -55,6 +67,56 @@ fn an_error_of_main_is_told() {
         let silent = ExitWith { code: 77, message: String::new() };
         let report = run(pes, async |_| Result::<()>::Err(silent.into()));
         assert_eq!((report.code(), report.to_string().as_str()), (77, ""));
+    }
+}
+
+/// Outcomes of calls that have failed, which nobody has taken: one from this PE and one from the last.
+async fn failures(rt: &Runtime) -> Result<[CallFuture<()>; 2]> {
+    let group = rt.group::<Ender>().create(()).await?;
+    let (to, there) = rt.promise();
+    group.on(rt.num_pes() - 1).fail_there(to).await?;
+    let (here, mut there) = (group.on(0).fail().future(), there.await?);
+    if rt.num_pes() > 1 {
+        assert!(poll_immediate(&mut there).await.is_none(), "it asks");
+    }
+    rt.quiescence().await?;
+    Ok([here, there])
+}
+
+#[test]
+fn an_error_of_main_is_not_hidden_by_what_it_drops() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let _failures = failures(&rt).await?;
+            Result::<()>::Err("main's own".into())
+        });
+        assert_eq!((report.code(), report.to_string().as_str()), (1, "error: main's own"));
+        let report = run(pes, async |rt: Runtime| {
+            let _failures = failures(&rt).await;
+            if rt.num_pes() > 0 {
+                panic!("main's own");
+            }
+        });
+        let text = report.to_string();
+        assert!(report.code() == 1 && text.contains("main's own") && !text.contains("a call's"), "{text}");
+    }
+}
+
+#[test]
+fn what_main_drops_ends_the_run_badly_if_main_does_not() {
+    for pes in PES {
+        for goes_on in [false, true] {
+            let report = run(pes, async move |rt: Runtime| {
+                drop(failures(&rt).await?);
+                if goes_on {
+                    rt.promise::<()>().1.await?;
+                }
+                Result::<()>::Ok(())
+            });
+            let text = report.to_string();
+            assert!(report.code() == 1 && text.contains("Ender"), "{text}");
+            assert!(report.unawaited().is_some() && text.contains("a call's"), "{text}");
+        }
     }
 }
 
