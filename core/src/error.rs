@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::entry::EntryInfo;
@@ -191,14 +191,34 @@ impl CallError {
     }
 }
 
+/// A value on its way back to who has sent it. Nobody else gets at it, so an error with it is `Sync` if the value is `Send`:
+/// `?` makes a [`BoxError`] of it whatever is sent.
+struct Returned<T>(Mutex<T>);
+
+impl<T> Returned<T> {
+    fn take(self) -> T {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A promise took no value; the value is given back.
 #[derive(thiserror::Error)]
 #[error("the promise is fulfilled already: it takes {expected} value(s)")]
 pub struct Fulfilled<T> {
     /// How many values the promise takes in all.
     pub expected: usize,
+    value: Returned<T>,
+}
+
+impl<T> Fulfilled<T> {
+    pub(crate) fn new(expected: usize, value: T) -> Self {
+        Fulfilled { expected, value: Returned(Mutex::new(value)) }
+    }
+
     /// The value that was one too many.
-    pub value: T,
+    pub fn into_value(self) -> T {
+        self.value.take()
+    }
 }
 
 impl<T> fmt::Debug for Fulfilled<T> {
@@ -213,8 +233,18 @@ impl<T> fmt::Debug for Fulfilled<T> {
 pub struct Full<T> {
     /// Values that wait at the sending end.
     pub queued: usize,
+    value: Returned<T>,
+}
+
+impl<T> Full<T> {
+    pub(crate) fn new(queued: usize, value: T) -> Self {
+        Full { queued, value: Returned(Mutex::new(value)) }
+    }
+
     /// The value that was one too many.
-    pub value: T,
+    pub fn into_value(self) -> T {
+        self.value.take()
+    }
 }
 
 impl<T> fmt::Debug for Full<T> {

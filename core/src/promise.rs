@@ -48,7 +48,7 @@ impl<T: Send + 'static> Promise<T> {
         let taken =
             inner.missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1));
         if taken.is_err() {
-            return Err(Fulfilled { expected: inner.expected, value });
+            return Err(Fulfilled::new(inner.expected, value));
         }
         reply::send_answer_from_anywhere(inner.cell, Ok(value));
         Ok(())

@@ -220,7 +220,7 @@ fn one_value_too_many_is_told_to_its_sender_or_ends_the_program() {
             let callback = Callback::from(&promise);
             callback.deliver(1)?;
             let error = callback.deliver(2).expect_err("it takes one value");
-            assert_eq!((error.expected, error.value), (1, 2));
+            assert_eq!((error.expected, error.into_value()), (1, 2));
             assert_eq!(value.await?, 1);
             group.on(rt.num_pes() - 1).double(4).to(promise);
             rt.quiescence().await?;

@@ -102,8 +102,8 @@ impl Peer {
             match channel.send(vec![taken]) {
                 Ok(()) => taken += 1,
                 Err(full) => {
-                    assert_eq!(full.value, [taken], "the value is given back");
                     assert!(full.queued <= taken);
+                    assert_eq!(full.into_value(), [taken], "the value is given back");
                     return taken;
                 }
             }

@@ -1,7 +1,9 @@
 //! Promises: one value or many, any number of writing ends anywhere, errors when a value cannot come or has come.
 
+use std::cell::Cell;
+
 use chare::prelude::*;
-use chare::{Fulfilled, PromiseFuture, SharedFuture};
+use chare::{Fulfilled, Full, PromiseFuture, SharedFuture};
 
 /// Fulfils, keeps or loses promises on its PE.
 struct Keeper {
@@ -109,14 +111,14 @@ async fn one_value_too_many_is_given_back_to_its_sender(rt: Runtime) -> Result<(
     let (promise, value) = rt.promise();
     last.fulfil(promise.clone()).await?;
     let error = promise.send(77).unwrap_err();
-    assert_eq!((error.value, error.expected), (77, 1));
+    assert_eq!((error.expected, error.into_value()), (1, 77));
     let error = last.fulfil(promise).await.unwrap_err();
     assert!(error.downcast_ref::<Fulfilled<u64>>().is_some(), "{error}");
     assert_eq!(value.await?, rt.num_pes() as u64 - 1);
 
     let (promise, values) = rt.promises(2);
     (0..2).try_for_each(|value| promise.send(value))?;
-    assert_eq!(promise.send(2).unwrap_err().value, 2);
+    assert_eq!(promise.send(2).unwrap_err().into_value(), 2);
     assert_eq!(values.await?, [0, 1]);
     Ok(())
 }
@@ -337,4 +339,41 @@ fn readers_that_wait_for_ever_are_in_the_hang_report() {
             "{text}"
         );
     }
+}
+
+/// Sends values that may go to another thread, but not be looked at by several.
+struct Mover;
+
+#[chare(index = usize)]
+impl Mover {
+    fn new() -> Self {
+        Mover
+    }
+
+    #[entry]
+    fn promise_twice(&self, promise: Promise<Cell<u32>>) -> Result<()> {
+        promise.send(Cell::new(1))?;
+        promise.send(Cell::new(2))?;
+        Ok(())
+    }
+
+    #[entry]
+    fn fill_a_channel(&self, cx: &Cx<Self>) -> Result<()> {
+        let channel = cx.channel(&cx.array().at(1), 0);
+        loop {
+            channel.send(Cell::new(1_u32))?;
+        }
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn values_of_any_kind_are_sent_with_a_question_mark(rt: Runtime) -> Result<()> {
+    let movers = rt.array::<Mover>(2).create(()).await?;
+    let (promise, value) = rt.promise();
+    let error = movers.at(0).promise_twice(promise).await.expect_err("it takes one");
+    let given_back = error.downcast_ref::<Fulfilled<Cell<u32>>>().expect("it is the method's error");
+    assert_eq!((value.await?.get(), given_back.expected), (1, 1));
+    let error = movers.at(0).fill_a_channel().await.expect_err("nobody receives");
+    assert!(error.downcast_ref::<Full<Cell<u32>>>().is_some_and(|full| full.queued > 0), "{error}");
+    Ok(())
 }

@@ -125,7 +125,7 @@ impl<T: Send + 'static> Channel<T> {
                 return Ok(());
             }
             if backlog_count >= BACKLOG_LIMIT {
-                return Err(Full { queued: backlog_count, value });
+                return Err(Full::new(backlog_count, value));
             }
             end.slow().backlog.push_back(value);
             end.out_is_slow = true;

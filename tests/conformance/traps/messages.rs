@@ -189,7 +189,7 @@ impl Sender {
             match channel.send(self.sent) {
                 Ok(()) => self.sent += 1,
                 Err(full) => {
-                    assert_eq!(full.value, self.sent);
+                    assert_eq!(full.into_value(), self.sent);
                     break;
                 }
             }

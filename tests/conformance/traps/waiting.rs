@@ -63,7 +63,7 @@ impl Waiter {
     fn fulfil_twice(&self, promise: Promise<u32>) -> Result<(String, u32)> {
         promise.send(1)?;
         let error = promise.send(2).expect_err("it is of one value");
-        Ok((error.to_string(), error.value))
+        Ok((error.to_string(), error.into_value()))
     }
 
     #[entry]
