@@ -1,24 +1,19 @@
-//! Elements that come and go: insertion into sparse arrays, its end, and the destruction of chares.
+//! Elements that come: insertion into sparse arrays, and its end.
 //!
 //! An insertion goes by way of the array's root, which numbers it among broadcasts and reductions; by the element's home, which
 //! knows whether the element is there already; to the PE where it is constructed. Each may be one PE. Between two PEs messages
 //! keep their order, so what its sender sends to the root afterwards comes after it.
-//!
-//! A destroyed element leaves like one that moves to its home, where it is known to be gone.
 
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::asking::{Ask, Asking};
 use crate::call;
-use crate::caught::blame_caller;
-use crate::cell::{ChareRef, Parcel, State};
-use crate::channel;
 use crate::chares::{ArrayElement, Chare};
 use crate::collection::{Construct, NewOf, Ticket};
-use crate::condition::when;
-use crate::current::{self, Here};
+use crate::current;
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
@@ -29,18 +24,20 @@ use crate::proxy::{Element, SparseArray};
 use crate::reduction;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::{Pe, Unborn};
-use crate::scheduler::queue::Work;
 use crate::waiting::What;
 
 /// The insertion of one element into a sparse array, not yet sent; made by [`SparseArray::insert`].
 #[must_use = "nothing is inserted until this is sent or awaited"]
 pub struct Insertion<C: Chare> {
     to: Element<C>,
-    /// Until it is sent.
-    init: Option<C::Init>,
+    asking: Asking<Insert<C>>,
+}
+
+/// What is asked for.
+struct Insert<C: Chare> {
+    to: Element<C>,
+    init: C::Init,
     pe: Option<PeId>,
-    pending: Option<Pending<()>>,
-    at: &'static Location<'static>,
 }
 
 impl<C: ArrayElement> SparseArray<C> {
@@ -58,7 +55,8 @@ impl<C: ArrayElement> SparseArray<C> {
     /// the constructor brings.
     #[track_caller]
     pub fn insert(&self, index: C::Index, init: C::Init) -> Insertion<C> {
-        Insertion { to: self.at(index), init: Some(init), pe: None, pending: None, at: Location::caller() }
+        let to = self.at(index);
+        Insertion { to, asking: Asking::new(Insert { to, init, pe: None }) }
     }
 
     /// Says that all elements have been inserted that this chare or program is to insert: calls of absent elements, which
@@ -92,7 +90,9 @@ pending_future!(DoneInserting, Result<(), CallError>);
 impl<C: Chare> Insertion<C> {
     /// Places the element on this PE; otherwise the array's map, or its key, says where.
     pub fn on_pe(mut self, pe: impl IntoPe) -> Self {
-        self.pe = Some(PeId::new(pe.into_pe_number()));
+        if let Some(insert) = self.asking.ask_mut() {
+            insert.pe = Some(PeId::new(pe.into_pe_number()));
+        }
         self
     }
 
@@ -101,22 +101,30 @@ impl<C: Chare> Insertion<C> {
     /// # Panics
     /// On a thread that is not a PE; if the PE given does not exist.
     #[track_caller]
-    pub fn send(mut self) -> Element<C> {
-        blame_caller(self.dispatch(Reply::none()));
+    pub fn send(self) -> Element<C> {
+        self.asking.send();
         self.to
     }
+}
 
-    fn dispatch(&mut self, reply: Reply) -> Result<(), String> {
-        let Some(init) = self.init.take() else { return Ok(()) };
-        let (id, to) = (self.to.id(), self.to);
+impl<C: Chare> Ask for Insert<C> {
+    const WAITING: &'static str = "awaiting an insertion";
+
+    fn what(&self) -> What {
+        What::Creation { chare: C::INFO }
+    }
+
+    fn send(self, reply: Reply) -> Result<(), String> {
+        let Insert { to, init, pe: wanted } = self;
+        let id = to.id();
         current::on_pe("inserting an element", |pe| {
-            if let Some(wanted) = self.pe.filter(|wanted| wanted.index() >= pe.pe_count()) {
+            if let Some(wanted) = wanted.filter(|wanted| wanted.index() >= pe.pe_count()) {
                 return Err(format!("there is no {wanted:?}: this run has {} PEs", pe.pe_count()));
             }
             if id.element == u64::MAX {
                 return Err(format!("the key of {:?} is `u64::MAX`, which is no key", to.index()));
             }
-            let request = Request::<C> { index: to.index(), init, pe: self.pe };
+            let request = Request::<C> { index: to.index(), init, pe: wanted };
             let inserter = pe.next_contribution_to(id.collection);
             let msg = Msg::new(id, reply, Register { request, inserter });
             match call::missing(pe, &to) {
@@ -139,12 +147,7 @@ impl<C: Chare> Future for Insertion<C> {
     #[track_caller]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let to = self.to;
-        if self.pending.is_none() {
-            let cell = current::on_pe("awaiting an insertion", |pe| CellRef::new(pe, pe.cells.open()));
-            blame_caller(self.dispatch(Reply::to(cell)));
-            self.pending = Some(Pending::new(cell, What::Creation { chare: C::INFO }, self.at));
-        }
-        self.pending.as_mut().expect("set above").poll(context).map_ok(|()| to)
+        self.asking.poll(context).map_ok(|()| to)
     }
 }
 
@@ -361,172 +364,14 @@ impl Payload for Sealed {
     }
 }
 
-/// The destruction of a chare, not yet asked for; made by [`Element::destroy`].
-#[must_use = "nothing is destroyed until this is sent: `.send()` or `.await`"]
-pub struct Destruction<C: Chare> {
-    chare: Element<C>,
-    pending: Option<Pending<()>>,
-    at: &'static Location<'static>,
-}
-
-impl<C: Chare> Element<C> {
-    /// The destruction of this chare, when the message's turn has come; if an exclusive coroutine owns it, when that has
-    /// ended. Its other coroutines are dropped; whoever awaits them gets [`CallError::BrokenPromise`]. Calls that come
-    /// later get [`CallError::NoElement`]. It takes part in the reductions that it has contributed to, and in no others.
-    /// The index of a sparse array may be inserted again.
-    ///
-    /// Awaiting it waits until the chare has been dropped.
-    ///
-    /// # Errors
-    /// [`CallError::Refused`] for a member of a group; otherwise as a call of the chare. A poisoned chare is destroyed.
-    #[track_caller]
-    pub fn destroy(&self) -> Destruction<C> {
-        Destruction { chare: *self, pending: None, at: Location::caller() }
-    }
-}
-
-impl<C: Chare> Destruction<C> {
-    /// Asks for it; nobody waits for it. An error ends the job with a report.
-    pub fn send(self) {
-        if self.pending.is_none() {
-            self.dispatch(Reply::none());
-        }
-    }
-
-    fn dispatch(&self, reply: Reply) {
-        let msg = Msg::new(self.chare.id(), reply, Destroy);
-        current::here(|here| match here {
-            Here::Pe(pe) => match call::missing(pe, &self.chare) {
-                None => pe.send(msg),
-                Some(error) => msg.lose(pe, error),
-            },
-            Here::Foreign(shared) => {
-                current::require(self.chare.run());
-                shared.send_foreign(crate::priority::Rank::Normal, msg);
-            }
-            Here::Nowhere => call::nowhere(),
-        });
-    }
-}
-
-impl<C: Chare> Unpin for Destruction<C> {}
-
-impl<C: Chare> Future for Destruction<C> {
-    type Output = Result<(), CallError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.pending.is_none() {
-            let cell = current::on_pe("awaiting a destruction", |pe| CellRef::new(pe, pe.cells.open()));
-            self.dispatch(Reply::to(cell));
-            let what = What::Call { entry: EntryOf::<C>::DESTROY, to: self.chare.id() };
-            self.pending = Some(Pending::new(cell, what, self.at));
-        }
-        self.pending.as_mut().expect("set above").poll(context)
-    }
-}
-
 /// How reports name what the runtime does for a chare.
 struct EntryOf<C>(std::marker::PhantomData<C>);
 
 impl<C: Chare> EntryOf<C> {
-    const DESTROY: &'static EntryInfo =
-        &EntryInfo { chare: C::INFO.name, name: "destroy", file: C::INFO.file, line: C::INFO.line };
     const MAP: &'static EntryInfo = &EntryInfo {
         chare: C::INFO.name,
         name: "the map of its array",
         file: C::INFO.file,
         line: C::INFO.line,
     };
-}
-
-/// A request to destroy a chare.
-struct Destroy;
-
-impl Payload for Destroy {
-    const NAME: Name = Name::Runtime("a destruction");
-    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
-        let chare = match pe.find(id) {
-            Some(chare) if chare.state.get() != State::Exclusive => chare,
-            _ => return pe.undeliverable(Msg::new(id, reply, self)),
-        };
-        if pe.collection(id.collection).is_some_and(|collection| collection.info.is_group()) {
-            let text = format!("{} cannot be destroyed: a group keeps its members", pe.chare_name(id));
-            return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
-        }
-        if let Some(collection) = pe.collection(id.collection) {
-            // This may start an exclusive coroutine, which is to end first.
-            collection.catch_up(pe, chare);
-            pe.note_runtime();
-        }
-        if chare.state.get() == State::Exclusive {
-            return pe.undeliverable(Msg::new(id, reply, self));
-        }
-        destroy(pe, chare, reply);
-    }
-}
-
-fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
-    let id = chare.id;
-    let (home, epoch) = (pe.home_of(id), chare.epoch.get() + 1);
-    match pe.collection(id.collection) {
-        Some(collection) => {
-            collection.dismiss(pe, chare);
-            let next = chare.contributed.get();
-            pe.post(id.collection.root(), Msg::new(id, Reply::none(), Leave { next }));
-        }
-        None => pe.remove_single(id.element),
-    }
-    chare.note_end();
-    if home != pe.id() {
-        pe.locations.departed(id, location::Place { pe: home, epoch });
-    }
-    let error = pe.no_element(id, chare.info().name);
-    channel::poison(pe, chare, &error);
-    let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
-    let kept = when::take_all(pe, chare);
-    drop(Parcel::pack(pe, chare));
-    for work in held.into_iter().chain(kept.into_iter().map(Work::Msg)) {
-        if let Work::Msg(msg) = work {
-            msg.lose(pe, error.clone());
-        }
-    }
-    // Who waits hears of it from the home, which then takes another insertion.
-    pe.post(home, Msg::new(id, reply, Gone { epoch }));
-}
-
-/// News for the root: an element takes part in reductions up to this one only.
-struct Leave {
-    next: u64,
-}
-
-impl Payload for Leave {
-    const NAME: Name = Name::Runtime("the end of an element");
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        if let Some(collection) = pe.collection(id.collection) {
-            collection.membership.borrow_mut().leave(self.next);
-            reduction::conclude_ready(pe, collection);
-        }
-    }
-}
-
-/// News for the home: the chare does not exist any more.
-struct Gone {
-    epoch: u32,
-}
-
-impl Payload for Gone {
-    const NAME: Name = Name::Runtime("the end of a chare");
-    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
-        let collection = pe.collection(id.collection);
-        if collection.is_none() && id.collection.single_home().is_none() {
-            // One of the first elements of a sparse array, which has lived elsewhere.
-            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
-        }
-        pe.locations.forget(id);
-        match collection {
-            Some(collection) => collection.note_destroyed(pe, id.element, self.epoch),
-            None => pe.note_destroyed_single(id.element),
-        }
-        reply.answer(pe, id, Ok(()));
-    }
 }

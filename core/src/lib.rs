@@ -137,6 +137,7 @@
 //!   ```
 
 mod answer;
+mod asking;
 mod bound;
 mod broadcast;
 // The macros know this crate as `::chare`. So that its own tests can use them it goes by that name there, which no module of
@@ -155,6 +156,7 @@ mod collection;
 mod condition;
 mod create;
 mod current;
+mod destruction;
 mod device_work;
 mod direct;
 mod entry;
@@ -308,6 +310,7 @@ pub use create::{
     ArrayBuilder, Created, Creation, GroupBuilder, InitialBuilder, SingleBuilder, SparseBuilder,
 };
 pub use current::Entered;
+pub use destruction::{Destroyed, Destruction};
 pub use direct::Direct;
 pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{
@@ -318,7 +321,7 @@ pub use external::External;
 pub use guard::{ByMessage, Decision};
 pub use ids::{IntoPe, PeId};
 pub use index::{DenseIndex, Index};
-pub use insertion::{Destruction, DoneInserting, Insertion};
+pub use insertion::{DoneInserting, Insertion};
 pub use local::NotLocal;
 pub use mailbox::MailboxWarning;
 pub use migration::{Migrated, Migration};

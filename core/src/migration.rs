@@ -12,15 +12,15 @@
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::asking::{self, Ask, Asking};
 use crate::broadcast::{self, Departure};
-use crate::call;
 use crate::cell::{ChareRef, Parcel, State};
 use crate::chares::{Chare, Cx};
-use crate::current::{self, Here};
+use crate::current;
 use crate::entry::{self, EntryInfo};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
@@ -30,17 +30,31 @@ use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::proxy::Element;
 use crate::reduction;
-use crate::reply::{CellRef, Reply};
+use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 
 /// The move of a chare to another PE, not yet asked for; made by [`Element::migrate`].
 #[must_use = "a migration does nothing until it is sent: `.send()`, `.await` or `.future()`"]
-pub struct Migration<C: Chare> {
+pub struct Migration<C: Chare>(Asking<Move<C>>);
+
+/// What is asked for.
+struct Move<C: Chare> {
     chare: Element<C>,
     to: usize,
-    pending: Option<Pending<()>>,
-    at: &'static Location<'static>,
+}
+
+impl<C: Chare> Ask for Move<C> {
+    const WAITING: &'static str = "awaiting a migration";
+
+    fn what(&self) -> What {
+        What::Call { entry: EntryOf::<C>::MIGRATE, to: self.chare.id() }
+    }
+
+    fn send(self, reply: Reply) -> Result<(), String> {
+        asking::send_to(&self.chare, Msg::new(self.chare.id(), reply, Migrate { to: self.to }));
+        Ok(())
+    }
 }
 
 impl<C: Chare> Element<C> {
@@ -59,7 +73,7 @@ impl<C: Chare> Element<C> {
     /// [`Cx::set_migratable`] with `false` or is bound to one that has; otherwise as a call of the chare.
     #[track_caller]
     pub fn migrate(&self, to: impl IntoPe) -> Migration<C> {
-        Migration { chare: *self, to: to.into_pe_number(), pending: None, at: Location::caller() }
+        Migration(Asking::new(Move { chare: *self, to: to.into_pe_number() }))
     }
 }
 
@@ -80,9 +94,7 @@ impl<C: Chare> Cx<C> {
 impl<C: Chare> Migration<C> {
     /// Asks for the move; nobody waits for it. An error ends the job with a report.
     pub fn send(self) {
-        if self.pending.is_none() {
-            self.dispatch(Reply::none());
-        }
+        self.0.send();
     }
 
     /// Asks for the move now; the future waits until the chare has arrived.
@@ -90,30 +102,8 @@ impl<C: Chare> Migration<C> {
     /// # Panics
     /// On a thread that is not a PE.
     #[track_caller]
-    pub fn future(mut self) -> Migrated {
-        Migrated(self.pending.take().unwrap_or_else(|| self.start()))
-    }
-
-    fn start(&self) -> Pending<()> {
-        let cell = current::on_pe("awaiting a migration", |pe| CellRef::new(pe, pe.cells.open()));
-        self.dispatch(Reply::to(cell));
-        Pending::new(cell, What::Call { entry: EntryOf::<C>::MIGRATE, to: self.chare.id() }, self.at)
-    }
-
-    fn dispatch(&self, reply: Reply) {
-        let (id, run) = (self.chare.id(), self.chare.run());
-        let msg = Msg::new(id, reply, Migrate { to: self.to });
-        current::here(|here| match here {
-            Here::Pe(pe) => match call::missing(pe, &self.chare) {
-                None => pe.send(msg),
-                Some(error) => msg.lose(pe, error),
-            },
-            Here::Foreign(shared) => {
-                current::require(run);
-                shared.send_foreign(crate::priority::Rank::Normal, msg);
-            }
-            Here::Nowhere => call::nowhere(),
-        });
+    pub fn future(self) -> Migrated {
+        Migrated(self.0.start())
     }
 }
 
@@ -123,10 +113,7 @@ impl<C: Chare> Future for Migration<C> {
     type Output = Result<(), CallError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.pending.is_none() {
-            self.pending = Some(self.start());
-        }
-        self.pending.as_mut().expect("set above").poll(context)
+        self.0.poll(context)
     }
 }
 

@@ -201,6 +201,24 @@ async fn inserting_twice_is_refused(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn destructions_are_asked_for_at_once_and_awaited_later(rt: Runtime) -> Result<()> {
+    let nodes = rt.array_sparse::<Node>().create_empty();
+    for index in 0..10 {
+        nodes.insert(index, 1).send();
+    }
+    nodes.done_inserting().await?;
+    let ends: Vec<_> = (0..10).map(|index| nodes.at(index).destroy().future()).collect();
+    rt.quiescence().await?;
+    assert!(matches!(nodes.at(4).value().await, Err(CallError::NoElement(_))));
+    assert!(ends.iter().all(|end| end.is_ready()), "they were asked for when the futures were made");
+    for end in ends {
+        end.await?;
+    }
+    assert!(matches!(nodes.at(4).destroy().future().await, Err(CallError::NoElement(_))));
+    Ok(())
+}
+
 #[chare::test(pes = [1, 2, 4])]
 async fn destroyed_elements_are_gone_and_may_come_again(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();

@@ -1,0 +1,193 @@
+//! Elements and singletons that go: the destruction of chares.
+//!
+//! A destroyed chare leaves like one that moves to its home, where it is known to be gone.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::asking::{self, Ask, Asking};
+use crate::cell::{ChareRef, Parcel, State};
+use crate::channel;
+use crate::chares::Chare;
+use crate::condition::when;
+use crate::entry::EntryInfo;
+use crate::error::CallError;
+use crate::ids::ChareId;
+use crate::location;
+use crate::message::{Msg, Name, Payload};
+use crate::pending::{Pending, pending_future};
+use crate::proxy::Element;
+use crate::reduction;
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+use crate::scheduler::queue::Work;
+use crate::waiting::What;
+
+/// The destruction of a chare, not yet asked for; made by [`Element::destroy`].
+#[must_use = "nothing is destroyed until this is sent: `.send()`, `.await` or `.future()`"]
+pub struct Destruction<C: Chare>(Asking<End<C>>);
+
+/// What is asked for.
+struct End<C: Chare>(Element<C>);
+
+impl<C: Chare> Ask for End<C> {
+    const WAITING: &'static str = "awaiting a destruction";
+
+    fn what(&self) -> What {
+        What::Call { entry: EntryOf::<C>::DESTROY, to: self.0.id() }
+    }
+
+    fn send(self, reply: Reply) -> Result<(), String> {
+        asking::send_to(&self.0, Msg::new(self.0.id(), reply, Destroy));
+        Ok(())
+    }
+}
+
+impl<C: Chare> Element<C> {
+    /// The destruction of this chare, when the message's turn has come; if an exclusive coroutine owns it, when that has
+    /// ended. Its other coroutines are dropped; whoever awaits them gets [`CallError::BrokenPromise`]. Calls that come
+    /// later get [`CallError::NoElement`]. It takes part in the reductions that it has contributed to, and in no others.
+    /// The index of a sparse array may be inserted again.
+    ///
+    /// Awaiting it waits until the chare has been dropped.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] for a member of a group; otherwise as a call of the chare. A poisoned chare is destroyed.
+    #[track_caller]
+    pub fn destroy(&self) -> Destruction<C> {
+        Destruction(Asking::new(End(*self)))
+    }
+}
+
+impl<C: Chare> Destruction<C> {
+    /// Asks for it; nobody waits for it. An error ends the job with a report.
+    pub fn send(self) {
+        self.0.send();
+    }
+
+    /// Asks for it now; the future waits until the chare has been dropped.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn future(self) -> Destroyed {
+        Destroyed(self.0.start())
+    }
+}
+
+impl<C: Chare> Unpin for Destruction<C> {}
+
+impl<C: Chare> Future for Destruction<C> {
+    type Output = Result<(), CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context)
+    }
+}
+
+/// The end of a destruction; made by [`Destruction::future`].
+#[must_use = "futures do nothing unless polled"]
+pub struct Destroyed(Pending<()>);
+
+pending_future!(Destroyed, Result<(), CallError>);
+
+/// How reports name what the runtime does for a chare.
+struct EntryOf<C>(std::marker::PhantomData<C>);
+
+impl<C: Chare> EntryOf<C> {
+    const DESTROY: &'static EntryInfo =
+        &EntryInfo { chare: C::INFO.name, name: "destroy", file: C::INFO.file, line: C::INFO.line };
+}
+
+/// A request to destroy a chare.
+struct Destroy;
+
+impl Payload for Destroy {
+    const NAME: Name = Name::Runtime("a destruction");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let chare = match pe.find(id) {
+            Some(chare) if chare.state.get() != State::Exclusive => chare,
+            _ => return pe.undeliverable(Msg::new(id, reply, self)),
+        };
+        if pe.collection(id.collection).is_some_and(|collection| collection.info.is_group()) {
+            let text = format!("{} cannot be destroyed: a group keeps its members", pe.chare_name(id));
+            return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
+        }
+        if let Some(collection) = pe.collection(id.collection) {
+            // This may start an exclusive coroutine, which is to end first.
+            collection.catch_up(pe, chare);
+            pe.note_runtime();
+        }
+        if chare.state.get() == State::Exclusive {
+            return pe.undeliverable(Msg::new(id, reply, self));
+        }
+        destroy(pe, chare, reply);
+    }
+}
+
+fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
+    let id = chare.id;
+    let (home, epoch) = (pe.home_of(id), chare.epoch.get() + 1);
+    match pe.collection(id.collection) {
+        Some(collection) => {
+            collection.dismiss(pe, chare);
+            let next = chare.contributed.get();
+            pe.post(id.collection.root(), Msg::new(id, Reply::none(), Leave { next }));
+        }
+        None => pe.remove_single(id.element),
+    }
+    chare.note_end();
+    if home != pe.id() {
+        pe.locations.departed(id, location::Place { pe: home, epoch });
+    }
+    let error = pe.no_element(id, chare.info().name);
+    channel::poison(pe, chare, &error);
+    let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
+    let kept = when::take_all(pe, chare);
+    drop(Parcel::pack(pe, chare));
+    for work in held.into_iter().chain(kept.into_iter().map(Work::Msg)) {
+        if let Work::Msg(msg) = work {
+            msg.lose(pe, error.clone());
+        }
+    }
+    // Who waits hears of it from the home, which then takes another insertion.
+    pe.post(home, Msg::new(id, reply, Gone { epoch }));
+}
+
+/// News for the root: an element takes part in reductions up to this one only.
+struct Leave {
+    next: u64,
+}
+
+impl Payload for Leave {
+    const NAME: Name = Name::Runtime("the end of an element");
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        if let Some(collection) = pe.collection(id.collection) {
+            collection.membership.borrow_mut().leave(self.next);
+            reduction::conclude_ready(pe, collection);
+        }
+    }
+}
+
+/// News for the home: the chare does not exist any more.
+struct Gone {
+    epoch: u32,
+}
+
+impl Payload for Gone {
+    const NAME: Name = Name::Runtime("the end of a chare");
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let collection = pe.collection(id.collection);
+        if collection.is_none() && id.collection.single_home().is_none() {
+            // One of the first elements of a sparse array, which has lived elsewhere.
+            return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
+        }
+        pe.locations.forget(id);
+        match collection {
+            Some(collection) => collection.note_destroyed(pe, id.element, self.epoch),
+            None => pe.note_destroyed_single(id.element),
+        }
+        reply.answer(pe, id, Ok(()));
+    }
+}
