@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::broadcast;
+use crate::broadcast::{self, Outcomes};
 use crate::callback::{self, Callback};
 use crate::chares::Chare;
 use crate::current::{self, Here};
@@ -355,6 +355,9 @@ pub struct Broadcast<E: Entry> {
     at: &'static Location<'static>,
 }
 
+/// Makes a value of the outcomes of all elements, sorted by index.
+type Collect<R, V> = fn(&mut dyn Iterator<Item = Result<R, CallError>>) -> Result<V, CallError>;
+
 impl<E: Entry> Unpin for Broadcast<E> {}
 
 impl<E: Entry> Broadcast<E> {
@@ -414,19 +417,7 @@ where
     /// On a thread that is not a PE.
     #[track_caller]
     pub fn gather(self) -> CallFuture<Vec<E::Output>> {
-        let args = self.args.expect("a broadcast that was polled cannot be gathered");
-        let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
-            values.into_iter().map(|(_, value)| value).collect::<Result<Vec<_>, _>>()
-        };
-        CallFuture(broadcast::start::<E, _>(
-            self.run,
-            self.collection,
-            args,
-            self.rank,
-            true,
-            finish,
-            self.at,
-        ))
+        self.gather_by(|values| values.collect())
     }
 
     /// Sends the broadcast now and gathers the outcomes, sorted by index, errors in their places.
@@ -435,19 +426,16 @@ where
     /// On a thread that is not a PE.
     #[track_caller]
     pub fn gather_results(self) -> CallFuture<Vec<Result<E::Output, CallError>>> {
-        let args = self.args.expect("a broadcast that was polled cannot be gathered");
-        let finish = |values: Vec<(u64, Result<E::Output, CallError>)>, _| {
-            Ok(values.into_iter().map(|(_, value)| value).collect())
+        self.gather_by(|outcomes| Ok(outcomes.collect()))
+    }
+
+    fn gather_by<V: Send + 'static>(self, collect: Collect<E::Output, V>) -> CallFuture<V> {
+        let Broadcast { run, collection, args, rank, at, .. } = self;
+        let args = args.expect("a broadcast that was polled cannot be gathered");
+        let finish = move |outcomes: Outcomes<E::Output>, _| {
+            collect(&mut outcomes.into_iter().map(|(_, outcome)| outcome))
         };
-        CallFuture(broadcast::start::<E, _>(
-            self.run,
-            self.collection,
-            args,
-            self.rank,
-            true,
-            finish,
-            self.at,
-        ))
+        CallFuture(broadcast::start::<E, _>(run, collection, args, rank, true, finish, at))
     }
 
     /// Sends the broadcast now; `callback` gets `()` when the method has finished on every element.
