@@ -32,7 +32,8 @@ use std::cell::{Cell, RefCell};
 
 use crate::cell::ChareRef;
 use crate::chares::Chare;
-use crate::collection::{Collection, Construct, Kind, NewOf};
+use crate::collection::{Collection, Construct, Kind};
+use crate::entry::EntryOf;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::location::Place;
@@ -172,7 +173,7 @@ impl<C: Chare> Payload for Follow<C> {
         pe.expect_unborn(id, Unborn { epoch: place.epoch, ..Unborn::default() });
         array.reserve(id.element, 0);
         pe.post(home, Msg::new(id, Reply::none(), Placed(place)));
-        pe.note_call(NewOf::<C>::INFO);
+        pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(id, init, reply));
     }
 

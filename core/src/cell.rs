@@ -25,7 +25,7 @@ use crate::chares::{Chare, ChareInfo};
 use crate::condition::Conditions;
 use crate::condition::when::KeptCalls;
 use crate::current;
-use crate::entry::EntryInfo;
+use crate::entry::{EntryInfo, EntryOf};
 use crate::error::{CallError, Panicked};
 use crate::ids::{ChareId, PeId};
 use crate::migration;
@@ -130,13 +130,11 @@ struct ChareBody<C> {
 struct TableOf<C>(std::marker::PhantomData<C>);
 
 impl<C: Chare> TableOf<C> {
-    const DROP: &'static EntryInfo =
-        &EntryInfo { chare: C::INFO.name, name: "drop", file: C::INFO.file, line: C::INFO.line };
     const TABLE: ChareTable = ChareTable {
         layout: Layout::new::<ChareBody<C>>(),
         chare_type: TypeId::of::<C>(),
         drop_value: drop_value::<C>,
-        dropped_as: if std::mem::needs_drop::<C>() { Some(Self::DROP) } else { None },
+        dropped_as: if std::mem::needs_drop::<C>() { Some(EntryOf::<C>::DROP) } else { None },
         migrated: migrated::<C>,
         info: C::INFO,
         keep_after_panic: C::KEEP_AFTER_PANIC,

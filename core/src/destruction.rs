@@ -11,7 +11,7 @@ use crate::cell::{ChareRef, Parcel, State};
 use crate::channel;
 use crate::chares::Chare;
 use crate::condition::when;
-use crate::entry::EntryInfo;
+use crate::entry::EntryOf;
 use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::location;
@@ -91,14 +91,6 @@ impl<C: Chare> Future for Destruction<C> {
 pub struct Destroyed(Pending<()>);
 
 pending_future!(Destroyed, Result<(), CallError>);
-
-/// How reports name what the runtime does for a chare.
-struct EntryOf<C>(std::marker::PhantomData<C>);
-
-impl<C: Chare> EntryOf<C> {
-    const DESTROY: &'static EntryInfo =
-        &EntryInfo { chare: C::INFO.name, name: "destroy", file: C::INFO.file, line: C::INFO.line };
-}
 
 /// A request to destroy a chare.
 struct Destroy;

@@ -37,6 +37,23 @@ pub struct EntryInfo {
     pub line: u32,
 }
 
+/// How reports and profiles name what the runtime does for a chare: as if it were an entry method.
+pub(crate) struct EntryOf<C>(PhantomData<C>);
+
+impl<C: Chare> EntryOf<C> {
+    pub(crate) const NEW: &'static EntryInfo = &Self::named("new");
+    pub(crate) const MAP: &'static EntryInfo = &Self::named("the map of its array");
+    pub(crate) const LOCAL: &'static EntryInfo = &Self::named("local");
+    pub(crate) const MIGRATE: &'static EntryInfo = &Self::named("migrate");
+    pub(crate) const MIGRATED: &'static EntryInfo = &Self::named("migrated");
+    pub(crate) const DESTROY: &'static EntryInfo = &Self::named("destroy");
+    pub(crate) const DROP: &'static EntryInfo = &Self::named("drop");
+
+    const fn named(name: &'static str) -> EntryInfo {
+        EntryInfo { chare: C::INFO.name, name, file: C::INFO.file, line: C::INFO.line }
+    }
+}
+
 /// One entry method of one type of chare. Implemented by `#[chare]`.
 pub trait Entry: Sized + 'static {
     /// The chare that it belongs to.

@@ -12,9 +12,9 @@ use std::task::{Context, Poll};
 use crate::asking::{Ask, Asking};
 use crate::call;
 use crate::chares::{ArrayElement, Chare};
-use crate::collection::{Construct, NewOf, Ticket};
+use crate::collection::{Construct, Ticket};
 use crate::current;
-use crate::entry::{self, EntryInfo};
+use crate::entry::{self, EntryOf};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::location;
@@ -302,7 +302,7 @@ impl<C: Chare> Payload for Build<C> {
         array.reserve(id.element, ticket.first_reduction);
         pe.post(id.collection.root(), Msg::new(id, Reply::none(), Settle { ticket, is_there: true }));
         pe.tell_place(array.info.home(id.element), id, epoch);
-        pe.note_call(NewOf::<C>::INFO);
+        pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(id, request.init, reply));
     }
 }
@@ -362,16 +362,4 @@ impl Payload for Sealed {
             None => pe.hold_for_collection(self.0, Msg::for_pe(self)),
         }
     }
-}
-
-/// How reports name what the runtime does for a chare.
-struct EntryOf<C>(std::marker::PhantomData<C>);
-
-impl<C: Chare> EntryOf<C> {
-    const MAP: &'static EntryInfo = &EntryInfo {
-        chare: C::INFO.name,
-        name: "the map of its array",
-        file: C::INFO.file,
-        line: C::INFO.line,
-    };
 }

@@ -12,7 +12,7 @@ use crate::chares::Chare;
 use crate::condition;
 use crate::current;
 use crate::direct::{self, Obstacle};
-use crate::entry::EntryInfo;
+use crate::entry::EntryOf;
 use crate::error::{Panicked, WhyNotNow};
 use crate::proxy::Element;
 use crate::scheduler::pe::Pe;
@@ -73,8 +73,7 @@ impl<C: Chare> Element<C> {
 #[cold]
 fn poison<C: Chare>(pe: &Pe, chare: ChareRef, panic: &PanicPayload) {
     let Caught { message, location } = Caught::look(pe, panic);
-    let entry =
-        const { &EntryInfo { chare: C::INFO.name, name: "local", file: C::INFO.file, line: C::INFO.line } };
+    let entry = EntryOf::<C>::LOCAL;
     let element = pe.element_name(chare.id);
     chare.panicked(pe, &Arc::new(Panicked { entry, element, message, location }));
 }

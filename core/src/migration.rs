@@ -21,7 +21,7 @@ use crate::broadcast::{self, Departure};
 use crate::cell::{ChareRef, Parcel, State};
 use crate::chares::{Chare, Cx};
 use crate::current;
-use crate::entry::{self, EntryInfo};
+use crate::entry::{self, EntryOf};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::insertion::Behind;
@@ -122,16 +122,6 @@ impl<C: Chare> Future for Migration<C> {
 pub struct Migrated(Pending<()>);
 
 pending_future!(Migrated, Result<(), CallError>);
-
-/// How reports name the two methods that the runtime calls.
-struct EntryOf<C>(std::marker::PhantomData<C>);
-
-impl<C: Chare> EntryOf<C> {
-    const MIGRATE: &'static EntryInfo =
-        &EntryInfo { chare: C::INFO.name, name: "migrate", file: C::INFO.file, line: C::INFO.line };
-    const MIGRATED: &'static EntryInfo =
-        &EntryInfo { chare: C::INFO.name, name: "migrated", file: C::INFO.file, line: C::INFO.line };
-}
 
 /// A request to move.
 struct Migrate {

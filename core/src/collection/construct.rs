@@ -12,7 +12,7 @@ use crate::caught::PanicPayload;
 use crate::cell::ChareRef;
 use crate::chares::{Chare, Cx};
 use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
-use crate::entry::{self, EntryInfo, Failure};
+use crate::entry::{self, EntryOf, Failure};
 use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
@@ -129,10 +129,10 @@ where
             let Place::Unborn(element) = collection.at(place) else { continue };
             let id = ChareId { collection: collection.id(), element };
             let tell = Tell::Tracker(self.tracker, &constructed);
-            match entry::guarded(pe, id, NewOf::<C>::INFO, || self.init.clone()) {
+            match entry::guarded(pe, id, EntryOf::<C>::NEW, || self.init.clone()) {
                 Ok(init) => match collection.leader_elsewhere(pe, element) {
                     None => {
-                        pe.note_call(NewOf::<C>::INFO);
+                        pe.note_call(EntryOf::<C>::NEW);
                         C::construct(Construct { id, init, tell });
                     }
                     Some(leader) => bound::send_after::<C>(pe, collection, leader, init, tell.into_reply()),
@@ -167,7 +167,7 @@ pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
 impl<C: Chare> Payload for CreateSingle<C> {
     const NAME: Name = Name::Runtime("the creation of a singleton");
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
-        pe.note_call(NewOf::<C>::INFO);
+        pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(to, self.0, reply));
     }
 }
@@ -226,7 +226,7 @@ impl<C: Chare> Construct<'_, C> {
         crate::current::on_pe("a constructor", |pe| {
             let future = constructing(id, new(Cx::new(id), init));
             let done = move |pe: &Pe, outcome| reply.answer(pe, id, place::<C>(pe, id, outcome));
-            task::start(pe, None, NewOf::<C>::INFO, Mode::Interleaving, future, done);
+            task::start(pe, None, EntryOf::<C>::NEW, Mode::Interleaving, future, done);
         });
     }
 }
@@ -238,13 +238,6 @@ async fn constructing<F: Future>(id: ChareId, constructor: F) -> F::Output {
         crate::current::on_pe("a constructor", |pe| pe.construct(id, || constructor.as_mut().poll(context)))
     })
     .await
-}
-
-pub(crate) struct NewOf<C>(std::marker::PhantomData<C>);
-
-impl<C: Chare> NewOf<C> {
-    pub(crate) const INFO: &'static EntryInfo =
-        &EntryInfo { chare: C::INFO.name, name: "new", file: C::INFO.file, line: C::INFO.line };
 }
 
 /// Puts a constructed chare in its place, where messages find it.
@@ -267,8 +260,8 @@ fn place<C: Chare>(
             }
             Ok(())
         }
-        Ok(Err(failure)) => Err((unborn, entry::failed(pe, id, NewOf::<C>::INFO, failure))),
-        Err(panic) => Err((unborn, CallError::Panicked(entry::panicked(pe, id, NewOf::<C>::INFO, panic)))),
+        Ok(Err(failure)) => Err((unborn, entry::failed(pe, id, EntryOf::<C>::NEW, failure))),
+        Err(panic) => Err((unborn, CallError::Panicked(entry::panicked(pe, id, EntryOf::<C>::NEW, panic)))),
     };
     outcome.map_err(|(unborn, error)| {
         if let Some(unborn) = unborn {

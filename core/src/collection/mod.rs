@@ -19,7 +19,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use construct::Construct;
-pub(crate) use construct::{Create, CreateSingle, NewOf, Start};
+pub(crate) use construct::{Create, CreateSingle, Start};
 pub(crate) use directory::Directory;
 pub(crate) use indexes::AnyIndexes;
 pub(crate) use info::{CollectionInfo, Kind};
