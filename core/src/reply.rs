@@ -63,6 +63,8 @@ enum To {
     Nobody(Sender),
     /// To a cell of this run.
     Cell { pe: PeId, key: u64 },
+    /// To a cell of this run that counts what becomes of a broadcast, element by element.
+    Tracker { pe: PeId, key: u64 },
     /// To a callback, which is a `Callback` of the entry's own output type.
     Callback(Box<ErasedCallback>),
 }
@@ -72,14 +74,16 @@ enum To {
 #[derive(Clone, Copy)]
 struct Sender {
     is_known: u32,
-    pe: [PeId; 2],
+    pe: PeId,
+    /// The message is one of a broadcast.
+    of_broadcast: u32,
 }
 
 impl Sender {
-    const NONE: Sender = Sender { is_known: 0, pe: [PeId::new(0); 2] };
+    const NONE: Sender = Sender { is_known: 0, pe: PeId::new(0), of_broadcast: 0 };
 
     fn get(self) -> Option<PeId> {
-        (self.is_known != 0).then_some(self.pe[0])
+        (self.is_known != 0).then_some(self.pe)
     }
 }
 
@@ -104,7 +108,7 @@ impl Reply {
         if let To::Nobody(from) = &mut self.0
             && from.get().is_none()
         {
-            *from = Sender { is_known: 1, pe: [pe; 2] };
+            *from = Sender { is_known: 1, pe, ..*from };
         }
     }
 
@@ -112,7 +116,7 @@ impl Reply {
     pub(crate) fn sender(&self) -> Option<PeId> {
         match self.0 {
             To::Nobody(from) => from.get(),
-            To::Cell { pe, .. } => Some(pe),
+            To::Cell { pe, .. } | To::Tracker { pe, .. } => Some(pe),
             To::Callback(_) => None,
         }
     }
@@ -120,6 +124,20 @@ impl Reply {
     #[inline]
     pub(crate) fn to(cell: CellRef) -> Reply {
         Reply(To::Cell { pe: cell.pe, key: cell.key })
+    }
+
+    /// Where the outcome of a broadcast on one element goes. If there is no such element it is waived, not refused.
+    #[inline]
+    pub(crate) fn of_broadcast(tracker: Option<CellRef>) -> Reply {
+        Reply(match tracker {
+            Some(cell) => To::Tracker { pe: cell.pe, key: cell.key },
+            None => To::Nobody(Sender { of_broadcast: 1, ..Sender::NONE }),
+        })
+    }
+
+    /// Whether it is that of a broadcast.
+    pub(crate) fn is_of_broadcast(&self) -> bool {
+        matches!(self.0, To::Tracker { .. } | To::Nobody(Sender { of_broadcast: 1, .. }))
     }
 
     pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>) -> Reply {
@@ -148,7 +166,7 @@ impl Reply {
                     pe.unawaited(error);
                 }
             }
-            To::Cell { pe: home, key } => {
+            To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
                 send_answer(pe, CellRef { run: pe.run(), pe: home, key }, from.element, outcome);
             }
             To::Callback(callback) => match outcome {
@@ -161,9 +179,9 @@ impl Reply {
         }
     }
 
-    /// Says that there will be no outcome, to a cell that counts many.
+    /// Says that there will be no outcome of a broadcast on an element.
     pub(crate) fn waive(self, pe: &Pe) {
-        if let To::Cell { pe: home, key } = self.into_destination() {
+        if let To::Tracker { pe: home, key } = self.into_destination() {
             pe.post(home, Msg::for_pe(Waiver { key }));
         }
     }
@@ -173,7 +191,7 @@ impl Reply {
         let error = CallError::Dropped;
         match self.into_destination() {
             To::Nobody { .. } => {}
-            To::Cell { pe: home, key } => {
+            To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
                 pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: false }));
             }
             To::Callback(callback) => callback.0.fail(error),
@@ -182,9 +200,12 @@ impl Reply {
 
     /// Answers with an error only, for the chare `from`: the type of the value is not known here.
     pub(crate) fn refuse(self, pe: &Pe, from: ChareId, error: CallError) {
+        if self.is_of_broadcast() && matches!(error, CallError::NoElement(_)) {
+            return self.waive(pe);
+        }
         match self.into_destination() {
             To::Nobody(_) => pe.unawaited(error),
-            To::Cell { pe: home, key } => {
+            To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
                 pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: true }));
             }
             To::Callback(callback) => callback.0.fail(error),
@@ -229,7 +250,7 @@ pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let To::Cell { pe, key } = self.0
+        if let To::Cell { pe, key } | To::Tracker { pe, key } = self.0
             && let Some(run) = current::run()
         {
             refuse_from_anywhere(CellRef { run, pe, key }, CallError::BrokenPromise);

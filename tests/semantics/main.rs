@@ -24,6 +24,7 @@ mod groups;
 mod hang;
 mod initial;
 mod inline;
+mod lifetimes;
 mod local;
 mod memory;
 mod migration;

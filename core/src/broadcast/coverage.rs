@@ -25,7 +25,6 @@ use crate::cell::{ChareRef, State};
 use crate::collection::Collection;
 use crate::current;
 use crate::entry::{Delivery, Entry};
-use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -209,10 +208,6 @@ impl<E: Entry> Payload for Turn<E> {
             _ => pe.undeliverable(Msg::new(to, reply, self)),
         }
     }
-
-    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
-        lose(self, to, reply, pe, error);
-    }
 }
 
 /// A broadcast as a message for one element, from the PE that owes it.
@@ -242,27 +237,12 @@ impl<E: Entry> Payload for Late<E> {
             next = after_one(chare);
         }
     }
-
-    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
-        lose(self, to, reply, pe, error);
-    }
 }
 
 /// Whether a broadcast was for an element of the same index that has been destroyed: it had begun before this one was
 /// inserted, since those that come after an insertion wait for its place.
 fn is_older(chare: ChareRef, number: u64) -> bool {
     chare.extra_if_any(|extra| number < extra.first_broadcast) == Some(true)
-}
-
-/// What becomes of a broadcast whose element does not exist any more, or never will.
-fn lose<B>(broadcast: B, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
-    match error {
-        CallError::NoElement(_) => over(broadcast, reply, pe),
-        error => {
-            pe.guard(|| drop(broadcast));
-            reply.refuse(pe, to, error);
-        }
-    }
 }
 
 /// The broadcast is over for an element that is gone.

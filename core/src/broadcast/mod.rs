@@ -366,7 +366,7 @@ where
     #[inline(always)]
     fn copy(&mut self, pe: &Pe, id: ChareId, is_last: bool) -> Option<(E::Args, Reply)> {
         self.delivered += 1;
-        let reply = self.tracker.map_or(Reply::none(), Reply::to);
+        let reply = Reply::of_broadcast(self.tracker);
         let args = if is_last {
             Ok(self.args.take())
         } else {
