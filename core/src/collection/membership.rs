@@ -1,7 +1,7 @@
 //! At the root of a collection: how many elements take part in each reduction, and which insertions are on their way.
 //!
-//! An element takes part from the first reduction on that had not ended when its insertion came to the root (or that its
-//! inserter, another element, had not contributed to), up to the one that it would have contributed to when it was
+//! An element takes part from the first reduction on that comes after all that had ended when its insertion came to the root
+//! (or that its inserter, another element, had not contributed to), up to the one that it would have contributed to when it was
 //! destroyed. So a reduction ends when as many have contributed as took part,
 //! whoever comes and goes meanwhile.
 //!
@@ -68,7 +68,9 @@ impl Membership {
     /// Admits an element that is being inserted, after so many broadcasts have been numbered. `inserter` is the reduction
     /// that its inserter contributes to next, so one that has not ended.
     pub(crate) fn admit(&mut self, inserter: Option<u64>, numbered_broadcasts: u64) -> Ticket {
-        let first_reduction = inserter.unwrap_or(self.ended);
+        // One that has ended before an earlier one has its members already.
+        let next = self.ended_early.last().map_or(self.ended, |last| last + 1);
+        let first_reduction = inserter.unwrap_or(next);
         let waiting = self.waiting.iter().filter(|waiting| waiting.is_broadcast).count() as u64;
         self.insertions += 1;
         self.on_their_way.insert(self.insertions);
@@ -167,6 +169,8 @@ mod tests {
         Leave(prop::sample::Index),
         /// One of the members contributes to its next reduction.
         Contribute(prop::sample::Index),
+        /// One of the contributions comes to the root, where later reductions may so end first.
+        Arrive(prop::sample::Index),
     }
 
     proptest! {
@@ -180,6 +184,7 @@ mod tests {
                     1 => Just(Step::Withdraw),
                     1 => any::<prop::sample::Index>().prop_map(Step::Leave),
                     8 => any::<prop::sample::Index>().prop_map(Step::Contribute),
+                    8 => any::<prop::sample::Index>().prop_map(Step::Arrive),
                 ],
                 0..200,
             ),
@@ -189,6 +194,7 @@ mod tests {
             // Each member's next reduction, and each reduction's contributions.
             let mut members: Vec<u64> = vec![0; initial as usize];
             let mut contributions = BTreeMap::<u64, u64>::new();
+            let mut on_their_way = Vec::new();
             let mut ended = BTreeSet::new();
             for step in steps {
                 match step {
@@ -211,21 +217,27 @@ mod tests {
                         let which = which.index(members.len());
                         let next = &mut members[which];
                         prop_assert!(!ended.contains(next), "it was not waited for");
-                        *contributions.entry(*next).or_default() += 1;
+                        on_their_way.push(*next);
                         *next += 1;
                     }
-                }
-                while let Some((&reduction, &count)) = contributions.first_key_value() {
-                    if membership.expected(reduction) != Some(count) {
-                        break;
+                    Step::Arrive(_) if on_their_way.is_empty() => {}
+                    Step::Arrive(which) => {
+                        let reduction = on_their_way.swap_remove(which.index(on_their_way.len()));
+                        *contributions.entry(reduction).or_default() += 1;
                     }
+                }
+                let is_over = |(reduction, count): (&u64, &u64)| {
+                    (membership.expected(*reduction) == Some(*count)).then_some(*reduction)
+                };
+                let over: Vec<_> = contributions.iter().filter_map(is_over).collect();
+                for reduction in over {
                     prop_assert!(members.iter().all(|next| *next > reduction), "one of them was forgotten");
                     membership.end(reduction);
                     ended.insert(reduction);
-                    contributions.pop_first();
+                    contributions.remove(&reduction);
                 }
-                for &reduction in contributions.keys() {
-                    prop_assert!(members.iter().any(|next| *next <= reduction), "all have contributed");
+                for reduction in contributions.keys().filter(|reduction| !on_their_way.contains(reduction)) {
+                    prop_assert!(members.iter().any(|next| next <= reduction), "all have contributed");
                 }
             }
         }
