@@ -33,6 +33,7 @@ use std::cell::{Cell, RefCell};
 use crate::cell::ChareRef;
 use crate::chares::Chare;
 use crate::collection::{Collection, Construct, Kind};
+use crate::destruction;
 use crate::entry::EntryOf;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
@@ -129,7 +130,7 @@ impl Collection {
             let id = ChareId { collection: partner, element };
             match array.find(element) {
                 Some(companion) => companions.push(companion),
-                None if array.expects(element) && pe.stillborn(id).is_none() => return Err(id),
+                None if array.expects(element) => return Err(id),
                 None => {}
             }
         }
@@ -145,7 +146,7 @@ pub(crate) fn send_after<C: Chare>(
     init: C::Init,
     reply: Reply,
 ) {
-    array.relinquish(pe, leader.element);
+    array.relinquish(pe, leader.element, 0);
     array.bonds.unplaced.set(array.bonds.unplaced.get() + 1);
     pe.send(Msg::new(leader, reply, Follow::<C> { array: array.id(), init, home: pe.id() }));
 }
@@ -170,7 +171,9 @@ impl<C: Chare> Payload for Follow<C> {
         let Follow { init, home, .. } = self;
         let id = ChareId { collection: array.id(), element: leader.element };
         let place = Place { pe: pe.id(), epoch: 1 };
-        pe.expect_unborn(id, Unborn { epoch: place.epoch, ..Unborn::default() });
+        let mut unborn = Unborn::default();
+        unborn.extra.first_epoch = place.epoch;
+        pe.expect_unborn(id, unborn);
         array.reserve(id.element, 0);
         pe.post(home, Msg::new(id, Reply::none(), Placed(place)));
         pe.note_call(EntryOf::<C>::NEW);
@@ -212,6 +215,7 @@ impl Payload for Orphaned {
     const NAME: Name = Name::Runtime("the place of a bound element");
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
         pe.give_up(id, self.0);
+        destruction::leave(pe, id, 0);
         pe.collection(id.collection).expect("its home has sent it off").settle_place(pe);
     }
 }

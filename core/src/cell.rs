@@ -61,7 +61,7 @@ pub(crate) struct ChareHead {
     /// It takes broadcasts by number: `Extra::gap` says which.
     pub(crate) has_gap: Cell<bool>,
     /// How often it has moved.
-    pub(crate) epoch: Cell<u32>,
+    moves: Cell<u32>,
     /// Reductions that the chare has contributed to.
     pub(crate) contributed: Cell<u64>,
     /// The number from which on the PE where it lives has to deliver broadcasts to it; `u64::MAX` once it is destroyed.
@@ -85,6 +85,8 @@ pub(crate) struct Extra {
     pub(crate) gap: Option<Box<Gap>>,
     /// The first broadcast that reaches it, if it was inserted.
     pub(crate) first_broadcast: u64,
+    /// The epoch that it began in, unless that is the first of its index.
+    pub(crate) first_epoch: u64,
     /// Insertions that it has sent.
     pub(crate) inserted: u64,
     /// Roots that those may not have come to yet that it has sent from here, with the number of the last.
@@ -180,7 +182,7 @@ impl ChareRef {
             borrowed: Cell::new(false),
             dirty: Cell::new(false),
             has_gap: Cell::new(false),
-            epoch: Cell::new(0),
+            moves: Cell::new(0),
             contributed: Cell::new(0),
             covered: Cell::new(0),
             tasks: TaskList::default(),
@@ -240,6 +242,23 @@ impl ChareRef {
         self.covered.get() == u64::MAX
     }
 
+    /// Its epoch, which counts its moves ([`crate::location`]).
+    pub(crate) fn epoch(self) -> u64 {
+        let first = self.extra_if_any(|extra| extra.first_epoch).unwrap_or_default();
+        first + u64::from(self.moves.get())
+    }
+
+    /// Begins the next epoch, and returns it: the chare moves.
+    pub(crate) fn next_epoch(self) -> u64 {
+        self.moves.set(self.moves.get().checked_add(1).expect("a chare moves less than 2^32 times"));
+        self.epoch()
+    }
+
+    /// Whether it has moved since it was constructed.
+    pub(crate) fn has_moved(self) -> bool {
+        self.moves.get() > 0
+    }
+
     /// Calls `f` with the extra parts, made if they are not there yet.
     pub(crate) fn extra<R>(self, f: impl FnOnce(&mut Extra) -> R) -> R {
         f(self.extra.borrow_mut().get_or_insert_default())
@@ -250,7 +269,6 @@ impl ChareRef {
         *self.extra.borrow_mut() = Some(unborn.extra);
         self.contributed.set(unborn.contributed);
         self.covered.set(unborn.covered);
-        self.epoch.set(unborn.epoch);
     }
 
     /// Calls `f` with the extra parts if there are any.

@@ -14,7 +14,7 @@ use crate::chares::{ArrayElement, Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle, Initial, Kind, Start};
 use crate::current;
 use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
+use crate::ids::{CollectionId, IntoPe, PeId};
 use crate::index::DenseIndex;
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
@@ -336,13 +336,12 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
     pub fn create(self, init: C::Init) -> Creation<Element<C>> {
         let wanted = self.pe;
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let number = pe.next_creation();
-            let home =
-                wanted.unwrap_or_else(|| PeId::new((pe.id().index() + number as usize) % pe.pe_count()));
+            let next = || PeId::new((pe.id().index() + pe.next_creation() as usize) % pe.pe_count());
+            let home = wanted.unwrap_or_else(next);
             if home.index() >= pe.pe_count() {
                 return Err(format!("there is no {home:?}: this run has {} PEs", pe.pe_count()));
             }
-            let id = ChareId::single(home, pe.id(), number);
+            let id = pe.next_single(home);
             let cell = awaited.then(|| CellRef::new(pe, pe.cells.open()));
             pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
             Ok((Element::new(pe.run(), id, 0), cell))

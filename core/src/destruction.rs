@@ -48,7 +48,8 @@ impl<C: Chare> Element<C> {
     /// The destruction of this chare, when the message's turn has come; if an exclusive coroutine owns it, when that has
     /// ended. Its other coroutines are dropped; whoever awaits them gets [`CallError::BrokenPromise`]. Calls that come
     /// later get [`CallError::NoElement`]. It takes part in the reductions that it has contributed to, and in no others.
-    /// The index of a sparse array may be inserted again.
+    /// The index of a sparse array may be inserted again. Until [`SparseArray::done_inserting`] the array remembers each index
+    /// that was destroyed, so that calls of it are refused and not held; from then on nothing is kept of it.
     ///
     /// Awaiting it waits until the chare has been dropped.
     ///
@@ -119,20 +120,17 @@ impl Payload for Destroy {
 }
 
 fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
-    let id = chare.id;
-    let (home, epoch) = (pe.home_of(id), chare.epoch.get() + 1);
+    let (id, has_moved) = (chare.id, chare.has_moved());
+    let epoch = chare.next_epoch();
     match pe.collection(id.collection) {
         Some(collection) => {
             collection.dismiss(pe, chare);
-            let next = chare.contributed.get();
-            pe.post(id.collection.root(), Msg::new(id, Reply::none(), Leave { next }));
+            leave(pe, id, chare.contributed.get());
         }
         None => pe.remove_single(id.element),
     }
     chare.note_end();
-    if home != pe.id() {
-        pe.locations.departed(id, location::Place { pe: home, epoch });
-    }
+    point_home(pe, id, epoch);
     let error = pe.no_element(id, chare.info().name);
     channel::poison(pe, chare, &error);
     let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
@@ -143,8 +141,44 @@ fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
             msg.lose(pe, error.clone());
         }
     }
-    // Who waits hears of it from the home, which then takes another insertion.
-    pe.post(home, Msg::new(id, reply, Gone { epoch }));
+    end(pe, id, Gone { epoch, has_moved, failure: None }, reply);
+}
+
+/// Ends an element whose constructor has failed on this PE, and has contributed to so many reductions. Who waits hears of it
+/// from the home.
+pub(crate) fn end_unmade(pe: &Pe, id: ChareId, contributed: u64, epoch: u64, error: CallError, reply: Reply) {
+    leave(pe, id, contributed);
+    point_home(pe, id, epoch);
+    if reply.is_to_nobody() {
+        pe.unawaited(error.clone());
+    }
+    end(pe, id, Gone { epoch, has_moved: false, failure: Some(error) }, reply);
+}
+
+/// Lets messages for a chare that ends here go to its home.
+fn point_home(pe: &Pe, id: ChareId, epoch: u64) {
+    let home = pe.home_of(id);
+    if home != pe.id() {
+        pe.locations.departed(id, location::Place { pe: home, epoch });
+    }
+}
+
+/// Tells the home of a chare that has ended here, which answers and then takes another insertion.
+fn end(pe: &Pe, id: ChareId, gone: Gone, reply: Reply) {
+    if let Some(collection) = pe.collection(id.collection) {
+        collection.forget_index(pe, id.element);
+    }
+    let home = pe.home_of(id);
+    if home == pe.id() {
+        // At once: an insertion of the same index may be queued already.
+        return gone.run(id, reply, pe);
+    }
+    pe.post(home, Msg::new(id, reply, Gone { has_moved: true, ..gone }));
+}
+
+/// Tells the root that an element takes part in the reductions below this one only.
+pub(crate) fn leave(pe: &Pe, id: ChareId, next: u64) {
+    pe.post(id.collection.root(), Msg::new(id, Reply::none(), Leave { next }));
 }
 
 /// News for the root: an element takes part in reductions up to this one only.
@@ -164,7 +198,11 @@ impl Payload for Leave {
 
 /// News for the home: the chare does not exist any more.
 struct Gone {
-    epoch: u32,
+    epoch: u64,
+    /// It has not been at its home all the time: other PEs may have records of it.
+    has_moved: bool,
+    /// It never existed: the error of its constructor.
+    failure: Option<CallError>,
 }
 
 impl Payload for Gone {
@@ -175,11 +213,22 @@ impl Payload for Gone {
             // One of the first elements of a sparse array, which has lived elsewhere.
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
         }
+        let Gone { epoch, has_moved, failure } = self;
         pe.locations.forget(id);
-        match collection {
-            Some(collection) => collection.note_destroyed(pe, id.element, self.epoch),
-            None => pe.note_destroyed_single(id.element),
+        if has_moved {
+            pe.note_ending(id, epoch);
         }
-        reply.answer(pe, id, Ok(()));
+        match (collection, &failure) {
+            (Some(collection), Some(error)) if !collection.info.is_sparse() => pe.give_up(id, error.clone()),
+            (Some(collection), _) => collection.note_destroyed(pe, id.element, epoch),
+            (None, _) => {}
+        }
+        match failure {
+            Some(error) if !reply.is_to_nobody() => reply.refuse(pe, id, error),
+            failure => {
+                pe.guard(|| drop(failure));
+                reply.answer(pe, id, Ok(()));
+            }
+        }
     }
 }

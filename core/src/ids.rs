@@ -127,6 +127,12 @@ impl ChareId {
     pub(crate) fn single(home: PeId, creator: PeId, counter: u64) -> Self {
         ChareId { collection: CollectionId::singles_of(home), element: CollectionId::new(creator, counter).0 }
     }
+
+    /// The PE that has created a singleton, and its counter.
+    pub(crate) fn maker(self) -> (PeId, u64) {
+        let id = CollectionId(self.element);
+        (id.root(), id.counter() as u64)
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +145,7 @@ mod tests {
         assert_eq!((id.root(), id.counter(), id.single_home()), (PeId::new(77), 123_456_789, None));
         let single = ChareId::single(PeId::new(5), PeId::new(9), 1);
         assert_eq!(single.collection.single_home(), Some(PeId::new(5)));
+        assert_eq!(single.maker(), (PeId::new(9), 1));
         assert_ne!(single, ChareId::single(PeId::new(5), PeId::new(8), 1));
     }
 }

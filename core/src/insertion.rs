@@ -44,6 +44,9 @@ impl<C: ArrayElement> SparseArray<C> {
     /// The insertion of an element; `init` are the arguments of `new`. From anywhere, at any time, in any order. Awaiting
     /// it waits until the constructor has run, and brings the proxy of the element.
     ///
+    /// If the constructor fails the element is not there: calls that have waited for it bring the same error, broadcasts and
+    /// reductions go on without it, and the index may be inserted again.
+    ///
     /// Broadcasts that this chare or program sends afterwards reach the element, those that it has sent before do not. A chare
     /// that is to move waits until its insertions are on record.
     ///
@@ -239,7 +242,7 @@ impl<C: Chare> Payload for Arrange<C> {
             }
         };
         array.note_index(id.element, request.index);
-        let epoch = array.revive(id.element);
+        let epoch = array.begin_epoch(id.element);
         let build = Build { request, ticket, epoch };
         if place == pe.id() {
             return build.run(id, reply, pe);
@@ -283,7 +286,7 @@ fn place<C: Chare>(pe: &Pe, id: ChareId, request: &Request<C>) -> Result<PeId, C
 struct Build<C: Chare> {
     request: Request<C>,
     ticket: Ticket,
-    epoch: u32,
+    epoch: u64,
 }
 
 impl<C: Chare> Payload for Build<C> {
@@ -295,8 +298,8 @@ impl<C: Chare> Payload for Build<C> {
         let Build { request, ticket, epoch } = self;
         pe.locations.forget(id);
         let (contributed, covered) = (ticket.first_reduction, ticket.first_broadcast);
-        let mut unborn = Unborn { contributed, covered, epoch, ..Unborn::default() };
-        unborn.extra.first_broadcast = covered;
+        let mut unborn = Unborn { contributed, covered, ..Unborn::default() };
+        (unborn.extra.first_broadcast, unborn.extra.first_epoch) = (covered, epoch);
         pe.expect_unborn(id, unborn);
         array.note_index(id.element, request.index);
         array.reserve(id.element, ticket.first_reduction);

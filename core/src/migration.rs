@@ -272,16 +272,14 @@ impl Freight {
     /// Packs a chare that is in no table any more.
     fn pack(pe: &Pe, chare: ChareRef, to: PeId) -> Freight {
         let id = chare.id;
-        let epoch = chare.epoch.get() + 1;
-        chare.epoch.set(epoch);
+        let epoch = chare.next_epoch();
         let departure = Departure { element: id.element, epoch, to };
         let collection = pe.collection(id.collection);
         if let Some(collection) = collection {
             collection.coverage.departed(departure, chare.covered.get());
         }
         pe.locations.departed(id, location::Place { pe: to, epoch });
-        let indexes = collection.and_then(|collection| collection.indexes());
-        let index = indexes.and_then(|indexes| indexes.copy(id.element));
+        let index = collection.and_then(|collection| collection.index_for_departure(pe, id.element));
         Freight { id, parcel: Parcel::pack(pe, chare), index, departure }
     }
 
@@ -360,7 +358,7 @@ impl Payload for Arrived {
         if let Some(collection) = pe.collection(id.collection) {
             collection.coverage.arrived(pe, departure, started);
         }
-        pe.learn_place(id, location::Place { pe: departure.to, epoch: departure.epoch });
+        pe.confirm_place(id, location::Place { pe: departure.to, epoch: departure.epoch });
     }
 }
 

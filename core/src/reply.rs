@@ -135,6 +135,11 @@ impl Reply {
         })
     }
 
+    /// Whether nobody waits.
+    pub(crate) fn is_to_nobody(&self) -> bool {
+        matches!(self.0, To::Nobody(_))
+    }
+
     /// Whether it is that of a broadcast.
     pub(crate) fn is_of_broadcast(&self) -> bool {
         matches!(self.0, To::Tracker { .. } | To::Nobody(Sender { of_broadcast: 1, .. }))

@@ -214,3 +214,78 @@ async fn waiting_in_vain_leaves_nothing_behind(rt: Runtime) -> Result<()> {
     assert!(live[1] - live[0] < 10_000, "live bytes grew from {} to {}", live[0], live[1]);
     Ok(())
 }
+
+/// Comes, is called, and goes; or fails at once.
+struct Passer;
+
+#[chare(index = usize)]
+impl Passer {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        if cx.index() % 8 == 7 { Err("no admittance".into()) } else { Ok(Passer) }
+    }
+
+    #[entry]
+    fn pass(&self) {}
+}
+
+struct Lone;
+
+#[chare]
+impl Lone {
+    fn new(fails: bool) -> Result<Self> {
+        if fails { Err("no admittance".into()) } else { Ok(Lone) }
+    }
+
+    #[entry]
+    fn pass(&self) {}
+}
+
+/// Lives of chares in each round.
+const LIVES: usize = 20_000;
+
+/// On one PE, as above.
+#[chare::test(pes = [1])]
+async fn elements_that_come_and_go_leave_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let passers = rt.array_sparse::<Passer>().create_empty();
+    passers.done_inserting().await?;
+    let mut live = Vec::new();
+    for round in 0..6 {
+        for index in round * LIVES..(round + 1) * LIVES {
+            match passers.insert(index, ()).await {
+                Ok(passer) => {
+                    passer.pass().await?;
+                    passer.destroy().await?;
+                }
+                Err(error) => assert!(index % 8 == 7, "{error}"),
+            }
+        }
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than a byte for each life.
+    let most = 5 * LIVES as i64;
+    assert!(live[5] - live[0] < most, "live bytes grew from {} to {}", live[0], live[5]);
+    Ok(())
+}
+
+/// On one PE, as above.
+#[chare::test(pes = [1])]
+async fn singletons_that_come_and_go_leave_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let mut live = Vec::new();
+    for _ in 0..6 {
+        for number in 0..LIVES {
+            match rt.single::<Lone>().create(number % 8 == 7).await {
+                Ok(lone) => {
+                    lone.pass().await?;
+                    lone.destroy().await?;
+                }
+                Err(error) => assert!(number % 8 == 7, "{error}"),
+            }
+        }
+        live.push(live_bytes(&rt, group).await?);
+    }
+    let most = 5 * LIVES as i64;
+    assert!(live[5] - live[0] < most, "live bytes grew from {} to {}", live[0], live[5]);
+    Ok(())
+}

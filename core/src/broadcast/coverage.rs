@@ -34,7 +34,7 @@ use crate::scheduler::pe::Pe;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Departure {
     pub(crate) element: u64,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     pub(crate) to: PeId,
 }
 

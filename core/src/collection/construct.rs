@@ -18,7 +18,7 @@ use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
-use crate::scheduler::pe::Pe;
+use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::task::{self, Mode};
 
 /// Elements that one step of a creation constructs; few in tests.
@@ -137,10 +137,7 @@ where
                     }
                     Some(leader) => bound::send_after::<C>(pe, collection, leader, init, tell.into_reply()),
                 },
-                Err(error) => {
-                    pe.give_up(id, error.clone());
-                    tell.into_reply().refuse(pe, id, error);
-                }
+                Err(error) => pe.unmake(id, None, error, tell.into_reply()),
             }
         }
         pe.note_runtime();
@@ -169,6 +166,7 @@ impl<C: Chare> Payload for CreateSingle<C> {
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(to, self.0, reply));
+        pe.singles_made.note_come(to);
     }
 }
 
@@ -211,7 +209,8 @@ impl<C: Chare> Construct<'_, C> {
             let outcome = catch_unwind(AssertUnwindSafe(|| pe.construct(id, || new(&Cx::new(id), init))));
             match (place(pe, id, outcome), tell) {
                 (Ok(()), Tell::Tracker(_, constructed)) => constructed.set(constructed.get() + 1),
-                (outcome, tell) => tell.into_reply().answer(pe, id, outcome),
+                (Ok(()), tell) => tell.into_reply().answer(pe, id, Ok(())),
+                (Err((unborn, error)), tell) => pe.unmake(id, unborn, error, tell.into_reply()),
             }
         });
     }
@@ -225,7 +224,19 @@ impl<C: Chare> Construct<'_, C> {
         let reply = tell.into_reply();
         crate::current::on_pe("a constructor", |pe| {
             let future = constructing(id, new(Cx::new(id), init));
-            let done = move |pe: &Pe, outcome| reply.answer(pe, id, place::<C>(pe, id, outcome));
+            let is_single = id.collection.single_home().is_some();
+            if is_single {
+                pe.singles_made.begin(id);
+            }
+            let done = move |pe: &Pe, outcome| {
+                if is_single {
+                    pe.singles_made.end(id);
+                }
+                match place::<C>(pe, id, outcome) {
+                    Ok(()) => reply.answer(pe, id, Ok(())),
+                    Err((unborn, error)) => pe.unmake(id, unborn, error, reply),
+                }
+            };
             task::start(pe, None, EntryOf::<C>::NEW, Mode::Interleaving, future, done);
         });
     }
@@ -240,15 +251,15 @@ async fn constructing<F: Future>(id: ChareId, constructor: F) -> F::Output {
     .await
 }
 
-/// Puts a constructed chare in its place, where messages find it.
+/// Puts a constructed chare in its place, where messages find it. The error comes with what the constructor has made besides.
 #[inline]
 fn place<C: Chare>(
     pe: &Pe,
     id: ChareId,
     outcome: Result<Result<C, Failure>, PanicPayload>,
-) -> Result<(), CallError> {
+) -> Result<(), (Option<Unborn>, CallError)> {
     let unborn = pe.take_unborn(id);
-    let outcome = match outcome {
+    match outcome {
         Ok(Ok(value)) => {
             let chare = ChareRef::new(id, value);
             if let Some(unborn) = unborn {
@@ -262,12 +273,5 @@ fn place<C: Chare>(
         }
         Ok(Err(failure)) => Err((unborn, entry::failed(pe, id, EntryOf::<C>::NEW, failure))),
         Err(panic) => Err((unborn, CallError::Panicked(entry::panicked(pe, id, EntryOf::<C>::NEW, panic)))),
-    };
-    outcome.map_err(|(unborn, error)| {
-        if let Some(unborn) = unborn {
-            unborn.give_up(pe);
-        }
-        pe.give_up(id, error.clone());
-        error
-    })
+    }
 }

@@ -15,8 +15,12 @@ pub(crate) trait AnyIndexes: Known {
     fn copy(&self, element: u64) -> Option<Box<dyn Any + Send>>;
     /// Takes in such a copy.
     fn bring(&self, element: u64, index: Box<dyn Any + Send>);
+    fn remove(&self, element: u64);
     /// The index as users write it.
     fn name(&self, element: u64) -> Option<String>;
+    /// How many there are.
+    #[cfg(all(test, not(loom)))]
+    fn count(&self) -> usize;
 }
 
 pub(super) struct Indexes<I>(RefCell<FxHashMap<u64, I>>);
@@ -47,7 +51,16 @@ impl<I: Index> AnyIndexes for Indexes<I> {
         self.insert(element, *index);
     }
 
+    fn remove(&self, element: u64) {
+        self.0.borrow_mut().remove(&element);
+    }
+
     fn name(&self, element: u64) -> Option<String> {
         self.get(element).map(|index| format!("[{index:?}]"))
+    }
+
+    #[cfg(all(test, not(loom)))]
+    fn count(&self) -> usize {
+        self.0.borrow().len()
     }
 }

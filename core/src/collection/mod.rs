@@ -12,11 +12,12 @@ mod initial;
 mod membership;
 mod places;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use construct::Construct;
 pub(crate) use construct::{Create, CreateSingle, Start};
@@ -67,8 +68,10 @@ pub(crate) struct Collection {
     places: Places,
     /// Of a sparse array.
     indexes: Option<Box<dyn AnyIndexes>>,
-    /// Elements that this PE is the home of and that do not exist any more, with the epoch of their end.
-    destroyed: RefCell<FxHashMap<u64, u32>>,
+    /// Elements that this PE is the home of and that do not exist any more; none if that goes for all that are absent.
+    destroyed: RefCell<FxHashSet<u64>>,
+    /// An epoch that elements of a sparse array begin in whose home this is: later than any of those that have ended.
+    next_epoch: Cell<u64>,
     /// All elements of a sparse array have been inserted: an absent one does not exist.
     is_sealed: Cell<bool>,
     unborn: RefCell<FxHashMap<u64, Vec<Msg>>>,
@@ -100,6 +103,7 @@ impl Collection {
         let collection = Collection {
             indexes: info.new_indexes(),
             destroyed: RefCell::default(),
+            next_epoch: Cell::new(0),
             is_sealed: Cell::new(info.is_sparse() && info.is_complete()),
             membership: RefCell::new(Membership::new(info.initial_count(), info.is_complete())),
             info,
@@ -189,10 +193,10 @@ impl Collection {
         crate::reduction::ship_finished(pe, self);
     }
 
-    /// Gives the place of an element up that was to be constructed here at the creation.
-    pub(crate) fn relinquish(&self, pe: &Pe, element: u64) {
+    /// Gives the place of an element up that was to be constructed here, and has contributed to so many reductions.
+    pub(crate) fn relinquish(&self, pe: &Pe, element: u64, contributed: u64) {
         self.places.remove(element);
-        self.reductions.borrow_mut().leave(0);
+        self.reductions.borrow_mut().leave(contributed);
         crate::reduction::ship_finished(pe, self);
     }
 
@@ -218,6 +222,20 @@ impl Collection {
         }
     }
 
+    /// A copy of the index of an element of a sparse array that leaves.
+    pub(crate) fn index_for_departure(&self, pe: &Pe, element: u64) -> Option<Box<dyn Any + Send>> {
+        let index = self.indexes.as_deref()?.copy(element);
+        self.forget_index(pe, element);
+        index
+    }
+
+    /// Forgets the index of an element that does not live here any more, unless this is its home.
+    pub(crate) fn forget_index(&self, pe: &Pe, element: u64) {
+        if let Some(indexes) = self.indexes().filter(|_| self.info.home(element) != pe.id()) {
+            indexes.remove(element);
+        }
+    }
+
     fn indexes_of<I: Index>(&self) -> Option<&Indexes<I>> {
         let indexes: &dyn Known = self.indexes.as_deref()?;
         indexes.known_ref()
@@ -240,32 +258,31 @@ impl Collection {
 
     /// Whether an element that this PE is the home of, and that is not known to be anywhere, does not exist.
     pub(crate) fn is_gone(&self, element: u64) -> bool {
-        self.is_sealed.get() || self.is_destroyed(element)
-    }
-
-    fn is_destroyed(&self, element: u64) -> bool {
-        self.destroyed.borrow().contains_key(&element)
-    }
-
-    /// Whether it is known here, at its home, that an element was destroyed later than after so many moves.
-    pub(crate) fn is_destroyed_after(&self, element: u64, epoch: u32) -> bool {
-        self.destroyed.borrow().get(&element).is_some_and(|end| *end > epoch)
+        self.is_sealed.get() || self.destroyed.borrow().contains(&element)
     }
 
     /// Notes, at its home, that an element does not exist any more after so many moves; what waits for it is lost.
-    pub(crate) fn note_destroyed(&self, pe: &Pe, element: u64, epoch: u32) {
-        self.destroyed.borrow_mut().insert(element, epoch);
+    pub(crate) fn note_destroyed(&self, pe: &Pe, element: u64, epoch: u64) {
+        if let Some(indexes) = self.indexes() {
+            indexes.remove(element);
+            self.next_epoch.set(self.next_epoch.get().max(epoch + 1));
+        }
+        if !self.is_sealed.get() {
+            self.destroyed.borrow_mut().insert(element);
+        }
         self.take_unborn(element).into_iter().flatten().for_each(|msg| pe.undeliverable(msg));
     }
 
-    /// Takes, at its home, the epoch of an element that exists again, or for the first time.
-    pub(crate) fn revive(&self, element: u64) -> u32 {
-        self.destroyed.borrow_mut().remove(&element).map_or(0, |epoch| epoch + 1)
+    /// Notes, at its home, that an element is to exist, and brings the epoch that it begins in.
+    pub(crate) fn begin_epoch(&self, element: u64) -> u64 {
+        self.destroyed.borrow_mut().remove(&element);
+        self.next_epoch.get()
     }
 
     /// Notes that all elements have been inserted; what waits for others is lost, unless their insertions are on their way.
     pub(crate) fn seal(&self, pe: &Pe) {
         self.is_sealed.set(true);
+        self.destroyed.take();
         let is_waited_for = |element: &u64, _: &mut Vec<Msg>| !self.expects(*element);
         let lost: Vec<_> = self.unborn.borrow_mut().extract_if(is_waited_for).collect();
         lost.into_iter().flat_map(|(_, msgs)| msgs).for_each(|msg| pe.undeliverable(msg));
@@ -352,6 +369,12 @@ impl Collection {
 
     pub(crate) fn for_each_element(&self, mut f: impl FnMut(ChareRef)) {
         self.places.for_each(&mut f);
+    }
+
+    /// How much is kept of elements by their numbers: of those that are gone, and indexes.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn kept_counts(&self) -> [usize; 2] {
+        [self.destroyed.borrow().len(), self.indexes().map_or(0, AnyIndexes::count)]
     }
 
     /// Gives up everything, at the end of the PE. The caller frees the chares.

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a message is only ever forwarded along moves of its chare that come later than those it has followed.
 
+mod endings;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -22,12 +23,13 @@ use crate::priority::{Rank, Ranked};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
+use endings::{Endings, Tell};
 
-/// Where a chare was after so many moves.
+/// Where a chare was after so many moves. The epochs of elements that have one index, one after the other, grow as well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     pub(crate) pe: PeId,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
 }
 
 /// What a PE knows of a chare that does not live on it.
@@ -43,6 +45,7 @@ struct Record {
 pub(crate) struct Locations {
     records: RefCell<FxHashMap<ChareId, Record>>,
     count: Cell<usize>,
+    endings: Endings,
 }
 
 impl Locations {
@@ -79,6 +82,11 @@ impl Locations {
         self.find(id).is_some()
     }
 
+    /// Where a chare has arrived, as far as is known here.
+    fn confirmed(&self, id: ChareId) -> Option<Place> {
+        self.find(id).filter(|record| record.is_confirmed).map(|record| record.place)
+    }
+
     /// Forgets where a chare was: it lives here now, or nowhere.
     pub(crate) fn forget(&self, id: ChareId) {
         if self.count.get() > 0 {
@@ -86,6 +94,19 @@ impl Locations {
                 records.remove(&id);
             });
         }
+    }
+
+    /// Forgets where a chare was that has ended after so many moves, and not another one of the same index.
+    fn forget_until(&self, id: ChareId, epoch: u64) {
+        if self.find(id).is_some_and(|record| record.place.epoch <= epoch) {
+            self.forget(id);
+        }
+    }
+
+    /// How many records there are.
+    #[cfg(all(test, not(loom)))]
+    fn kept_count(&self) -> usize {
+        self.count.get()
     }
 }
 
@@ -168,7 +189,7 @@ impl Pe {
             None => {}
         }
         if let Some(error) = self.stillborn(to) {
-            return msg.lose(self, error);
+            return self.lose_stillborn(msg, error);
         }
         match self.route(to) {
             Route::Here => self.hold_for_chare(msg),
@@ -178,13 +199,17 @@ impl Pe {
         }
     }
 
-    /// Sends a message on that has come too late, or to the wrong PE, and tells its sender where the chare is.
+    /// Sends a message on that has come too late, or to the wrong PE, and lets its sender be told where the chare is.
     fn forward(&self, to: PeId, mut msg: Msg) {
         let id = msg.head().to;
         let sender = msg.head().reply.sender().filter(|&sender| sender != self.id() && sender != to);
-        if let (Some(sender), Some(Record { place, is_confirmed: true })) = (sender, self.locations.find(id))
-        {
-            self.post(sender, Msg::for_pe(News { id, place }));
+        if let (Some(sender), Some(place)) = (sender, self.locations.confirmed(id)) {
+            let home = self.home_of(id);
+            if [self.id(), sender].contains(&home) {
+                self.send_news(sender, id, place);
+            } else {
+                self.post(home, Msg::for_pe(Tell(id, sender)));
+            }
         }
         msg.sent_by(self.id());
         self.post(to, msg);
@@ -209,7 +234,7 @@ impl Pe {
     fn is_gone(&self, id: ChareId) -> bool {
         match self.collection(id.collection) {
             Some(collection) => collection.is_gone(id.element),
-            None => self.is_single_destroyed(id.element),
+            None => self.is_single_gone(id),
         }
     }
 
@@ -240,21 +265,41 @@ impl Pe {
         }))
     }
 
-    /// Notes where a chare has arrived, unless it is here, or something newer is known: its end, too, at its home.
+    /// Notes where a chare has arrived, unless it is here, or something newer is known. Its home, too, which has a record of
+    /// each that lives elsewhere: news of another are of one that has ended.
     pub(crate) fn learn_place(&self, id: ChareId, place: Place) {
-        let is_gone = match self.collection(id.collection) {
-            Some(collection) => collection.is_destroyed_after(id.element, place.epoch),
-            None => id.collection.single_home().is_some() && self.is_single_destroyed(id.element),
+        let collection = self.collection(id.collection);
+        let is_here = match collection {
+            Some(collection) => collection.expects(id.element),
+            None => self.has_single(id.element),
         };
-        if self.find(id).is_none() && !is_gone {
+        let is_ended = || match collection {
+            // The home of a bound element may not have heard where it began.
+            Some(collection) if !collection.info.is_sparse() => {
+                collection.is_gone(id.element) || self.stillborn(id).is_some()
+            }
+            _ => !self.locations.knows(id),
+        };
+        if !is_here && (self.home_of(id) != self.id() || !is_ended()) {
             self.locations.learn(id, place);
         }
     }
 
+    /// Notes that a chare which has left this PE has arrived, unless it has ended since, or something newer is known.
+    pub(crate) fn confirm_place(&self, id: ChareId, place: Place) {
+        if self.locations.knows(id) {
+            self.learn_place(id, place);
+        }
+    }
+
+    fn send_news(&self, to: PeId, id: ChareId, place: Place) {
+        self.post(to, Msg::for_pe(News { id, place }));
+    }
+
     /// Tells a PE where a chare that has arrived here is.
-    pub(crate) fn tell_place(&self, to: PeId, id: ChareId, epoch: u32) {
+    pub(crate) fn tell_place(&self, to: PeId, id: ChareId, epoch: u64) {
         if to != self.id() {
-            self.post(to, Msg::for_pe(News { id, place: Place { pe: self.id(), epoch } }));
+            self.send_news(to, id, Place { pe: self.id(), epoch });
         }
     }
 
@@ -304,6 +349,10 @@ struct News {
 impl Payload for News {
     const NAME: Name = Name::Runtime("news of where a chare is");
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let collection = self.id.collection;
+        if collection.single_home().is_none() && pe.collection(collection).is_none() {
+            return pe.hold_for_collection(collection, Msg::for_pe(self));
+        }
         pe.learn_place(self.id, self.place);
     }
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::answer::Cells;
 use crate::cell::{ChareRef, Extra};
@@ -19,7 +19,6 @@ use crate::channel::Ends;
 use crate::chares::Chare;
 use crate::collection::{Collection, Directory};
 use crate::direct::Chain;
-use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::location::Locations;
 use crate::mailbox::Mailbox;
@@ -36,6 +35,8 @@ use crate::scheduler::queue::{RunQueue, Work};
 use crate::scheduler::slots::Tasks;
 use crate::scheduler::task::{self, TaskKey};
 use crate::scheduler::timer::Timers;
+use crate::singles::SinglesMade;
+use crate::stillborn::Stillborn;
 
 /// Things done between two looks at the inbox.
 const WORK_PER_POLL: usize = 32;
@@ -77,8 +78,6 @@ pub(crate) struct Unborn {
     pub(crate) contributed: u64,
     /// The number from which on broadcasts reach it that are not held for it already.
     pub(crate) covered: u64,
-    /// The epoch in which it begins.
-    pub(crate) epoch: u32,
 }
 
 /// One PE.
@@ -99,11 +98,9 @@ pub(crate) struct Pe {
     panic_location: RefCell<String>,
     singles: RefCell<FxHashMap<u64, ChareRef>>,
     pub(crate) unborn_singles: RefCell<FxHashMap<u64, Vec<Msg>>>,
-    /// Those whose home this is and that have been destroyed.
-    destroyed_singles: RefCell<FxHashSet<u64>>,
+    pub(crate) singles_made: SinglesMade,
     pub(crate) unborn_collections: RefCell<FxHashMap<CollectionId, Vec<Msg>>>,
-    /// Chares whose constructors have failed, and how.
-    stillborn: RefCell<FxHashMap<ChareId, CallError>>,
+    pub(crate) stillborn: Stillborn,
     /// The chare whose constructor is running.
     pub(crate) constructing: Cell<Option<ChareId>>,
     /// What constructors have made of their chares' extra parts, until the chares are in place.
@@ -154,9 +151,9 @@ impl Pe {
             panic_location: RefCell::default(),
             singles: RefCell::default(),
             unborn_singles: RefCell::default(),
-            destroyed_singles: RefCell::default(),
+            singles_made: SinglesMade::new(pe_count),
             unborn_collections: RefCell::default(),
-            stillborn: RefCell::default(),
+            stillborn: Stillborn::default(),
             constructing: Cell::new(None),
             unborn: RefCell::default(),
             created: Cell::new(0),
@@ -274,11 +271,6 @@ impl Pe {
         self.queue.push_ranked(rank, work);
     }
 
-    /// Why a chare was never constructed, if that has been tried here.
-    pub(crate) fn stillborn(&self, id: ChareId) -> Option<CallError> {
-        self.stillborn.borrow().get(&id).cloned()
-    }
-
     pub(crate) fn release_for_collection(&self, id: CollectionId) {
         let held = self.unborn_collections.borrow_mut().remove(&id);
         for msg in held.into_iter().flatten() {
@@ -306,15 +298,6 @@ impl Pe {
         self.singles.borrow().contains_key(&element)
     }
 
-    /// Notes, at its home, that a singleton does not exist any more.
-    pub(crate) fn note_destroyed_single(&self, element: u64) {
-        self.destroyed_singles.borrow_mut().insert(element);
-    }
-
-    pub(crate) fn is_single_destroyed(&self, element: u64) -> bool {
-        self.destroyed_singles.borrow().contains(&element)
-    }
-
     /// Takes a singleton out of the table: it leaves.
     pub(crate) fn remove_single(&self, element: u64) {
         self.singles.borrow_mut().remove(&element);
@@ -324,17 +307,6 @@ impl Pe {
         let element = chare.id.element;
         self.singles.borrow_mut().insert(element, chare);
         let held = self.unborn_singles.borrow_mut().remove(&element);
-        self.enqueue_first(held.into_iter().flatten().map(Work::Msg).collect());
-    }
-
-    /// Notes that a constructor has failed: what waits for the chare, and what comes later, is refused.
-    #[cold]
-    pub(crate) fn give_up(&self, id: ChareId, error: CallError) {
-        self.stillborn.borrow_mut().insert(id, error);
-        let held = match self.directory.get(id.collection) {
-            Some(collection) => collection.take_unborn(id.element),
-            None => self.unborn_singles.borrow_mut().remove(&id.element),
-        };
         self.enqueue_first(held.into_iter().flatten().map(Work::Msg).collect());
     }
 
@@ -459,16 +431,13 @@ impl Pe {
 
     /// Notes what a chare begins with whose constructor runs next, if that is something.
     pub(crate) fn expect_unborn(&self, id: ChareId, unborn: Unborn) {
-        if (unborn.contributed, unborn.covered, unborn.epoch) != (0, 0, 0) {
+        if (unborn.contributed, unborn.covered, unborn.extra.first_epoch) != (0, 0, 0) {
             self.unborn.borrow_mut().insert(id, unborn);
         }
     }
 
     /// Notes that a broadcast is held for a chare whose constructor has not ended; false if it gets only later ones.
     pub(crate) fn cover_unborn(&self, id: ChareId, number: u64) -> bool {
-        if self.stillborn.borrow().contains_key(&id) {
-            return true;
-        }
         let mut unborn = self.unborn.borrow_mut();
         let covered = &mut unborn.entry(id).or_default().covered;
         let is_its = *covered <= number;
@@ -620,11 +589,6 @@ impl Pe {
     /// Messages that wait for a collection that is not known here.
     pub(crate) fn for_each_unborn_of_a_collection(&self, f: impl FnMut(&Msg)) {
         self.unborn_collections.borrow().values().flatten().for_each(f);
-    }
-
-    /// Chares whose constructors have failed, and how.
-    pub(crate) fn for_each_stillborn(&self, mut f: impl FnMut(ChareId, &CallError)) {
-        self.stillborn.borrow().iter().for_each(|(id, error)| f(*id, error));
     }
 
     /// Ends the PE, after every PE of the process has stopped stepping: coroutines first, then chares, then messages

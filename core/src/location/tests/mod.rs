@@ -5,6 +5,7 @@
 //! Each program notes in its [`World`] what has happened, and draws from it what to do next.
 
 mod dense;
+mod endings;
 mod ends;
 mod sparse;
 

@@ -12,6 +12,8 @@ const TRANSIENT: std::ops::Range<usize> = 0..3;
 const PERENNIAL: std::ops::Range<usize> = 3..6;
 const FIRST_CHILD: usize = 10;
 const STEPS: usize = 40;
+/// What some constructors fail with.
+const DOOMED: &str = "doomed";
 
 #[derive(Default)]
 struct Log {
@@ -20,6 +22,8 @@ struct Log {
     /// How often each call has arrived.
     calls: Vec<u32>,
     broadcasts: usize,
+    /// Keys that main has inserted and not destroyed, as far as it knows.
+    present: BTreeSet<usize>,
     sent_by_main: Vec<usize>,
     /// Elements that were inserted by elements.
     children: usize,
@@ -31,6 +35,9 @@ struct Log {
 #[derive(Default)]
 struct Life {
     key: usize,
+    /// Its constructor may fail: main awaits the insertion.
+    may_fail: bool,
+    has_failed: bool,
     is_built: bool,
     is_over: bool,
     heard: Vec<usize>,
@@ -43,8 +50,8 @@ struct Life {
     /// Contributions of its parent when it was inserted.
     parent_given: u64,
     given: u64,
-    /// Broadcasts that it has sent since it moved last: what it sends from several PEs to the root has no order.
-    sent: Vec<usize>,
+    /// Broadcasts that it has sent since it moved last, and where: what it sends from several PEs to the root has no order.
+    sent: Vec<(PeId, usize)>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +73,7 @@ impl World<Log> {
     }
 
     /// A broadcast by an element, or by main.
-    fn broadcast(&self, sender: Option<usize>) -> usize {
+    fn broadcast(&self, rt: &Runtime, sender: Option<usize>) -> usize {
         let log = &mut *self.log();
         let number = log.broadcasts;
         log.broadcasts += 1;
@@ -75,17 +82,21 @@ impl World<Log> {
             .filter(|life| life.parent == sender)
             .for_each(|life| life.must_hear.push(number));
         match sender {
-            Some(sender) => log.lives[sender].sent.push(number),
+            Some(sender) => log.lives[sender].sent.push((rt.my_pe(), number)),
             None => log.sent_by_main.push(number),
         }
         number
     }
 
     /// An insertion by an element, or by main.
-    fn life(&self, key: usize, parent: Option<usize>) -> usize {
+    fn life(&self, rt: &Runtime, key: usize, parent: Option<usize>) -> usize {
         let log = &mut *self.log();
         let (parent_given, must_not_hear) = match parent {
-            Some(parent) => (log.lives[parent].given, log.lives[parent].sent.clone()),
+            Some(parent) => {
+                let Life { given, sent, .. } = &log.lives[parent];
+                let from_here = sent.iter().filter(|(pe, _)| *pe == rt.my_pe()).map(|(_, number)| *number);
+                (*given, from_here.collect())
+            }
             None => (0, log.sent_by_main.clone()),
         };
         log.lives.push(Life { key, parent, parent_given, must_not_hear, ..Life::default() });
@@ -93,8 +104,21 @@ impl World<Log> {
     }
 
     fn insert(&self, rt: &Runtime, key: usize, parent: Option<usize>) -> crate::Insertion<Twig> {
-        let insertion = self.everyone().twigs.insert(key, (self.clone(), self.life(key, parent)));
+        let insertion = self.everyone().twigs.insert(key, (self.clone(), self.life(rt, key, parent)));
         if self.once_in(2) { insertion.on_pe(self.below(rt.num_pes())) } else { insertion }
+    }
+
+    /// Main has awaited an insertion.
+    fn inserted(&self, life: usize, outcome: Result<Element<Twig>, CallError>) -> Result<()> {
+        let log = &mut *self.log();
+        match outcome {
+            Err(error) if is_absence(&error) => {
+                assert!(log.lives[life].has_failed);
+                log.present.remove(&log.lives[life].key);
+                Ok(())
+            }
+            outcome => Ok(outcome.map(|_| ())?),
+        }
     }
 
     /// An element does something of its own accord.
@@ -105,7 +129,7 @@ impl World<Log> {
         let Everyone { twigs, .. } = self.everyone();
         let is_perennial = !TRANSIENT.contains(&cx.index());
         match self.below(8) {
-            0 | 1 => twigs.hear(self.broadcast(Some(life))).send(),
+            0 | 1 => twigs.hear(self.broadcast(cx, Some(life))).send(),
             2 if is_perennial => {
                 let child = FIRST_CHILD + self.log().children;
                 self.log().children += 1;
@@ -146,7 +170,7 @@ impl Echo {
     async fn relay(_this: This<Self>, twig: Element<Twig>, call: usize) -> Result<bool> {
         match twig.take(call).await {
             Ok(()) => Ok(true),
-            Err(CallError::NoElement(_)) => Ok(false),
+            Err(error) if is_absence(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
@@ -196,6 +220,11 @@ impl Twig {
         if world.once_in(4) {
             give(&world, cx, life);
         }
+        if world.log().lives[life].may_fail && world.once_in(2) {
+            let its = &mut world.log().lives[life];
+            (its.has_failed, its.is_over) = (true, true);
+            return Err(DOOMED.into());
+        }
         let log = &mut *world.log();
         let is_alive = |other: &Life| other.key == cx.index() && other.is_built && !other.is_over;
         assert!(!log.lives.iter().any(is_alive), "an element is there once");
@@ -242,8 +271,6 @@ struct Main {
     rt: Runtime,
     world: World<Log>,
     twigs: SparseArray<Twig>,
-    /// Keys that it has inserted and not destroyed.
-    present: BTreeSet<usize>,
     laters: Vec<Later>,
     /// Calls that may wait until all insertions are done.
     calls: Vec<Later>,
@@ -253,35 +280,44 @@ impl Main {
     async fn step(&mut self) -> Result<()> {
         let Main { rt, world, twigs, .. } = self;
         let key = world.below(PERENNIAL.end);
-        let is_present = self.present.contains(&key);
+        let is_present = world.log().present.contains(&key);
         match world.below(12) {
             0..3 if !is_present => {
                 let insertion = world.insert(rt, key, None);
-                self.present.insert(key);
+                world.log().present.insert(key);
                 if world.once_in(2) {
                     insertion.send();
                 } else {
+                    let life = world.log().lives.len() - 1;
+                    world.log().lives[life].may_fail = TRANSIENT.contains(&key);
+                    let its = world.clone();
                     let mut insertion = Box::pin(insertion);
                     // Polled once, so it is sent before what comes next.
                     let first = std::future::poll_fn(|context| {
                         std::task::Poll::Ready(insertion.as_mut().poll(context))
                     });
                     match first.await {
-                        std::task::Poll::Ready(inserted) => inserted.map(|_| ())?,
+                        std::task::Poll::Ready(inserted) => its.inserted(life, inserted)?,
                         std::task::Poll::Pending => {
-                            self.laters.push(Box::pin(async move { Ok(insertion.await.map(|_| ())?) }));
+                            self.laters.push(Box::pin(async move { its.inserted(life, insertion.await) }));
                         }
                     }
                 }
             }
             0 if is_present && TRANSIENT.contains(&key) => {
-                self.present.remove(&key);
-                twigs.at(key).destroy().await?;
+                // It may be under construction, and fail; then main learns it from the insertion.
+                match twigs.at(key).destroy().await {
+                    Err(error) if is_absence(&error) => {}
+                    destroyed => {
+                        destroyed?;
+                        world.log().present.remove(&key);
+                    }
+                }
             }
             1 | 2 => await_any(world, &mut self.laters).await?,
-            3 => twigs.hear(world.broadcast(None)).send(),
-            4 => twigs.hear_alone(world.broadcast(None)).send(),
-            5 => self.laters.push(listened(world, twigs.hear(world.broadcast(None)).future())),
+            3 => twigs.hear(world.broadcast(rt, None)).send(),
+            4 => twigs.hear_alone(world.broadcast(rt, None)).send(),
+            5 => self.laters.push(listened(world, twigs.hear(world.broadcast(rt, None)).future())),
             6 => twigs.give().send(),
             7 | 8 if is_present => {
                 let moved = twigs.at(key).migrate(world.below(rt.num_pes())).future();
@@ -312,8 +348,16 @@ impl Main {
 /// Fails, unless the element may have been destroyed or never inserted.
 fn tolerated(outcome: Result<(), CallError>, may_fail: bool) -> Result<()> {
     match outcome {
-        Err(CallError::NoElement(_)) if may_fail => Ok(()),
+        Err(error) if may_fail && is_absence(&error) => Ok(()),
         outcome => Ok(outcome?),
+    }
+}
+
+/// Whether an error says that there is no such element, or that its constructor has failed.
+fn is_absence(error: &CallError) -> bool {
+    match error {
+        CallError::NoElement(_) => true,
+        error => error.to_string().ends_with(DOOMED),
     }
 }
 
@@ -337,7 +381,7 @@ async fn main(rt: Runtime, world: World<Log>) -> Result<()> {
     let twigs = echo.on(world.below(rt.num_pes())).plant().await?;
     world.log().everyone = Some(Everyone { twigs, echo, sink });
     let (laters, calls) = (Vec::new(), Vec::new());
-    let mut main = Main { rt, world, twigs, present: BTreeSet::new(), laters, calls };
+    let mut main = Main { rt, world, twigs, laters, calls };
     let sealed_after = main.world.below(STEPS);
     for step in 0..STEPS {
         main.step().await?;
@@ -373,7 +417,7 @@ fn has_one_that_waits_for_nothing(log: &Log) -> bool {
 
 fn verify(log: &Log) {
     for (number, life) in log.lives.iter().enumerate() {
-        assert!(life.is_built, "main and the elements insert what is not there");
+        assert!(life.is_built || life.has_failed, "main and the elements insert what is not there");
         let heard: BTreeSet<_> = life.heard.iter().collect();
         assert_eq!(heard.len(), life.heard.len(), "a broadcast is heard once: {:?}", life.heard);
         for must_not in &life.must_not_hear {
