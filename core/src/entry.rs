@@ -42,6 +42,7 @@ pub(crate) struct EntryOf<C>(PhantomData<C>);
 
 impl<C: Chare> EntryOf<C> {
     pub(crate) const NEW: &'static EntryInfo = &Self::named("new");
+    pub(crate) const INDEX: &'static EntryInfo = &Self::named("the index of its array");
     pub(crate) const MAP: &'static EntryInfo = &Self::named("the map of its array");
     pub(crate) const LOCAL: &'static EntryInfo = &Self::named("local");
     pub(crate) const MIGRATE: &'static EntryInfo = &Self::named("migrate");

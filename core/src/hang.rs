@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustc_hash::FxHashMap;
 
+use crate::caught;
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, CollectionInfo, Place};
 use crate::condition::when::{self, Keeping};
@@ -99,8 +100,11 @@ impl Known {
         for collection in pe.directory.iter() {
             self.collections.entry(collection.id()).or_insert_with(|| collection.info.clone());
             if collection.info.is_sparse() {
-                let name = |chare: ChareRef| (chare.id, collection.name_of(chare.id.element));
-                collection.for_each_element(|chare| self.sparse.extend([name(chare)]));
+                let mut ids = Vec::new();
+                collection.for_each_element(|chare| ids.push(chare.id));
+                // Outside of the tables: names are the user's code.
+                let name = |id: ChareId| (id, collection.name_of(pe, id.element));
+                self.sparse.extend(ids.into_iter().map(name));
             }
             let elements_by_count = self.contributions.entry(collection.id()).or_default();
             for (_, contributed) in contributions(pe, collection) {
@@ -378,7 +382,7 @@ fn missing(pe: &Pe, known: &Known, collection: &Collection, sequence: u64) -> St
             (fate, _) => (&mut never, fate),
         };
         if names.len() < LINES_PER_KIND {
-            names.push(collection.name_of(element) + why);
+            names.push(collection.name_of(pe, element) + why);
         }
     }
     never.append(&mut not_yet);
@@ -400,7 +404,12 @@ fn lost(pe: &Pe, lines: &mut Vec<String>) {
         errors.insert(id, error.clone());
     });
     let more = errors.len().saturating_sub(LINES_PER_KIND);
-    lines.extend(errors.values().take(LINES_PER_KIND).map(|error| format!("  {error}\n")));
+    for (id, error) in errors.iter().take(LINES_PER_KIND) {
+        let text = caught::catch(pe, || format!("  {error}\n"));
+        let unknown =
+            |_| format!("  {} has failed with an error that panics when it is shown\n", pe.chare_name(*id));
+        lines.push(text.unwrap_or_else(unknown));
+    }
     if more > 0 {
         lines.push(format!("  and {more} more chares that have failed\n"));
     }
@@ -446,15 +455,17 @@ fn held(pe: &Pe, known: &Known) -> Held {
     pe.for_each_unborn_of_a_single(|msg| add(msg, "whose constructor has not ended"));
     pe.for_each_unborn_of_a_collection(|msg| add(msg, "which was never created"));
     for collection in pe.directory.iter() {
-        collection.for_each_unborn(|element, msg| {
-            let (chare, index) = (collection.info.chare.name, collection.name_of(element));
+        let mut unborn = Vec::new();
+        collection.for_each_unborn(|element, msg| unborn.push((element, name(msg))));
+        for (element, msg) in unborn {
+            let (chare, index) = (collection.info.chare.name, collection.name_of(pe, element));
             let why = if collection.expects(element) {
                 "whose constructor has not ended"
             } else {
                 "which was never inserted"
             };
-            held.add(why, format!("{} for {chare}{index}, {why}", name(msg)));
-        });
+            held.add(why, format!("{msg} for {chare}{index}, {why}"));
+        }
     }
     held
 }

@@ -260,12 +260,14 @@ fn place<C: Chare>(pe: &Pe, id: ChareId, request: &Request<C>) -> Result<PeId, C
     let (chare, index) = (C::INFO.name, request.index);
     if array.expects(id.element) || pe.locations.knows(id) {
         let there = array.index_of::<C::Index>(id.element).unwrap_or(index);
-        return Err(CallError::Refused(if there == index {
-            format!("{chare}[{index:?}] is there already").into()
-        } else {
+        return Err(refused::<C>(pe, id, || {
+            if there == index {
+                return format!("{chare}[{index:?}] is there already");
+            }
             let key = id.element;
-            format!("{chare}[{index:?}] has the key {key}, and so has [{there:?}]: give them different ones (`Index::key`)")
-                .into()
+            format!(
+                "{chare}[{index:?}] has the key {key}, and so has [{there:?}]: give them different ones (`Index::key`)"
+            )
         }));
     }
     if let Some(wanted) = request.pe {
@@ -275,10 +277,17 @@ fn place<C: Chare>(pe: &Pe, id: ChareId, request: &Request<C>) -> Result<PeId, C
     match entry::guarded(pe, id, EntryOf::<C>::MAP, map)? {
         None => Ok(pe.id()),
         Some(mapped) if mapped < pe.pe_count() => Ok(PeId::new(mapped)),
-        Some(mapped) => Err(CallError::Refused(
+        Some(mapped) => Err(refused::<C>(pe, id, || {
             format!("{chare}[{index:?}] is mapped to PE {mapped}, and this run has {} PEs", pe.pe_count())
-                .into(),
-        )),
+        })),
+    }
+}
+
+/// The refusal of an insertion; what makes the text calls code of the user's index, whose panic is the error then.
+fn refused<C: Chare>(pe: &Pe, id: ChareId, text: impl FnOnce() -> String) -> CallError {
+    match entry::guarded(pe, id, EntryOf::<C>::INDEX, text) {
+        Ok(text) => CallError::Refused(text.into()),
+        Err(panic) => panic,
     }
 }
 

@@ -211,7 +211,7 @@ impl Pe {
                             tally.add_msg(msg);
                         }
                     });
-                    let name = collection.name_of(element);
+                    let name = collection.name_of(self, element);
                     format!("{}{name}, whose constructor has not ended", collection.info.chare.name)
                 });
             }

@@ -423,3 +423,108 @@ fn an_error_whose_text_panics_is_told_nevertheless() {
         blamed_on_the_user(&run(pes, async |_| Result::<()>::Err(Unspeakable.into())), "it has no words");
     }
 }
+
+/// An index that panics when it is shown, or compared with another of its key.
+#[derive(Clone, Copy, PartialOrd, Ord)]
+struct Shy(u64);
+
+impl std::hash::Hash for Shy {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl PartialEq for Shy {
+    fn eq(&self, other: &Shy) -> bool {
+        assert!(self.0 == other.0, "incomparable");
+        true
+    }
+}
+
+impl Eq for Shy {}
+
+impl std::fmt::Debug for Shy {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("not to be seen")
+    }
+}
+
+impl chare::Index for Shy {
+    fn key(&self) -> u64 {
+        self.0 % 100
+    }
+}
+
+struct Hidden;
+
+#[chare(index = Shy)]
+impl Hidden {
+    fn new(fails: bool) -> Result<Self> {
+        if fails { Err("failed".into()) } else { Ok(Hidden) }
+    }
+
+    #[entry]
+    fn fail(&self) -> Result<()> {
+        Err("failed".into())
+    }
+
+    #[entry]
+    fn panic(&self) {
+        panic!("as asked")
+    }
+
+    /// Opens an account, which is named after its chare.
+    #[entry]
+    fn used_bytes(&self, cx: &Cx<Self>) -> u64 {
+        cx.device().used_bytes()
+    }
+
+    #[entry]
+    async fn wait(this: This<Self>) {
+        this.wait_until(|_| false).await;
+    }
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn an_index_that_panics_when_it_is_shown_or_compared_spoils_no_error(rt: Runtime) -> Result<()> {
+    let all = rt.array_sparse::<Hidden>().create_empty();
+    for index in 0..4 {
+        all.insert(Shy(index), false).on_pe(index as usize % rt.num_pes()).await?;
+    }
+    all.done_inserting().await?;
+    let error = all.at(Shy(1)).fail().await.expect_err("it fails").to_string();
+    assert_eq!(error, "Hidden[key 1].fail failed: failed");
+    let error = all.at(Shy(2)).panic().await.expect_err("it panics").to_string();
+    assert!(error.starts_with("Hidden[key 2].panic panicked") && error.ends_with("as asked"), "{error}");
+    let error = all.insert(Shy(5), true).await.expect_err("its constructor fails").to_string();
+    assert_eq!(error, "Hidden[key 5].new failed: failed");
+    // What it would be refused with cannot be said.
+    let error = all.insert(Shy(1), false).await.expect_err("it is there").to_string();
+    assert!(error.ends_with("not to be seen"), "{error}");
+    let error = all.insert(Shy(101), false).await.expect_err("its key is taken").to_string();
+    assert!(error.ends_with("incomparable"), "{error}");
+    assert_eq!(all.at(Shy(3)).used_bytes().await?, 0);
+    let error = all.at(Shy(7)).fail().await.expect_err("absent").to_string();
+    assert!(error.contains("Hidden has no element [key 7]"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn an_index_that_panics_when_it_is_shown_does_not_spoil_the_hang_report() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let all = rt.array_sparse::<Hidden>().elements([Shy(0), Shy(1), Shy(2)]).create(false).await?;
+            assert!(all.at(Shy(1)).panic().await.is_err());
+            let unborn = rt.array_sparse::<Hidden>().create_empty();
+            let call = unborn.at(Shy(9)).fail().future();
+            all.at(Shy(2)).wait().await?;
+            call.await?;
+            Result::<()>::Ok(())
+        });
+        let text = report.to_string();
+        assert_eq!(report.code(), chare::HANG_EXIT_CODE, "{text}");
+        for part in ["Hidden[key 2].wait", "Hidden.fail for Hidden[key 9]", "Hidden[key 1] was poisoned"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

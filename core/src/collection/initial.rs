@@ -65,8 +65,8 @@ impl Collection {
         let Some(initial) = self.info.initial::<C::Index>() else { return Ok(()) };
         let mut elsewhere = Vec::new();
         for index in initial.indexes() {
-            let element = index.key();
-            let (home, place) = (self.info.home(element), mapped::<C>(pe, &self.info, index)?);
+            let (element, place) = placed::<C>(pe, &self.info, index)?;
+            let home = self.info.home(element);
             if place.unwrap_or(home) == pe.id() {
                 self.reserve(element, 0);
             } else if home != pe.id() {
@@ -85,12 +85,18 @@ impl Collection {
     }
 }
 
-/// Where the map places an element, if there is one.
-fn mapped<C: Chare>(pe: &Pe, info: &CollectionInfo, index: C::Index) -> Result<Option<PeId>, String> {
-    let name = || format!("{}[{index:?}]", C::INFO.name);
+/// The key of an element, and where the map places it, if there is one.
+fn placed<C: Chare>(pe: &Pe, info: &CollectionInfo, index: C::Index) -> Result<(u64, Option<PeId>), String> {
+    let array = C::INFO.name;
+    let name = || {
+        let name = caught::catch(pe, || format!("{array}[{index:?}]"));
+        name.unwrap_or_else(|_| format!("{array}[..]"))
+    };
+    let element =
+        caught::catch(pe, || index.key()).map_err(|panic| format!("the key of {}: {panic}", name()))?;
     match caught::catch(pe, || info.mapped(&index)) {
-        Ok(None) => Ok(None),
-        Ok(Some(mapped)) if mapped < pe.pe_count() => Ok(Some(PeId::new(mapped))),
+        Ok(None) => Ok((element, None)),
+        Ok(Some(mapped)) if mapped < pe.pe_count() => Ok((element, Some(PeId::new(mapped)))),
         Ok(Some(mapped)) => {
             Err(format!("{} is mapped to PE {mapped}, and this run has {} PEs", name(), pe.pe_count()))
         }

@@ -30,6 +30,7 @@ pub(crate) use places::Place;
 
 use crate::bound::Bonds;
 use crate::broadcast::{self, Coverage};
+use crate::caught;
 use crate::cell::ChareRef;
 use crate::ids::{CollectionId, PeId};
 use crate::index::Index;
@@ -250,10 +251,10 @@ impl Collection {
         self.info.index_of(element).or_else(|| self.indexes_of::<I>()?.get(element))
     }
 
-    /// The element's index as users write it.
-    pub(crate) fn name_of(&self, element: u64) -> String {
-        let name = self.indexes().and_then(|indexes| indexes.name(element));
-        name.unwrap_or_else(|| self.info.name_of(element))
+    /// The element's index as users write it. Runs code of the user's; a panic in it leaves the key.
+    pub(crate) fn name_of(&self, pe: &Pe, element: u64) -> String {
+        let name = self.indexes().map(|indexes| caught::catch(pe, || indexes.name(element)));
+        name.and_then(Result::ok).flatten().unwrap_or_else(|| self.info.name_of(element))
     }
 
     /// Whether an element that this PE is the home of, and that is not known to be anywhere, does not exist.

@@ -358,12 +358,13 @@ impl Pe {
 
     /// The device account of a chare; `None` outside of its own methods and its constructor.
     pub(crate) fn account_of(&self, id: ChareId, class: &'static str) -> Option<chare_device::Account> {
-        let open = || {
-            let devices = self.shared.devices();
-            let name = format!("{class}{}", self.element_name(id));
-            devices.get(self.id.index() % devices.len()).account(name)
-        };
-        self.own_extra(id, |extra| extra.account.get_or_insert_with(open).clone())
+        if let Some(account) = self.own_extra(id, |extra| extra.account.clone())? {
+            return Some(account);
+        }
+        let devices = self.shared.devices();
+        let name = format!("{class}{}", self.element_name(id));
+        let account = devices.get(self.id.index() % devices.len()).account(name);
+        self.own_extra(id, |extra| extra.account.insert(account).clone())
     }
 
     /// Runs the constructor of a chare, or a part of it.
@@ -462,7 +463,7 @@ impl Pe {
 
     pub(crate) fn element_name(&self, id: ChareId) -> String {
         match self.directory.get(id.collection) {
-            Some(collection) => collection.name_of(id.element),
+            Some(collection) => collection.name_of(self, id.element),
             None => String::new(),
         }
     }
