@@ -18,7 +18,6 @@ use crate::error::{CallError, NotNow, WhyNotNow};
 use crate::ids::ChareId;
 use crate::location::Route;
 use crate::priority::Rank;
-use crate::profile::Interrupted;
 use crate::proxy::Element;
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
@@ -59,8 +58,6 @@ struct Suspended<'a> {
     running: Option<ChareRef>,
     running_task: Option<TaskKey>,
     constructing: Option<ChareId>,
-    /// In the profile, if there is one.
-    step: Option<Interrupted>,
 }
 
 impl Chain {
@@ -79,20 +76,15 @@ impl<'a> Suspended<'a> {
             bottom.set(running);
         }
         depth.set(depth.get() + 1);
-        Suspended {
-            pe,
-            running,
-            running_task: pe.running_task.take(),
-            constructing: pe.constructing.take(),
-            step: pe.note_direct_call(entry),
-        }
+        pe.note_direct_call(entry);
+        Suspended { pe, running, running_task: pe.running_task.take(), constructing: pe.constructing.take() }
     }
 }
 
 impl Drop for Suspended<'_> {
     fn drop(&mut self) {
-        let Suspended { pe, running, running_task, constructing, step } = *self;
-        pe.note_return(step);
+        let Suspended { pe, running, running_task, constructing } = *self;
+        pe.note_return();
         let Chain { depth, bottom } = &pe.direct;
         depth.set(depth.get() - 1);
         if depth.get() == 0 {

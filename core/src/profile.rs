@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::entry::EntryInfo;
 use crate::ids::PeId;
 
-pub(crate) use recorder::{Interrupted, Recorder};
+pub(crate) use recorder::Recorder;
 
 /// What a run has done, from [`crate::ExitReport::profile`].
 ///

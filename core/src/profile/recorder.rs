@@ -31,12 +31,12 @@ struct Notes {
     since_ns: u64,
     /// The time of the current step before what it has called on its stack.
     so_far: Duration,
+    /// Steps that what they have called on their stack has interrupted.
+    interrupted: Vec<Interrupted>,
     began_ns: u64,
 }
 
-/// A step that what it has called on its stack has interrupted.
-#[derive(Clone, Copy)]
-pub(crate) struct Interrupted {
+struct Interrupted {
     row: usize,
     so_far: Duration,
 }
@@ -74,15 +74,15 @@ impl Notes {
     }
 
     /// Interrupts the current step by one of `row`.
-    fn interrupt(&mut self, now_ns: u64, row: usize) -> Interrupted {
+    fn interrupt(&mut self, now_ns: u64, row: usize) {
         self.advance(now_ns);
-        let interrupted = Interrupted { row: self.current, so_far: self.so_far };
+        self.interrupted.push(Interrupted { row: self.current, so_far: self.so_far });
         (self.current, self.so_far) = (row, Duration::ZERO);
-        interrupted
     }
 
-    /// Ends the current step, and goes on with one that it has interrupted.
-    fn go_on(&mut self, now_ns: u64, Interrupted { row, so_far }: Interrupted) {
+    /// Ends the current step, and goes on with the one that it has interrupted.
+    fn go_on(&mut self, now_ns: u64) {
+        let Some(Interrupted { row, so_far }) = self.interrupted.pop() else { return };
         self.switch(now_ns, row);
         self.so_far = so_far;
     }
@@ -97,6 +97,7 @@ impl Recorder {
             current: RUNTIME,
             since_ns: now_ns,
             so_far: Duration::ZERO,
+            interrupted: Vec::new(),
             began_ns: now_ns,
         }))
     }
@@ -142,21 +143,36 @@ impl Pe {
     }
 
     /// What follows is a call of `entry` on the stack of what is running.
-    #[inline]
-    pub(crate) fn note_direct_call(&self, entry: &'static EntryInfo) -> Option<Interrupted> {
-        let recorder = self.recorder.as_ref()?;
+    #[inline(always)]
+    pub(crate) fn note_direct_call(&self, entry: &'static EntryInfo) {
+        if self.is_profiled() {
+            self.interrupt(entry);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn interrupt(&self, entry: &'static EntryInfo) {
+        let Some(recorder) = &self.recorder else { return };
         let notes = &mut *recorder.0.borrow_mut();
         let row = notes.row_of(entry);
         notes.rows[row].calls += 1;
-        Some(notes.interrupt(self.now_ns(), row))
+        notes.interrupt(self.now_ns(), row);
     }
 
     /// Such a call has ended, and its caller goes on.
-    #[inline]
-    pub(crate) fn note_return(&self, caller: Option<Interrupted>) {
-        if let (Some(caller), Some(recorder)) = (caller, &self.recorder) {
-            recorder.0.borrow_mut().go_on(self.now_ns(), caller);
+    #[inline(always)]
+    pub(crate) fn note_return(&self) {
+        if self.is_profiled() {
+            self.go_on();
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn go_on(&self) {
+        let Some(recorder) = &self.recorder else { return };
+        recorder.0.borrow_mut().go_on(self.now_ns());
     }
 
     /// What follows is a call that was kept for its condition.
