@@ -73,8 +73,12 @@ impl<A: Ask> Asking<A> {
         self.pending.as_mut().expect("it has begun").poll(context)
     }
 
+    /// Asks, unless it was asked before; somebody will wait.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE, and if what is asked is a mistake.
     #[track_caller]
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         if let Some(ask) = self.ask.take() {
             let cell = current::on_pe(A::WAITING, |pe| CellRef::new(pe, pe.cells.open()));
             self.pending = Some(Pending::new(cell, ask.what(), self.at));

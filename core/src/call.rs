@@ -60,7 +60,7 @@ impl<E: Entry> Call<E> {
     }
 
     /// Lets the call go before all messages that wait on the PE of its chare and are not expedited, whatever their
-    /// priority.
+    /// priority, and before coroutines that go on there. A chare that always has an expedited call for itself lets nothing else run.
     pub fn expedited(mut self) -> Self {
         self.rank = Rank::Expedited;
         self

@@ -420,6 +420,16 @@ impl<P: Copy> Creation<P> {
         }
     }
 
+    /// Creates now; what it returns brings the proxy once all constructors have run.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn future(mut self) -> Creation<P> {
+        self.state = self.sent();
+        self
+    }
+
     /// Creates now: the proxy at once, and a future that waits until all constructors have run.
     ///
     /// # Panics

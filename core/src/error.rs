@@ -127,6 +127,10 @@ pub struct NoElement {
 impl fmt::Display for NoElement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let NoElement { chare, element, bounds } = self;
+        if element.is_empty() {
+            // A singleton.
+            return write!(f, "this {chare} does not exist: {bounds}");
+        }
         write!(f, "{chare} has no element {element}: {bounds}")
     }
 }

@@ -32,11 +32,18 @@ mod sealed {
 /// ```
 pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static {
     /// The number by which the runtime knows the element of a sparse array, not [`u64::MAX`]. Values that are gathered
-    /// come in the order of the keys. An insertion whose key is taken by another index is refused.
+    /// come in the order of the keys. An insertion whose key is taken by another index is refused;
+    /// calls are not checked. An index of your own with at most 64 bits should give them: then no two have one key.
     ///
     /// By default this is a hash of the index. `usize`, and tuples of small ones, have keys in their own order.
     fn key(&self) -> u64 {
         hashed(self)
+    }
+
+    /// The index that has a key, if the key tells: so reports can name it where only the key is known.
+    #[doc(hidden)]
+    fn of_key(_key: u64) -> Option<Self> {
+        None
     }
 }
 
@@ -104,11 +111,25 @@ fn packed<I: DenseIndex>(index: I) -> Option<u64> {
     })
 }
 
+/// The index with a packed key.
+fn unpacked<I: DenseIndex>(key: u64) -> Option<I> {
+    let bits = 63 / I::DIMS as u32;
+    let mut axes = [0; 6];
+    for (place, axis) in axes[..I::DIMS].iter_mut().rev().enumerate() {
+        *axis = (key >> (bits * place as u32) & ((1 << bits) - 1)) as usize;
+    }
+    (key >> 63 == 0).then(|| I::from_array(axes))
+}
+
 impl sealed::Sealed for usize {}
 
 impl Index for usize {
     fn key(&self) -> u64 {
         *self as u64
+    }
+
+    fn of_key(key: u64) -> Option<Self> {
+        Some(key as usize)
     }
 }
 
@@ -128,6 +149,10 @@ macro_rules! tuple_index {
         impl Index for ($(tuple_index!(@usize $axis),)*) {
             fn key(&self) -> u64 {
                 packed(*self).unwrap_or_else(|| hashed(self))
+            }
+
+            fn of_key(key: u64) -> Option<Self> {
+                unpacked(key)
             }
         }
         impl DenseIndex for ($(tuple_index!(@usize $axis),)*) {
@@ -171,6 +196,14 @@ mod tests {
                 }
             }
             prop_assert_eq!(shape.element_count(), Some(next));
+        }
+
+        #[test]
+        fn a_key_in_the_order_of_the_axes_tells_the_index(axes in prop::array::uniform3(0_usize..1 << 23), far: usize) {
+            let index = (axes[0], axes[1], axes[2]);
+            let told = Index::of_key(index.key());
+            prop_assert!(told == Some(index) || told.is_none() && axes.iter().any(|axis| axis >> 21 != 0));
+            prop_assert_eq!(Index::of_key(far.key()), Some(far));
         }
 
         #[test]

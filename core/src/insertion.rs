@@ -41,11 +41,11 @@ struct Insert<C: Chare> {
 }
 
 impl<C: ArrayElement> SparseArray<C> {
-    /// The insertion of an element; `init` are the arguments of `new`. From anywhere, at any time, in any order. Awaiting
+    /// The insertion of an element; `init` are the arguments of `new`. From any PE, at any time, in any order. Awaiting
     /// it waits until the constructor has run, and brings the proxy of the element.
     ///
     /// If the constructor fails the element is not there: calls that have waited for it bring the same error, broadcasts and
-    /// reductions go on without it, and the index may be inserted again.
+    /// reductions go on without it (but what it has contributed before stays), and the index may be inserted again.
     ///
     /// Broadcasts that this chare or program sends afterwards reach the element, those that it has sent before do not. A chare
     /// that is to move waits until its insertions are on record.
@@ -67,6 +67,9 @@ impl<C: ArrayElement> SparseArray<C> {
     /// once all of whoever inserts have sent their insertions. Later insertions are possible.
     ///
     /// Awaiting it waits until all insertions have a place; their constructors may still run.
+    ///
+    /// # Panics
+    /// When it is sent, on a thread that is not a PE.
     #[track_caller]
     pub fn done_inserting(&self) -> DoneInserting {
         let (run, collection) = self.ids();
@@ -96,6 +99,16 @@ impl<C: Chare> Insertion<C> {
         if let Some(insert) = self.asking.ask_mut() {
             insert.pe = Some(PeId::new(pe.into_pe_number()));
         }
+        self
+    }
+
+    /// Inserts now; what it returns brings the proxy once the constructor has run.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE; if the PE given does not exist.
+    #[track_caller]
+    pub fn future(mut self) -> Insertion<C> {
+        self.asking.begin();
         self
     }
 

@@ -178,7 +178,8 @@ impl<C: Chare> SparseArray<C> {
 
 impl<C: ArrayElement> SparseArray<C> {
     /// The element at `index`. Calls are held until it is inserted, or refused with `CallError::NoElement` if it was
-    /// destroyed, or is absent after [`SparseArray::done_inserting`].
+    /// destroyed, or is absent after [`SparseArray::done_inserting`]. Elements are known by the
+    /// [keys](Index::key) of their indexes: an absent index with the key of one that is there names that one.
     pub fn at(&self, index: C::Index) -> Element<C> {
         Element::new(self.run, ChareId { collection: self.id, element: index.key() }, index)
     }

@@ -124,7 +124,7 @@ async fn a_payload_that_panics_when_dropped_reaches_who_waits(rt: Runtime) -> Re
             }
         }
         let error = throwers.reduce(links).await.expect_err("the reducer panics");
-        assert!(error.to_string().contains("its reducer panicked at"), "{error}");
+        assert!(error.to_string().contains("or its reducer panicked at"), "{error}");
         let error = rt.array::<Unmade>(8).create(links).await.expect_err("the constructors panic");
         assert!(matches!(error, CallError::Panicked(_)), "{error}");
     }
@@ -150,6 +150,93 @@ fn a_payload_that_panics_when_dropped_hangs_nobody() {
             assert_eq!(report.code(), 1, "{report}");
         }
     }
+}
+
+/// Elements that do not agree on the reducer: one gathers fuses, the others count.
+struct Discord;
+
+#[chare(index = usize)]
+impl Discord {
+    fn new() -> Self {
+        Discord
+    }
+
+    #[entry]
+    fn give(&self, cx: &Cx<Self>, fuses: Callback<Vec<Fuse>>, count: Callback<u64>) {
+        if cx.index() == 0 {
+            cx.contribute(Fuse(0), reduce::Gather, fuses);
+        } else {
+            cx.contribute(1, reduce::Sum, count);
+        }
+    }
+}
+
+#[test]
+fn a_contribution_that_panics_when_dropped_ends_the_run_and_hangs_nobody() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let (fuses, _) = rt.promise();
+            let (count, counted) = rt.promise();
+            let elements = rt.array::<Discord>(16).create(()).await?;
+            elements.give(fuses.into(), count.into()).send();
+            counted.await?;
+            Result::<()>::Ok(())
+        });
+        let text = report.to_string();
+        assert_eq!(report.code(), 1, "{text}");
+        assert!(!text.contains("please report") && !text.contains("hangs"), "{text}");
+    }
+}
+
+/// A result that cannot be cloned.
+struct Unique;
+
+impl Clone for Unique {
+    fn clone(&self) -> Self {
+        panic!("there is one only");
+    }
+}
+
+#[derive(Clone, Copy)]
+struct MakeUnique;
+
+impl chare::reduction::Reducer<()> for MakeUnique {
+    type Partial = ();
+    type Output = Unique;
+    fn start(&self, (): (), _: u64) {}
+    fn merge(&self, (): &mut (), (): ()) {}
+    fn finish(&self, (): ()) -> Unique {
+        Unique
+    }
+}
+
+struct Sharer;
+
+#[chare(index = usize, keep_after_panic)]
+impl Sharer {
+    fn new() -> Self {
+        Sharer
+    }
+
+    #[entry]
+    async fn share(this: This<Self>) -> Result<()> {
+        this.allreduce((), MakeUnique).await?;
+        Ok(())
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_result_whose_clone_panics_is_an_error_of_all_who_wait(rt: Runtime) -> Result<()> {
+    let sharers = rt.array::<Sharer>(8).create(()).await?;
+    for _ in 0..2 {
+        let outcomes = sharers.share().gather_results().await?;
+        assert_eq!(outcomes.len(), 8);
+        for outcome in outcomes {
+            let text = outcome.expect_err("nobody gets a clone").to_string();
+            assert!(text.contains("there is one only"), "{text}");
+        }
+    }
+    Ok(())
 }
 
 /// Does something with the runtime when it is dropped.

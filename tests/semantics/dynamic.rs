@@ -219,6 +219,36 @@ async fn destructions_are_asked_for_at_once_and_awaited_later(rt: Runtime) -> Re
     Ok(())
 }
 
+struct Lone;
+
+#[chare]
+impl Lone {
+    fn new() -> Self {
+        Lone
+    }
+
+    #[entry]
+    fn knock(&self) {}
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn insertions_and_creations_are_sent_at_once_and_awaited_later(rt: Runtime) -> Result<()> {
+    let nodes = rt.array_sparse::<Node>().create_empty();
+    let insertions: Vec<_> = (0..10).map(|index| nodes.insert(index, 1).future()).collect();
+    let creation = rt.single::<Lone>().create(()).future();
+    rt.quiescence().await?;
+    nodes.done_inserting().await?;
+    nodes.at(4).value().await?;
+    for (index, insertion) in insertions.into_iter().enumerate() {
+        assert_eq!(insertion.await?.index(), index);
+    }
+    let single = creation.await?;
+    single.destroy().await?;
+    let text = single.knock().await.expect_err("it was destroyed").to_string();
+    assert_eq!(text, "this Lone does not exist: it has been destroyed");
+    Ok(())
+}
+
 #[chare::test(pes = [1, 2, 4])]
 async fn destroyed_elements_are_gone_and_may_come_again(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
@@ -511,7 +541,7 @@ fn a_call_of_an_element_that_never_comes_is_in_the_hang_report() {
             Ok::<(), BoxError>(())
         });
         let text = report.to_string();
-        assert!(text.contains("Node.value for Node[key 2], which was never inserted"), "{text}");
+        assert!(text.contains("Node.value for Node[2], which was never inserted"), "{text}");
     }
 }
 

@@ -91,7 +91,10 @@ impl CollectionInfo {
             pe_count: pe_count as u64,
             shape: Box::new(Open { map, initial }),
             new_indexes: Some(|| Box::new(Indexes::<C::Index>::default())),
-            element_name: |_, element| format!("[key {element}]"),
+            element_name: |_, element| match C::Index::of_key(element) {
+                Some(index) => format!("[{index:?}]"),
+                None => format!("[key {element}]"),
+            },
         }
     }
 

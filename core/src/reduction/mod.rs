@@ -78,6 +78,7 @@ mod unfinished;
 
 use std::any::type_name;
 use std::future::Future;
+use std::mem;
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -207,10 +208,22 @@ impl<T, R: Reducer<T>> Merged<T, R> {
         sequence: u64,
         f: impl FnOnce(&R, &mut R::Partial),
     ) {
-        let Ok(partial) = &mut self.partial else { return };
+        let Ok(partial) = &mut self.partial else { return pe.guard(|| drop(f)) };
         if let Err(error) = guard(pe, collection, sequence, || f(&self.reducer, partial)) {
-            self.partial = Err(error);
+            self.fail(pe, error);
         }
+    }
+
+    /// Drops a part that does not fit, and tells the place of its result.
+    fn give_up(self, pe: &Pe, error: Arc<str>) {
+        pe.drop_each(self.partial);
+        self.target.fail(error);
+    }
+
+    /// Gives up what has been merged.
+    fn fail(&mut self, pe: &Pe, error: Arc<str>) {
+        let partial = mem::replace(&mut self.partial, Err(error));
+        pe.guard(|| drop(partial));
     }
 }
 
@@ -218,7 +231,7 @@ impl<T, R: Reducer<T>> Merged<T, R> {
 fn guard<V>(pe: &Pe, collection: &Collection, sequence: u64, f: impl FnOnce() -> V) -> Result<V, Arc<str>> {
     caught::catch(pe, f).map_err(|Caught { message, location }| {
         let chare = collection.info.chare.name;
-        format!("reduction {sequence} of {chare}: its reducer panicked at {location}: {message}").into()
+        format!("reduction {sequence} of {chare}: code of its values or its reducer panicked at {location}: {message}").into()
     })
 }
 
@@ -226,7 +239,7 @@ trait Local: Known {
     /// The types of value and reducer.
     fn names(&self) -> (&'static str, &'static str);
     /// Makes the reduction fail.
-    fn spoil(&mut self, error: Arc<str>);
+    fn spoil(&mut self, pe: &Pe, error: Arc<str>);
     /// Sends the merged part to the root.
     fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64);
 }
@@ -236,8 +249,8 @@ impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
         (type_name::<T>(), type_name::<R>())
     }
 
-    fn spoil(&mut self, error: Arc<str>) {
-        self.partial = Err(error);
+    fn spoil(&mut self, pe: &Pe, error: Arc<str>) {
+        self.fail(pe, error);
     }
 
     fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64) {
@@ -328,7 +341,7 @@ where
             match known.known_mut::<Merged<T, R>>() {
                 Some(merged) if merged.target.is_all() != target.is_all() => {
                     let error = mixed(collection, sequence);
-                    merged.spoil(error.clone());
+                    merged.fail(pe, error.clone());
                     target.fail(error);
                 }
                 Some(merged) => {
@@ -340,7 +353,7 @@ where
                 None => {
                     let names = (earlier.names(), (type_name::<T>(), type_name::<R>()));
                     let error = mismatch(collection, sequence, names.0, names.1);
-                    earlier.spoil(error.clone());
+                    earlier.spoil(pe, error.clone());
                     target.fail(error);
                 }
             }
@@ -419,8 +432,8 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
         for part in parts {
             if part.target.is_all() != total.target.is_all() {
                 let error = mixed(collection, sequence);
-                part.target.fail(error.clone());
-                total.partial = Err(error);
+                part.give_up(pe, error.clone());
+                total.fail(pe, error);
                 continue;
             }
             total.aim(part.target, part.target_from);
@@ -428,12 +441,14 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
                 Ok(other) => {
                     total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other))
                 }
-                Err(error) => total.partial = Err(error),
+                Err(error) => total.fail(pe, error),
             }
         }
+        if let Some(error) = failed {
+            total.fail(pe, error);
+        }
         let Merged { reducer, partial, target, .. } = total;
-        let result = failed
-            .map_or(partial, Err)
+        let result = partial
             .and_then(|partial| guard(pe, collection, sequence, || reducer.finish(partial)))
             .map_err(CallError::Reduction);
         match (target, result) {
@@ -476,7 +491,7 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         let complete = if is_last { reductions.at_root.remove(&sequence) } else { None };
         drop(reductions);
         if let Some((merged, error)) = misfit {
-            merged.target.fail(error);
+            merged.give_up(pe, error);
         }
         if let Some(AtRoot { failed, parts, .. }) = complete {
             collection.membership.borrow_mut().end(sequence);
@@ -523,8 +538,11 @@ fn distribute<O: Clone + Send + 'static>(
     sequence: u64,
     outcome: Result<O, CallError>,
 ) {
+    let at_root = pe.collection(collection).expect("its elements have contributed");
     for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
-        pe.post(to, Msg::for_pe(Outcome { collection, sequence, outcome: outcome.clone() }));
+        let copy = guard(pe, at_root, sequence, || outcome.clone());
+        let outcome = copy.unwrap_or_else(|error| Err(CallError::Reduction(error)));
+        pe.post(to, Msg::for_pe(Outcome { collection, sequence, outcome }));
     }
     Outcome { collection, sequence, outcome }.run(ChareId { collection, element: 0 }, Reply::none(), pe);
 }
