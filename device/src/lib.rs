@@ -48,6 +48,9 @@ mod backend;
 mod buffer;
 mod caught;
 mod completion;
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub mod cuda;
 mod device;
 mod error;
 mod event;

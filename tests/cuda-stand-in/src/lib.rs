@@ -32,6 +32,8 @@
 //! | `STAND_IN_DRIVER` | the version of CUDA that it says it has | 13000 |
 //! | `STAND_IN_MISUSE` | `abort` or `report` | `abort` |
 
+#![cfg(target_os = "linux")]
+
 mod api;
 mod code;
 mod door;

@@ -1,0 +1,198 @@
+//! Pieces of slabs: which are free, since when, and which one to give to whom. Knows nothing of CUDA.
+//!
+//! A slab is cut from its start; a piece keeps its size class for as long as its slab is not *reset*, which happens when
+//! none of its pieces is handed out or still used. Invariant: each byte of a slab below its cut is in exactly one piece,
+//! handed out or in the list of its class.
+
+use super::lane::Mark;
+
+/// How many free pieces of a class are looked at for one that can be used at once.
+const SEARCHED: usize = 16;
+
+/// The slabs of one kind of memory.
+pub(super) struct Arena<M> {
+    slabs: Vec<Option<Slab<M>>>,
+    /// Free pieces by class. Few classes are in use at once, so a sorted vector is searched.
+    classes: Vec<(usize, Vec<Piece>)>,
+    live_bytes: usize,
+}
+
+struct Slab<M> {
+    memory: M,
+    len_bytes: usize,
+    /// What is cut into pieces.
+    cut_bytes: usize,
+    /// Pieces that are handed out.
+    live_count: usize,
+}
+
+/// A part of a slab.
+#[derive(Debug, Default)]
+pub(super) struct Piece {
+    pub(super) slab: usize,
+    pub(super) offset_bytes: usize,
+    pub(super) class_bytes: usize,
+    /// What must be reached before it is used, except by the streams of the marks themselves.
+    pub(super) after: Vec<Mark>,
+    /// What its new owner gives it to do; kept here for its capacity while the piece is free.
+    pub(super) uses: Vec<Mark>,
+}
+
+impl<M> Default for Arena<M> {
+    fn default() -> Self {
+        Arena { slabs: Vec::new(), classes: Vec::new(), live_bytes: 0 }
+    }
+}
+
+impl<M> Arena<M> {
+    /// Bytes handed out.
+    pub(super) fn live_bytes(&self) -> usize {
+        self.live_bytes
+    }
+
+    /// The memory of a slab that a piece is of.
+    pub(super) fn memory(&mut self, slab: usize) -> &mut M {
+        &mut self.slabs[slab].as_mut().expect("a slab with a piece is kept").memory
+    }
+
+    /// A piece that can be used at once if all marks are reached of which `is_passed` says so: a free one of the class, or
+    /// one cut from a slab with room, or from a slab that is reset.
+    pub(super) fn take(&mut self, class_bytes: usize, is_passed: impl Fn(&Mark) -> bool) -> Option<Piece> {
+        self.take_free(class_bytes, &is_passed).or_else(|| self.cut(class_bytes)).or_else(|| {
+            let is_idle = |slab: &Slab<M>| slab.live_count == 0 && slab.len_bytes >= class_bytes;
+            let slab = self.find_idle(is_idle, &is_passed)?;
+            self.forget_pieces(slab);
+            self.slabs[slab].as_mut()?.cut_bytes = 0;
+            self.cut(class_bytes)
+        })
+    }
+
+    fn take_free(&mut self, class_bytes: usize, is_passed: impl Fn(&Mark) -> bool) -> Option<Piece> {
+        let index = self.classes.binary_search_by_key(&class_bytes, |class| class.0).ok()?;
+        let free = &mut self.classes[index].1;
+        let found = free.iter().rev().take(SEARCHED).position(|piece| piece.after.iter().all(&is_passed))?;
+        let piece = free.remove(free.len() - 1 - found);
+        Some(self.hand_out(piece))
+    }
+
+    /// The free piece of the class that has waited longest, whatever it waits for.
+    pub(super) fn take_pending(&mut self, class_bytes: usize) -> Option<Piece> {
+        let index = self.classes.binary_search_by_key(&class_bytes, |class| class.0).ok()?;
+        if self.classes[index].1.is_empty() {
+            return None;
+        }
+        let piece = self.classes[index].1.remove(0);
+        Some(self.hand_out(piece))
+    }
+
+    fn cut(&mut self, class_bytes: usize) -> Option<Piece> {
+        let has_room = |slab: &Slab<M>| slab.len_bytes - slab.cut_bytes >= class_bytes;
+        let slab = self.slabs.iter().position(|slab| slab.as_ref().is_some_and(has_room))?;
+        let room = self.slabs[slab].as_mut()?;
+        let offset_bytes = room.cut_bytes;
+        room.cut_bytes += class_bytes;
+        Some(self.hand_out(Piece { slab, offset_bytes, class_bytes, ..Piece::default() }))
+    }
+
+    fn hand_out(&mut self, piece: Piece) -> Piece {
+        self.live_bytes += piece.class_bytes;
+        self.slabs[piece.slab].as_mut().expect("a slab with a piece is kept").live_count += 1;
+        piece
+    }
+
+    /// Takes a piece back. Its list of uses says when it may be used again; if it has none, what it waited for still holds.
+    pub(super) fn give(&mut self, mut piece: Piece) {
+        self.live_bytes -= piece.class_bytes;
+        self.slabs[piece.slab].as_mut().expect("a slab with a piece is kept").live_count -= 1;
+        if !piece.uses.is_empty() {
+            std::mem::swap(&mut piece.after, &mut piece.uses);
+            piece.uses.clear();
+        }
+        match self.classes.binary_search_by_key(&piece.class_bytes, |class| class.0) {
+            Ok(index) => self.classes[index].1.push(piece),
+            Err(index) => self.classes.insert(index, (piece.class_bytes, vec![piece])),
+        }
+    }
+
+    /// Adds a slab.
+    pub(super) fn add(&mut self, memory: M, len_bytes: usize) {
+        let slab = Some(Slab { memory, len_bytes, cut_bytes: 0, live_count: 0 });
+        match self.slabs.iter().position(Option::is_none) {
+            Some(index) => self.slabs[index] = slab,
+            None => self.slabs.push(slab),
+        }
+    }
+
+    /// Takes out the slabs of which nothing is handed out or used.
+    pub(super) fn trim(&mut self, is_reached: impl Fn(&Mark) -> bool) -> Vec<M> {
+        let mut idle = Vec::new();
+        while let Some(slab) = self.find_idle(|slab| slab.live_count == 0, &is_reached) {
+            self.forget_pieces(slab);
+            idle.extend(self.slabs[slab].take().map(|slab| slab.memory));
+        }
+        idle
+    }
+
+    fn find_idle(
+        &self,
+        is_wanted: impl Fn(&Slab<M>) -> bool,
+        is_reached: impl Fn(&Mark) -> bool,
+    ) -> Option<usize> {
+        let is_used = |slab: usize| {
+            let mut pieces =
+                self.classes.iter().flat_map(|class| &class.1).filter(|piece| piece.slab == slab);
+            pieces.any(|piece| !piece.after.iter().all(&is_reached))
+        };
+        let wanted = |&slab: &usize| self.slabs[slab].as_ref().is_some_and(&is_wanted);
+        (0..self.slabs.len()).filter(wanted).find(|&slab| !is_used(slab))
+    }
+
+    fn forget_pieces(&mut self, slab: usize) {
+        for (_, free) in &mut self.classes {
+            free.retain(|piece| piece.slab != slab);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(lane: u16, position: u64) -> Mark {
+        Mark { device: 0, lane, position }
+    }
+
+    #[test]
+    fn pieces_wait_for_their_uses() {
+        let mut arena = Arena::default();
+        arena.add("slab", 1024);
+        let mut piece = arena.take(512, |_| true).unwrap();
+        piece.uses.push(mark(1, 7));
+        arena.give(piece);
+        // Not reached: the rest of the slab is cut instead, and then there is nothing.
+        assert_eq!(arena.take(512, |_| false).unwrap().offset_bytes, 512);
+        assert!(arena.take(512, |_| false).is_none());
+        let own = arena.take(512, |mark| mark.lane == 1).unwrap();
+        assert_eq!((own.offset_bytes, own.after.as_slice()), (0, [mark(1, 7)].as_slice()));
+        // Given back unused, it still waits for what it waited for.
+        arena.give(own);
+        assert_eq!(arena.take_pending(512).unwrap().after, [mark(1, 7)]);
+        assert_eq!(arena.live_bytes(), 1024);
+    }
+
+    #[test]
+    fn idle_slabs_are_cut_anew_or_given_back() {
+        let mut arena = Arena::default();
+        arena.add("slab", 1024);
+        let mut pieces: Vec<Piece> = (0..4).map(|_| arena.take(256, |_| true).unwrap()).collect();
+        pieces[0].uses.push(mark(0, 1));
+        pieces.into_iter().for_each(|piece| arena.give(piece));
+        assert!(arena.take(1024, |_| false).is_none(), "a piece is still used");
+        assert!(arena.trim(|_| false).is_empty());
+        let whole = arena.take(1024, |_| true).unwrap();
+        assert!(arena.trim(|_| true).is_empty(), "it is handed out");
+        arena.give(whole);
+        assert_eq!(arena.trim(|_| true), ["slab"]);
+        assert!(arena.take(256, |_| true).is_none());
+    }
+}

@@ -1,0 +1,171 @@
+//! CUDA C: compiled by NVRTC where it is there, kept on disk, refused with line and caret.
+//!
+//! Without NVRTC these tests say so and pass; with `REQUIRE_NVRTC=1` they fail.
+
+use std::path::PathBuf;
+
+use chare_device::cuda::{Code, Compiler, Cuda, CudaError, Extent, ImageKind, Parameters, Settings};
+use cuda_stand_in::Parameter;
+
+use crate::apart::{apart, child};
+use crate::setting::*;
+
+const AXPY: &str = "
+extern \"C\" __global__ void axpy(unsigned n, double a, const double *x, double *y) {
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] += a * x[i];
+}
+";
+
+/// Whether this machine has NVRTC.
+fn has_nvrtc() -> bool {
+    let is_there = Compiler::new(None, ImageKind::Ptx).version().is_some();
+    let is_required = std::env::var("REQUIRE_NVRTC").is_ok_and(|required| required == "1");
+    assert!(is_there || !is_required, "REQUIRE_NVRTC is set and libnvrtc is not found");
+    if !is_there {
+        println!("skipped: there is no NVRTC");
+    }
+    is_there
+}
+
+/// An empty folder, removed at the end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("chare-cuda-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        Folder(folder)
+    }
+
+    fn entries(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.0).into_iter().flatten();
+        entries.map(|entry| entry.expect("readable").path()).collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn compiled_code_is_loaded_and_launched() {
+    for kind in [ImageKind::Ptx, ImageKind::Cubin] {
+        apart("compile::compiled_code_is_loaded_and_launched", &[], || {
+            if !has_nvrtc() {
+                return;
+            }
+            let cuda = Cuda::open(Settings { image: kind, ..settings() }).expect("it opens");
+            let gpu = cuda.gpu(0);
+            let stream = stream(&gpu);
+            let numbers = Parameter::Address { align: 8 };
+            let parameters = [Parameter::Value { bytes: 4 }, Parameter::Value { bytes: 8 }, numbers, numbers];
+            stand_in().register("axpy", &parameters, |geometry, arguments| {
+                let n = arguments.value::<u32>(0) as usize;
+                assert!((geometry.grid[0] * geometry.block[0]) as usize >= n);
+                let (x, y) = (arguments.slice::<f64>(2, n)?, arguments.slice::<f64>(3, n)?);
+                y.iter_mut().zip(x).for_each(|(y, x)| *y += arguments.value::<f64>(1) * *x);
+                Ok(())
+            });
+            let code = Code::Source { text: AXPY, options: &["--fmad=false"] };
+            let axpy = gpu.kernel("axpy", code).expect("it compiles");
+            assert!(std::sync::Arc::ptr_eq(&axpy, &gpu.kernel("axpy", code).expect("it is there")));
+            let x = block_of(&cuda, &stream, 100, 2.5_f64.to_bits());
+            let y = block_of(&cuda, &stream, 100, 1.0_f64.to_bits());
+            let mut arguments = Parameters::new();
+            arguments.push(100_u32).push(2.0_f64).push_block(&x).push_block(&y);
+            // SAFETY: these are its parameters.
+            unsafe { stream.launch(&axpy, &Extent::new(100, 1, 1), &arguments, &[&x, &y]) }
+                .expect("a launch");
+            assert!(holds(&cuda, &stream, &y, 6.0_f64.to_bits()));
+        });
+    }
+}
+
+#[test]
+fn errors_have_line_and_caret() {
+    apart("compile::errors_have_line_and_caret", &[], || {
+        if !has_nvrtc() {
+            return;
+        }
+        let wrong = AXPY.replace("y[i] +=", "z[i] +=");
+        let cuda = open();
+        let error = cuda.gpu(0).kernel("axpy", Code::Source { text: &wrong, options: &[] });
+        let message = error.err().expect("it does not compile").to_string();
+        assert!(
+            message.starts_with("kernel `axpy` does not compile for sm_90:\naxpy.cu(4): error:"),
+            "{message}"
+        );
+        assert!(message.contains("identifier \"z\" is undefined") && message.contains('^'), "{message}");
+    });
+}
+
+#[test]
+fn code_without_the_kernel_is_refused() {
+    apart("compile::code_without_the_kernel_is_refused", &[], || {
+        if !has_nvrtc() {
+            return;
+        }
+        let cuda = open();
+        // Without `extern "C"` the name is mangled.
+        let text = "__global__ void lost() {}";
+        let message =
+            cuda.gpu(0).kernel("lost", Code::Source { text, options: &[] }).err().expect("no such kernel");
+        assert!(message.to_string().contains("no kernel `lost`; declare it `extern \"C\""), "{message}");
+    });
+}
+
+#[test]
+fn compiled_code_is_kept() {
+    if !has_nvrtc() {
+        return;
+    }
+    let folder = Folder::new("kept");
+    let compile = |source: &str, options: &[&str], capability| {
+        let compiler = Compiler::new(Some(folder.0.clone()), ImageKind::Cubin);
+        compiler.compile("axpy", source, options, capability)
+    };
+    let first = compile(AXPY, &[], (9, 0)).expect("it compiles");
+    let [entry] = &folder.entries()[..] else { panic!("{:?}", folder.entries()) };
+    let written = std::fs::read(entry).expect("readable");
+    assert_eq!(compile(AXPY, &[], (9, 0)).expect("it is there"), first);
+    // A spoiled entry is as none, and is written anew.
+    std::fs::write(entry, &written[..written.len() - 9]).expect("writable");
+    assert_eq!(compile(AXPY, &[], (9, 0)).expect("it compiles"), first);
+    assert_eq!(std::fs::read(entry).expect("readable").len(), written.len());
+    // Everything that the code depends on makes another entry.
+    compile(AXPY, &["--fmad=false"], (9, 0)).expect("it compiles");
+    compile(AXPY, &[], (8, 0)).expect("it compiles");
+    compile(&AXPY.replace("a *", "-a *"), &[], (9, 0)).expect("it compiles");
+    assert_eq!(folder.entries().len(), 4);
+    assert!(compile("nonsense", &[], (9, 0)).is_err() && folder.entries().len() == 4);
+}
+
+#[test]
+fn a_device_newer_than_the_compiler_gets_ptx() {
+    if !has_nvrtc() {
+        return;
+    }
+    let image =
+        Compiler::new(None, ImageKind::Cubin).compile("axpy", AXPY, &[], (99, 0)).expect("it compiles");
+    assert!(String::from_utf8_lossy(image.bytes()).contains(".entry axpy"));
+}
+
+#[test]
+fn without_a_compiler_the_error_says_what_to_do() {
+    let name = "compile::without_a_compiler_the_error_says_what_to_do";
+    if std::env::var_os("CHARE_TEST_IS_APART").is_some() {
+        let refused = Compiler::new(None, ImageKind::Cubin).compile("axpy", AXPY, &[], (9, 0));
+        match refused {
+            Err(error @ CudaError::NoCompiler { .. }) => println!("said: {error}"),
+            other => println!("said: this machine has NVRTC: {}", other.is_ok()),
+        }
+        return;
+    }
+    let output = child(name, &[]).env_remove("LD_LIBRARY_PATH").output().expect("it can be started again");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_clear = said.contains("there is no NVRTC") && said.contains("pip install nvidia-cuda-nvrtc");
+    assert!(is_clear || said.contains("said: this machine has NVRTC: true"), "{said}");
+}
