@@ -4,7 +4,7 @@
 //! the blocks of its nodes, and each replay notes their use like a launch.
 
 use std::ffi::c_void;
-use std::sync::MutexGuard;
+use std::sync::{Mutex, MutexGuard};
 
 use super::error::CudaError;
 use super::kernel::{Extent, Function, Parameters};
@@ -26,7 +26,8 @@ pub struct Recording<'a> {
 pub struct Graph {
     gpu: Gpu,
     label: &'static str,
-    executable: RawExecutable,
+    /// The driver does not allow two threads to launch it at once.
+    executable: Mutex<RawExecutable>,
     blocks: Vec<Block>,
 }
 
@@ -44,7 +45,7 @@ impl Gpu {
         let (graph, blocks) = self.capture(body)?;
         let executable = RawExecutable::instantiate(&graph);
         let executable = executable.map_err(|status| self.state().explain("cuGraphInstantiate", status))?;
-        Ok(Graph { gpu: self.clone(), label, executable, blocks })
+        Ok(Graph { gpu: self.clone(), label, executable: Mutex::new(executable), blocks })
     }
 
     fn capture(
@@ -179,9 +180,10 @@ impl Graph {
     ) -> Result<bool, CudaError> {
         let (graph, blocks) = self.gpu.capture(body)?;
         let explain = |status: Status| self.gpu.state().explain("cuGraphExecUpdate", status);
-        let is_patched = self.executable.update(&graph).map_err(explain)?;
+        let executable = self.executable.get_mut().expect("nothing panics under this lock");
+        let is_patched = executable.update(&graph).map_err(explain)?;
         if !is_patched {
-            self.executable = RawExecutable::instantiate(&graph).map_err(explain)?;
+            *executable = RawExecutable::instantiate(&graph).map_err(explain)?;
         }
         self.blocks = blocks;
         Ok(is_patched)
@@ -204,8 +206,9 @@ impl Stream {
             });
         }
         self.submit(graph.label, "cuGraphLaunch", graph.blocks.iter(), |stream| {
+            let executable = graph.executable.lock().expect("nothing panics under this lock");
             // SAFETY: whoever recorded has promised it of each replay; the blocks note their use, so their memory stays.
-            unsafe { stream.launch_graph(&graph.executable) }
+            unsafe { stream.launch_graph(&executable) }
         })
     }
 }

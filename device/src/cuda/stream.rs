@@ -253,6 +253,18 @@ impl Stream {
         launched.map_err(|error| refine(error, function.name(), shape))
     }
 
+    /// Has `code` called when all that was given to the stream is done, on a thread of the driver's: to wake who sleeps.
+    /// It costs more than asking for a mark, holds up the stream while it runs, and must not call the driver. It is
+    /// never called if the device is lost: who sleeps looks after that now and then. A panic in it is lost.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn notify(&self, code: impl FnOnce() + Send + 'static) -> Result<Mark, CudaError> {
+        let code = Box::new(code);
+        self.submit("notification", "cuLaunchHostFunc", std::iter::empty(), |stream| stream.notify(code))
+    }
+
     /// Runs code of others that gives work to the stream, by the driver's handle of it; the work comes after all that was
     /// given to the stream before, and counts as one operation that touches `blocks`. The code must return without waiting
     /// for the work. The device's context is current while it runs.

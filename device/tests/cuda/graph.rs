@@ -86,6 +86,33 @@ fn graphs_keep_their_blocks_and_order_them() {
 }
 
 #[test]
+fn threads_replay_one_graph() {
+    apart(
+        "graph::threads_replay_one_graph",
+        &[("STAND_IN_DELAY_US", "0"), ("STAND_IN_WORKERS", "1")],
+        || {
+            let cuda = open();
+            let gpu = cuda.gpu(0);
+            let (add, streams) = (Add::load(&gpu), [stream(&gpu), stream(&gpu)]);
+            let block = block_of(&cuda, &streams[0], 8, 0);
+            wait_for(&gpu, streams[0].mark().expect("no fault")).expect("no fault");
+            let graph = gpu.record("addition", additions(&add, &block, &[1])).expect("a graph");
+            std::thread::scope(|scope| {
+                for stream in &streams {
+                    scope.spawn(|| {
+                        for _ in 0..100 {
+                            stream.replay(&graph).expect("a replay");
+                        }
+                    });
+                }
+            });
+            streams[0].wait(streams[1].mark().expect("no fault")).expect("no fault");
+            assert!(holds(&cuda, &streams[0], &block, 200));
+        },
+    );
+}
+
+#[test]
 fn a_failed_recording_leaves_nothing_behind() {
     apart("graph::a_failed_recording_leaves_nothing_behind", &[], || {
         let cuda = open();

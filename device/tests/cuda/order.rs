@@ -135,6 +135,25 @@ fn what_others_enqueue_is_in_order() {
 }
 
 #[test]
+fn sleepers_are_woken_when_all_is_done() {
+    apart("order::sleepers_are_woken_when_all_is_done", &[], || {
+        let cuda = open();
+        let gpu = cuda.gpu(0);
+        let (gate, stream) = (Gate::close(&gpu), stream(&gpu));
+        let (woken, sleeper) = std::sync::mpsc::channel();
+        gate.hold(&stream);
+        let sender = woken.clone();
+        stream.notify(move || sender.send(1).expect("somebody waits")).expect("no fault");
+        stream.notify(|| panic!("on purpose")).expect("no fault");
+        let last = stream.notify(move || woken.send(2).expect("somebody waits")).expect("no fault");
+        assert!(sleeper.try_recv().is_err() && matches!(gpu.query(last), Progress::Pending));
+        gate.open();
+        assert_eq!((sleeper.recv(), sleeper.recv()), (Ok(1), Ok(2)));
+        wait_for(&gpu, last).expect("no fault");
+    });
+}
+
+#[test]
 fn contexts_are_made_current_only_when_they_are_not() {
     apart("order::contexts_are_made_current_only_when_they_are_not", &[], || {
         let cuda = open();
