@@ -131,6 +131,29 @@ fn short_memory_is_taken_from_what_is_freed() {
 }
 
 #[test]
+fn short_memory_waits_on_the_device_and_not_on_the_host() {
+    let variables = [("STAND_IN_MEMORY_MIB", "2"), ("STAND_IN_WORKERS", "4")];
+    apart("memory::short_memory_waits_on_the_device_and_not_on_the_host", &variables, || {
+        let cuda = open();
+        let gpu = cuda.gpu(0);
+        let (gate, own, other, third, add) =
+            (Gate::close(&gpu), stream(&gpu), stream(&gpu), stream(&gpu), Add::load(&gpu));
+        let len = (1 << 20) / 8;
+        let (held, used) = (block_of(&cuda, &third, len, 1), block_of(&cuda, &other, len, 2));
+        gate.hold(&other);
+        add.launch(&other, &used, 10).expect("a launch");
+        drop(used);
+        // There is no other memory: this is what the other stream still uses.
+        let block = block_of(&cuda, &own, len, 3);
+        let set = own.mark().expect("no fault");
+        assert!(holds(&cuda, &third, &held, 1));
+        assert!(matches!(gpu.query(set), chare_device::cuda::Progress::Pending));
+        gate.open();
+        assert!(holds(&cuda, &own, &block, 3));
+    });
+}
+
+#[test]
 fn out_of_memory_is_an_error_and_no_end() {
     apart("memory::out_of_memory_is_an_error_and_no_end", &[("STAND_IN_MEMORY_MIB", "2")], || {
         let cuda = open();

@@ -74,7 +74,7 @@ pub(crate) fn launch(stream: &Stream, function: &Function) -> Result<Mark, CudaE
     unsafe { stream.launch(function, &Extent::new(1, 1, 1), &Parameters::new(), &[]) }
 }
 
-/// Kernels that wait here until a test lets them go on, or has failed.
+/// Kernels that wait here until a test lets them go on, or has failed. Each takes one of its device's workers meanwhile.
 pub(crate) struct Gate {
     state: Arc<(Mutex<bool>, Condvar)>,
     function: Arc<Function>,

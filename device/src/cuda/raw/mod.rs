@@ -43,6 +43,8 @@ impl Status {
                 | CUDA_ERROR_NVLINK_UNCORRECTABLE
                 | CUDA_ERROR_CONTEXT_IS_DESTROYED
                 | CUDA_ERROR_EXTERNAL_DEVICE
+                | CUDA_ERROR_CONTAINED
+                | CUDA_ERROR_TENSOR_MEMORY_LEAK
                 | CUDA_ERROR_UNKNOWN
         )
     }
