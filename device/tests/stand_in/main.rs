@@ -20,21 +20,33 @@ use driver::*;
 /// A place where kernels wait until a test lets them go on.
 #[derive(Default)]
 pub(crate) struct Gate {
-    is_open: Mutex<bool>,
-    opened: Condvar,
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    is_open: bool,
+    is_reached: bool,
 }
 
 impl Gate {
     pub(crate) fn open(&self) {
-        *self.is_open.lock().expect("no test panics here") = true;
-        self.opened.notify_all();
+        self.state.lock().expect("no test panics here").is_open = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a kernel waits here.
+    fn wait_until_reached(&self) {
+        let state = self.state.lock().expect("no test panics here");
+        drop(self.changed.wait_while(state, |state| !state.is_reached).expect("no test panics here"));
     }
 
     fn pass(&self) {
-        let mut is_open = self.is_open.lock().expect("no test panics here");
-        while !*is_open {
-            is_open = self.opened.wait(is_open).expect("no test panics here");
-        }
+        let mut state = self.state.lock().expect("no test panics here");
+        state.is_reached = true;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.is_open).expect("no test panics here"));
     }
 }
 
@@ -172,6 +184,8 @@ fn streams_interleave_as_the_seed_says() {
     });
     let streams: Vec<sys::CUstream> = (0..4).map(|_| stream()).collect();
     launch(function("gate"), streams[0], &mut []).expect("a launch");
+    // From here on the one worker takes nothing before all is queued.
+    gate.wait_until_reached();
     let note = function("note");
     for number in 0..40 {
         launch(note, streams[number as usize % 4], &mut [number]).expect("a launch");
