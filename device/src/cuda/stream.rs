@@ -186,9 +186,10 @@ impl Stream {
                 Ok(pinned.in_flight(mark))
             }
             Err(error) => {
-                // The copy may have been submitted all the same, and what failed may be the event after it. Either the
-                // device is lost, or all that it was given is done before the memory is seen again.
-                self.gpu.machine.synchronize();
+                // Should the driver have begun the copy all the same, it is over before the memory is seen again: because
+                // the stream is done, or the device lost.
+                let state = self.state();
+                let _ = self.lane().synchronize(|| state.create_event());
                 Err(error)
             }
         }

@@ -47,6 +47,26 @@ fn a_kernel_fault_fails_every_waiter_of_its_device() {
 }
 
 #[test]
+fn any_call_may_be_the_first_to_see_a_fault() {
+    apart("fault::any_call_may_be_the_first_to_see_a_fault", &[], || {
+        let cuda = open();
+        let gpu = cuda.gpu(0);
+        let (add, stream) = (Add::load(&gpu), stream(&gpu));
+        let block = block_of(&cuda, &stream, 10, 1);
+        wait_for(&gpu, stream.mark().expect("no fault yet")).expect("no fault yet");
+        let failed = add.launch_astray(&stream, &block).expect("the fault comes later");
+        let seen = loop {
+            match gpu.free_bytes() {
+                Ok(_) => std::thread::yield_now(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(seen.starts_with("kernel `add` failed on cuda:0: CUDA_ERROR_ILLEGAL_ADDRESS"), "{seen}");
+        assert_eq!(wait_for(&gpu, failed).expect_err("the same fault").to_string(), seen);
+    });
+}
+
+#[test]
 fn every_stream_of_the_device_names_its_suspect() {
     apart("fault::every_stream_of_the_device_names_its_suspect", &[], || {
         let cuda = open();
