@@ -7,27 +7,31 @@
 //! load and compare for the device and one for shares and spoiled contents; the call through the kernel's
 //! function pointer, inside `catch`, which sets and resets a flag of the thread and costs no more until a kernel
 //! panics; and it returns a completion that is a tag. No lock, no atomic read-modify-write, no allocation, no clock, no counting.
-//! Everything else (workers, slower devices, a buffer that is shared or spoiled) goes the general way: an
-//! [`Operation`] is allocated and handed to the backend.
+//! Everything else (other memory, workers, slower devices, a buffer that is shared or spoiled) goes the general way: an
+//! [`Operation`] is made and handed to the backend.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::args::Args;
-use crate::backend::{Access, AccessMode, Backend, Operation, enter, leave_faulted};
 use crate::buffer::{DeviceSlice, DeviceVec, Source};
 use crate::caught::{Caught, catch};
-use crate::completion::{Cell, Completion};
+use crate::completion::{Cell, Completion, Prepared};
 use crate::device::{Device, DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::Stream;
 use crate::fault::{FaultKind, FaultRecord};
 use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch};
-use crate::memory::{Contents, MAX_ALIGN, Memory};
+use crate::memory::{MAX_ALIGN, Memory};
+use crate::operation::{Access, AccessMode, Command, HostRange, Operation};
 use crate::param::{Element, Params};
 use crate::shape::Shape;
+
+/// Operations that an account keeps at most for later ones.
+const KEPT_OPERATIONS: usize = 64;
 
 /// The device account of one owner: bound to one device and one stream. A cheap clone; all clones are the
 /// same account.
@@ -40,15 +44,22 @@ pub struct Account {
     core: Arc<AccountCore>,
 }
 
+/// Boxed, since operations move by pointer everywhere.
+#[allow(clippy::vec_box)]
+type Kept = Vec<Box<Operation>>;
+
 struct AccountCore {
     device: Arc<DeviceCore>,
     ledger: Arc<Ledger>,
     stream: Arc<Stream>,
+    /// Operations that have ended.
+    kept: Mutex<Kept>,
 }
 
 impl Account {
     pub(crate) fn new(device: Arc<DeviceCore>, ledger: Arc<Ledger>) -> Self {
-        Account { core: Arc::new(AccountCore { device, ledger, stream: Arc::default() }) }
+        let (stream, kept) = Default::default();
+        Account { core: Arc::new(AccountCore { device, ledger, stream, kept }) }
     }
 
     /// The device this account is bound to.
@@ -74,7 +85,11 @@ impl Account {
     /// [`DeviceError::OutOfMemory`] with what each owner holds; a fault nobody awaited.
     pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<DeviceVec<T>, DeviceError> {
         self.check()?;
-        Ok(DeviceVec::new(self.reserve::<T>(shape.into(), Contents::Zeros)?))
+        let (memory, is_zeroed) = self.reserve::<T>(shape.into())?;
+        if !is_zeroed {
+            self.zero(&memory)?;
+        }
+        Ok(DeviceVec::new(memory))
     }
 
     /// A buffer with the elements of `values`.
@@ -129,7 +144,7 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`] for a shared
+    /// [`DeviceError::NoSource`] if the kernel is not written in what the device wants, [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`] for a shared
     /// buffer that is written, a fault nobody awaited, [`DeviceError::Closed`]. Nothing is enqueued then, and except after `Closed` all
     /// buffers are as before.
     #[inline]
@@ -145,25 +160,21 @@ impl Account {
     {
         self.check()?;
         let launch = Launch::new(grid.into());
+        let runs_at_once = self.core.device.facts.runs_at_once;
+        if !runs_at_once {
+            self.check_source(kernel)?;
+        }
         let mut bound = args.bind();
         X::check(&mut bound, self)?;
         let raw = X::commit(&mut bound);
-        let mut plain = self.core.device.runs_at_once;
+        let mut plain = runs_at_once;
         X::visit(&bound, &mut |used| {
             plain &= !used.memory.is_poisoned() & used.copy_from.is_none();
         });
-        let source = kernel.rust();
         if !plain {
-            let mut accesses = Vec::new();
-            X::visit(&bound, &mut |used| {
-                let (memory, copy_from) = (used.memory.clone(), used.copy_from.cloned());
-                accesses.push(Access { memory, mode: used.mode, copy_from });
-            });
-            // SAFETY: the operation keeps the memory of `accesses` alive until this has run, and the backend
-            // runs it in the order their events ask for: nobody else writes any of it meanwhile, nor reads
-            // what it writes.
-            return self.submit(kernel.name(), accesses, move || unsafe { source(&launch, A::views(raw)) });
+            return self.enqueue::<A, X>(kernel, launch, &bound, raw);
         }
+        let source = kernel.rust();
         // SAFETY: the borrows in `bound` keep the memory alive during the call. What is written is borrowed
         // by `&mut` and not shared (`check`), so nobody else uses it; what is read can only be read by others.
         // Inline devices have no operations in flight.
@@ -182,6 +193,32 @@ impl Account {
         }
     }
 
+    /// Makes an operation of a launch whose arguments have been committed.
+    #[inline(never)]
+    fn enqueue<A: Params, X: Args<A>>(
+        &self,
+        kernel: &Kernel<A>,
+        launch: Launch,
+        bound: &X::Bound,
+        raw: A::Raw,
+    ) -> Result<Completion<()>, DeviceError> {
+        let mut operation = self.operation();
+        X::visit(bound, &mut |used| {
+            let (memory, copy_from) = (used.memory.clone(), used.copy_from.cloned());
+            operation.accesses.push(Access { memory, mode: used.mode, copy_from });
+        });
+        operation.command = Command::Launch { code: kernel.code(), launch };
+        A::pack(raw, &mut operation.arguments);
+        self.submit(kernel.name(), operation, Prepared::Value(()))
+    }
+
+    /// Refuses a kernel that is not written in what the device wants.
+    #[inline(never)]
+    fn check_source<A: Params>(&self, kernel: &Kernel<A>) -> Result<(), DeviceError> {
+        let language = self.core.device.facts.language;
+        if kernel.is_written_in(language) { Ok(()) } else { Err(kernel.no_source(language)) }
+    }
+
     /// Enqueues a copy of a buffer's contents to the host.
     ///
     /// # Errors
@@ -189,7 +226,7 @@ impl Account {
     /// [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], a fault nobody awaited,
     /// [`DeviceError::Closed`]. The completion fails if the contents are spoiled by a fault.
     pub fn download<T: Element>(&self, source: &impl Source<T>) -> Result<Completion<Vec<T>>, DeviceError> {
-        self.read(source, |values| values.to_vec())
+        self.read(source, |values| values)
     }
 
     /// Enqueues a copy of a buffer's contents into an array of the given shape.
@@ -216,7 +253,7 @@ impl Account {
             return Err(DeviceError::Shape { len, wanted: dim.size_checked().unwrap_or(usize::MAX) });
         }
         self.read(source, move |values| {
-            ndarray::Array::from_shape_vec(dim, values.to_vec()).expect("the sizes have been compared")
+            ndarray::Array::from_shape_vec(dim, values).expect("the sizes have been compared")
         })
     }
 
@@ -230,15 +267,12 @@ impl Account {
         self.check()?;
         let memory = source.source();
         self.check_same_set(memory)?;
-        let fresh = self.reserve::<T>(memory.shape(), Contents::Unspecified)?;
-        let (from, to, bytes) = (memory.clone(), fresh.clone(), memory.len_bytes());
-        let accesses = vec![
-            Access { memory: memory.clone(), mode: AccessMode::Read, copy_from: None },
-            Access { memory: fresh.clone(), mode: AccessMode::Overwrite, copy_from: None },
-        ];
-        // SAFETY: two allocations of `bytes` bytes, ordered and kept alive as accesses of the operation.
-        let body = move || unsafe { to.address().copy_from_nonoverlapping(from.address(), bytes) };
-        self.submit("copy", accesses, body)?;
+        let (fresh, _) = self.reserve::<T>(memory.shape())?;
+        let mut operation = self.operation();
+        operation.accesses.push(Access::new(memory, AccessMode::Read));
+        operation.accesses.push(Access::new(&fresh, AccessMode::Overwrite));
+        operation.command = Command::Copy;
+        self.submit("copy", operation, Prepared::Value(()))?;
         Ok(DeviceVec::new(fresh))
     }
 
@@ -263,7 +297,7 @@ impl Account {
     /// A fault nobody awaited, [`DeviceError::Closed`].
     pub fn fence(&self) -> Result<Completion<()>, DeviceError> {
         self.check()?;
-        self.submit("fence", Vec::new(), || ())
+        self.submit("fence", self.operation(), Prepared::Value(()))
     }
 
     /// Returns a fault that nobody awaited.
@@ -302,96 +336,125 @@ impl Account {
     fn wrong_device(&self, memory: &Memory) -> DeviceError {
         if !self.is_same_set(memory) {
             return DeviceError::OtherDevices {
-                buffer: memory.device().name.clone(),
+                buffer: memory.device().facts.name.clone(),
                 buffer_owner: memory.ledger().label.clone(),
                 owner: self.core.ledger.label.clone(),
             };
         }
         DeviceError::WrongDevice {
-            buffer: memory.device().name.clone(),
-            device: self.core.device.name.clone(),
+            buffer: memory.device().facts.name.clone(),
+            device: self.core.device.facts.name.clone(),
             owner: self.core.ledger.label.clone(),
         }
     }
 
-    /// Memory on this account's device, charged to it.
-    pub(crate) fn reserve<T: Element>(
-        &self,
-        shape: Shape,
-        contents: Contents,
-    ) -> Result<Arc<Memory>, DeviceError> {
+    /// Memory on this account's device, charged to it, and whether it is known to be zeros.
+    pub(crate) fn reserve<T: Element>(&self, shape: Shape) -> Result<(Arc<Memory>, bool), DeviceError> {
         const { assert!(align_of::<T>() <= MAX_ALIGN, "device memory is aligned to 256 bytes") };
-        Memory::new(&self.core.device, &self.core.ledger, shape, size_of::<T>(), contents)
+        Memory::new(&self.core.device, &self.core.ledger, shape, size_of::<T>())
     }
 
+    /// Fills new memory with zeros.
+    fn zero(&self, memory: &Arc<Memory>) -> Result<(), DeviceError> {
+        if self.core.device.facts.is_host_memory {
+            // SAFETY: the memory has `len_bytes` bytes, and nobody else has it yet.
+            unsafe { memory.block().address().write_bytes(0, memory.len_bytes()) };
+            return Ok(());
+        }
+        let operation = self.operation_on(memory, AccessMode::Overwrite, Command::Zero);
+        self.submit("zero", operation, Prepared::Value(())).map(drop)
+    }
+
+    /// A new buffer with these values.
     fn filled<T: Element>(&self, shape: Shape, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
-        let memory = self.reserve::<T>(shape, Contents::Unspecified)?;
-        // SAFETY: the memory has `values.len()` elements, and nobody else has it yet.
-        unsafe {
-            memory.address().cast::<T>().as_ptr().copy_from_nonoverlapping(values.as_ptr(), values.len())
-        };
+        let (memory, _) = self.reserve::<T>(shape)?;
+        let bytes = memory.len_bytes();
+        if self.core.device.facts.is_host_memory {
+            let address = memory.block().address().cast::<T>().as_ptr();
+            // SAFETY: the memory has `values.len()` elements, and nobody else has it yet.
+            unsafe { address.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
+            return Ok(DeviceVec::new(memory));
+        }
+        let mut staged = values.to_vec();
+        let from = HostRange { address: NonNull::from(staged.as_mut_slice()).cast(), bytes };
+        let operation = self.operation_on(&memory, AccessMode::Overwrite, Command::Upload(from));
+        // What is prepared is kept until the operation has ended, and so is the host memory.
+        self.submit("upload", operation, Prepared::Made(Box::new(|| drop(staged))))?;
         Ok(DeviceVec::new(memory))
     }
 
+    /// Reads a buffer, and converts what was read.
     fn read<T: Element, R: Send + 'static>(
         &self,
         source: &impl Source<T>,
-        convert: impl FnOnce(&[T]) -> R + Send + 'static,
+        convert: impl FnOnce(Vec<T>) -> R + Send + 'static,
     ) -> Result<Completion<R>, DeviceError> {
         self.check()?;
         let memory = source.source();
         self.check_here(memory)?;
-        if self.core.device.runs_at_once && !memory.is_poisoned() {
+        let (len, bytes) = (memory.len_elems(), memory.len_bytes());
+        if self.core.device.facts.runs_at_once && !memory.is_poisoned() {
+            let address = memory.block().address().cast::<T>().as_ptr().cast_const();
             // SAFETY: `source` keeps the memory alive; it is initialised and aligned, and an inline device has no operation
             // in flight that could write it.
-            let values = unsafe {
-                std::slice::from_raw_parts(
-                    memory.address().cast::<T>().as_ptr().cast_const(),
-                    memory.len_elems(),
-                )
-            };
-            return Ok(match catch(|| convert(values)) {
-                Ok(value) => Completion::ready(value),
-                Err(caught) => Completion::faulted(self.record_fault(FaultKind::Kernel, "download", caught)),
-            });
+            let values = unsafe { std::slice::from_raw_parts(address, len) };
+            return Ok(Completion::ready(convert(values.to_vec())));
         }
-        let from = memory.clone();
-        let accesses = vec![Access { memory: memory.clone(), mode: AccessMode::Read, copy_from: None }];
-        self.submit("download", accesses, move || {
-            // SAFETY: the memory is alive (`from`), initialised, aligned, and nobody writes it while this
-            // operation, which has declared that it reads it, runs.
-            convert(unsafe { std::slice::from_raw_parts(from.address().cast().as_ptr(), from.len_elems()) })
-        })
+        let mut values = Vec::<T>::with_capacity(len);
+        let to = HostRange { address: NonNull::from(values.spare_capacity_mut()).cast(), bytes };
+        // What is prepared is kept until the operation has ended, and so is the host memory; it does not move with the vector.
+        let prepared = Prepared::Made(Box::new(move || {
+            // SAFETY: the operation has succeeded, so it has written the first `len` elements.
+            unsafe { values.set_len(len) };
+            convert(values)
+        }));
+        self.submit("download", self.operation_on(memory, AccessMode::Read, Command::Download(to)), prepared)
+    }
+
+    /// An operation of this account, to be filled.
+    fn operation(&self) -> Box<Operation> {
+        let kept = self.kept().pop();
+        kept.unwrap_or_else(|| Operation::new(self.core.device.ordinal, self.core.stream.clone()))
+    }
+
+    /// One that uses one buffer.
+    fn operation_on(&self, memory: &Arc<Memory>, mode: AccessMode, command: Command) -> Box<Operation> {
+        let mut operation = self.operation();
+        operation.accesses.push(Access::new(memory, mode));
+        operation.command = command;
+        operation
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.core.kept.lock().expect("nothing panics under this lock")
+    }
+
+    /// Keeps an operation of this account that has ended and been emptied.
+    pub(crate) fn keep(&self, operation: Box<Operation>) {
+        let mut kept = self.kept();
+        if kept.len() < KEPT_OPERATIONS {
+            kept.push(operation);
+        }
     }
 
     /// Hands an operation to the backend.
     fn submit<R: Send + 'static>(
         &self,
         name: &'static str,
-        accesses: Vec<Access>,
-        body: impl FnOnce() -> R + Send + 'static,
+        mut operation: Box<Operation>,
+        prepared: Prepared<R>,
     ) -> Result<Completion<R>, DeviceError> {
         let ours = |access: &Access| self.is_same_set(&access.memory);
-        assert!(accesses.iter().all(ours), "whoever takes a buffer has looked whose it is");
-        let cell = Cell::new(self.clone(), name);
-        let outcome = cell.clone();
-        let work = move |accesses: &[Access]| {
-            let result = enter(accesses)
-                .and_then(|()| catch(body).map_err(|caught| outcome.record_fault(FaultKind::Kernel, caught)));
-            if let Err(fault) = &result {
-                leave_faulted(accesses, fault);
-            }
-            outcome.store(result);
-        };
-        let AccountCore { device, stream, .. } = &*self.core;
-        device.backend.submit(Operation {
-            device: device.ordinal,
-            stream: stream.clone(),
-            accesses,
-            work: Box::new(work),
-            completion: cell.clone(),
-        })?;
+        assert!(operation.accesses.iter().all(ours), "whoever takes a buffer has looked whose it is");
+        let cell = Cell::new(self.clone(), name, prepared);
+        operation.completion = Some(cell.clone());
+        self.core.device.backend.submit(operation)?;
         Ok(Completion::pending(cell))
+    }
+
+    /// Looks for operations that have finished. False if nobody needs to.
+    pub(crate) fn poll(&self) -> bool {
+        self.core.device.backend.poll()
     }
 
     #[cold]
@@ -402,7 +465,7 @@ impl Account {
         caught: Caught,
     ) -> Arc<FaultRecord> {
         let AccountCore { device, ledger, .. } = &*self.core;
-        device.faults.record(kind, kernel, &device.name, ledger, caught)
+        device.faults.record(kind, kernel, &device.facts.name, ledger, caught)
     }
 }
 
@@ -410,7 +473,7 @@ impl fmt::Debug for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
             .field("label", &self.label())
-            .field("device", &self.core.device.name)
+            .field("device", &self.core.device.facts.name)
             .finish()
     }
 }

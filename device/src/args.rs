@@ -11,11 +11,13 @@
 use std::sync::Arc;
 
 use crate::account::Account;
-use crate::backend::AccessMode;
 use crate::buffer::{DeviceSlice, DeviceVec};
 use crate::error::DeviceError;
-use crate::memory::{Contents, Memory};
-use crate::param::{Each, Element, In, InOut, Maybe, Out, Param, Params, RawBuffer, Scalar, for_each_tuple};
+use crate::memory::Memory;
+use crate::operation::AccessMode;
+use crate::param::{
+    Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, RawBuffer, Scalar, Zeroed, for_each_tuple,
+};
 
 /// One buffer of a bound argument, as `visit` shows it.
 #[derive(Clone, Copy)]
@@ -30,7 +32,7 @@ pub struct Used<'a> {
 /// | parameter | argument |
 /// |---|---|
 /// | `In<T>` | `&DeviceVec<T>`, `&DeviceSlice<T>` |
-/// | `Out<T>`, `InOut<T>` | `&mut DeviceVec<T>` |
+/// | `Out<T>`, `InOut<T>`, `Zeroed<T>` | `&mut DeviceVec<T>` |
 /// | `Maybe<P>` | `Option` of an argument for `P` |
 /// | `Each<P, N>` | `[_; N]` of arguments for `P` |
 /// | a [`Scalar`] | itself |
@@ -100,7 +102,7 @@ pub struct Used<'a> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be passed where the kernel takes `{P}`",
     label = "wrong argument for the parameter `{P}`",
-    note = "`In<T>` takes `&DeviceVec<T>` or `&DeviceSlice<T>`; `Out<T>` and `InOut<T>` take `&mut DeviceVec<T>`; a scalar \
+    note = "`In<T>` takes `&DeviceVec<T>` or `&DeviceSlice<T>`; `Out<T>`, `InOut<T>` and `Zeroed<T>` take `&mut DeviceVec<T>`; a scalar \
             is passed by value and has exactly the declared type"
 )]
 pub unsafe trait Arg<P: Param> {
@@ -145,7 +147,7 @@ unsafe impl<S: Scalar> Arg<S> for S {
 
 #[inline(always)]
 fn raw<T: Element>(memory: &Memory) -> RawBuffer<T> {
-    RawBuffer { address: memory.address().as_ptr().cast(), len: memory.len_elems() }
+    RawBuffer { block: memory.block().address().as_ptr().cast(), len: memory.len_elems() }
 }
 
 macro_rules! read_argument {
@@ -196,7 +198,7 @@ impl<'x, T: Element> Written<'x, T> {
     #[cold]
     #[inline(never)]
     fn reserve(&mut self, account: &Account) -> Result<(), DeviceError> {
-        self.other = Some(account.reserve::<T>(self.buffer.shape(), Contents::Unspecified)?);
+        self.other = Some(account.reserve::<T>(self.buffer.shape())?.0);
         Ok(())
     }
 
@@ -239,10 +241,11 @@ macro_rules! written_argument {
     };
 }
 written_argument!(Out, AccessMode::Overwrite, false);
+written_argument!(Zeroed, AccessMode::Zeroed, false);
 written_argument!(InOut, AccessMode::Update, true);
 
 // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
-unsafe impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
+unsafe impl<P: Buffers, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
     type Bound = Option<A::Bound>;
 
     #[inline(always)]
@@ -269,7 +272,7 @@ unsafe impl<P: Param, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
 }
 
 // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
-unsafe impl<P: Param, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
+unsafe impl<P: Buffers, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
     type Bound = [A::Bound; N];
 
     #[inline(always)]

@@ -1,104 +1,107 @@
-//! What a backend does for the rest of the crate: memory, and running operations in order.
+//! The face of a backend: memory by name, operations as data.
 //!
-//! Everything above this line (accounts, snapshots, poisoning, completions) is the same for every backend;
-//! everything below knows one kind of device.
+//! Everything above this line (accounts, snapshots, poisoning, completions) is the same for every backend; everything
+//! below knows one kind of device. Nothing above reads what a [`Block`] or an [`Event`] means. `device/README.md` says
+//! who orders what, and how the end of an operation and a fault travel.
 
+use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::completion::Publish;
 use crate::error::DeviceError;
-use crate::event::Stream;
-use crate::fault::FaultRecord;
-use crate::memory::Memory;
+use crate::kernel::Language;
+use crate::operation::Operation;
 
 /// The devices of one kind.
+///
+/// # What a backend promises
+///
+/// * An operation that it has accepted ends: it is [left](Operation::leave) once, and its completion is then
+///   [published](crate::completion::Publish::publish), whatever becomes of the device.
+/// * An operation takes effect after those that [`Operation::order`] has named, and its snapshot copies come first.
+/// * What an operation holds (memory, host memory, completion) is kept until it has ended.
+/// * No call blocks on a device, but `close`.
 pub(crate) trait Backend: Send + Sync {
-    /// Zeroed memory of `bytes` (a multiple of 256) bytes, aligned to 256; `None` if there is none.
-    fn allocate(&self, bytes: usize) -> Option<NonNull<u8>>;
+    /// New memory of `bytes` (a multiple of 256) bytes on a device, aligned to 256; `None` if there is none.
+    fn allocate(&self, device: usize, bytes: usize) -> Option<Fresh>;
 
     /// Takes memory back.
     ///
     /// # Safety
     ///
-    /// `address` came from [`allocate`](Self::allocate) of this backend with the same `bytes`, and nobody
+    /// `block` came from [`allocate`](Self::allocate) of this backend with the same `device` and `bytes`, and nobody
     /// uses it.
-    unsafe fn release(&self, address: NonNull<u8>, bytes: usize);
+    unsafe fn release(&self, device: usize, block: Block, bytes: usize);
 
-    /// Accepts an operation: it runs after all operations submitted earlier to its stream, after the last
-    /// write of whatever it reads, and after the last write and the reads of whatever it writes. Then its
-    /// completion is published.
-    fn submit(&self, operation: Operation) -> Result<(), DeviceError>;
+    /// Accepts an operation. If it is refused, nothing has been done.
+    fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError>;
+
+    /// Looks for operations that have finished, and ends them, on the calling thread. False if that is done without:
+    /// then nobody needs to look.
+    fn poll(&self) -> bool;
 
     /// Operations submitted whose completions have not all been published.
     fn pending(&self) -> usize;
+
+    /// Takes nothing more and begins nothing more of what has been submitted.
+    fn abandon(&self);
+
+    /// Finishes what has been submitted, then stops.
+    fn close(&self);
 }
 
-/// What one operation does to one buffer.
+/// Names a piece of device memory. What the word means is its backend's: an address on host devices and on CUDA, the
+/// number of a buffer elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AccessMode {
-    /// Reads it.
-    Read,
-    /// Writes every element of it.
-    Overwrite,
-    /// Reads and writes it.
-    Update,
-}
+pub(crate) struct Block(NonNull<()>);
 
-/// A buffer that an operation uses, kept alive until the operation has run.
-#[derive(Clone)]
-pub(crate) struct Access {
-    pub(crate) memory: Arc<Memory>,
-    pub(crate) mode: AccessMode,
-    /// The shared memory whose contents are copied into `memory` first (the snapshot rule for updates).
-    pub(crate) copy_from: Option<Arc<Memory>>,
-}
+// SAFETY: a name is a word. Whoever makes an address of it answers for its use.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
 
-/// What an operation does.
-pub(crate) type Work = Box<dyn FnOnce(&[Access]) + Send>;
-
-/// One unit of device work.
-pub(crate) struct Operation {
-    /// The ordinal of its device.
-    pub(crate) device: usize,
-    pub(crate) stream: Arc<Stream>,
-    pub(crate) accesses: Vec<Access>,
-    /// Does the work and stores its outcome; does not panic. The accesses are in order when it is called.
-    pub(crate) work: Work,
-    pub(crate) completion: Arc<dyn Publish>,
-}
-
-/// Makes buffers ready for a kernel: fails if an input is spoiled by a fault, and does the copies of the
-/// snapshot rule.
-pub(crate) fn enter(accesses: &[Access]) -> Result<(), Arc<FaultRecord>> {
-    for access in accesses {
-        let input = match access.mode {
-            AccessMode::Overwrite => None,
-            AccessMode::Read | AccessMode::Update => {
-                Some(access.copy_from.as_ref().unwrap_or(&access.memory))
-            }
-        };
-        if let Some(fault) = input.and_then(|memory| memory.poison()) {
-            return Err(fault);
-        }
+impl Block {
+    /// The memory at an address.
+    pub(crate) fn at(address: NonNull<u8>) -> Self {
+        Block(address.cast())
     }
-    for access in accesses {
-        if access.mode == AccessMode::Overwrite && access.memory.is_poisoned() {
-            access.memory.set_poison(None);
-        }
-        if let Some(old) = &access.copy_from {
-            let bytes = old.len_bytes();
-            // SAFETY: both have `len_bytes` bytes; `memory` is new and used by this operation only; `old` is
-            // shared, so nobody writes it.
-            unsafe { access.memory.address().copy_from_nonoverlapping(old.address(), bytes) };
-        }
+
+    /// The memory with a number, which is not zero.
+    pub(crate) fn numbered(number: NonZeroUsize) -> Self {
+        Block(NonNull::without_provenance(number))
     }
-    Ok(())
+
+    /// The address, or the number as one: whichever it has been named by.
+    #[inline(always)]
+    pub(crate) fn address(self) -> NonNull<u8> {
+        self.0.cast()
+    }
 }
 
-/// Marks what a failed operation was to write as spoiled.
-pub(crate) fn leave_faulted(accesses: &[Access], fault: &Arc<FaultRecord>) {
-    for access in accesses.iter().filter(|access| access.mode != AccessMode::Read) {
-        access.memory.set_poison(Some(fault.clone()));
-    }
+/// New memory.
+pub(crate) struct Fresh {
+    pub(crate) block: Block,
+    /// Whether it is all zeros; else its contents are unspecified.
+    pub(crate) is_zeroed: bool,
+}
+
+/// The devices that a backend has opened.
+pub(crate) struct Opened {
+    pub(crate) backend: Arc<dyn Backend>,
+    /// By ordinal; at least one.
+    pub(crate) devices: Vec<Facts>,
+}
+
+/// What the rest of the crate knows of a device.
+pub(crate) struct Facts {
+    pub(crate) name: Arc<str>,
+    pub(crate) uuid: String,
+    pub(crate) speed: f64,
+    pub(crate) capacity_bytes: u64,
+    /// What its kernels are written in.
+    pub(crate) language: Language,
+    /// Whether its memory is named by addresses that this process may use, as long as no operation does.
+    pub(crate) is_host_memory: bool,
+    /// Whether an operation may simply be done by the thread that submits it, when nothing is in its way. Only of host memory.
+    pub(crate) runs_at_once: bool,
 }

@@ -71,7 +71,7 @@ impl<T: Element> fmt::Debug for DeviceVec<T> {
             "DeviceVec<{}>{:?} on {}",
             std::any::type_name::<T>(),
             self.shape(),
-            self.memory.device().name
+            self.memory.device().facts.name
         )
     }
 }
@@ -125,7 +125,7 @@ impl<T: Element> fmt::Debug for DeviceSlice<T> {
             "DeviceSlice<{}>{:?} on {}",
             std::any::type_name::<T>(),
             self.shape(),
-            self.memory.device().name
+            self.memory.device().facts.name
         )
     }
 }

@@ -1,7 +1,7 @@
 //! The end of one operation, as a future.
 //!
 //! In inline mode a completion is born with its value and allocates nothing. Otherwise it shares a cell with
-//! the operation: the operation *stores* its outcome there when its work is done and *publishes* it when it
+//! the operation: the value to return if all goes well is *prepared* there, the operation *stores* its outcome there when its work is done and *publishes* it when it
 //! counts as finished (later, on a device that is slower than the host). No wake-up is lost, since both
 //! `poll` and `publish` hold the cell's lock: if `poll` comes first its waker is there for `publish`, else it
 //! sees the outcome.
@@ -87,9 +87,17 @@ impl<T> Completion<T> {
         loop {
             match Pin::new(&mut self).poll(&mut context) {
                 Poll::Ready(result) => return result,
+                Poll::Pending if self.is_polled() => std::thread::yield_now(),
                 Poll::Pending => std::thread::park(),
             }
         }
+    }
+}
+
+impl<T> Completion<T> {
+    /// Looks for operations that have finished, unless somebody else does.
+    fn is_polled(&self) -> bool {
+        matches!(&self.state, State::Pending(cell) if cell.account.poll())
     }
 }
 
@@ -153,15 +161,24 @@ pub(crate) struct Cell<T> {
 }
 
 struct Inside<T> {
+    prepared: Option<Prepared<T>>,
     outcome: Option<Result<T, Failure>>,
     published: bool,
     abandoned: bool,
     waker: Option<Waker>,
 }
 
+/// What an operation returns if it succeeds.
+pub(crate) enum Prepared<T> {
+    Value(T),
+    /// Makes it of what the operation has left, such as the host memory that it was to fill. Does not panic.
+    Made(Box<dyn FnOnce() -> T + Send>),
+}
+
 impl<T> Cell<T> {
-    pub(crate) fn new(account: Account, name: &'static str) -> Arc<Self> {
-        let inside = Inside { outcome: None, published: false, abandoned: false, waker: None };
+    pub(crate) fn new(account: Account, name: &'static str, prepared: Prepared<T>) -> Arc<Self> {
+        let prepared = Some(prepared);
+        let inside = Inside { prepared, outcome: None, published: false, abandoned: false, waker: None };
         Arc::new(Cell { inside: Mutex::new(inside), account, name })
     }
 
@@ -169,19 +186,8 @@ impl<T> Cell<T> {
         self.inside.lock().expect("nothing panics under this lock")
     }
 
-    /// Records that the operation, or who waited for it, panicked.
-    #[cold]
-    pub(crate) fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord> {
-        self.account.record_fault(kind, self.name, caught)
-    }
-
-    /// Keeps the outcome until it is published.
-    pub(crate) fn store(&self, outcome: Result<T, Arc<FaultRecord>>) {
-        self.put(outcome.map_err(Failure::Fault));
-    }
-
-    fn put(&self, outcome: Result<T, Failure>) {
-        let mut inside = self.lock();
+    /// Keeps an outcome.
+    fn put(&self, mut inside: MutexGuard<'_, Inside<T>>, outcome: Result<T, Failure>) {
         inside.outcome = Some(outcome);
         let unwanted = if inside.abandoned { inside.outcome.take() } else { None };
         drop(inside);
@@ -234,6 +240,15 @@ fn discard<T>(outcome: Option<Result<T, Failure>>) {
 
 /// The operation's end of a completion, whatever its type.
 pub(crate) trait Publish: Send + Sync {
+    /// Who has submitted the operation.
+    fn account(&self) -> &Account;
+
+    /// Records that the operation, or who waited for it, failed.
+    fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord>;
+
+    /// Keeps the outcome until it is published: what was prepared, or a fault.
+    fn store(&self, outcome: Result<(), Arc<FaultRecord>>);
+
     /// Stores, as the outcome, that the operation will never begin.
     fn refuse(&self, device: Arc<str>);
 
@@ -242,8 +257,37 @@ pub(crate) trait Publish: Send + Sync {
 }
 
 impl<T: Send> Publish for Cell<T> {
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
+    #[cold]
+    fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord> {
+        self.account.record_fault(kind, self.name, caught)
+    }
+
+    fn store(&self, outcome: Result<(), Arc<FaultRecord>>) {
+        let mut inside = self.lock();
+        let prepared = inside.prepared.take().expect("an operation ends once");
+        match (outcome, prepared) {
+            (Err(fault), prepared) => {
+                self.put(inside, Err(Failure::Fault(fault)));
+                drop(prepared);
+            }
+            (Ok(()), Prepared::Value(value)) => self.put(inside, Ok(value)),
+            (Ok(()), Prepared::Made(make)) => {
+                drop(inside);
+                let value = make();
+                self.put(self.lock(), Ok(value));
+            }
+        }
+    }
+
     fn refuse(&self, device: Arc<str>) {
-        self.put(Err(Failure::Closed(device)));
+        let mut inside = self.lock();
+        let prepared = inside.prepared.take();
+        self.put(inside, Err(Failure::Closed(device)));
+        drop(prepared);
     }
 
     fn publish(&self) {

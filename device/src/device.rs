@@ -1,16 +1,16 @@
 //! Devices: opening them, their memory, and what each account has of it.
 
 use std::fmt;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::account::Account;
-use crate::backend::Backend;
+use crate::backend::{Backend, Block, Facts, Fresh, Opened};
 use crate::caught;
 use crate::error::{DeviceError, OutOfMemory};
 use crate::fault::{Fault, FaultLog};
-use crate::host::Host;
+use crate::host;
+use crate::kernel::Language;
 use crate::pool::Pool;
 use crate::spec::{DeviceSpec, HostMode};
 
@@ -19,7 +19,7 @@ use crate::spec::{DeviceSpec, HostMode};
 /// Dropping it [closes](Self::close) it. Buffers and completions may outlive it.
 pub struct Devices {
     devices: Vec<Device>,
-    backend: Arc<Host>,
+    backend: Arc<dyn Backend>,
     faults: Arc<FaultLog>,
     reason: &'static str,
 }
@@ -36,28 +36,19 @@ impl Devices {
     /// [`DeviceError::Workers`] if the worker threads cannot be started.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let speeds = spec.host_speeds();
-        let fastest = speeds.iter().copied().fold(0.0, f64::max);
-        let slowdowns: Vec<f64> = speeds.iter().map(|speed| fastest / speed).collect();
-        let mode = spec.mode().unwrap_or(default_mode);
-        let backend = Arc::new(Host::start(mode, &slowdowns)?);
+        let Opened { backend, devices } = host::open(spec, default_mode)?;
         let faults = Arc::new(FaultLog::default());
-        let uuid_prefix = host_uuid();
-        let device = |(ordinal, speed): (usize, &f64)| Device {
+        let device = |(ordinal, facts)| Device {
             core: Arc::new(DeviceCore {
-                runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0,
+                facts,
                 ordinal,
-                name: Arc::from(format!("host:{ordinal}")),
-                uuid: format!("{uuid_prefix}:{ordinal}"),
-                speed: *speed,
-                capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
                 pool: Mutex::default(),
                 ledgers: Mutex::default(),
                 faults: faults.clone(),
                 backend: backend.clone(),
             }),
         };
-        let devices = speeds.iter().enumerate().map(device).collect();
+        let devices = devices.into_iter().enumerate().map(device).collect();
         let reason = if spec.is_auto() { "host: the only backend of this build" } else { "as asked for" };
         Ok(Devices { devices, backend, faults, reason })
     }
@@ -91,6 +82,14 @@ impl Devices {
     /// its completion has been called, so at zero every waiter has been woken.
     pub fn pending(&self) -> usize {
         self.backend.pending()
+    }
+
+    /// Looks for operations that have finished, and wakes who waits for them, on the calling thread. False if the devices
+    /// do that by themselves: then nobody needs to call this.
+    ///
+    /// Never waits. [`Completion::wait`](crate::Completion::wait) and [`close`](Self::close) call it.
+    pub fn poll(&self) -> bool {
+        self.backend.poll()
     }
 
     /// Waits until every submitted operation has finished and every completion has been published, then joins the
@@ -131,12 +130,6 @@ impl fmt::Debug for Devices {
     }
 }
 
-/// The part of a host device's identity that other processes of the machine do not have.
-fn host_uuid() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("host:{}:{}", name.trim(), std::process::id())
-}
-
 /// One device. A cheap clone.
 #[derive(Clone)]
 pub struct Device {
@@ -150,7 +143,7 @@ impl Device {
 
     /// What messages call it.
     pub fn name(&self) -> &str {
-        &self.core.name
+        &self.core.facts.name
     }
 
     /// Its place among the devices of this process.
@@ -161,17 +154,22 @@ impl Device {
     /// A name that no other device has, and that every process sharing the device knows it by. Virtual host
     /// devices are not shared between processes.
     pub fn uuid(&self) -> &str {
-        &self.core.uuid
+        &self.core.facts.uuid
+    }
+
+    /// What its kernels are written in.
+    pub fn language(&self) -> Language {
+        self.core.facts.language
     }
 
     /// Its relative speed, as specified.
     pub fn speed(&self) -> f64 {
-        self.core.speed
+        self.core.facts.speed
     }
 
     /// The bytes it can hold; `u64::MAX` if no limit was stated.
     pub fn capacity_bytes(&self) -> u64 {
-        self.core.capacity_bytes
+        self.core.facts.capacity_bytes
     }
 
     /// The bytes in use, in size classes of the pool. Freed memory counts until the last operation on it has
@@ -222,17 +220,12 @@ impl Ledger {
 
 /// The state of a device.
 pub(crate) struct DeviceCore {
-    /// Whether a kernel is simply called: inline, at native speed.
-    pub(crate) runs_at_once: bool,
+    pub(crate) facts: Facts,
     pub(crate) ordinal: usize,
-    pub(crate) name: Arc<str>,
-    uuid: String,
-    speed: f64,
-    capacity_bytes: u64,
     pool: Mutex<Pool>,
     ledgers: Mutex<Vec<Weak<Ledger>>>,
     pub(crate) faults: Arc<FaultLog>,
-    pub(crate) backend: Arc<Host>,
+    pub(crate) backend: Arc<dyn Backend>,
 }
 
 impl DeviceCore {
@@ -244,14 +237,16 @@ impl DeviceCore {
         self.ledgers.lock().expect("nothing panics under this lock")
     }
 
-    /// Takes a block of class size `bytes`; the second value says whether it is zeroed.
-    pub(crate) fn take_block(&self, bytes: usize) -> Option<(NonNull<u8>, bool)> {
-        self.pool().take(bytes, self.capacity_bytes, &*self.backend)
+    /// Takes a block of class size `bytes`.
+    pub(crate) fn take_block(&self, bytes: usize) -> Option<Fresh> {
+        let take = || self.pool().take(bytes, self.facts.capacity_bytes, (&*self.backend, self.ordinal));
+        // What is free may be kept by operations that have finished and have not been looked at.
+        take().or_else(|| if self.backend.poll() { take() } else { None })
     }
 
     /// Takes back a block of class size `bytes` that nobody uses any more.
-    pub(crate) fn give_block(&self, address: NonNull<u8>, bytes: usize) {
-        self.pool().give(address, bytes);
+    pub(crate) fn give_block(&self, block: Block, bytes: usize) {
+        self.pool().give(block, bytes);
     }
 
     /// The error for a request of `bytes` by the owner of `ledger`.
@@ -264,10 +259,10 @@ impl DeviceCore {
         owners.retain(|(_, bytes)| *bytes > 0);
         owners.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         DeviceError::OutOfMemory(Box::new(OutOfMemory {
-            device: self.name.clone(),
+            device: self.facts.name.clone(),
             owner: ledger.label.clone(),
             requested_bytes: bytes as u64,
-            capacity_bytes: self.capacity_bytes,
+            capacity_bytes: self.facts.capacity_bytes,
             used_bytes: self.pool().live_bytes() as u64,
             owners,
         }))
@@ -277,6 +272,6 @@ impl DeviceCore {
 impl Drop for DeviceCore {
     fn drop(&mut self) {
         // Every block handed out keeps the device alive, so all of them are back.
-        self.pool.get_mut().expect("nothing panics under this lock").trim(&*self.backend);
+        self.pool.get_mut().expect("nothing panics under this lock").trim((&*self.backend, self.ordinal));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::fault::Fault;
+use crate::kernel::Language;
 use crate::spec::SpecError;
 
 /// Why a device call or a completion failed.
@@ -61,6 +62,19 @@ pub enum DeviceError {
     /// A buffer was asked for with more axes than there can be.
     #[error(transparent)]
     Axes(#[from] crate::shape::TooManyAxes),
+    /// A kernel has no source for the device that it was launched on.
+    #[error(
+        "kernel `{kernel}` has no {language} source, which its device wants; it is written in {}",
+        has.iter().map(Language::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    NoSource {
+        /// The kernel.
+        kernel: &'static str,
+        /// What the device wants.
+        language: Language,
+        /// What there is.
+        has: Vec<Language>,
+    },
     /// The devices have been closed.
     #[error("{device} has been closed")]
     Closed {

@@ -1,11 +1,41 @@
-//! A kernel: a name, a parameter list, and a source for each backend that can run it.
+//! A kernel: a name, a parameter list, and a source in each language that it has been written in.
 
 use std::fmt;
 
+use crate::arguments::{Reader, Slots};
+use crate::error::DeviceError;
 use crate::launch::Launch;
 use crate::param::Params;
 
-/// A typed kernel. Meant to be a constant:
+/// What the kernels of a device are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Language {
+    /// Rust functions: `host` devices.
+    Rust,
+    /// CUDA C, compiled when the program runs: `cuda` devices.
+    CudaC,
+    /// WGSL: `wgpu` devices.
+    Wgsl,
+}
+
+impl Language {
+    /// All languages.
+    pub const ALL: [Language; 3] = [Language::Rust, Language::CudaC, Language::Wgsl];
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Language::Rust => "Rust",
+            Language::CudaC => "CUDA C",
+            Language::Wgsl => "WGSL",
+        })
+    }
+}
+
+/// A typed kernel. Meant to be a constant, and best declared by [`kernel!`](crate::kernel!), which takes its sources in
+/// other languages too:
 ///
 /// ```
 /// use chare_device::{In, Kernel, Launch, Out};
@@ -18,12 +48,25 @@ use crate::param::Params;
 /// }
 /// ```
 pub struct Kernel<A: Params> {
-    name: &'static str,
     rust: RustSource<A>,
+    code: Code,
 }
 
 /// The source of a kernel for host devices.
 pub(crate) type RustSource<A> = for<'l, 'v> fn(&'l Launch, <A as Params>::Views<'v>);
+
+/// A kernel without its types, as operations carry it.
+#[derive(Clone, Copy)]
+pub(crate) struct Code {
+    pub(crate) name: &'static str,
+    /// Calls the Rust source. The arguments are those of the kernel, with addresses for blocks, and what holds for the
+    /// views of [`Params::views`] holds for them.
+    pub(crate) run: unsafe fn(&Launch, &mut Reader<'_>),
+    /// Lists the parameters.
+    pub(crate) describe: fn(&mut Slots),
+    pub(crate) cuda: Option<&'static str>,
+    pub(crate) wgsl: Option<&'static str>,
+}
 
 impl<A: Params> Kernel<A> {
     /// A kernel with a Rust source, which `host` devices run: a function, or a closure that captures nothing
@@ -59,17 +102,73 @@ impl<A: Params> Kernel<A> {
             let source = unsafe { std::ptr::NonNull::<F>::dangling().as_ref() };
             source(launch, views);
         };
-        Kernel { name, rust }
+        let run: unsafe fn(&Launch, &mut Reader<'_>) = |launch, arguments| {
+            // SAFETY: as above.
+            let source = unsafe { std::ptr::NonNull::<F>::dangling().as_ref() };
+            // SAFETY: the caller of `Code::run` promises that these are arguments of this kernel, and what `views` asks.
+            source(launch, unsafe { A::views(A::unpack(arguments)) });
+        };
+        Kernel { rust, code: Code { name, run, describe: A::describe, cuda: None, wgsl: None } }
+    }
+
+    /// The same kernel, with a source in CUDA C. The rules for it are those of [`kernel!`](crate::kernel!).
+    pub const fn with_cuda(mut self, source: &'static str) -> Self {
+        self.code.cuda = Some(source);
+        self
+    }
+
+    /// The same kernel, with a source in WGSL. The rules for it are those of [`kernel!`](crate::kernel!).
+    pub const fn with_wgsl(mut self, source: &'static str) -> Self {
+        self.code.wgsl = Some(source);
+        self
     }
 
     /// The name.
     pub const fn name(&self) -> &'static str {
-        self.name
+        self.code.name
+    }
+
+    /// Whether it has a source in this language.
+    pub const fn is_written_in(&self, language: Language) -> bool {
+        match language {
+            Language::Rust => true,
+            Language::CudaC => self.code.cuda.is_some(),
+            Language::Wgsl => self.code.wgsl.is_some(),
+        }
+    }
+
+    /// Its source in CUDA C.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::NoSource`] with the languages that it has been written in.
+    pub fn cuda_source(&self) -> Result<&'static str, DeviceError> {
+        self.code.cuda.ok_or_else(|| self.no_source(Language::CudaC))
+    }
+
+    /// Its source in WGSL.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::NoSource`] with the languages that it has been written in.
+    pub fn wgsl_source(&self) -> Result<&'static str, DeviceError> {
+        self.code.wgsl.ok_or_else(|| self.no_source(Language::Wgsl))
+    }
+
+    /// The error for a launch on a device that wants another language.
+    #[cold]
+    pub(crate) fn no_source(&self, language: Language) -> DeviceError {
+        let has = Language::ALL.into_iter().filter(|&language| self.is_written_in(language)).collect();
+        DeviceError::NoSource { kernel: self.code.name, language, has }
     }
 
     #[inline(always)]
     pub(crate) fn rust(&self) -> RustSource<A> {
         self.rust
+    }
+
+    pub(crate) fn code(&self) -> Code {
+        self.code
     }
 }
 
@@ -83,6 +182,25 @@ impl<A: Params> Copy for Kernel<A> {}
 
 impl<A: Params> fmt::Debug for Kernel<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Kernel({})", self.name)
+        write!(f, "Kernel({})", self.code.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::param::Out;
+
+    #[test]
+    fn a_missing_source_is_told_with_those_that_are_there() {
+        let kernel =
+            Kernel::<(Out<f32>,)>::new("fill", |_: &Launch, _: (&mut [f32],)| ()).with_wgsl("fn fill");
+        assert_eq!(kernel.wgsl_source().unwrap(), "fn fill");
+        let error = kernel.cuda_source().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "kernel `fill` has no CUDA C source, which its device wants; it is written in Rust, WGSL"
+        );
+        assert!(kernel.is_written_in(Language::Rust) && !kernel.is_written_in(Language::CudaC));
     }
 }

@@ -44,6 +44,7 @@
 
 mod account;
 mod args;
+mod arguments;
 mod backend;
 mod buffer;
 mod caught;
@@ -59,6 +60,7 @@ mod host;
 mod kernel;
 mod launch;
 mod memory;
+mod operation;
 mod param;
 mod pool;
 mod shape;
@@ -74,8 +76,8 @@ pub use completion::Completion;
 pub use device::{Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Language};
 pub use launch::{Grid, Launch};
-pub use param::{Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar};
+pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use shape::Shape;
 pub use spec::{DeviceSpec, HostMode, SpecError};

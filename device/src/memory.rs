@@ -2,17 +2,17 @@
 //!
 //! A [`Memory`] is kept by the [`DeviceVec`](crate::DeviceVec) that owns it, by the shares of it and by
 //! submitted operations that use it; after the last of them it goes back to its device's pool. Its contents
-//! are always initialised bytes.
+//! are always initialised bytes. Where they are, only the backend knows ([`Block`]).
 //!
 //! `state` holds two facts that every launch needs, so that one load answers both: the number of shares, and
 //! whether the contents are poisoned (a kernel failed while writing them). Only a share or the owner (by `&`)
 //! can make another share, so whoever holds `&mut DeviceVec` and reads zero shares is the only one who can
 //! start a use of the memory.
 
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::backend::Block;
 use crate::device::{DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::BufferEvents;
@@ -33,7 +33,7 @@ const SHARE: u32 = 2;
 #[repr(C)]
 pub struct Memory {
     state: AtomicU32,
-    address: NonNull<u8>,
+    block: Block,
     len_elems: usize,
     device: Arc<DeviceCore>,
     ledger: Arc<Ledger>,
@@ -51,45 +51,27 @@ pub(crate) struct Tracked {
     poison: Option<Arc<FaultRecord>>,
 }
 
-// SAFETY: the address is plain memory owned by this value; access to it is ordered by borrows, shares and
-// events.
-unsafe impl Send for Memory {}
-// SAFETY: as above; everything else in it is `Sync`.
-unsafe impl Sync for Memory {}
-
-/// What the contents of new memory are.
-pub(crate) enum Contents {
-    /// All zeros.
-    Zeros,
-    /// Initialised bytes of no particular value.
-    Unspecified,
-}
-
 impl Memory {
-    /// Takes `shape.len()` elements of `elem_bytes` bytes from the pool of `device`, charged to `ledger`.
+    /// Takes `shape.len()` elements of `elem_bytes` bytes from the pool of `device`, charged to `ledger`. The second value
+    /// says whether they are known to be zeros; else their bytes are initialised, and of no particular value.
     pub(crate) fn new(
         device: &Arc<DeviceCore>,
         ledger: &Arc<Ledger>,
         shape: Shape,
         elem_bytes: usize,
-        contents: Contents,
-    ) -> Result<Arc<Memory>, DeviceError> {
+    ) -> Result<(Arc<Memory>, bool), DeviceError> {
         let len_elems = shape.len();
         let wanted_bytes = len_elems.checked_mul(elem_bytes);
         let reserved = wanted_bytes.and_then(pool::class_bytes);
-        let Some((reserved_bytes, (address, zeroed))) =
+        let Some((reserved_bytes, fresh)) =
             reserved.and_then(|bytes| Some((bytes, device.take_block(bytes)?)))
         else {
             return Err(device.out_of_memory(ledger, reserved.unwrap_or(usize::MAX)));
         };
         ledger.used_bytes.fetch_add(reserved_bytes as u64, Ordering::Relaxed);
-        if matches!(contents, Contents::Zeros) && !zeroed {
-            // SAFETY: the block has `reserved_bytes` bytes and nobody else uses it.
-            unsafe { address.write_bytes(0, wanted_bytes.unwrap_or(0)) };
-        }
-        Ok(Arc::new(Memory {
+        let memory = Arc::new(Memory {
             state: AtomicU32::new(0),
-            address,
+            block: fresh.block,
             len_elems,
             device: device.clone(),
             ledger: ledger.clone(),
@@ -97,12 +79,13 @@ impl Memory {
             len_bytes: wanted_bytes.unwrap_or(0),
             tracked: Mutex::default(),
             shape,
-        }))
+        });
+        Ok((memory, fresh.is_zeroed))
     }
 
     #[inline(always)]
-    pub(crate) fn address(&self) -> NonNull<u8> {
-        self.address
+    pub(crate) fn block(&self) -> Block {
+        self.block
     }
 
     #[inline(always)]
@@ -181,6 +164,6 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         self.ledger.used_bytes.fetch_sub(self.reserved_bytes as u64, Ordering::Relaxed);
-        self.device.give_block(self.address, self.reserved_bytes);
+        self.device.give_block(self.block, self.reserved_bytes);
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! A parameter has three faces: the *declaration* in the kernel's type ([`In<T>`], `u32`), the *argument* of
 //! a launch (`&DeviceVec<T>`, `3`; see [`Arg`](crate::Arg)), and the *view* in the Rust source (`&[T]`,
-//! `u32`). Between the last two stands the *raw* form, an address and a length, which an operation carries to
-//! the thread that runs it.
+//! `u32`). Between the last two stands the *raw* form, the name of a block and a length. Where a launch is a call of
+//! a function it goes straight into views; an operation carries it as [`Arguments`].
 
 use std::marker::PhantomData;
 
 use bytemuck::{NoUninit, Pod};
+
+use crate::arguments::{Arguments, MAX_ALIGN, Reader, Slots};
+use crate::operation::AccessMode;
 
 /// A kernel parameter: a buffer of `T` that is read. Takes `&DeviceVec<T>` or `&DeviceSlice<T>`; seen as
 /// `&[T]`.
@@ -21,11 +24,15 @@ pub struct Out<T>(PhantomData<fn() -> T>);
 /// [T]`.
 pub struct InOut<T>(PhantomData<fn() -> T>);
 
-/// A kernel parameter that may be absent. Takes an `Option` of the argument for `P`; seen as an `Option` of
+/// A kernel parameter: a buffer of `T` that is full of zeros when the kernel begins, for sums and counts that many
+/// threads add to. Takes `&mut DeviceVec<T>`, whose former contents are gone; seen as `&mut [T]`.
+pub struct Zeroed<T>(PhantomData<fn() -> T>);
+
+/// A kernel parameter, a buffer or a group of them, that may be absent. Takes an `Option` of the argument for `P`; seen as an `Option` of
 /// its view.
 pub struct Maybe<P>(PhantomData<fn() -> P>);
 
-/// `N` kernel parameters of one kind. Takes an array of the arguments for `P`; seen as an array of its views.
+/// `N` kernel parameters of one kind, buffers or groups of them. Takes an array of the arguments for `P`; seen as an array of its views.
 pub struct Each<P, const N: usize>(PhantomData<fn() -> P>);
 
 /// What a buffer can be made of: any plain old data that may go between threads. Implemented for all such
@@ -79,10 +86,10 @@ scalars!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 /// `view` makes a view of the raw form and of nothing else.
 #[diagnostic::on_unimplemented(
     message = "a kernel cannot have a parameter of type `{Self}`",
-    note = "a buffer is `In<T>`, `Out<T>` or `InOut<T>` (or `Maybe` or `Each` of these); a value is a `Scalar`"
+    note = "a buffer is `In<T>`, `Out<T>`, `InOut<T>` or `Zeroed<T>` (or `Maybe` or `Each` of these); a value is a `Scalar`"
 )]
 pub unsafe trait Param: 'static {
-    /// What an operation carries: an address and a length, or the value itself.
+    /// What names a block, and a length, or the value itself.
     #[doc(hidden)]
     type Raw: Copy + Send + 'static;
 
@@ -91,16 +98,72 @@ pub unsafe trait Param: 'static {
 
     /// # Safety
     ///
-    /// For `'v` the memory of `raw` is valid, not written by anybody else, and not used at all by anybody
-    /// else if this parameter writes it.
+    /// The blocks of `raw` are named by addresses, and for `'v` the memory is valid, not written by anybody else, and not
+    /// used at all by anybody else if this parameter writes it.
     #[doc(hidden)]
     unsafe fn view<'v>(raw: Self::Raw) -> Self::View<'v>;
+
+    /// Appends the raw form to the arguments of an operation.
+    #[doc(hidden)]
+    fn pack(raw: Self::Raw, arguments: &mut Arguments);
+
+    /// Takes it out again.
+    ///
+    /// # Safety
+    ///
+    /// What comes next in `arguments` is of this parameter.
+    #[doc(hidden)]
+    unsafe fn unpack(arguments: &mut Reader<'_>) -> Self::Raw;
+
+    /// Says where in the arguments it stands.
+    #[doc(hidden)]
+    fn describe(slots: &mut Slots);
 }
 
-/// The raw form of a buffer.
+/// A parameter that is a buffer or a group of them: what [`Maybe`] and [`Each`] are made of. Not for implementing
+/// elsewhere.
+///
+/// # Safety
+///
+/// As [`Param`]; the blocks of `ABSENT` are null, and those of what is there are not.
+#[diagnostic::on_unimplemented(
+    message = "`Maybe` and `Each` are made of buffers, not of `{Self}`",
+    note = "a buffer is `In<T>`, `Out<T>`, `InOut<T>` or `Zeroed<T>`; for several scalars use an array"
+)]
+pub unsafe trait Buffers: Param {
+    #[doc(hidden)]
+    const ABSENT: Self::Raw;
+
+    /// Whether `ABSENT` is a raw form of it anyway.
+    #[doc(hidden)]
+    const MAY_BE_ABSENT: bool;
+
+    #[doc(hidden)]
+    fn is_absent(raw: &Self::Raw) -> bool;
+}
+
+/// The raw form of a buffer: what names its block, and its number of elements.
 pub struct RawBuffer<T> {
-    pub(crate) address: *mut T,
+    pub(crate) block: *mut T,
     pub(crate) len: usize,
+}
+
+impl<T: Element> RawBuffer<T> {
+    #[inline(always)]
+    fn pack(self, arguments: &mut Arguments) {
+        arguments.push_buffer(self.block.expose_provenance() as u64, self.len as u64);
+    }
+
+    /// # Safety
+    ///
+    /// What comes next in `arguments` is a buffer.
+    #[inline(always)]
+    unsafe fn unpack(arguments: &mut Reader<'_>) -> Self {
+        // SAFETY: a buffer has been packed as these two words.
+        let [block, len] =
+            unsafe { arguments.next::<[u64; 2]>().as_ptr().cast::<[u64; 2]>().read_unaligned() };
+        RawBuffer { block: std::ptr::with_exposed_provenance_mut(block as usize), len: len as usize }
+    }
 }
 
 impl<T> Clone for RawBuffer<T> {
@@ -111,7 +174,7 @@ impl<T> Clone for RawBuffer<T> {
 
 impl<T> Copy for RawBuffer<T> {}
 
-// SAFETY: it is an address; who makes a view of it answers for the use (`Param::view`). Elements may go
+// SAFETY: it is a word; who makes a view of it answers for the use (`Param::view`). Elements may go
 // between threads.
 unsafe impl<T: Element> Send for RawBuffer<T> {}
 
@@ -124,47 +187,87 @@ unsafe impl<S: Scalar> Param for S {
     unsafe fn view<'v>(raw: S) -> Self::View<'v> {
         raw
     }
-}
-
-// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
-unsafe impl<T: Element> Param for In<T> {
-    type Raw = RawBuffer<T>;
-    type View<'v> = &'v [T];
 
     #[inline(always)]
-    unsafe fn view<'v>(raw: RawBuffer<T>) -> &'v [T] {
-        // SAFETY: valid and not written for 'v, by the caller; device memory is aligned to 256 and always
-        // initialised.
-        unsafe { std::slice::from_raw_parts(raw.address, raw.len) }
+    fn pack(raw: S, arguments: &mut Arguments) {
+        const { assert!(align_of::<S>() <= MAX_ALIGN, "a kernel's scalar is aligned to at most 8 bytes") };
+        arguments.push(&raw);
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(arguments: &mut Reader<'_>) -> S {
+        // SAFETY: an `S` has been packed here, all of whose bytes are initialised.
+        unsafe { arguments.next::<S>().as_ptr().cast::<S>().read_unaligned() }
+    }
+
+    fn describe(slots: &mut Slots) {
+        slots.push::<S>(None);
     }
 }
 
-// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
-unsafe impl<T: Element> Param for Out<T> {
-    type Raw = RawBuffer<T>;
-    type View<'v> = &'v mut [T];
+macro_rules! buffer {
+    ($Buffer:ident, $mode:expr, $View:ty, |$raw:ident| $view:expr) => {
+        // SAFETY: the view is made of the raw form as the caller of `view` has promised it.
+        unsafe impl<T: Element> Param for $Buffer<T> {
+            type Raw = RawBuffer<T>;
+            type View<'v> = $View;
 
-    #[inline(always)]
-    unsafe fn view<'v>(raw: RawBuffer<T>) -> &'v mut [T] {
-        // SAFETY: valid and used by nobody else for 'v, by the caller; aligned and initialised as above.
-        unsafe { std::slice::from_raw_parts_mut(raw.address, raw.len) }
-    }
+            #[inline(always)]
+            unsafe fn view<'v>($raw: RawBuffer<T>) -> $View {
+                $view
+            }
+
+            #[inline(always)]
+            fn pack(raw: RawBuffer<T>, arguments: &mut Arguments) {
+                raw.pack(arguments);
+            }
+
+            #[inline(always)]
+            unsafe fn unpack(arguments: &mut Reader<'_>) -> RawBuffer<T> {
+                // SAFETY: the caller promises what this asks.
+                unsafe { RawBuffer::unpack(arguments) }
+            }
+
+            fn describe(slots: &mut Slots) {
+                slots.push::<[u64; 2]>(Some($mode));
+            }
+        }
+
+        // SAFETY: a block's name is never null.
+        unsafe impl<T: Element> Buffers for $Buffer<T> {
+            const ABSENT: RawBuffer<T> = RawBuffer { block: std::ptr::null_mut(), len: 0 };
+            const MAY_BE_ABSENT: bool = false;
+
+            #[inline(always)]
+            fn is_absent(raw: &RawBuffer<T>) -> bool {
+                raw.block.is_null()
+            }
+        }
+    };
 }
-
-// SAFETY: the view is made of the raw form as the caller of `view` has promised it.
-unsafe impl<T: Element> Param for InOut<T> {
-    type Raw = RawBuffer<T>;
-    type View<'v> = &'v mut [T];
-
-    #[inline(always)]
-    unsafe fn view<'v>(raw: RawBuffer<T>) -> &'v mut [T] {
-        // SAFETY: as for `Out`.
-        unsafe { std::slice::from_raw_parts_mut(raw.address, raw.len) }
+buffer!(In, AccessMode::Read, &'v [T], |raw| {
+    // SAFETY: valid and not written for 'v, by the caller; device memory is aligned to 256 and always
+    // initialised.
+    unsafe { std::slice::from_raw_parts(raw.block, raw.len) }
+});
+buffer!(Out, AccessMode::Overwrite, &'v mut [T], |raw| {
+    // SAFETY: valid and used by nobody else for 'v, by the caller; aligned and initialised as above.
+    unsafe { std::slice::from_raw_parts_mut(raw.block, raw.len) }
+});
+buffer!(InOut, AccessMode::Update, &'v mut [T], |raw| {
+    // SAFETY: as for `Out`.
+    unsafe { std::slice::from_raw_parts_mut(raw.block, raw.len) }
+});
+buffer!(Zeroed, AccessMode::Zeroed, &'v mut [T], |raw| {
+    // SAFETY: as for `Out`; zeros are a value of plain data.
+    unsafe {
+        raw.block.write_bytes(0, raw.len);
+        std::slice::from_raw_parts_mut(raw.block, raw.len)
     }
-}
+});
 
 // SAFETY: the view is made of the raw form as the caller of `view` has promised it.
-unsafe impl<P: Param> Param for Maybe<P> {
+unsafe impl<P: Buffers> Param for Maybe<P> {
     type Raw = Option<P::Raw>;
     type View<'v> = Option<P::View<'v>>;
 
@@ -173,10 +276,36 @@ unsafe impl<P: Param> Param for Maybe<P> {
         // SAFETY: what holds for `raw` holds for what is in it.
         raw.map(|raw| unsafe { P::view(raw) })
     }
+
+    #[inline(always)]
+    fn pack(raw: Self::Raw, arguments: &mut Arguments) {
+        P::pack(raw.unwrap_or(P::ABSENT), arguments);
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(arguments: &mut Reader<'_>) -> Self::Raw {
+        // SAFETY: `pack` has left a `P` in either case.
+        Some(unsafe { P::unpack(arguments) }).filter(|raw| !P::is_absent(raw))
+    }
+
+    fn describe(slots: &mut Slots) {
+        const { assert!(!P::MAY_BE_ABSENT, "what `Maybe` is made of cannot be absent by itself") };
+        P::describe(slots);
+    }
+}
+
+// SAFETY: as `P`.
+unsafe impl<P: Buffers> Buffers for Maybe<P> {
+    const ABSENT: Self::Raw = None;
+    const MAY_BE_ABSENT: bool = true;
+
+    fn is_absent(raw: &Self::Raw) -> bool {
+        raw.is_none()
+    }
 }
 
 // SAFETY: the view is made of the raw form as the caller of `view` has promised it.
-unsafe impl<P: Param, const N: usize> Param for Each<P, N> {
+unsafe impl<P: Buffers, const N: usize> Param for Each<P, N> {
     type Raw = [P::Raw; N];
     type View<'v> = [P::View<'v>; N];
 
@@ -184,6 +313,33 @@ unsafe impl<P: Param, const N: usize> Param for Each<P, N> {
     unsafe fn view<'v>(raw: Self::Raw) -> Self::View<'v> {
         // SAFETY: what holds for `raw` holds for each in it.
         raw.map(|raw| unsafe { P::view(raw) })
+    }
+
+    #[inline(always)]
+    fn pack(raw: Self::Raw, arguments: &mut Arguments) {
+        for raw in raw {
+            P::pack(raw, arguments);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unpack(arguments: &mut Reader<'_>) -> Self::Raw {
+        // SAFETY: `pack` has left `N` of them.
+        std::array::from_fn(|_| unsafe { P::unpack(arguments) })
+    }
+
+    fn describe(slots: &mut Slots) {
+        (0..N).for_each(|_| P::describe(slots));
+    }
+}
+
+// SAFETY: as `P`.
+unsafe impl<P: Buffers, const N: usize> Buffers for Each<P, N> {
+    const ABSENT: Self::Raw = [P::ABSENT; N];
+    const MAY_BE_ABSENT: bool = P::MAY_BE_ABSENT || N == 0;
+
+    fn is_absent(raw: &Self::Raw) -> bool {
+        raw.iter().all(P::is_absent)
     }
 }
 
@@ -194,7 +350,7 @@ unsafe impl<P: Param, const N: usize> Param for Each<P, N> {
 /// As [`Param`], for each parameter.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a kernel's parameter list",
-    note = "a parameter list is a tuple of 1 to 16 of `In<T>`, `Out<T>`, `InOut<T>`, `Maybe`, `Each` and scalars"
+    note = "a parameter list is a tuple of 1 to 16 of `In<T>`, `Out<T>`, `InOut<T>`, `Zeroed<T>`, `Maybe`, `Each` and scalars"
 )]
 pub unsafe trait Params: 'static {
     #[doc(hidden)]
@@ -208,6 +364,22 @@ pub unsafe trait Params: 'static {
     /// As for [`Param::view`], for each parameter.
     #[doc(hidden)]
     unsafe fn views<'v>(raw: Self::Raw) -> Self::Views<'v>;
+
+    /// Appends the raw form to the arguments of an operation.
+    #[doc(hidden)]
+    fn pack(raw: Self::Raw, arguments: &mut Arguments);
+
+    /// The raw form again.
+    ///
+    /// # Safety
+    ///
+    /// These are arguments of this list, from their beginning.
+    #[doc(hidden)]
+    unsafe fn unpack(arguments: &mut Reader<'_>) -> Self::Raw;
+
+    /// Says where in the arguments each parameter stands.
+    #[doc(hidden)]
+    fn describe(slots: &mut Slots);
 }
 
 macro_rules! params {
@@ -223,6 +395,23 @@ macro_rules! params {
                 let ($($P,)+) = raw;
                 // SAFETY: the caller promises for each parameter what `view` asks.
                 ($(unsafe { $P::view($P) },)+)
+            }
+
+            #[inline(always)]
+            fn pack(raw: Self::Raw, arguments: &mut Arguments) {
+                #[allow(non_snake_case)]
+                let ($($P,)+) = raw;
+                $($P::pack($P, arguments);)+
+            }
+
+            #[inline(always)]
+            unsafe fn unpack(arguments: &mut Reader<'_>) -> Self::Raw {
+                // SAFETY: `pack` has left one after the other.
+                ($(unsafe { $P::unpack(arguments) },)+)
+            }
+
+            fn describe(slots: &mut Slots) {
+                $($P::describe(slots);)+
             }
         }
     };

@@ -4,9 +4,7 @@
 //! request of its class. `live_bytes` counts what is handed out, `cached_bytes` what waits here; their sum
 //! never passes the capacity.
 
-use std::ptr::NonNull;
-
-use crate::backend::Backend;
+use crate::backend::{Backend, Block, Fresh};
 
 /// The smallest class, and the granularity of the small ones.
 const MIN_BLOCK_BYTES: usize = 256;
@@ -22,6 +20,9 @@ pub(crate) fn class_bytes(bytes: usize) -> Option<usize> {
     bytes.checked_next_multiple_of(1 << (bytes.ilog2() - STEPS.ilog2()))
 }
 
+/// The device whose memory it is: its backend, and its ordinal there.
+pub(crate) type Owner<'a> = (&'a dyn Backend, usize);
+
 /// The free blocks of one device, and how much of it is in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -31,66 +32,58 @@ pub(crate) struct Pool {
     cached_bytes: usize,
 }
 
-/// The start of a block that nobody uses.
-#[derive(Debug)]
-struct Block(NonNull<u8>);
-
-// SAFETY: a free block is memory that nobody refers to; it may be handed out on any thread.
-unsafe impl Send for Block {}
-
 impl Pool {
     /// Bytes handed out.
     pub(crate) fn live_bytes(&self) -> usize {
         self.live_bytes
     }
 
-    /// Takes a block of class size `bytes`. The second value says whether it is known to be all zeros. `None`
-    /// if the capacity or the machine does not allow it.
+    /// Takes a block of class size `bytes`. `None` if the capacity or the backend does not allow it.
     pub(crate) fn take(
         &mut self,
         bytes: usize,
         capacity_bytes: u64,
-        backend: &dyn Backend,
-    ) -> Option<(NonNull<u8>, bool)> {
+        (backend, device): Owner<'_>,
+    ) -> Option<Fresh> {
         if let Ok(index) = self.classes.binary_search_by_key(&bytes, |class| class.0)
             && let Some(block) = self.classes[index].1.pop()
         {
             self.cached_bytes -= bytes;
             self.live_bytes += bytes;
-            return Some((block.0, false));
+            return Some(Fresh { block, is_zeroed: false });
         }
         let wanted = |held: usize| held as u64 + bytes as u64;
         if wanted(self.live_bytes + self.cached_bytes) > capacity_bytes {
-            self.trim(backend);
+            self.trim((backend, device));
         }
         if wanted(self.live_bytes) > capacity_bytes {
             return None;
         }
-        let address = backend.allocate(bytes).or_else(|| {
-            self.trim(backend);
-            backend.allocate(bytes)
+        let fresh = backend.allocate(device, bytes).or_else(|| {
+            self.trim((backend, device));
+            backend.allocate(device, bytes)
         })?;
         self.live_bytes += bytes;
-        Some((address, true))
+        Some(fresh)
     }
 
     /// Takes back a block of class size `bytes` that [`take`](Self::take) handed out and nobody uses any
     /// more.
-    pub(crate) fn give(&mut self, address: NonNull<u8>, bytes: usize) {
+    pub(crate) fn give(&mut self, block: Block, bytes: usize) {
         self.live_bytes -= bytes;
         self.cached_bytes += bytes;
         match self.classes.binary_search_by_key(&bytes, |class| class.0) {
-            Ok(index) => self.classes[index].1.push(Block(address)),
-            Err(index) => self.classes.insert(index, (bytes, vec![Block(address)])),
+            Ok(index) => self.classes[index].1.push(block),
+            Err(index) => self.classes.insert(index, (bytes, vec![block])),
         }
     }
 
     /// Gives all free blocks back to the backend.
-    pub(crate) fn trim(&mut self, backend: &dyn Backend) {
+    pub(crate) fn trim(&mut self, (backend, device): Owner<'_>) {
         for (bytes, blocks) in self.classes.drain(..) {
             for block in blocks {
-                // SAFETY: the block came from `allocate` of this backend with this size, and nobody uses it.
-                unsafe { backend.release(block.0, bytes) };
+                // SAFETY: the block came from `allocate` of this device with this size, and nobody uses it.
+                unsafe { backend.release(device, block, bytes) };
             }
         }
         self.cached_bytes = 0;

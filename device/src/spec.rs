@@ -1,7 +1,7 @@
 //! What devices to open, as a user writes it after `--device`.
 //!
 //! ```text
-//! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2
+//! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2  :polled
 //! ```
 //! A specification that parses can be printed and parsed again to the same value.
 
@@ -18,14 +18,17 @@ pub enum HostMode {
     Inline,
     /// On this many worker threads, shared by the devices: operations are enqueued, as on a GPU.
     Workers(usize),
+    /// On the thread that looks for what has finished ([`Devices::poll`](crate::Devices::poll)), and in memory that is
+    /// known by numbers and not by addresses: what works here asks nothing of a device that a GPU has not. For tests.
+    Polled,
 }
 
 /// Which devices to open.
 ///
 /// Parsed from text: `auto`, `host`, `host:4` (four virtual devices), `host:4@1,3,1,3` (with relative speeds:
 /// the fastest runs at native speed, one of a third of its speed takes three times as long; none may be more than a
-/// million times as fast as another). Suffixes: `:mem=1GiB` (capacity of each device), `:inline` or `:workers=N` (see
-/// [`HostMode`]).
+/// million times as fast as another). Suffixes: `:mem=1GiB` (capacity of each device), `:inline`, `:workers=N` or
+/// `:polled` (see [`HostMode`]).
 ///
 /// ```
 /// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
@@ -119,6 +122,8 @@ impl FromStr for DeviceSpec {
         for part in parts {
             if part == "inline" {
                 set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
+            } else if part == "polled" {
+                set_once(&mut spec.mode, HostMode::Polled).map_err(|reason| bad(part, reason))?;
             } else if let Some(count) = part.strip_prefix("workers=") {
                 let count = parse_count(count, "expected a number of worker threads, from 1 to 1024");
                 count
@@ -130,7 +135,7 @@ impl FromStr for DeviceSpec {
                     .and_then(|bytes| set_once(&mut spec.capacity_bytes, bytes))
                     .map_err(|reason| bad(part, reason))?;
             } else {
-                return Err(bad(part, "expected `mem=<bytes>`, `inline` or `workers=<count>`"));
+                return Err(bad(part, "expected `mem=<bytes>`, `inline`, `workers=<count>` or `polled`"));
             }
         }
         Ok(spec)
@@ -140,7 +145,7 @@ impl FromStr for DeviceSpec {
 fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), &'static str> {
     match place.replace(value) {
         None => Ok(()),
-        Some(_) => Err("this has been given already (`inline` and `workers` exclude each other)"),
+        Some(_) => Err("this has been given already (`inline`, `workers` and `polled` exclude each other)"),
     }
 }
 
@@ -208,6 +213,7 @@ impl fmt::Display for DeviceSpec {
             None => Ok(()),
             Some(HostMode::Inline) => write!(f, ":inline"),
             Some(HostMode::Workers(count)) => write!(f, ":workers={count}"),
+            Some(HostMode::Polled) => write!(f, ":polled"),
         }
     }
 }
@@ -228,6 +234,7 @@ mod tests {
             "host:3@1000000,1,2",
             "host:mem=1GiB",
             "host:2:mem=5MiB:inline",
+            "host:2:polled",
             "host:1@2:mem=1000:workers=3",
         ] {
             let spec: DeviceSpec = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

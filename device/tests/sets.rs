@@ -17,7 +17,8 @@ const EACH: Kernel<Gather> =
         out[0] = a.into_iter().chain(b).map(|part| part[0]).sum();
     });
 
-const MODES: [&str; 4] = ["host:inline", "host:2@1,2:inline", "host:workers=1", "host:2:workers=3"];
+const MODES: [&str; 5] =
+    ["host:inline", "host:2@1,2:inline", "host:workers=1", "host:2:workers=3", "host:2:polled"];
 
 fn open(spec: &str) -> Devices {
     Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap()

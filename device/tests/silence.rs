@@ -29,9 +29,14 @@ fn a_kernels_panic_is_a_fault_and_nothing_else() {
     std::panic::set_hook(Box::new(|info| {
         SEEN.lock().unwrap().push(info.payload_as_str().unwrap_or("?").to_owned());
     }));
-    for spec in
-        ["host:inline", "host:2@2,1:inline", "host:workers=1", "host:workers=3", "host:2@2,1:workers=2"]
-    {
+    for spec in [
+        "host:inline",
+        "host:2@2,1:inline",
+        "host:workers=1",
+        "host:workers=3",
+        "host:2@2,1:workers=2",
+        "host:polled",
+    ] {
         let devices = Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap();
         for device in devices.iter() {
             let account = device.account("silent");

@@ -1,5 +1,5 @@
-//! The device suite: what holds for every backend. Each case runs inline, and on one and on three worker
-//! threads.
+//! The device suite: what holds for every backend. Each case runs inline, on one and on three worker threads,
+//! and where memory is no address and operations run when somebody looks.
 
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion")]
 
@@ -40,7 +40,7 @@ fn open(spec: &str) -> Devices {
 
 /// Runs a case on each kind of host device, with `host` and the suffixes of `spec`.
 fn on_each(spec: &str, case: impl Fn(&Devices)) {
-    for mode in [":inline", ":workers=1", ":workers=3"] {
+    for mode in [":inline", ":workers=1", ":workers=3", ":polled"] {
         let devices = open(&format!("{spec}{mode}"));
         case(&devices);
         drop(devices);
@@ -553,6 +553,7 @@ fn pending_counts_until_the_waker_has_been_called() {
 /// Waits until nothing is pending.
 fn until_idle(devices: &Devices) {
     while devices.pending() > 0 {
+        devices.poll();
         std::thread::yield_now();
     }
 }

@@ -93,11 +93,13 @@ impl Drop for Announcement<'_> {
 /// Steps a PE until the runtime stops.
 pub(crate) fn drive(pe: &Pe) {
     let shared = pe.shared().clone();
+    let looker = Looker { pe, shared: &shared, polls_devices: shared.devices().poll() };
     let outcome = caught::catch(pe, || {
         while !shared.is_stopping() {
-            if !pe.step() {
+            let worked = pe.step();
+            if !looker.look_at_devices() && !worked {
                 pe.note_idle();
-                idle(pe, &shared);
+                idle(&looker);
                 pe.note_runtime();
             }
         }
@@ -108,15 +110,40 @@ pub(crate) fn drive(pe: &Pe) {
     }
 }
 
+/// Looks for what a PE has to do.
+struct Looker<'a> {
+    pe: &'a Pe,
+    shared: &'a Shared,
+    /// Whether the devices need somebody to look for what has finished there. Else they wake who waits by themselves.
+    polls_devices: bool,
+}
+
+impl Looker<'_> {
+    /// Looks for device work that has finished. True if some coroutine of this PE can go on.
+    #[inline]
+    fn look_at_devices(&self) -> bool {
+        self.polls_devices && {
+            self.shared.devices().poll();
+            !self.pe.queue.is_empty()
+        }
+    }
+
+    /// Whether a device works, and this PE should look when it is done. All PEs do: who waits may be on any.
+    fn awaits_devices(&self) -> bool {
+        self.polls_devices && self.shared.devices().pending() > 0
+    }
+}
+
 /// Waits until there is something to do; never returns without a reason to look again.
-fn idle(pe: &Pe, shared: &Shared) {
+fn idle(looker: &Looker<'_>) {
+    let &Looker { pe, shared, .. } = looker;
     let announcement = Announcement { pe, made: Cell::new(false) };
     let poll = if shared.is_oversubscribed() { Duration::ZERO } else { POLL };
     let mut waited = Duration::ZERO;
     let mut began = None;
     loop {
         for _ in 0..LOOKS_PER_READING {
-            if pe.receive() || shared.is_stopping() {
+            if looker.look_at_devices() || pe.receive() || shared.is_stopping() {
                 return;
             }
             if waited < poll { std::hint::spin_loop() } else { thread::yield_now() }
@@ -125,7 +152,8 @@ fn idle(pe: &Pe, shared: &Shared) {
             return;
         }
         waited = began.get_or_insert_with(Instant::now).elapsed();
-        if waited >= poll + YIELD {
+        // What a look at the devices may wake has to be waked before this PE says that it is idle.
+        if waited >= poll + YIELD && !looker.awaits_devices() {
             break;
         }
     }
@@ -135,7 +163,8 @@ fn idle(pe: &Pe, shared: &Shared) {
     announcement.make();
     loop {
         let verdict = if pe.id().index() == 0 { quiescence::judge(pe) } else { quiescence::Verdict::NotMine };
-        if verdict == quiescence::Verdict::Answered || shared.is_stopping() {
+        let is_asked = verdict == quiescence::Verdict::DeviceBusy && looker.polls_devices;
+        if is_asked || verdict == quiescence::Verdict::Answered || shared.is_stopping() {
             return;
         }
         let inbox = shared.inbox(pe.id());

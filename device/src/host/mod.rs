@@ -2,85 +2,113 @@
 //!
 //! It stands in for GPUs, so it keeps their manners: stream order, operations that finish later, several
 //! devices of different speeds. With [`HostMode::Inline`] an operation runs inside `submit`; with
-//! [`HostMode::Workers`] the [`workers`] run it.
+//! [`HostMode::Workers`] the [`workers`] run it; with [`HostMode::Polled`] whoever [polls](polled) does, and memory is
+//! known by numbers, so that nothing outside of the backend can use it.
 
 mod pace;
+mod polled;
+mod run;
 mod workers;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
-use crate::backend::{Backend, Operation};
+use crate::backend::{Backend, Block, Facts, Fresh, Opened};
 use crate::error::DeviceError;
+use crate::kernel::Language;
 use crate::memory::MAX_ALIGN;
-use crate::spec::HostMode;
+use crate::operation::Operation;
+use crate::spec::{DeviceSpec, HostMode};
+use polled::Polled;
 use workers::Workers;
 
-/// The host devices of one [`Devices`](crate::Devices).
-pub(crate) enum Host {
-    /// Operations run where they are submitted. Holds each device's slowdown.
-    Inline(Vec<f64>),
-    /// Operations run on worker threads.
-    Workers(Workers),
+/// Opens the virtual devices of a specification. `default_mode` says where kernels run if it does not.
+pub(crate) fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Opened, DeviceError> {
+    let speeds = spec.host_speeds();
+    let fastest = speeds.iter().copied().fold(0.0, f64::max);
+    let slowdowns: Vec<f64> = speeds.iter().map(|speed| fastest / speed).collect();
+    let mode = spec.mode().unwrap_or(default_mode);
+    let uuid_prefix = uuid_prefix();
+    let facts = |ordinal: usize| Facts {
+        name: name(ordinal),
+        uuid: format!("{uuid_prefix}:{ordinal}"),
+        speed: speeds[ordinal],
+        capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
+        language: Language::Rust,
+        is_host_memory: mode != HostMode::Polled,
+        runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0,
+    };
+    let devices = (0..speeds.len()).map(facts).collect();
+    let backend: Arc<dyn Backend> = match mode {
+        HostMode::Inline => Arc::new(Inline { slowdowns }),
+        HostMode::Workers(count) => Arc::new(Workers::start(count, &slowdowns)?),
+        HostMode::Polled => Arc::new(Polled::new(slowdowns)),
+    };
+    Ok(Opened { backend, devices })
 }
 
-impl Host {
-    /// Starts devices with these slowdowns (1 is native speed, 2 is half of it).
-    pub(crate) fn start(mode: HostMode, slowdowns: &[f64]) -> Result<Self, DeviceError> {
-        match mode {
-            HostMode::Inline => Ok(Host::Inline(slowdowns.to_vec())),
-            HostMode::Workers(count) => Ok(Host::Workers(Workers::start(count, slowdowns)?)),
-        }
-    }
-
-    /// Takes nothing more and begins nothing more of what has been submitted.
-    pub(crate) fn abandon(&self) {
-        match self {
-            Host::Inline(_) => {}
-            Host::Workers(workers) => workers.abandon(),
-        }
-    }
-
-    /// Finishes what has been submitted, then stops.
-    pub(crate) fn close(&self) {
-        match self {
-            Host::Inline(_) => {}
-            Host::Workers(workers) => workers.close(),
-        }
-    }
+/// What messages call a device.
+fn name(ordinal: usize) -> Arc<str> {
+    Arc::from(format!("host:{ordinal}"))
 }
 
-impl Backend for Host {
-    fn allocate(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let layout = Layout::from_size_align(bytes, MAX_ALIGN).ok().filter(|_| bytes > 0)?;
-        // SAFETY: the size is not zero.
-        NonNull::new(unsafe { alloc_zeroed(layout) })
+/// The part of a host device's identity that other processes of the machine do not have.
+fn uuid_prefix() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("host:{}:{}", name.trim(), std::process::id())
+}
+
+/// Zeroed host memory, aligned as device memory is.
+fn allocate(bytes: usize) -> Option<NonNull<u8>> {
+    let layout = Layout::from_size_align(bytes, MAX_ALIGN).ok().filter(|_| bytes > 0)?;
+    // SAFETY: the size is not zero.
+    NonNull::new(unsafe { alloc_zeroed(layout) })
+}
+
+/// Takes it back.
+///
+/// # Safety
+///
+/// `address` came from [`allocate`] with the same `bytes`, and nobody uses it.
+unsafe fn release(address: NonNull<u8>, bytes: usize) {
+    let layout =
+        Layout::from_size_align(bytes, MAX_ALIGN).expect("the layout was valid when this was allocated");
+    // SAFETY: the caller gives back what `allocate` made with this layout.
+    unsafe { dealloc(address.as_ptr(), layout) };
+}
+
+/// Devices whose operations run where they are submitted. Nothing is ever in flight, so nothing needs to be ordered.
+struct Inline {
+    slowdowns: Vec<f64>,
+}
+
+impl Backend for Inline {
+    fn allocate(&self, _: usize, bytes: usize) -> Option<Fresh> {
+        Some(Fresh { block: Block::at(allocate(bytes)?), is_zeroed: true })
     }
 
-    unsafe fn release(&self, address: NonNull<u8>, bytes: usize) {
-        let layout =
-            Layout::from_size_align(bytes, MAX_ALIGN).expect("the layout was valid when this was allocated");
-        // SAFETY: the caller gives back what `allocate` made with this layout.
-        unsafe { dealloc(address.as_ptr(), layout) };
+    unsafe fn release(&self, _: usize, block: Block, bytes: usize) {
+        // SAFETY: the caller promises what this asks.
+        unsafe { release(block.address(), bytes) };
     }
 
-    fn submit(&self, operation: Operation) -> Result<(), DeviceError> {
-        match self {
-            Host::Inline(slowdowns) => {
-                let Operation { device, accesses, work, completion, .. } = operation;
-                pace::run_slowed(slowdowns[device], || work(&accesses));
-                drop(accesses);
-                completion.publish();
-                Ok(())
-            }
-            Host::Workers(workers) => workers.submit(operation),
-        }
+    fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
+        let mut outcome = Ok(());
+        pace::run_slowed(self.slowdowns[operation.device], || outcome = run::run(&operation, Block::address));
+        operation.leave(outcome).publish();
+        Ok(())
+    }
+
+    fn poll(&self) -> bool {
+        false
     }
 
     fn pending(&self) -> usize {
-        match self {
-            Host::Inline(_) => 0,
-            Host::Workers(workers) => workers.pending(),
-        }
+        0
     }
+
+    fn abandon(&self) {}
+
+    fn close(&self) {}
 }

@@ -45,11 +45,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::pace;
-use crate::backend::{AccessMode, Operation};
+use super::{pace, run};
+use crate::backend::{Backend, Block, Fresh};
 use crate::completion::Publish;
 use crate::error::DeviceError;
 use crate::event::Event;
+use crate::operation::{InFlight, Operation};
 
 /// The worker threads of one set of devices.
 pub(crate) struct Workers {
@@ -82,8 +83,9 @@ struct Live {
     followers: Vec<Event>,
     device: usize,
     /// Taken when it starts to run.
-    operation: Option<Operation>,
-    completion: Arc<dyn Publish>,
+    operation: Option<Box<Operation>>,
+    /// Kept while it lingers.
+    lingering: Option<Arc<dyn Publish>>,
 }
 
 /// One device's ready operations, and how many more may start.
@@ -129,9 +131,60 @@ impl Workers {
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().expect("nothing panics under this lock")
     }
+}
+
+impl Backend for Workers {
+    fn allocate(&self, _: usize, bytes: usize) -> Option<Fresh> {
+        Some(Fresh { block: Block::at(super::allocate(bytes)?), is_zeroed: true })
+    }
+
+    unsafe fn release(&self, _: usize, block: Block, bytes: usize) {
+        // SAFETY: the caller promises what this asks.
+        unsafe { super::release(block.address(), bytes) };
+    }
+
+    /// Queues an operation behind its stream and the events of its buffers.
+    fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
+        let mut state = self.shared.lock();
+        if state.closed {
+            return Err(DeviceError::Closed { device: super::name(operation.device) });
+        }
+        self.shared.pending.fetch_add(1, Ordering::Relaxed);
+        let event = Event(state.next_event);
+        state.next_event += 1;
+        let mut waits = Waits { live: &mut state.live, event, unmet: 0 };
+        operation.order(event, &mut waits);
+        let unmet = waits.unmet;
+        let device = operation.device;
+        let live = Live { unmet, followers: Vec::new(), device, operation: Some(operation), lingering: None };
+        state.live.insert(event, live);
+        if unmet == 0 {
+            state.devices[device].ready.push_back(event);
+            drop(state);
+            self.shared.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    fn poll(&self) -> bool {
+        false
+    }
+
+    fn pending(&self) -> usize {
+        // Pairs with the release in `Shared::finish`: at zero, what the wakers did is visible.
+        self.shared.pending.load(Ordering::Acquire)
+    }
+
+    /// Takes nothing more, and begins nothing more. Does not wait.
+    fn abandon(&self) {
+        let mut state = self.shared.lock();
+        (state.closed, state.abandoned) = (true, true);
+        drop(state);
+        self.shared.wake.notify_all();
+    }
 
     /// Waits until everything submitted has finished and been published, and joins the threads.
-    pub(super) fn close(&self) {
+    fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.wake.notify_all();
         for thread in std::mem::take(&mut *self.threads()) {
@@ -141,88 +194,31 @@ impl Workers {
             }
         }
     }
-
-    /// Takes nothing more, and begins nothing more. Does not wait.
-    pub(super) fn abandon(&self) {
-        let mut state = self.shared.lock();
-        (state.closed, state.abandoned) = (true, true);
-        drop(state);
-        self.shared.wake.notify_all();
-    }
-
-    pub(super) fn pending(&self) -> usize {
-        // Pairs with the release in `Shared::finish`: at zero, what the wakers did is visible.
-        self.shared.pending.load(Ordering::Acquire)
-    }
-
-    /// Queues an operation behind its stream and the events of its buffers.
-    pub(super) fn submit(&self, operation: Operation) -> Result<(), DeviceError> {
-        let mut state = self.shared.lock();
-        if state.closed {
-            return Err(DeviceError::Closed { device: device_name(operation.device) });
-        }
-        self.shared.pending.fetch_add(1, Ordering::Relaxed);
-        let event = Event(state.next_event);
-        state.next_event += 1;
-        let unmet = state.order(event, &operation);
-        let (device, completion) = (operation.device, operation.completion.clone());
-        let live = Live { unmet, followers: Vec::new(), device, operation: Some(operation), completion };
-        state.live.insert(event, live);
-        if unmet == 0 {
-            state.devices[device].ready.push_back(event);
-            drop(state);
-            self.shared.wake.notify_one();
-        }
-        Ok(())
-    }
 }
 
-fn device_name(ordinal: usize) -> Arc<str> {
-    Arc::from(format!("host:{ordinal}"))
+/// Puts an operation behind those that must come first and have not finished, and counts them.
+struct Waits<'a> {
+    live: &'a mut BTreeMap<Event, Live>,
+    event: Event,
+    unmet: usize,
+}
+
+impl InFlight for Waits<'_> {
+    fn wait_for(&mut self, earlier: Event) {
+        if let Some(live) = self.live.get_mut(&earlier) {
+            live.followers.push(self.event);
+            self.unmet += 1;
+        }
+    }
+
+    fn contains(&self, event: Event) -> bool {
+        self.live.contains_key(&event)
+    }
 }
 
 impl State {
-    /// Puts `event` behind the operations that must come first, makes it the last one of its stream and its
-    /// buffers, and returns how many of the earlier ones have not finished.
-    fn order(&mut self, event: Event, operation: &Operation) -> usize {
-        let mut unmet = 0;
-        let mut after = |earlier: Event| {
-            if let Some(live) = self.live.get_mut(&earlier) {
-                live.followers.push(event);
-                unmet += 1;
-            }
-        };
-        let mut last = operation.stream.last.lock().expect("nothing panics under this lock");
-        last.replace(event).map(&mut after);
-        drop(last);
-        for access in &operation.accesses {
-            let mut tracked = access.memory.tracked();
-            tracked.events.last_write.map(&mut after);
-            if access.mode != AccessMode::Read {
-                tracked.events.reads.drain(..).for_each(&mut after);
-            }
-            drop(tracked);
-            if let Some(old) = &access.copy_from {
-                old.tracked().events.last_write.map(&mut after);
-            }
-        }
-        for access in &operation.accesses {
-            let mut tracked = access.memory.tracked();
-            match access.mode {
-                AccessMode::Read => {
-                    tracked.events.reads.retain(|earlier| self.live.contains_key(earlier));
-                    tracked.events.reads.push(event);
-                }
-                AccessMode::Overwrite | AccessMode::Update => tracked.events.last_write = Some(event),
-            }
-            // What is copied from is shared, and its owner has other memory from now on: nobody will write it
-            // again.
-        }
-        unmet
-    }
-
     /// Takes the next runnable operation.
-    fn take_runnable(&mut self) -> Option<(Event, Operation, f64)> {
+    fn take_runnable(&mut self) -> Option<(Event, Box<Operation>, f64)> {
         let count = self.devices.len();
         let runnable = |lanes: &Lanes| lanes.free > 0 && !lanes.ready.is_empty();
         let index = (0..count).map(|n| (self.first + n) % count).find(|&n| runnable(&self.devices[n]))?;
@@ -240,7 +236,7 @@ impl State {
     }
 
     /// Takes an operation out of the live ones: its lane is free, its followers have one less to wait for.
-    fn retire(&mut self, event: Event) -> Arc<dyn Publish> {
+    fn retire(&mut self, event: Event) {
         let finished = self.live.remove(&event).expect("an operation finishes once");
         self.devices[finished.device].free += 1;
         for event in finished.followers {
@@ -250,17 +246,17 @@ impl State {
                 self.devices[follower.device].ready.push_back(event);
             }
         }
-        finished.completion
     }
 
     /// Takes a lingering operation whose time has come.
-    fn take_due(&mut self) -> Option<Event> {
+    fn take_due(&mut self) -> Option<(Event, Arc<dyn Publish>)> {
         let &Reverse((time, event)) = self.timers.peek()?;
         if !self.abandoned && time > Instant::now() {
             return None;
         }
         self.timers.pop();
-        Some(event)
+        let live = self.live.get_mut(&event).expect("it lingers, so it has not finished");
+        Some((event, live.lingering.take().expect("it lingers once")))
     }
 }
 
@@ -273,28 +269,30 @@ impl Shared {
     fn work(&self) {
         let mut state = self.lock();
         loop {
-            if let Some(event) = state.take_due() {
-                state = self.finish(state, event);
+            if let Some((event, completion)) = state.take_due() {
+                state = self.finish(state, event, completion);
             } else if let Some((event, operation, slowdown)) = state.take_runnable() {
                 if state.has_runnable() || !state.timers.is_empty() {
                     self.wake.notify_one();
                 }
                 let abandoned = state.abandoned;
                 drop(state);
-                let Operation { device, accesses, work, completion, .. } = operation;
-                let end = if abandoned {
-                    drop(work);
-                    completion.refuse(device_name(device));
-                    None
+                let (end, completion) = if abandoned {
+                    let device = super::name(operation.device);
+                    (None, operation.refuse(device))
                 } else {
-                    pace::finish_time(slowdown, || work(&accesses))
+                    let mut outcome = Ok(());
+                    let end = pace::finish_time(slowdown, || outcome = run::run(&operation, Block::address));
+                    (end, operation.leave(outcome))
                 };
-                // Before anybody can see that it has finished, so that its memory counts as free by then.
-                drop(accesses);
                 state = self.lock();
                 match end {
-                    None => state = self.finish(state, event),
-                    Some(end) => state.timers.push(Reverse((end, event))),
+                    None => state = self.finish(state, event, completion),
+                    Some(end) => {
+                        let live = state.live.get_mut(&event).expect("it lingers, so it has not finished");
+                        live.lingering = Some(completion);
+                        state.timers.push(Reverse((end, event)));
+                    }
                 }
             } else if state.closed && state.live.is_empty() {
                 self.wake.notify_all();
@@ -307,8 +305,13 @@ impl Shared {
 
     /// Retires an operation, publishes its completion without holding the lock, and only then stops counting
     /// it.
-    fn finish<'a>(&'a self, mut state: MutexGuard<'a, State>, event: Event) -> MutexGuard<'a, State> {
-        let completion = state.retire(event);
+    fn finish<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        event: Event,
+        completion: Arc<dyn Publish>,
+    ) -> MutexGuard<'a, State> {
+        state.retire(event);
         let more = state.has_runnable();
         drop(state);
         if more {

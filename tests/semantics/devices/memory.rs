@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use chare::device::{Account, Device, DeviceError, DeviceSlice, DeviceVec};
 use chare::prelude::*;
 
-use super::{ADD, BOTH, COPY, FILL, MIXED, on_each, run};
+use super::{ADD, COPY, FILL, KINDS, MIXED, on_each, run};
 use crate::PES;
 
 /// Allocates as it is told to.
@@ -44,7 +44,8 @@ impl Hoarder {
 #[test]
 fn memory_is_accounted_to_its_chare_until_it_is_given_back() {
     for pes in PES {
-        for device in BOTH.into_iter().chain(MIXED) {
+        // Where nothing that was enqueued holds memory for longer.
+        for device in [KINDS[0], KINDS[1], MIXED[0], MIXED[1]] {
             let devices = Arc::new(Mutex::new(Vec::new()));
             let kept = devices.clone();
             let report = run(pes, device, async move |rt: Runtime| {
@@ -77,20 +78,25 @@ fn memory_is_accounted_to_its_chare_until_it_is_given_back() {
 
 #[test]
 fn a_device_that_is_full_says_so() {
-    on_each(&["host:mem=64KiB:inline", "host:mem=64KiB:workers=2"], async |rt: Runtime| {
-        let hoarder = rt.single::<Hoarder>().on_pe(rt.num_pes() - 1).create(()).await?;
-        hoarder.take(32).await?;
-        let error = hoarder.take(64).await.expect_err("it does not fit");
-        let Some(DeviceError::OutOfMemory(full)) = error.downcast_ref() else { panic!("{error}") };
-        assert_eq!((full.requested_bytes, full.used_bytes, full.capacity_bytes), (65536, 32768, 65536));
-        let text = error.to_string();
-        for word in ["host:0", "Hoarder asked for 65536 bytes", "32768 of 65536", "Hoarder: 32768", "mem="] {
-            assert!(text.contains(word), "{word}: {text}");
-        }
-        assert_eq!(hoarder.drop_all().await?, 0);
-        hoarder.take(64).await?;
-        Ok(())
-    });
+    on_each(
+        &["host:mem=64KiB:inline", "host:mem=64KiB:workers=2", "host:mem=64KiB:polled"],
+        async |rt: Runtime| {
+            let hoarder = rt.single::<Hoarder>().on_pe(rt.num_pes() - 1).create(()).await?;
+            hoarder.take(32).await?;
+            let error = hoarder.take(64).await.expect_err("it does not fit");
+            let Some(DeviceError::OutOfMemory(full)) = error.downcast_ref() else { panic!("{error}") };
+            assert_eq!((full.requested_bytes, full.used_bytes, full.capacity_bytes), (65536, 32768, 65536));
+            let text = error.to_string();
+            for word in
+                ["host:0", "Hoarder asked for 65536 bytes", "32768 of 65536", "Hoarder: 32768", "mem="]
+            {
+                assert!(text.contains(word), "{word}: {text}");
+            }
+            assert_eq!(hoarder.drop_all().await?, 0);
+            hoarder.take(64).await?;
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -199,7 +205,7 @@ async fn read(dev: &Account, snapshots: &[DeviceSlice<f64>]) -> Result<Vec<Vec<f
 
 #[test]
 fn snapshots_keep_their_values_while_the_sender_writes() {
-    let all = [BOTH, MIXED].concat();
+    let all = [KINDS, MIXED].concat();
     on_each(&all, async |rt: Runtime| {
         let peers = rt.array::<Peer>(16).create(()).await?;
         // Both on one PE, and as far from each other as can be.
@@ -220,17 +226,17 @@ fn snapshots_keep_their_values_while_the_sender_writes() {
 
 #[test]
 fn device_memory_of_another_run_is_refused() {
-    for (pes, (first, second)) in PES.into_iter().zip([(0, 0), (0, 1), (1, 0), (1, 1)]) {
+    for (pes, (first, second)) in PES.into_iter().zip([(0, 2), (2, 1), (1, 0), (1, 1)]) {
         let kept = Arc::new(Mutex::new(None));
         let place = kept.clone();
-        let report = run(pes, BOTH[first], async move |rt: Runtime| {
+        let report = run(pes, KINDS[first], async move |rt: Runtime| {
             let peer = rt.array::<Peer>(1).create(()).await?.at(0);
             *place.lock().expect("not poisoned") = Some(peer.share().await?);
             Result::<()>::Ok(())
         });
         assert!(report.is_success(), "{report}");
         let foreign = kept.lock().expect("not poisoned").take().expect("the first run has put it there");
-        let report = run(pes, BOTH[second], async move |rt: Runtime| {
+        let report = run(pes, KINDS[second], async move |rt: Runtime| {
             for error in rt.array::<Peer>(1).create(()).await?.at(0).use_foreign(foreign).await? {
                 let text = error.to_string();
                 assert!(matches!(error, DeviceError::OtherDevices { .. }), "{text}");

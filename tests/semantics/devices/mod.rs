@@ -1,5 +1,6 @@
 //! Devices: kernels compute while coroutines wait, no fault is lost, and what is pending at the end of a run ends with it;
-//! in `memory`, whose memory it is. On devices that compute at once and on devices with threads of their own.
+//! in `memory`, whose memory it is. On devices that compute at once, on devices with threads of
+//! their own, and on devices that compute when a PE looks.
 
 mod memory;
 
@@ -36,11 +37,12 @@ fn add(_: &Launch, (buffer, value): (&mut [f64], f64)) {
     buffer.iter_mut().for_each(|element| *element += value);
 }
 
-/// Devices of both kinds.
-const BOTH: [&str; 2] = ["host:inline", "host:workers=2"];
+/// Devices of each kind.
+const KINDS: [&str; 3] = ["host:inline", "host:workers=2", "host:polled"];
 
-/// Virtual devices of both kinds, as a mixed machine would have them.
-const MIXED: [&str; 2] = ["host:4@1,3,1,3:mem=1MiB:inline", "host:4@1,3,1,3:mem=1MiB:workers=3"];
+/// Virtual devices of each kind, as a mixed machine would have them.
+const MIXED: [&str; 3] =
+    ["host:4@1,3,1,3:mem=1MiB:inline", "host:4@1,3,1,3:mem=1MiB:workers=3", "host:4@1,3,1,3:mem=1MiB:polled"];
 
 fn run<F, Fut, R>(pes: usize, device: &str, main: F) -> ExitReport
 where
@@ -218,7 +220,7 @@ async fn workers(rt: &Runtime, count: usize) -> Result<Array<Worker>> {
 
 #[test]
 fn kernels_compute_and_wake_their_coroutines() {
-    let all = [BOTH, MIXED].concat();
+    let all = [KINDS, MIXED].concat();
     on_each(&all, async |rt: Runtime| {
         let workers = workers(&rt, 16).await?;
         for (index, values) in workers.compute(50).gather().await?.into_iter().enumerate() {
@@ -236,7 +238,7 @@ fn kernels_compute_and_wake_their_coroutines() {
 
 #[test]
 fn a_fault_reaches_everybody_who_waits() {
-    let all = [BOTH, MIXED].concat();
+    let all = [KINDS, MIXED].concat();
     on_each(&all, async |rt: Runtime| {
         let workers = workers(&rt, 16).await?;
         for (beyond, kernel, message) in [(false, "panic", "no more 4"), (true, "beyond", "out of bounds")] {
@@ -255,7 +257,7 @@ fn a_fault_reaches_everybody_who_waits() {
 
 #[test]
 fn a_fault_that_nobody_awaited_is_the_next_calls_error() {
-    on_each(&[BOTH[0], BOTH[1], "host:workers=1", MIXED[1]], async |rt: Runtime| {
+    on_each(&[KINDS[0], KINDS[1], KINDS[2], "host:workers=1", MIXED[1]], async |rt: Runtime| {
         let workers = workers(&rt, 16).await?;
         for (index, (fault, value)) in
             workers.fail_unawaited_and_go_on().gather().await?.into_iter().enumerate()
@@ -270,7 +272,7 @@ fn a_fault_that_nobody_awaited_is_the_next_calls_error() {
 #[test]
 fn a_fault_that_nobody_awaited_ends_the_program_at_quiescence() {
     for pes in PES {
-        for device in BOTH {
+        for device in KINDS {
             let report = run(pes, device, async |rt: Runtime| {
                 workers(&rt, 16).await?.at(15).fail_unawaited().await?;
                 rt.quiescence().await?;
@@ -285,7 +287,7 @@ fn a_fault_that_nobody_awaited_ends_the_program_at_quiescence() {
 
 #[test]
 fn a_completion_that_is_kept_may_be_awaited_after_quiescence() {
-    on_each(&BOTH, async |rt: Runtime| {
+    on_each(&KINDS, async |rt: Runtime| {
         let workers = workers(&rt, 16).await?;
         for fault in workers.fail_and_await_later().gather().await? {
             assert_eq!(fault.kernel, "panic");
@@ -297,7 +299,7 @@ fn a_completion_that_is_kept_may_be_awaited_after_quiescence() {
 #[test]
 fn a_fault_is_told_where_the_program_would_hang() {
     for pes in PES {
-        for device in BOTH {
+        for device in KINDS {
             let report = run(pes, device, async |rt: Runtime| {
                 workers(&rt, 16).await?.at(3).fail_and_keep().await?;
                 let (_promise, never) = rt.promise::<()>();
@@ -317,7 +319,7 @@ fn a_fault_that_nobody_awaited_spoils_a_good_end() {
         |worker| worker.fail_unawaited_and_exit(0).future(),
     ];
     for pes in PES {
-        for device in BOTH {
+        for device in KINDS {
             for begin in begins {
                 let report = run(pes, device, async move |rt: Runtime| {
                     begin(workers(&rt, 16).await?.at(14)).await?;

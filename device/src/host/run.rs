@@ -1,0 +1,57 @@
+//! Carries out one operation on memory of the host.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use crate::arguments::Reader;
+use crate::backend::Block;
+use crate::caught::catch;
+use crate::fault::FaultRecord;
+use crate::operation::{Command, HostRange, Operation};
+
+/// Does what the operation is for, on memory that `address` finds; the arguments of a kernel name it by addresses already.
+/// Does not panic: a kernel's panic is the fault
+/// returned.
+pub(super) fn run(
+    operation: &Operation,
+    address: impl Fn(Block) -> NonNull<u8>,
+) -> Result<(), Arc<FaultRecord>> {
+    operation.enter()?;
+    for (from, to, bytes) in operation.snapshot_copies() {
+        // SAFETY: both have this many bytes. `to` is new and used by this operation only; `from` is shared, so nobody writes
+        // it.
+        unsafe { address(to).copy_from_nonoverlapping(address(from), bytes) };
+    }
+    let memory = |index: usize| {
+        let memory = &operation.accesses[index].memory;
+        (address(memory.block()), memory.len_bytes())
+    };
+    match &operation.command {
+        Command::Launch { code, launch } => {
+            // SAFETY: these are the arguments of this kernel. The operation keeps the memory alive, and it has been put in the
+            // order that its accesses ask for: nobody else writes any of it meanwhile, nor reads what it writes.
+            let outcome = catch(|| unsafe { (code.run)(launch, &mut Reader::new(&operation.arguments)) });
+            return outcome.map_err(|caught| operation.record_fault(caught));
+        }
+        Command::Copy => {
+            let ((from, bytes), (to, _)) = (memory(0), memory(1));
+            // SAFETY: two allocations of `bytes` bytes, ordered and kept alive as accesses of the operation.
+            unsafe { to.copy_from_nonoverlapping(from, bytes) };
+        }
+        Command::Zero => {
+            let (to, bytes) = memory(0);
+            // SAFETY: the memory has this many bytes, and is ordered and kept alive as an access of the operation.
+            unsafe { to.write_bytes(0, bytes) };
+        }
+        Command::Upload(HostRange { address: from, bytes }) => {
+            // SAFETY: both have this many bytes; one is an access of the operation, the other is valid until its end.
+            unsafe { memory(0).0.copy_from_nonoverlapping(*from, *bytes) };
+        }
+        Command::Download(HostRange { address: to, bytes }) => {
+            // SAFETY: both have this many bytes; one is an access of the operation, the other is valid until its end.
+            unsafe { to.copy_from_nonoverlapping(memory(0).0, *bytes) };
+        }
+        Command::Fence => {}
+    }
+    Ok(())
+}
