@@ -9,7 +9,7 @@ use std::mem::swap;
 use chare::device::{Account, DeviceSlice, DeviceVec};
 use chare::prelude::*;
 use chare_kernels::Face;
-use chare_kernels::jacobi3d::{JACOBI3D_F64, PACK_FACES_F64, UNPACK_FACES_F64};
+use chare_kernels::jacobi3d::{JACOBI3D_F64, PACK_FACES_F64, UNPACK_FACES_F64, faces_len};
 
 use crate::problem::Problem;
 
@@ -54,7 +54,11 @@ impl Block {
             for (face, channel) in &neighbours {
                 ghosts[*face] = Some(channel.recv().await?);
             }
-            dev.launch(&UNPACK_FACES_F64, dims, (ghosts.each_ref().map(Option::as_ref), &mut self.u, dims))?;
+            dev.launch(
+                &UNPACK_FACES_F64,
+                faces_len(dims),
+                (ghosts.each_ref().map(Option::as_ref), &mut self.u, dims),
+            )?;
             drop(ghosts);
             dev.launch(&JACOBI3D_F64, dims, (&self.u, &mut self.unew, &mut self.change, dims))?;
             swap(&mut self.u, &mut self.unew);
@@ -88,7 +92,7 @@ impl Block {
         let dims = self.problem.dims();
         self.faces.swap(0, 1);
         let faces = self.faces[0].each_mut().map(Option::as_mut);
-        dev.launch(&PACK_FACES_F64, dims, (&self.u, faces, dims))?;
+        dev.launch(&PACK_FACES_F64, faces_len(dims), (&self.u, faces, dims))?;
         for (face, channel) in neighbours {
             let cells = self.faces[0][*face].as_ref().expect("made for every neighbour");
             channel.send(cells.share())?;

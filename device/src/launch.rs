@@ -42,14 +42,16 @@ impl From<[u32; 1]> for Grid {
     }
 }
 
+/// Extents as of a [`Shape`](crate::Shape): the fastest axis is the last.
 impl From<[u32; 2]> for Grid {
-    fn from([x, y]: [u32; 2]) -> Self {
+    fn from([y, x]: [u32; 2]) -> Self {
         Grid { x, y, z: 1 }
     }
 }
 
+/// Extents as of a [`Shape`](crate::Shape): the fastest axis is the last.
 impl From<[u32; 3]> for Grid {
-    fn from([x, y, z]: [u32; 3]) -> Self {
+    fn from([z, y, x]: [u32; 3]) -> Self {
         Grid { x, y, z }
     }
 }

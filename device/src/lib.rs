@@ -76,6 +76,9 @@ pub use completion::Completion;
 pub use device::{Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
+pub use kernel::declare::CUDA_PRELUDE;
+#[doc(hidden)]
+pub use kernel::declare::{cuda_declares as __cuda_declares, wgsl_declares as __wgsl_declares};
 pub use kernel::{Kernel, Language};
 pub use launch::{Grid, Launch};
 pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};

@@ -22,7 +22,7 @@ use chare_examples::field::Field;
 use chare_examples::jacobi3d::{Job, Options, Summary};
 use chare_examples::progress::Progress;
 use chare_kernels::Face;
-use chare_kernels::jacobi3d::{Jacobi3d, padded_shape};
+use chare_kernels::jacobi3d::{Jacobi3d, faces_len, padded_shape};
 use ends::{end_of, exit_with};
 use ndarray::{Array3, s};
 
@@ -73,7 +73,7 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             .collect();
         loop {
             let faces = self.faces.each_mut().map(Option::as_mut);
-            dev.launch(&T::PACK_FACES, dims, (&self.u, faces, dims))?;
+            dev.launch(&T::PACK_FACES, faces_len(dims), (&self.u, faces, dims))?;
             for (face, channel) in &neighbours {
                 let cells = self.faces[*face].as_ref().expect("made for every neighbour");
                 channel.send(cells.share())?;
@@ -82,7 +82,11 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             for (face, channel) in &neighbours {
                 ghosts[*face] = Some(dev.import(&channel.recv().await?)?);
             }
-            dev.launch(&T::UNPACK_FACES, dims, (ghosts.each_ref().map(Option::as_ref), &mut self.u, dims))?;
+            dev.launch(
+                &T::UNPACK_FACES,
+                faces_len(dims),
+                (ghosts.each_ref().map(Option::as_ref), &mut self.u, dims),
+            )?;
             drop(ghosts); // while they live, the neighbours' next faces would need memory of their own
             dev.launch(&T::STEP, dims, (&self.u, &mut self.unew, &mut self.change, dims))?;
             swap(&mut self.u, &mut self.unew);

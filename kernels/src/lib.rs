@@ -2,7 +2,7 @@
 //!
 //! This crate is apart because it is a client of [`chare_device`] like any user's own kernels: nothing in the
 //! runtime knows it. Each kernel is a constant whose parameters are checked when the program compiles, with a
-//! Rust source that runs on host devices; the plain Rust functions behind the sources are public too, for
+//! Rust source that runs on host devices and sources in CUDA C and WGSL for others; [`cases`] run each on random inputs. The plain Rust functions behind the sources are public too, for
 //! programs that have no runtime.
 //!
 //! ```
@@ -22,9 +22,11 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion"))]
 
+mod case;
 mod face;
 pub mod jacobi3d;
 mod real;
 
+pub use case::{Case, Outcome, cases};
 pub use face::Face;
 pub use real::Real;

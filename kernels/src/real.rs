@@ -18,6 +18,12 @@ pub trait Real:
     type Magnitude: Ord + Copy + Default;
 
     #[doc(hidden)]
+    fn into_f64(self) -> f64;
+
+    #[doc(hidden)]
+    fn from_f64(value: f64) -> Self;
+
+    #[doc(hidden)]
     fn magnitude(self) -> Self::Magnitude;
 
     #[doc(hidden)]
@@ -32,6 +38,14 @@ macro_rules! real {
             // Signed, since AVX2 compares signed integers only; the sign bit is clear, so the order is the
             // same.
             type Magnitude = $Signed;
+
+            fn into_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            fn from_f64(value: f64) -> Self {
+                value as $Float
+            }
 
             #[inline(always)]
             fn magnitude(self) -> $Signed {

@@ -5,7 +5,7 @@
 
 use chare_device::{Account, DeviceVec, Devices, HostMode};
 use chare_kernels::Face;
-use chare_kernels::jacobi3d::{self, Jacobi3d, padded_len, padded_shape};
+use chare_kernels::jacobi3d::{self, Jacobi3d, faces_len, padded_len, padded_shape};
 
 struct Block {
     account: Account,
@@ -58,7 +58,10 @@ fn exchanged(spec: &str, all_at_once: bool) {
                 for absent in Face::ALL.into_iter().filter(|absent| *absent != face) {
                     faces[absent.index()] = None;
                 }
-                block.account.launch(&jacobi3d::PACK_FACES_F64, half, (&block.u, faces, half)).unwrap();
+                block
+                    .account
+                    .launch(&jacobi3d::PACK_FACES_F64, faces_len(half), (&block.u, faces, half))
+                    .unwrap();
             } else {
                 let cells = faces[face.index()].take().unwrap();
                 block.account.launch(&jacobi3d::PACK_FACE_F64, half, (&block.u, cells, half, face)).unwrap();
@@ -69,7 +72,10 @@ fn exchanged(spec: &str, all_at_once: bool) {
             if all_at_once {
                 let mut faces = [None; 6];
                 faces[face.index()] = Some(cells);
-                block.account.launch(&jacobi3d::UNPACK_FACES_F64, half, (faces, &mut block.u, half)).unwrap();
+                block
+                    .account
+                    .launch(&jacobi3d::UNPACK_FACES_F64, faces_len(half), (faces, &mut block.u, half))
+                    .unwrap();
             } else {
                 block
                     .account

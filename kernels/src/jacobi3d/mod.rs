@@ -8,23 +8,27 @@
 //!
 //! The kernels exist for `f32` and `f64`: as constants (`JACOBI3D_F64`), and as constants of the type
 //! ([`Jacobi3d`], as in `T::STEP`) for generic programs. Buffers of the wrong size are a device fault that
-//! says so. The grid of a launch is `dims`, or the extents of the face.
+//! says so. The grid of a launch is `dims`, the extents of the face, or for all faces [`faces_len`].
+//!
+//! They are written in Rust and CUDA C; for `f32` in WGSL too.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod cases;
 mod faces;
 mod sweep;
 
-use chare_device::{Each, In, InOut, Kernel, Launch, Maybe, Out, Params};
+use chare_device::{Each, In, InOut, Kernel, Launch, Maybe, Out, Params, Zeroed, kernel};
 
 use crate::{Face, Real};
 
+pub(crate) use cases::cases;
 pub use faces::{pack_face, unpack_face};
 pub use sweep::{jacobi3d_step, jacobi3d_step_portable};
 
 /// The parameters of a step: `u`, `unew` (interior overwritten, ghosts kept), the residual (one element),
 /// `dims`.
-pub type StepParams<T> = (In<T>, InOut<T>, Out<T>, [u32; 3]);
+pub type StepParams<T> = (In<T>, InOut<T>, Zeroed<T>, [u32; 3]);
 
 /// The parameters of packing one face: `u`, the face's cells, `dims`, which face.
 pub type PackParams<T> = (In<T>, Out<T>, [u32; 3], Face);
@@ -54,34 +58,71 @@ pub trait Jacobi3d: Real {
 }
 
 macro_rules! kernels {
-    ($T:ident: $STEP:ident $PACK:ident $UNPACK:ident $PACK_ALL:ident $UNPACK_ALL:ident) => {
-        impl Jacobi3d for $T {
-            const STEP: Kernel<StepParams<$T>> =
-                Kernel::new(concat!("jacobi3d_", stringify!($T)), step::<$T>);
-            const PACK_FACE: Kernel<PackParams<$T>> =
-                Kernel::new(concat!("pack_face_", stringify!($T)), pack::<$T>);
-            const UNPACK_FACE: Kernel<UnpackParams<$T>> =
-                Kernel::new(concat!("unpack_face_", stringify!($T)), unpack::<$T>);
-            const PACK_FACES: Kernel<PackFacesParams<$T>> =
-                Kernel::new(concat!("pack_faces_", stringify!($T)), pack_all::<$T>);
-            const UNPACK_FACES: Kernel<UnpackFacesParams<$T>> =
-                Kernel::new(concat!("unpack_faces_", stringify!($T)), unpack_all::<$T>);
+    (
+        $T:ident: $STEP:ident $step:ident, $PACK:ident $pack:ident, $UNPACK:ident $unpack:ident,
+        $PACK_ALL:ident $pack_all:ident, $UNPACK_ALL:ident $unpack_all:ident
+        $(; $step_wgsl:expr, $faces_wgsl:expr, $pack_all_wgsl:expr, $unpack_all_wgsl:expr)?
+    ) => {
+        kernel! {
+            #[doc = concat!("[`Jacobi3d::STEP`] for `", stringify!($T), "`.")]
+            pub const $STEP: fn $step(u: In<$T>, unew: InOut<$T>, residual: Zeroed<$T>, dims: [u32; 3]) {
+                rust: step::<$T>,
+                cuda: include_str!("sweep.cu")
+                $(, wgsl: $step_wgsl)?
+            }
+        }
+        kernel! {
+            #[doc = concat!("[`Jacobi3d::PACK_FACE`] for `", stringify!($T), "`.")]
+            pub const $PACK: fn $pack(u: In<$T>, cells: Out<$T>, dims: [u32; 3], face: Face) {
+                rust: pack::<$T>,
+                cuda: include_str!("faces.cu")
+                $(, wgsl: $faces_wgsl)?
+            }
+        }
+        kernel! {
+            #[doc = concat!("[`Jacobi3d::UNPACK_FACE`] for `", stringify!($T), "`.")]
+            pub const $UNPACK: fn $unpack(cells: In<$T>, u: InOut<$T>, dims: [u32; 3], face: Face) {
+                rust: unpack::<$T>,
+                cuda: include_str!("faces.cu")
+                $(, wgsl: $faces_wgsl)?
+            }
+        }
+        kernel! {
+            #[doc = concat!("[`Jacobi3d::PACK_FACES`] for `", stringify!($T), "`.")]
+            pub const $PACK_ALL: fn $pack_all(u: In<$T>, faces: Each<Maybe<Out<$T>>, 6>, dims: [u32; 3]) {
+                rust: pack_all::<$T>,
+                cuda: include_str!("faces.cu")
+                $(, wgsl: $pack_all_wgsl)?
+            }
+        }
+        kernel! {
+            #[doc = concat!("[`Jacobi3d::UNPACK_FACES`] for `", stringify!($T), "`.")]
+            pub const $UNPACK_ALL: fn $unpack_all(faces: Each<Maybe<In<$T>>, 6>, u: InOut<$T>, dims: [u32; 3]) {
+                rust: unpack_all::<$T>,
+                cuda: include_str!("faces.cu")
+                $(, wgsl: $unpack_all_wgsl)?
+            }
         }
 
-        #[doc = concat!("[`Jacobi3d::STEP`] for `", stringify!($T), "`.")]
-        pub const $STEP: Kernel<StepParams<$T>> = <$T as Jacobi3d>::STEP;
-        #[doc = concat!("[`Jacobi3d::PACK_FACE`] for `", stringify!($T), "`.")]
-        pub const $PACK: Kernel<PackParams<$T>> = <$T as Jacobi3d>::PACK_FACE;
-        #[doc = concat!("[`Jacobi3d::UNPACK_FACE`] for `", stringify!($T), "`.")]
-        pub const $UNPACK: Kernel<UnpackParams<$T>> = <$T as Jacobi3d>::UNPACK_FACE;
-        #[doc = concat!("[`Jacobi3d::PACK_FACES`] for `", stringify!($T), "`.")]
-        pub const $PACK_ALL: Kernel<PackFacesParams<$T>> = <$T as Jacobi3d>::PACK_FACES;
-        #[doc = concat!("[`Jacobi3d::UNPACK_FACES`] for `", stringify!($T), "`.")]
-        pub const $UNPACK_ALL: Kernel<UnpackFacesParams<$T>> = <$T as Jacobi3d>::UNPACK_FACES;
+        impl Jacobi3d for $T {
+            const STEP: Kernel<StepParams<$T>> = $STEP;
+            const PACK_FACE: Kernel<PackParams<$T>> = $PACK;
+            const UNPACK_FACE: Kernel<UnpackParams<$T>> = $UNPACK;
+            const PACK_FACES: Kernel<PackFacesParams<$T>> = $PACK_ALL;
+            const UNPACK_FACES: Kernel<UnpackFacesParams<$T>> = $UNPACK_ALL;
+        }
     };
 }
-kernels!(f32: JACOBI3D_F32 PACK_FACE_F32 UNPACK_FACE_F32 PACK_FACES_F32 UNPACK_FACES_F32);
-kernels!(f64: JACOBI3D_F64 PACK_FACE_F64 UNPACK_FACE_F64 PACK_FACES_F64 UNPACK_FACES_F64);
+kernels!(
+    f32: JACOBI3D_F32 jacobi3d_f32, PACK_FACE_F32 pack_face_f32, UNPACK_FACE_F32 unpack_face_f32,
+    PACK_FACES_F32 pack_faces_f32, UNPACK_FACES_F32 unpack_faces_f32;
+    include_str!("sweep.wgsl"), include_str!("faces.wgsl"), include_str!("pack_faces.wgsl"),
+    include_str!("unpack_faces.wgsl")
+);
+kernels!(
+    f64: JACOBI3D_F64 jacobi3d_f64, PACK_FACE_F64 pack_face_f64, UNPACK_FACE_F64 unpack_face_f64,
+    PACK_FACES_F64 pack_faces_f64, UNPACK_FACES_F64 unpack_faces_f64
+);
 
 /// The shape of the padded array of a block of `dims` cells.
 pub const fn padded_shape(dims: [u32; 3]) -> [usize; 3] {
@@ -92,6 +133,17 @@ pub const fn padded_shape(dims: [u32; 3]) -> [usize; 3] {
 pub const fn padded_len(dims: [u32; 3]) -> usize {
     let [x, y, z] = padded_shape(dims);
     x * y * z
+}
+
+/// The number of cells of all faces of a block of `dims` cells.
+///
+/// # Panics
+///
+/// If there are more than fit.
+pub const fn faces_len(dims: [u32; 3]) -> u32 {
+    let len = 2 * (Face::XLow.len(dims) + Face::YLow.len(dims) + Face::ZLow.len(dims));
+    assert!(len <= u32::MAX as usize, "the faces of a block that fits have fewer cells");
+    len as u32
 }
 
 /// What a source with the parameters `A` is given.

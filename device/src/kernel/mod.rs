@@ -1,5 +1,7 @@
 //! A kernel: a name, a parameter list, and a source in each language that it has been written in.
 
+pub(crate) mod declare;
+
 use std::fmt;
 
 use crate::arguments::{Reader, Slots};
