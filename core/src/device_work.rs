@@ -7,8 +7,20 @@
 
 use chare_device::{Fault, FaultKind};
 
+use crate::current;
 use crate::report::Reason;
-use crate::runtime::Shared;
+use crate::runtime::{Runtime, Shared};
+
+impl Runtime {
+    /// Why the devices of this run were chosen, in a few words.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn device_reason(&self) -> String {
+        current::on_pe("device_reason", |pe| pe.shared().devices().reason().to_owned())
+    }
+}
 
 /// Why a run ends that has these faults, which nobody was given; `None` if there are none.
 pub(crate) fn unawaited(faults: Vec<Fault>) -> Option<Reason> {

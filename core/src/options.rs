@@ -13,7 +13,7 @@ use crate::warning::Listener;
 /// The runtime's options, for a program's own help text.
 pub const OPTIONS_HELP: &str = "\
   --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
-  --device SPEC   auto, host, host:4, host:4@1,3,1,3:mem=1GiB, ... [default: auto] [env: CHARE_DEVICE]
+  --device SPEC   auto, host:4, host:4@1,3,1,3:mem=1GiB, cuda:0, wgpu, ... [default: auto] [env: CHARE_DEVICE]
   --unawaited WHAT
                   When an error is awaited by nobody: end the run, or report it and go on [default: end]
   --mailbox-budget N

@@ -12,7 +12,7 @@ use crate::fault::{Fault, FaultLog};
 use crate::host;
 use crate::kernel::Language;
 use crate::pool::Pool;
-use crate::spec::{DeviceSpec, HostMode};
+use crate::spec::{DeviceSpec, HostMode, Kind, SpecError};
 
 /// The devices of one runtime.
 ///
@@ -33,10 +33,11 @@ impl Devices {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Workers`] if the worker threads cannot be started.
+    /// [`SpecError::NotBuilt`](crate::SpecError::NotBuilt) if the backend is not in this build, [`DeviceError::Workers`]
+    /// if the worker threads cannot be started.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let Opened { backend, devices } = host::open(spec, default_mode)?;
+        let (Opened { backend, devices }, reason) = choose(spec, default_mode)?;
         let faults = Arc::new(FaultLog::default());
         let device = |(ordinal, facts)| Device {
             core: Arc::new(DeviceCore {
@@ -49,7 +50,6 @@ impl Devices {
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
-        let reason = if spec.is_auto() { "host: the only backend of this build" } else { "as asked for" };
         Ok(Devices { devices, backend, faults, reason })
     }
 
@@ -115,6 +115,16 @@ impl Devices {
     /// polled, and that no later call of their account has returned. In the order in which they happened.
     pub fn take_unreported_faults(&self) -> Vec<Fault> {
         self.faults.take_unreported()
+    }
+}
+
+/// Opens the devices of the kind that was asked for, or of the best that there is, and says why.
+fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, &'static str), DeviceError> {
+    match spec.kind() {
+        Kind::Auto => Ok((host::open(spec, default_mode)?, "the host, since this build has nothing else")),
+        Kind::Host(_) => Ok((host::open(spec, default_mode)?, "as asked for")),
+        Kind::Cuda(_) => Err(SpecError::NotBuilt { backend: "cuda" }.into()),
+        Kind::Wgpu(_) => Err(SpecError::NotBuilt { backend: "wgpu" }.into()),
     }
 }
 

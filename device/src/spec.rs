@@ -2,14 +2,13 @@
 //!
 //! ```text
 //! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2  :polled
+//! cuda | cuda:0 | cuda:0,2 | wgpu | wgpu:1   then:                :mem=1GiB
 //! ```
-//! A specification that parses can be printed and parsed again to the same value.
+//! A specification that parses can be printed and parsed again to the same value. Every build parses all; which devices
+//! there are is found when they are opened.
 
 use std::fmt;
 use std::str::FromStr;
-
-/// The backends of this build, as error messages list them.
-const BACKENDS: &str = "this build has `host`";
 
 /// Where the kernels of host devices run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +26,8 @@ pub enum HostMode {
 ///
 /// Parsed from text: `auto`, `host`, `host:4` (four virtual devices), `host:4@1,3,1,3` (with relative speeds:
 /// the fastest runs at native speed, one of a third of its speed takes three times as long; none may be more than a
-/// million times as fast as another). Suffixes: `:mem=1GiB` (capacity of each device), `:inline`, `:workers=N` or
-/// `:polled` (see [`HostMode`]).
+/// million times as fast as another), `cuda` and `wgpu` (all of that kind), `cuda:0,2` (those with these numbers).
+/// Suffixes: `:mem=1GiB` (capacity of each device); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
 ///
 /// ```
 /// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
@@ -37,15 +36,27 @@ pub enum HostMode {
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DeviceSpec {
-    /// `None` is `auto`.
-    host: Option<HostDevices>,
+    kind: Kind,
     capacity_bytes: Option<u64>,
     mode: Option<HostMode>,
 }
 
+/// Which backend, and which of its devices.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) enum Kind {
+    /// The best that works.
+    #[default]
+    Auto,
+    Host(HostDevices),
+    /// The devices with these numbers, or all if there are none.
+    Cuda(Vec<usize>),
+    /// As for CUDA.
+    Wgpu(Vec<usize>),
+}
+
 /// How many virtual host devices there are, and their speeds (one per device, or none stated).
 #[derive(Debug, Clone, PartialEq)]
-struct HostDevices {
+pub(crate) struct HostDevices {
     count: usize,
     speeds: Vec<f64>,
 }
@@ -63,15 +74,19 @@ impl DeviceSpec {
 
     /// Whether the choice of backend is left to the program.
     pub fn is_auto(&self) -> bool {
-        self.host.is_none()
+        self.kind == Kind::Auto
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// The relative speeds of the host devices to open, one per device.
     pub(crate) fn host_speeds(&self) -> Vec<f64> {
-        match &self.host {
-            None => vec![1.0],
-            Some(host) if host.speeds.is_empty() => vec![1.0; host.count],
-            Some(host) => host.speeds.clone(),
+        match &self.kind {
+            Kind::Host(host) if host.speeds.is_empty() => vec![1.0; host.count],
+            Kind::Host(host) => host.speeds.clone(),
+            Kind::Auto | Kind::Cuda(_) | Kind::Wgpu(_) => vec![1.0],
         }
     }
 }
@@ -80,11 +95,19 @@ impl DeviceSpec {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecError {
-    /// No backend of this build has that name.
-    #[error("unknown device `{name}`: {BACKENDS}; use `auto`, `host` or `host:<count>`")]
+    /// No backend has that name.
+    #[error("unknown device `{name}`; use `auto`, `host`, `host:<count>`, `cuda` or `wgpu`")]
     UnknownDevice {
         /// What was asked for.
         name: String,
+    },
+    /// The backend is not in this build.
+    #[error(
+        "this build has no `{backend}`: build it with `--features {backend}`, or use `--device auto` or `host`"
+    )]
+    NotBuilt {
+        /// What was asked for.
+        backend: &'static str,
     },
     /// A part of the specification cannot be read.
     #[error("bad device specification: `{part}` in `{spec}`: {reason}")]
@@ -113,14 +136,24 @@ impl FromStr for DeviceSpec {
                 if let Some(part) = parts.next_if(|part| part.starts_with(|c: char| c.is_ascii_digit())) {
                     host = parse_host(part).map_err(|reason| bad(part, reason))?;
                 }
-                spec.host = Some(host);
+                spec.kind = Kind::Host(host);
+            }
+            Some(kind @ ("cuda" | "wgpu")) => {
+                let mut numbers = Vec::new();
+                if let Some(part) = parts.next_if(|part| part.starts_with(|c: char| c.is_ascii_digit())) {
+                    numbers = parse_numbers(part).map_err(|reason| bad(part, reason))?;
+                }
+                spec.kind = if kind == "cuda" { Kind::Cuda(numbers) } else { Kind::Wgpu(numbers) };
             }
             _ => {
                 return Err(SpecError::UnknownDevice { name: text.trim().to_owned() });
             }
         }
+        let is_gpu = matches!(spec.kind, Kind::Cuda(_) | Kind::Wgpu(_));
         for part in parts {
-            if part == "inline" {
+            if is_gpu && !part.starts_with("mem=") {
+                return Err(bad(part, "expected device numbers, as in `cuda:0,2`, or `mem=<bytes>`"));
+            } else if part == "inline" {
                 set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
             } else if part == "polled" {
                 set_once(&mut spec.mode, HostMode::Polled).map_err(|reason| bad(part, reason))?;
@@ -182,6 +215,17 @@ fn parse_host(part: &str) -> Result<HostDevices, &'static str> {
     Ok(HostDevices { count, speeds })
 }
 
+/// The numbers of devices, each once.
+fn parse_numbers(part: &str) -> Result<Vec<usize>, &'static str> {
+    const NUMBERS: &str = "expected different device numbers, as in `cuda:0` or `cuda:0,2`";
+    let mut numbers = Vec::new();
+    for number in part.split(',') {
+        let number = number.parse().ok().filter(|number| *number < MAX_COUNT && !numbers.contains(number));
+        numbers.push(number.ok_or(NUMBERS)?);
+    }
+    Ok(numbers)
+}
+
 const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -192,13 +236,19 @@ fn parse_bytes(text: &str) -> Option<u64> {
 
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            None => write!(f, "auto")?,
-            Some(HostDevices { count: 1, speeds }) if speeds.is_empty() => write!(f, "host")?,
-            Some(host) => {
+        match &self.kind {
+            Kind::Auto => write!(f, "auto")?,
+            Kind::Host(HostDevices { count: 1, speeds }) if speeds.is_empty() => write!(f, "host")?,
+            Kind::Host(host) => {
                 write!(f, "host:{}", host.count)?;
                 for (index, speed) in host.speeds.iter().enumerate() {
                     write!(f, "{}{speed}", if index == 0 { '@' } else { ',' })?;
+                }
+            }
+            Kind::Cuda(numbers) | Kind::Wgpu(numbers) => {
+                write!(f, "{}", if matches!(self.kind, Kind::Cuda(_)) { "cuda" } else { "wgpu" })?;
+                for (index, number) in numbers.iter().enumerate() {
+                    write!(f, "{}{number}", if index == 0 { ':' } else { ',' })?;
                 }
             }
         }
@@ -235,6 +285,11 @@ mod tests {
             "host:mem=1GiB",
             "host:2:mem=5MiB:inline",
             "host:2:polled",
+            "cuda",
+            "cuda:3",
+            "cuda:0,2:mem=1GiB",
+            "wgpu:1",
+            "wgpu:mem=5MiB",
             "host:1@2:mem=1000:workers=3",
         ] {
             let spec: DeviceSpec = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -248,12 +303,9 @@ mod tests {
 
     #[test]
     fn an_unknown_device_is_named_with_what_there_is() {
-        for name in ["cuda", "wgpu:0", "foo", ""] {
+        for name in ["rocm", "wgpus:0", "foo", ""] {
             let error = name.parse::<DeviceSpec>().unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("`{name}`")) && error.contains("this build has `host`"),
-                "{error}"
-            );
+            assert!(error.contains(&format!("`{name}`")) && error.contains("`host:<count>`"), "{error}");
             assert!(error.contains("use `auto`") && !error.contains('\n'), "{error}");
         }
     }
@@ -288,6 +340,12 @@ mod tests {
             ("host:mem=1:mem=2", "mem=2"),
             ("host:fast", "fast"),
             ("auto:4", "4"),
+            ("cuda:0,0", "0,0"),
+            ("cuda:0,x", "0,x"),
+            ("cuda:99999", "99999"),
+            ("cuda:x", "x"),
+            ("wgpu:0:inline", "inline"),
+            ("wgpu:workers=2", "workers=2"),
         ] {
             match text.parse::<DeviceSpec>() {
                 Err(SpecError::BadPart { part: found, .. }) => assert_eq!(found, part, "{text}"),

@@ -450,6 +450,17 @@ fn slow_devices_do_the_same_work() {
 }
 
 #[test]
+fn what_is_not_built_says_how_to_build_it() {
+    for (spec, backend) in [("cuda", "cuda"), ("wgpu:0:mem=1GiB", "wgpu")] {
+        let error = Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap_err().to_string();
+        let text = format!(
+            "this build has no `{backend}`: build it with `--features {backend}`, or use `--device auto` or `host`"
+        );
+        assert_eq!(error, text);
+    }
+}
+
+#[test]
 fn devices_have_names_and_a_reason() {
     let devices = Devices::open(&DeviceSpec::default(), HostMode::Workers(1)).unwrap();
     assert_eq!((devices.len(), devices.get(0).name(), devices.get(0).ordinal()), (1, "host:0", 0));

@@ -13,7 +13,7 @@ use crate::Error;
 pub const RUNTIME_OPTIONS: &str = "\
 Runtime options:
       --pes <N>              Scheduling threads (PEs) of this process [default: one for each core]
-      --device <DEVICE>      Where kernels run: auto, host, host:4, host:2@1,3:mem=1GiB [default: auto]
+      --device <DEVICE>      Where kernels run: auto, host:2@1,3:mem=1GiB, cuda:0, wgpu [default: auto]
       --quiet                Report no progress";
 
 /// What a command line asks for.

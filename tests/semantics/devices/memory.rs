@@ -103,6 +103,7 @@ fn a_device_that_is_full_says_so() {
 fn pes_are_spread_over_the_devices() {
     on_each(&MIXED, async |rt: Runtime| {
         assert_eq!(rt.device_names(), ["host:0", "host:1", "host:2", "host:3"]);
+        assert_eq!(rt.device_reason(), "as asked for");
         let hoarders = rt.group::<Hoarder>().create(()).await?;
         for (pe, (_, device)) in hoarders.take(1).gather().await?.into_iter().enumerate() {
             assert_eq!(device.ordinal(), pe % 4);
