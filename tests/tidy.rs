@@ -58,6 +58,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/src/host/polled.rs", "addresses of device memory change threads"),
     ("device/src/host/run.rs", "operations are carried out on raw memory"),
     ("device/src/host/workers.rs", "takes device memory back"),
+    ("device/src/host_vec.rs", "pooled host memory is seen as a slice"),
     ("device/src/kernel/mod.rs", "a function without captures is made again from its type"),
     ("device/src/operation.rs", "addresses of host memory change threads"),
     ("device/src/param.rs", "a kernel's Rust source sees raw device memory as slices"),

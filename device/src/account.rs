@@ -23,6 +23,7 @@ use crate::device::{Device, DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::Stream;
 use crate::fault::{FaultKind, FaultRecord};
+use crate::host_vec::HostVec;
 use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch};
 use crate::memory::{MAX_ALIGN, Memory};
@@ -226,7 +227,7 @@ impl Account {
     /// [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], a fault nobody awaited,
     /// [`DeviceError::Closed`]. The completion fails if the contents are spoiled by a fault.
     pub fn download<T: Element>(&self, source: &impl Source<T>) -> Result<Completion<Vec<T>>, DeviceError> {
-        self.read(source, |values| values)
+        self.fetch(source, |values| values)
     }
 
     /// Enqueues a copy of a buffer's contents into an array of the given shape.
@@ -252,9 +253,74 @@ impl Account {
         if dim.size_checked() != Some(len) {
             return Err(DeviceError::Shape { len, wanted: dim.size_checked().unwrap_or(usize::MAX) });
         }
-        self.read(source, move |values| {
+        self.fetch(source, move |values| {
             ndarray::Array::from_shape_vec(dim, values).expect("the sizes have been compared")
         })
+    }
+
+    /// A vector of zeros in host memory that devices copy from and to without a detour; see [`HostVec`].
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::HostMemory`] if the machine has not so much.
+    pub fn host_vec<T: Element>(&self, len: usize) -> Result<HostVec<T>, DeviceError> {
+        HostVec::zeros(&self.core.device.host_pool, len)
+            .ok_or(DeviceError::HostMemory { len, elem_bytes: size_of::<T>() })
+    }
+
+    /// Enqueues a copy of `values` over a buffer of as many elements; shares of it keep their values, as for a launch. The
+    /// completion gives the vector back. No memory is allocated unless the buffer is shared.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Shape`] for another number of elements, [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`],
+    /// [`DeviceError::OutOfMemory`] for a shared buffer, a fault nobody awaited, [`DeviceError::Closed`]. The vector is gone
+    /// then.
+    pub fn write<T: Element>(
+        &self,
+        buffer: &mut DeviceVec<T>,
+        mut values: HostVec<T>,
+    ) -> Result<Completion<HostVec<T>>, DeviceError> {
+        self.check()?;
+        self.check_here(buffer.memory())?;
+        self.check_host_vec(&values, buffer.len())?;
+        if !buffer.memory().is_unshared() {
+            let (fresh, _) = self.reserve::<T>(buffer.shape())?;
+            buffer.replace(fresh);
+        }
+        let command = Command::Upload(values.range());
+        let operation = self.operation_on(buffer.memory(), AccessMode::Overwrite, command);
+        self.submit("write", operation, Prepared::Value(values))
+    }
+
+    /// Enqueues a copy of a buffer's contents into `to`, which has as many elements and comes back from the completion.
+    /// Allocates no memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`download`](Self::download), and [`DeviceError::Shape`] for another number of elements. The vector is gone then.
+    pub fn read<T: Element>(
+        &self,
+        source: &impl Source<T>,
+        mut to: HostVec<T>,
+    ) -> Result<Completion<HostVec<T>>, DeviceError> {
+        self.check()?;
+        let memory = source.source();
+        self.check_here(memory)?;
+        self.check_host_vec(&to, memory.len_elems())?;
+        let operation = self.operation_on(memory, AccessMode::Read, Command::Download(to.range()));
+        self.submit("read", operation, Prepared::Value(to))
+    }
+
+    /// Refuses host memory of other devices, or of another length.
+    fn check_host_vec<T: Element>(&self, values: &HostVec<T>, len: usize) -> Result<(), DeviceError> {
+        if values.len() != len {
+            return Err(DeviceError::Shape { len, wanted: values.len() });
+        }
+        if !values.is_of(&self.core.device.host_pool) {
+            return Err(DeviceError::OtherHostMemory { owner: self.core.ledger.label.clone() });
+        }
+        Ok(())
     }
 
     /// Enqueues a copy of a buffer, from this device or another one of the same set, into a new buffer of this
@@ -368,23 +434,22 @@ impl Account {
     /// A new buffer with these values.
     fn filled<T: Element>(&self, shape: Shape, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
         let (memory, _) = self.reserve::<T>(shape)?;
-        let bytes = memory.len_bytes();
         if self.core.device.facts.is_host_memory {
             let address = memory.block().address().cast::<T>().as_ptr();
             // SAFETY: the memory has `values.len()` elements, and nobody else has it yet.
             unsafe { address.copy_from_nonoverlapping(values.as_ptr(), values.len()) };
             return Ok(DeviceVec::new(memory));
         }
-        let mut staged = values.to_vec();
-        let from = HostRange { address: NonNull::from(staged.as_mut_slice()).cast(), bytes };
-        let operation = self.operation_on(&memory, AccessMode::Overwrite, Command::Upload(from));
+        let mut staged = self.host_vec(values.len())?;
+        staged.copy_from_slice(values);
+        let operation = self.operation_on(&memory, AccessMode::Overwrite, Command::Upload(staged.range()));
         // What is prepared is kept until the operation has ended, and so is the host memory.
-        self.submit("upload", operation, Prepared::Made(Box::new(|| drop(staged))))?;
+        self.submit("upload", operation, Prepared::Value(staged))?;
         Ok(DeviceVec::new(memory))
     }
 
     /// Reads a buffer, and converts what was read.
-    fn read<T: Element, R: Send + 'static>(
+    fn fetch<T: Element, R: Send + 'static>(
         &self,
         source: &impl Source<T>,
         convert: impl FnOnce(Vec<T>) -> R + Send + 'static,
@@ -399,6 +464,15 @@ impl Account {
             // in flight that could write it.
             let values = unsafe { std::slice::from_raw_parts(address, len) };
             return Ok(Completion::ready(convert(values.to_vec())));
+        }
+        if !self.core.device.facts.is_host_memory {
+            let mut staged = self.host_vec::<T>(len)?;
+            let operation = self.operation_on(memory, AccessMode::Read, Command::Download(staged.range()));
+            return self.submit(
+                "download",
+                operation,
+                Prepared::Made(Box::new(move || convert(staged.to_vec()))),
+            );
         }
         let mut values = Vec::<T>::with_capacity(len);
         let to = HostRange { address: NonNull::from(values.spare_capacity_mut()).cast(), bytes };

@@ -33,6 +33,18 @@ pub(crate) trait Backend: Send + Sync {
     /// uses it.
     unsafe fn release(&self, device: usize, block: Block, bytes: usize);
 
+    /// Zeroed host memory of `bytes` (a multiple of 256) bytes, aligned to 256, that operations copy from and to; `None` if
+    /// there is none.
+    fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>>;
+
+    /// Takes host memory back.
+    ///
+    /// # Safety
+    ///
+    /// `address` came from [`allocate_pinned`](Self::allocate_pinned) of this backend with the same `bytes`, and nobody
+    /// uses it.
+    unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize);
+
     /// Accepts an operation. If it is refused, nothing has been done.
     fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError>;
 

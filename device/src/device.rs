@@ -10,8 +10,9 @@ use crate::caught;
 use crate::error::{DeviceError, OutOfMemory};
 use crate::fault::{Fault, FaultLog};
 use crate::host;
+use crate::host_vec::HostPool;
 use crate::kernel::Language;
-use crate::pool::Pool;
+use crate::pool::{DeviceMemory, Pool};
 use crate::spec::{DeviceSpec, HostMode, Kind, SpecError};
 
 /// The devices of one runtime.
@@ -39,6 +40,7 @@ impl Devices {
         caught::install_hook();
         let (Opened { backend, devices }, reason) = choose(spec, default_mode)?;
         let faults = Arc::new(FaultLog::default());
+        let host_pool = HostPool::new(backend.clone());
         let device = |(ordinal, facts)| Device {
             core: Arc::new(DeviceCore {
                 facts,
@@ -47,6 +49,7 @@ impl Devices {
                 ledgers: Mutex::default(),
                 faults: faults.clone(),
                 backend: backend.clone(),
+                host_pool: host_pool.clone(),
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
@@ -236,6 +239,8 @@ pub(crate) struct DeviceCore {
     ledgers: Mutex<Vec<Weak<Ledger>>>,
     pub(crate) faults: Arc<FaultLog>,
     pub(crate) backend: Arc<dyn Backend>,
+    /// That of the set.
+    pub(crate) host_pool: Arc<HostPool>,
 }
 
 impl DeviceCore {
@@ -249,7 +254,9 @@ impl DeviceCore {
 
     /// Takes a block of class size `bytes`.
     pub(crate) fn take_block(&self, bytes: usize) -> Option<Fresh> {
-        let take = || self.pool().take(bytes, self.facts.capacity_bytes, (&*self.backend, self.ordinal));
+        let take = || {
+            self.pool().take(bytes, self.facts.capacity_bytes, &DeviceMemory(&*self.backend, self.ordinal))
+        };
         // What is free may be kept by operations that have finished and have not been looked at.
         take().or_else(|| if self.backend.poll() { take() } else { None })
     }
@@ -282,6 +289,9 @@ impl DeviceCore {
 impl Drop for DeviceCore {
     fn drop(&mut self) {
         // Every block handed out keeps the device alive, so all of them are back.
-        self.pool.get_mut().expect("nothing panics under this lock").trim((&*self.backend, self.ordinal));
+        self.pool
+            .get_mut()
+            .expect("nothing panics under this lock")
+            .trim(&DeviceMemory(&*self.backend, self.ordinal));
     }
 }

@@ -46,6 +46,22 @@ pub enum DeviceError {
         /// The label of the account it was used with.
         owner: Arc<str>,
     },
+    /// The machine has not the host memory for a [`HostVec`](crate::HostVec).
+    #[error("there is no host memory for {len} elements of {elem_bytes} bytes that devices can copy from")]
+    HostMemory {
+        /// Elements asked for.
+        len: usize,
+        /// Bytes of each.
+        elem_bytes: usize,
+    },
+    /// A [`HostVec`](crate::HostVec) belongs to another set of devices, such as another run's.
+    #[error(
+        "a host vector that belongs to other devices (another run's) was used by {owner}; copy its values to one of its own"
+    )]
+    OtherHostMemory {
+        /// The label of the account it was used with.
+        owner: Arc<str>,
+    },
     /// The requested shape has another number of elements than the buffer.
     #[error("a buffer of {len} elements cannot take a shape of {wanted}")]
     Shape {

@@ -18,6 +18,7 @@
 //! | [`Account`] | a stream and the bytes charged to one owner | the same |
 //! | [`Kernel`] | compiled device code | a Rust function |
 //! | [`DeviceVec`] | pooled device memory | pooled, aligned host memory |
+//! | [`HostVec`] | pooled, pinned host memory | pooled host memory |
 //! | [`Completion`] | an event | a cell filled by a worker, or a value born ready |
 //!
 //! # Examples
@@ -57,6 +58,7 @@ mod error;
 mod event;
 mod fault;
 mod host;
+mod host_vec;
 mod kernel;
 mod launch;
 mod memory;
@@ -76,6 +78,7 @@ pub use completion::Completion;
 pub use device::{Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
+pub use host_vec::HostVec;
 pub use kernel::declare::CUDA_PRELUDE;
 #[doc(hidden)]
 pub use kernel::declare::{cuda_declares as __cuda_declares, wgsl_declares as __wgsl_declares};

@@ -72,8 +72,9 @@ pub(crate) enum Command {
 
 /// Host memory that an operation reads or writes.
 ///
-/// It is valid until the operation has ended, and nobody else uses it (reads it, if it is only read) before; whoever
-/// makes the operation sees to it.
+/// It came from [`Backend::allocate_pinned`](crate::backend::Backend::allocate_pinned), unless the device's memory is the
+/// host's own. It is valid until the operation has ended, and nobody else uses it before; whoever makes the operation sees to
+/// it.
 pub(crate) struct HostRange {
     pub(crate) address: NonNull<u8>,
     pub(crate) bytes: usize,

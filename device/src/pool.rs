@@ -1,4 +1,4 @@
-//! Size classes, and the free memory of one device kept by class.
+//! Size classes, and the free memory of one device, or of the host for a set of devices, kept by class.
 //!
 //! Invariant: every block of a class has exactly the class's size, so a block returned can serve any later
 //! request of its class. `live_bytes` counts what is handed out, `cached_bytes` what waits here; their sum
@@ -20,10 +20,34 @@ pub(crate) fn class_bytes(bytes: usize) -> Option<usize> {
     bytes.checked_next_multiple_of(1 << (bytes.ilog2() - STEPS.ilog2()))
 }
 
-/// The device whose memory it is: its backend, and its ordinal there.
-pub(crate) type Owner<'a> = (&'a dyn Backend, usize);
+/// Where a pool gets its blocks from.
+pub(crate) trait Source {
+    /// New memory of `bytes` (a multiple of 256) bytes; `None` if there is none.
+    fn allocate(&self, bytes: usize) -> Option<Fresh>;
 
-/// The free blocks of one device, and how much of it is in use.
+    /// Takes memory back.
+    ///
+    /// # Safety
+    ///
+    /// `block` came from [`allocate`](Self::allocate) with the same `bytes`, and nobody uses it.
+    unsafe fn release(&self, block: Block, bytes: usize);
+}
+
+/// The memory of a device: its backend, and its ordinal there.
+pub(crate) struct DeviceMemory<'a>(pub(crate) &'a dyn Backend, pub(crate) usize);
+
+impl Source for DeviceMemory<'_> {
+    fn allocate(&self, bytes: usize) -> Option<Fresh> {
+        self.0.allocate(self.1, bytes)
+    }
+
+    unsafe fn release(&self, block: Block, bytes: usize) {
+        // SAFETY: the caller promises what this asks.
+        unsafe { self.0.release(self.1, block, bytes) };
+    }
+}
+
+/// The free blocks of one source, and how much of it is in use.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     /// Free blocks by class size. Few classes are in use at once, so a sorted vector is searched.
@@ -38,12 +62,12 @@ impl Pool {
         self.live_bytes
     }
 
-    /// Takes a block of class size `bytes`. `None` if the capacity or the backend does not allow it.
+    /// Takes a block of class size `bytes`. `None` if the capacity or the source does not allow it.
     pub(crate) fn take(
         &mut self,
         bytes: usize,
         capacity_bytes: u64,
-        (backend, device): Owner<'_>,
+        source: &(impl Source + ?Sized),
     ) -> Option<Fresh> {
         if let Ok(index) = self.classes.binary_search_by_key(&bytes, |class| class.0)
             && let Some(block) = self.classes[index].1.pop()
@@ -54,14 +78,14 @@ impl Pool {
         }
         let wanted = |held: usize| held as u64 + bytes as u64;
         if wanted(self.live_bytes + self.cached_bytes) > capacity_bytes {
-            self.trim((backend, device));
+            self.trim(source);
         }
         if wanted(self.live_bytes) > capacity_bytes {
             return None;
         }
-        let fresh = backend.allocate(device, bytes).or_else(|| {
-            self.trim((backend, device));
-            backend.allocate(device, bytes)
+        let fresh = source.allocate(bytes).or_else(|| {
+            self.trim(source);
+            source.allocate(bytes)
         })?;
         self.live_bytes += bytes;
         Some(fresh)
@@ -78,12 +102,12 @@ impl Pool {
         }
     }
 
-    /// Gives all free blocks back to the backend.
-    pub(crate) fn trim(&mut self, (backend, device): Owner<'_>) {
+    /// Gives all free blocks back.
+    pub(crate) fn trim(&mut self, source: &(impl Source + ?Sized)) {
         for (bytes, blocks) in self.classes.drain(..) {
             for block in blocks {
-                // SAFETY: the block came from `allocate` of this device with this size, and nobody uses it.
-                unsafe { backend.release(device, block, bytes) };
+                // SAFETY: the block came from `allocate` of this source with this size, and nobody uses it.
+                unsafe { source.release(block, bytes) };
             }
         }
         self.cached_bytes = 0;

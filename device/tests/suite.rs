@@ -193,6 +193,57 @@ fn arrays_keep_their_shape() {
 }
 
 #[test]
+fn host_vectors_come_back_with_their_memory() {
+    on_each("host", |devices| {
+        let account = devices.get(0).account("pinned");
+        let mut buffer = account.alloc::<u64>(3).unwrap();
+        let mut values = account.host_vec::<u64>(3).unwrap();
+        let address = values.as_ptr();
+        for round in 1..=20 {
+            values.copy_from_slice(&[round, 2 * round, 3 * round]);
+            let share = buffer.share();
+            let before = account.download(&share).unwrap();
+            let written = account.write(&mut buffer, values).unwrap();
+            account.launch(&ADD, 3, (&mut buffer, 1)).unwrap();
+            values = written.wait().unwrap();
+            assert_eq!(*values, [round, 2 * round, 3 * round]);
+            values = account.read(&buffer, values).unwrap().wait().unwrap();
+            assert_eq!(
+                (&*values, values.as_ptr()),
+                (&[round + 1, 2 * round + 1, 3 * round + 1][..], address)
+            );
+            let expected = if round == 1 { [0; 3] } else { [round, 2 * round - 1, 3 * round - 2] };
+            assert_eq!(before.wait().unwrap(), expected, "a share keeps its values");
+        }
+        drop(values);
+        let again = account.host_vec::<u64>(2).unwrap();
+        assert_eq!(
+            (&*again, again.as_ptr()),
+            (&[0, 0][..], address),
+            "the memory is there for the next, and cleared"
+        );
+        let refused = account.write(&mut buffer, again).err();
+        assert!(matches!(refused, Some(DeviceError::Shape { len: 3, wanted: 2 })), "{refused:?}");
+        let refused = account.host_vec::<u64>(usize::MAX / 4).err();
+        assert!(matches!(refused, Some(DeviceError::HostMemory { .. })), "{refused:?}");
+    });
+}
+
+#[test]
+fn host_vectors_of_other_devices_are_refused() {
+    let (one, other) = (open("host:inline"), open("host:inline"));
+    let (mine, theirs) = (one.get(0).account("mine"), other.get(0).account("theirs"));
+    let mut buffer = theirs.alloc::<u64>(2).unwrap();
+    for refused in [
+        theirs.write(&mut buffer, mine.host_vec(2).unwrap()).err(),
+        theirs.read(&buffer, mine.host_vec(2).unwrap()).err(),
+    ] {
+        let text = refused.unwrap().to_string();
+        assert!(text.contains("another run's") && text.contains("theirs"), "{text}");
+    }
+}
+
+#[test]
 fn a_fault_reaches_its_waiter_and_what_depends_on_it() {
     on_each("host", |devices| {
         let account = devices.get(0).account("chare 7");

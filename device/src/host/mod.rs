@@ -93,6 +93,15 @@ impl Backend for Inline {
         unsafe { release(block.address(), bytes) };
     }
 
+    fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
+        allocate(bytes)
+    }
+
+    unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller promises what this asks.
+        unsafe { release(address, bytes) };
+    }
+
     fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
         let mut outcome = Ok(());
         pace::run_slowed(self.slowdowns[operation.device], || outcome = run::run(&operation, Block::address));

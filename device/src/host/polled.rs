@@ -128,6 +128,15 @@ impl Backend for Polled {
         unsafe { super::release(address, bytes) };
     }
 
+    fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
+        super::allocate(bytes)
+    }
+
+    unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller promises what this asks.
+        unsafe { super::release(address, bytes) };
+    }
+
     fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
         let mut state = self.state();
         if state.closed {

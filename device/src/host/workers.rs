@@ -40,6 +40,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -141,6 +142,15 @@ impl Backend for Workers {
     unsafe fn release(&self, _: usize, block: Block, bytes: usize) {
         // SAFETY: the caller promises what this asks.
         unsafe { super::release(block.address(), bytes) };
+    }
+
+    fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
+        super::allocate(bytes)
+    }
+
+    unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller promises what this asks.
+        unsafe { super::release(address, bytes) };
     }
 
     /// Queues an operation behind its stream and the events of its buffers.
