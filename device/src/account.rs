@@ -59,7 +59,16 @@ struct AccountCore {
 
 impl Account {
     pub(crate) fn new(device: Arc<DeviceCore>, ledger: Arc<Ledger>) -> Self {
-        let (stream, kept) = Default::default();
+        let (stream, kept) = (Stream::open(&device.backend, device.ordinal, false), Mutex::default());
+        Account { core: Arc::new(AccountCore { device, ledger, stream, kept }) }
+    }
+
+    /// Another account of the same owner, charged to it as this one is, whose work the device prefers to what is not urgent:
+    /// for what others wait for, such as the faces of a block. It has a stream of its own: buffers order what the two do.
+    #[must_use]
+    pub fn urgent(&self) -> Account {
+        let (device, ledger) = (self.core.device.clone(), self.core.ledger.clone());
+        let (stream, kept) = (Stream::open(&device.backend, device.ordinal, true), Mutex::default());
         Account { core: Arc::new(AccountCore { device, ledger, stream, kept }) }
     }
 

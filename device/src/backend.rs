@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use crate::error::DeviceError;
+use crate::event::StreamKey;
 use crate::kernel::Language;
 use crate::operation::Operation;
 
@@ -32,6 +33,14 @@ pub(crate) trait Backend: Send + Sync {
     /// `block` came from [`allocate`](Self::allocate) of this backend with the same `device` and `bytes`, and nobody
     /// uses it.
     unsafe fn release(&self, device: usize, block: Block, bytes: usize);
+
+    /// A stream for one account, or for several: operations on one stream run in the order of their submission. Where it
+    /// can, the device prefers what is ready on an urgent stream. Blocks no longer than an allocation.
+    fn open_stream(&self, device: usize, is_urgent: bool) -> StreamKey;
+
+    /// Nothing more is submitted to the stream by the account that [`open_stream`](Self::open_stream) has given it to, and all
+    /// that was has ended.
+    fn close_stream(&self, stream: StreamKey);
 
     /// Zeroed host memory of `bytes` (a multiple of 256) bytes, aligned to 256, that operations copy from and to; `None` if
     /// there is none.

@@ -4,7 +4,9 @@
 //! number, never a pointer: remembering one keeps nothing alive, and one that its backend no longer knows has
 //! finished.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+
+use crate::backend::Backend;
 
 /// One submitted operation. Events of one set of devices are numbered in the order of submission; those of two sets
 /// have the same numbers, so no operation uses a buffer of another set (`Account::submit`).
@@ -20,9 +22,32 @@ pub(crate) struct BufferEvents {
     pub(crate) reads: Vec<Event>,
 }
 
+/// Names a stream of a device. What the word means is its backend's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamKey(pub(crate) u64);
+
 /// Operations that run one after the other, in the order of submission.
-#[derive(Debug, Default)]
 pub(crate) struct Stream {
+    backend: Arc<dyn Backend>,
+    key: StreamKey,
     /// The operation submitted last.
     pub(crate) last: Mutex<Option<Event>>,
+}
+
+impl Stream {
+    /// A new one on a device of this backend. What is ready on an urgent one goes before what is ready on others.
+    pub(crate) fn open(backend: &Arc<dyn Backend>, device: usize, is_urgent: bool) -> Arc<Self> {
+        let key = backend.open_stream(device, is_urgent);
+        Arc::new(Stream { backend: backend.clone(), key, last: Mutex::default() })
+    }
+
+    pub(crate) fn key(&self) -> StreamKey {
+        self.key
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.backend.close_stream(self.key);
+    }
 }

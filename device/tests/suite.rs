@@ -571,6 +571,33 @@ fn one_worker_serves_streams_that_wait_for_each_other() {
 }
 
 #[test]
+fn what_is_urgent_goes_first() {
+    static GATE: Gate = Gate::new();
+    static ORDER: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+    const GATED: Kernel<(Out<u64>,)> = Kernel::new("gated", |_: &Launch, _: (&mut [u64],)| GATE.pass());
+    const NOTE: Kernel<(InOut<u64>, u64)> =
+        Kernel::new("note", |_: &Launch, (_, number): (&mut [u64], u64)| ORDER.lock().unwrap().push(number));
+    let devices = open("host:workers=1");
+    let (account, other) = (devices.get(0).account("usual"), devices.get(0).account("other"));
+    let (urgent, used) = (account.urgent(), account.used_bytes());
+    assert_eq!((urgent.label(), used), ("usual", 0));
+    let mut buffers = [0; 4].map(|_| urgent.alloc::<u64>(1).unwrap());
+    assert_eq!(account.used_bytes(), 4 * 256, "they are one owner");
+    let [a, b, c, d] = &mut buffers;
+    account.launch(&GATED, 1, (a,)).unwrap();
+    // Ready at once, in this order; the last one only after a usual one before it.
+    other.launch(&NOTE, 1, (&mut *b, 1)).unwrap();
+    other.launch(&NOTE, 1, (&mut *d, 2)).unwrap();
+    urgent.launch(&NOTE, 1, (c, 3)).unwrap();
+    let last = urgent.launch(&NOTE, 1, (b, 4)).unwrap();
+    GATE.open();
+    last.wait().unwrap();
+    account.fence().unwrap().wait().unwrap();
+    other.fence().unwrap().wait().unwrap();
+    assert_eq!(*ORDER.lock().unwrap(), [3, 1, 4, 2]);
+}
+
+#[test]
 fn a_slow_stream_does_not_hide_a_finished_one() {
     static GATE: Gate = Gate::new();
     const GATED: Kernel<(Out<u64>,)> = Kernel::new("gated", |_: &Launch, _: (&mut [u64],)| GATE.pass());

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, Block, Facts, Fresh, Opened};
 use crate::error::DeviceError;
+use crate::event::StreamKey;
 use crate::kernel::Language;
 use crate::memory::MAX_ALIGN;
 use crate::operation::Operation;
@@ -92,6 +93,13 @@ impl Backend for Inline {
         // SAFETY: the caller promises what this asks.
         unsafe { release(block.address(), bytes) };
     }
+
+    /// All streams are alike: operations run in the order of their submission anyway.
+    fn open_stream(&self, _: usize, _: bool) -> StreamKey {
+        StreamKey(0)
+    }
+
+    fn close_stream(&self, _: StreamKey) {}
 
     fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
         allocate(bytes)

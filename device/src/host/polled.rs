@@ -17,6 +17,7 @@ use super::{pace, run};
 use crate::arguments::Slots;
 use crate::backend::{Backend, Block, Fresh};
 use crate::error::DeviceError;
+use crate::event::StreamKey;
 use crate::operation::{Command, Operation};
 
 /// Operations that one look ends at most, so that whoever looks gets back to its own work.
@@ -127,6 +128,13 @@ impl Backend for Polled {
         // SAFETY: it came from `allocate` with as many bytes, as the caller promises, and nobody uses it.
         unsafe { super::release(address, bytes) };
     }
+
+    /// All streams are alike: operations run in the order of their submission anyway.
+    fn open_stream(&self, _: usize, _: bool) -> StreamKey {
+        StreamKey(0)
+    }
+
+    fn close_stream(&self, _: StreamKey) {}
 
     fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
         super::allocate(bytes)

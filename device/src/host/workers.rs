@@ -7,7 +7,7 @@
 //!
 //! 1. *waiting*: `unmet > 0` operations before it have not finished; each of them lists it among its
 //!    `followers`;
-//! 2. *ready*: `unmet == 0`; it stands in the queue of its device;
+//! 2. *ready*: `unmet == 0`; it stands in the queue of its device, the urgent one if its stream is urgent;
 //! 3. *running*: a worker has taken it and it holds one of its device's lanes; no lock is held meanwhile;
 //! 4. *lingering* (on slow devices only): its work is done, but it counts as running until its time in
 //!    `timers`;
@@ -50,8 +50,11 @@ use super::{pace, run};
 use crate::backend::{Backend, Block, Fresh};
 use crate::completion::Publish;
 use crate::error::DeviceError;
-use crate::event::Event;
+use crate::event::{Event, StreamKey};
 use crate::operation::{InFlight, Operation};
+
+const USUAL: StreamKey = StreamKey(0);
+const URGENT: StreamKey = StreamKey(1);
 
 /// The worker threads of one set of devices.
 pub(crate) struct Workers {
@@ -83,6 +86,7 @@ struct Live {
     unmet: usize,
     followers: Vec<Event>,
     device: usize,
+    is_urgent: bool,
     /// Taken when it starts to run.
     operation: Option<Box<Operation>>,
     /// Kept while it lingers.
@@ -92,8 +96,20 @@ struct Live {
 /// One device's ready operations, and how many more may start.
 struct Lanes {
     slowdown: f64,
+    /// Those of urgent streams, which go first.
+    urgent: VecDeque<Event>,
     ready: VecDeque<Event>,
     free: usize,
+}
+
+impl Lanes {
+    fn push(&mut self, event: Event, is_urgent: bool) {
+        if is_urgent { self.urgent.push_back(event) } else { self.ready.push_back(event) }
+    }
+
+    fn is_runnable(&self) -> bool {
+        self.free > 0 && !(self.ready.is_empty() && self.urgent.is_empty())
+    }
 }
 
 impl Workers {
@@ -101,7 +117,8 @@ impl Workers {
     pub(super) fn start(count: usize, slowdowns: &[f64]) -> Result<Self, DeviceError> {
         let count = count.max(1);
         let free = count.div_ceil(slowdowns.len());
-        let lanes = |&slowdown: &f64| Lanes { slowdown, ready: VecDeque::new(), free };
+        let lanes =
+            |&slowdown: &f64| Lanes { slowdown, urgent: VecDeque::new(), ready: VecDeque::new(), free };
         let state = State {
             next_event: 0,
             live: BTreeMap::new(),
@@ -144,6 +161,13 @@ impl Backend for Workers {
         unsafe { super::release(block.address(), bytes) };
     }
 
+    /// There are two, as far as workers can tell: they only look whether an operation is urgent.
+    fn open_stream(&self, _: usize, is_urgent: bool) -> StreamKey {
+        if is_urgent { URGENT } else { USUAL }
+    }
+
+    fn close_stream(&self, _: StreamKey) {}
+
     fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
         super::allocate(bytes)
     }
@@ -165,11 +189,12 @@ impl Backend for Workers {
         let mut waits = Waits { live: &mut state.live, event, unmet: 0 };
         operation.order(event, &mut waits);
         let unmet = waits.unmet;
-        let device = operation.device;
-        let live = Live { unmet, followers: Vec::new(), device, operation: Some(operation), lingering: None };
+        let (device, is_urgent) = (operation.device, operation.stream.key() == URGENT);
+        let (followers, operation, lingering) = (Vec::new(), Some(operation), None);
+        let live = Live { unmet, followers, device, is_urgent, operation, lingering };
         state.live.insert(event, live);
         if unmet == 0 {
-            state.devices[device].ready.push_back(event);
+            state.devices[device].push(event, is_urgent);
             drop(state);
             self.shared.wake.notify_one();
         }
@@ -230,19 +255,22 @@ impl State {
     /// Takes the next runnable operation.
     fn take_runnable(&mut self) -> Option<(Event, Box<Operation>, f64)> {
         let count = self.devices.len();
-        let runnable = |lanes: &Lanes| lanes.free > 0 && !lanes.ready.is_empty();
-        let index = (0..count).map(|n| (self.first + n) % count).find(|&n| runnable(&self.devices[n]))?;
+        let index = (0..count).map(|n| (self.first + n) % count).find(|&n| self.devices[n].is_runnable())?;
         self.first = (index + 1) % count;
         let lanes = &mut self.devices[index];
         lanes.free -= 1;
-        let event = lanes.ready.pop_front().expect("a runnable device has a ready operation");
+        let event = lanes
+            .urgent
+            .pop_front()
+            .or_else(|| lanes.ready.pop_front())
+            .expect("a runnable device has a ready operation");
         let live = self.live.get_mut(&event).expect("a ready operation has not finished");
         let operation = live.operation.take().expect("an operation is run once");
         Some((event, operation, lanes.slowdown))
     }
 
     fn has_runnable(&self) -> bool {
-        self.devices.iter().any(|lanes| lanes.free > 0 && !lanes.ready.is_empty())
+        self.devices.iter().any(Lanes::is_runnable)
     }
 
     /// Takes an operation out of the live ones: its lane is free, its followers have one less to wait for.
@@ -253,7 +281,7 @@ impl State {
             let follower = self.live.get_mut(&event).expect("a follower cannot have finished");
             follower.unmet -= 1;
             if follower.unmet == 0 {
-                self.devices[follower.device].ready.push_back(event);
+                self.devices[follower.device].push(event, follower.is_urgent);
             }
         }
     }
