@@ -299,7 +299,9 @@ impl Account {
         }
         let command = Command::Upload(values.range());
         let operation = self.operation_on(buffer.memory(), AccessMode::Overwrite, command);
-        self.submit("write", operation, Prepared::Value(values))
+        let completion = self.submit("write", operation, Prepared::Value(values))?;
+        self.core.device.copies.note_from_host();
+        Ok(completion)
     }
 
     /// Enqueues a copy of a buffer's contents into `to`, which has as many elements and comes back from the completion.
@@ -318,7 +320,9 @@ impl Account {
         self.check_here(memory)?;
         self.check_host_vec(&to, memory.len_elems())?;
         let operation = self.operation_on(memory, AccessMode::Read, Command::Download(to.range()));
-        self.submit("read", operation, Prepared::Value(to))
+        let completion = self.submit("read", operation, Prepared::Value(to))?;
+        self.core.device.copies.note_to_host();
+        Ok(completion)
     }
 
     /// Refuses host memory of other devices, or of another length.
@@ -348,6 +352,9 @@ impl Account {
         operation.accesses.push(Access::new(&fresh, AccessMode::Overwrite));
         operation.command = Command::Copy;
         self.submit("copy", operation, Prepared::Value(()))?;
+        if !Arc::ptr_eq(memory.device(), &self.core.device) {
+            self.core.device.copies.note_from_peer();
+        }
         Ok(DeviceVec::new(fresh))
     }
 
@@ -443,6 +450,7 @@ impl Account {
     /// A new buffer with these values.
     fn filled<T: Element>(&self, shape: Shape, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
         let (memory, _) = self.reserve::<T>(shape)?;
+        self.core.device.copies.note_from_host();
         if self.core.device.facts.is_host_memory {
             let address = memory.block().address().cast::<T>().as_ptr();
             // SAFETY: the memory has `values.len()` elements, and nobody else has it yet.
@@ -467,6 +475,7 @@ impl Account {
         let memory = source.source();
         self.check_here(memory)?;
         let (len, bytes) = (memory.len_elems(), memory.len_bytes());
+        self.core.device.copies.note_to_host();
         if self.core.device.facts.runs_at_once && !memory.is_poisoned() {
             let address = memory.block().address().cast::<T>().as_ptr().cast_const();
             // SAFETY: `source` keeps the memory alive; it is initialised and aligned, and an inline device has no operation

@@ -50,6 +50,7 @@ impl Devices {
                 faults: faults.clone(),
                 backend: backend.clone(),
                 host_pool: host_pool.clone(),
+                copies: CopyCounts::default(),
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
@@ -191,6 +192,14 @@ impl Device {
         self.core.pool().live_bytes() as u64
     }
 
+    /// How many copies have been enqueued so far that cross the border of this device's memory, by where they come from or go.
+    pub fn copies(&self) -> Copies {
+        let counts = &self.core.copies;
+        let [from_host, to_host, from_peers] = [&counts.from_host, &counts.to_host, &counts.from_peers]
+            .map(|count| count.load(Ordering::Relaxed));
+        Copies { from_host, to_host, from_peers }
+    }
+
     /// Opens an account: a stream of work on this device, and the bytes held by one owner. `label` stands in
     /// messages.
     pub fn account(&self, label: impl Into<Arc<str>>) -> Account {
@@ -214,6 +223,40 @@ impl fmt::Debug for Device {
             .field("name", &self.name())
             .field("speed", &self.speed())
             .finish_non_exhaustive()
+    }
+}
+
+/// Copies across the border of one device's memory; see [`Device::copies`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Copies {
+    /// From memory of the program: uploads and writes.
+    pub from_host: u64,
+    /// To memory of the program: downloads and reads.
+    pub to_host: u64,
+    /// From other devices of the set.
+    pub from_peers: u64,
+}
+
+/// What is counted for [`Copies`].
+#[derive(Debug, Default)]
+pub(crate) struct CopyCounts {
+    from_host: AtomicU64,
+    to_host: AtomicU64,
+    from_peers: AtomicU64,
+}
+
+impl CopyCounts {
+    pub(crate) fn note_from_host(&self) {
+        self.from_host.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_to_host(&self) {
+        self.to_host.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_from_peer(&self) {
+        self.from_peers.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -241,6 +284,7 @@ pub(crate) struct DeviceCore {
     pub(crate) backend: Arc<dyn Backend>,
     /// That of the set.
     pub(crate) host_pool: Arc<HostPool>,
+    pub(crate) copies: CopyCounts,
 }
 
 impl DeviceCore {

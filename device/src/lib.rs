@@ -75,7 +75,7 @@ pub use bytemuck::{NoUninit, Pod};
 #[doc(hidden)]
 pub use caught::note_kernel_panic;
 pub use completion::Completion;
-pub use device::{Device, Devices};
+pub use device::{Copies, Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
 pub use host_vec::HostVec;

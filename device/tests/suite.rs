@@ -388,8 +388,14 @@ fn buffers_of_another_device_are_imported() {
         let local = here.import(&source.share()).unwrap();
         drop(source);
         here.launch(&COPY, 2, (&local, &mut target)).unwrap();
+        let copies = |ordinal: usize| {
+            let copies = devices.get(ordinal).copies();
+            [copies.from_host, copies.to_host, copies.from_peers]
+        };
+        assert_eq!([copies(0), copies(1)], [[0, 0, 1], [1, 0, 0]]);
         assert_eq!(values(&here, &target), [3, 4]);
         assert_eq!(here.import(&local).unwrap().len(), 2);
+        assert_eq!(copies(0), [0, 1, 1]);
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use chare::device::{Account, Device, DeviceError, DeviceSlice, DeviceVec};
+use chare::device::{Account, Copies, Device, DeviceError, DeviceSlice, DeviceVec};
 use chare::prelude::*;
 
 use super::{ADD, COPY, FILL, KINDS, MIXED, on_each, run};
@@ -246,5 +246,56 @@ fn device_memory_of_another_run_is_refused() {
             Result::<()>::Ok(())
         });
         assert!(report.is_success(), "{report}");
+    }
+}
+
+/// Passes its values on, and takes those of the other.
+struct Swapper {
+    values: DeviceVec<f64>,
+    taken: DeviceVec<f64>,
+}
+
+#[chare(index = usize)]
+impl Swapper {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        let dev = cx.device();
+        Ok(Swapper { values: dev.alloc(64)?, taken: dev.alloc(64)? })
+    }
+
+    /// Each round adds to what the other has had before.
+    #[entry]
+    async fn swap(&mut self, cx: &Cx<Self>, with: Element<Swapper>, rounds: usize) -> Result<Copies> {
+        let (dev, channel) = (cx.device(), cx.channel::<DeviceSlice<f64>, _>(&with, 0));
+        for _ in 0..rounds {
+            dev.launch(&ADD, 64, (&mut self.values, 1.0 + cx.index() as f64))?;
+            channel.send(self.values.share())?;
+            let theirs = dev.import(&channel.recv().await?)?;
+            dev.launch(&COPY, 64, (&theirs, &mut self.taken))?.await?;
+            std::mem::swap(&mut self.values, &mut self.taken);
+        }
+        Ok(dev.device().copies())
+    }
+
+    #[entry]
+    async fn first(&mut self, cx: &Cx<Self>) -> Result<f64> {
+        Ok(cx.device().download(&self.values)?.await?[0])
+    }
+}
+
+#[test]
+fn memory_goes_from_device_to_device_past_the_host() {
+    for mode in ["inline", "workers=2", "polled"] {
+        let report = run(2, &format!("host:2:{mode}"), async |rt: Runtime| {
+            let swappers = rt.array::<Swapper>(2).create(()).await?;
+            let swap = |index: usize| swappers.at(index).swap(swappers.at(1 - index), 9).future();
+            for copies in [swap(0), swap(1)] {
+                let Copies { from_host, to_host, from_peers, .. } = copies.await?;
+                assert_eq!((from_host, to_host, from_peers), (0, 0, 9));
+            }
+            // Both values have visited both, in turns, and end with the other after an odd number of rounds.
+            assert_eq!((swappers.at(0).first().await?, swappers.at(1).first().await?), (14.0, 13.0));
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{mode}: {report}");
     }
 }
