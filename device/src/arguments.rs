@@ -42,6 +42,12 @@ impl Arguments {
         self.words.extend_from_slice(&[block, len]);
     }
 
+    /// The word at an offset.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn word(&self, offset: usize) -> u64 {
+        self.words[offset / MAX_ALIGN]
+    }
+
     /// The word at an offset, as the name of a block is one.
     pub(crate) fn word_mut(&mut self, offset: usize) -> &mut u64 {
         &mut self.words[offset / MAX_ALIGN]

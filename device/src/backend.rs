@@ -118,7 +118,11 @@ pub(crate) struct Facts {
     pub(crate) name: Arc<str>,
     pub(crate) uuid: String,
     pub(crate) speed: f64,
+    /// What it is, for people.
+    pub(crate) model: String,
     pub(crate) capacity_bytes: u64,
+    /// The most that one allocation may have.
+    pub(crate) max_buffer_bytes: u64,
     /// What its kernels are written in.
     pub(crate) language: Language,
     /// Whether its memory is named by addresses that this process may use, as long as no operation does.

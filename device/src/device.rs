@@ -12,7 +12,8 @@ use crate::fault::{Fault, FaultLog};
 use crate::host;
 use crate::host_vec::HostPool;
 use crate::kernel::Language;
-use crate::pool::{DeviceMemory, Pool};
+use crate::memory::MAX_ALIGN;
+use crate::pool::{self, DeviceMemory, Pool};
 use crate::spec::{DeviceSpec, HostMode, Kind, SpecError};
 
 /// The devices of one runtime.
@@ -35,10 +36,14 @@ impl Devices {
     /// # Errors
     ///
     /// [`SpecError::NotBuilt`](crate::SpecError::NotBuilt) if the backend is not in this build, [`DeviceError::Workers`]
-    /// if the worker threads cannot be started.
+    /// if the worker threads cannot be started, [`DeviceError::NotFound`] if the machine has no such device.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let (Opened { backend, devices }, reason) = choose(spec, default_mode)?;
+        let (opened, reason) = choose(spec, default_mode)?;
+        Ok(Self::of(opened, reason))
+    }
+
+    pub(crate) fn of(Opened { backend, devices }: Opened, reason: &'static str) -> Devices {
         let faults = Arc::new(FaultLog::default());
         let host_pool = HostPool::new(backend.clone());
         let device = |(ordinal, facts)| Device {
@@ -54,7 +59,7 @@ impl Devices {
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
-        Ok(Devices { devices, backend, faults, reason })
+        Devices { devices, backend, faults, reason }
     }
 
     /// How many devices there are: at least one.
@@ -128,6 +133,9 @@ fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, &'static
         Kind::Auto => Ok((host::open(spec, default_mode)?, "the host, since this build has nothing else")),
         Kind::Host(_) => Ok((host::open(spec, default_mode)?, "as asked for")),
         Kind::Cuda(_) => Err(SpecError::NotBuilt { backend: "cuda" }.into()),
+        #[cfg(feature = "wgpu")]
+        Kind::Wgpu(numbers) => Ok((crate::wgpu::open(spec, numbers)?, "as asked for")),
+        #[cfg(not(feature = "wgpu"))]
         Kind::Wgpu(_) => Err(SpecError::NotBuilt { backend: "wgpu" }.into()),
     }
 }
@@ -158,6 +166,11 @@ impl Device {
     /// What messages call it.
     pub fn name(&self) -> &str {
         &self.core.facts.name
+    }
+
+    /// What it is, in a few words: the model of a GPU, and what it is reached through.
+    pub fn model(&self) -> &str {
+        &self.core.facts.model
     }
 
     /// Its place among the devices of this process.
@@ -308,6 +321,19 @@ impl DeviceCore {
     /// Takes back a block of class size `bytes` that nobody uses any more.
     pub(crate) fn give_block(&self, block: Block, bytes: usize) {
         self.pool().give(block, bytes);
+    }
+
+    /// The size of the block for `bytes` bytes, if the device can have one of it.
+    pub(crate) fn class_bytes(&self, ledger: &Ledger, bytes: usize) -> Result<Option<usize>, DeviceError> {
+        let align = MAX_ALIGN as u64;
+        let limit_bytes = self.facts.max_buffer_bytes / align * align;
+        if bytes as u64 > limit_bytes {
+            let (device, owner) = (self.facts.name.clone(), ledger.label.clone());
+            return Err(DeviceError::TooLarge { device, owner, bytes: bytes as u64, limit_bytes });
+        }
+        // The largest class may be cut off by the limit.
+        Ok(pool::class_bytes(bytes)
+            .map(|class| class.min(usize::try_from(limit_bytes).unwrap_or(usize::MAX))))
     }
 
     /// The error for a request of `bytes` by the owner of `ledger`.

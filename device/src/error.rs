@@ -91,6 +91,28 @@ pub enum DeviceError {
         /// What there is.
         has: Vec<Language>,
     },
+    /// A buffer was asked for that is larger than the device allows.
+    #[error(
+        "{owner} asked for a buffer of {bytes} bytes, and {device} has at most {limit_bytes} bytes in one; cut it into several"
+    )]
+    TooLarge {
+        /// The device.
+        device: Arc<str>,
+        /// The label of the account that asked.
+        owner: Arc<str>,
+        /// What it asked for.
+        bytes: u64,
+        /// The largest buffer that the device can have.
+        limit_bytes: u64,
+    },
+    /// There is no device of the kind that was asked for, or not the one that was.
+    #[error("no {what}: {reason}")]
+    NotFound {
+        /// The kind.
+        what: &'static str,
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// The devices have been closed.
     #[error("{device} has been closed")]
     Closed {
@@ -98,7 +120,7 @@ pub enum DeviceError {
         device: Arc<str>,
     },
     /// The worker threads of the devices could not be started.
-    #[error("the worker threads of the host devices did not start: {message}")]
+    #[error("the worker threads of the devices did not start: {message}")]
     Workers {
         /// What the system said.
         message: String,

@@ -67,6 +67,8 @@ mod param;
 mod pool;
 mod shape;
 mod spec;
+#[cfg(feature = "wgpu")]
+mod wgpu;
 
 pub use account::Account;
 pub use args::{Arg, Args};

@@ -17,7 +17,6 @@ use crate::device::{DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::BufferEvents;
 use crate::fault::FaultRecord;
-use crate::pool;
 use crate::shape::Shape;
 
 /// The alignment of every allocation, as `cuMemAlloc` promises it.
@@ -62,7 +61,10 @@ impl Memory {
     ) -> Result<(Arc<Memory>, bool), DeviceError> {
         let len_elems = shape.len();
         let wanted_bytes = len_elems.checked_mul(elem_bytes);
-        let reserved = wanted_bytes.and_then(pool::class_bytes);
+        let reserved = match wanted_bytes {
+            Some(bytes) => device.class_bytes(ledger, bytes)?,
+            None => None,
+        };
         let Some((reserved_bytes, fresh)) =
             reserved.and_then(|bytes| Some((bytes, device.take_block(bytes)?)))
         else {

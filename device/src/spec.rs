@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2  :polled
-//! cuda | cuda:0 | cuda:0,2 | wgpu | wgpu:1   then:                :mem=1GiB
+//! cuda | cuda:0 | cuda:0,2 | wgpu | wgpu:1 | wgpu:0x2            then:  :mem=1GiB
 //! ```
 //! A specification that parses can be printed and parsed again to the same value. Every build parses all; which devices
 //! there are is found when they are opened.
@@ -26,7 +26,8 @@ pub enum HostMode {
 ///
 /// Parsed from text: `auto`, `host`, `host:4` (four virtual devices), `host:4@1,3,1,3` (with relative speeds:
 /// the fastest runs at native speed, one of a third of its speed takes three times as long; none may be more than a
-/// million times as fast as another), `cuda` and `wgpu` (all of that kind), `cuda:0,2` (those with these numbers).
+/// million times as fast as another), `cuda` and `wgpu` (all of that kind), `cuda:0,2` (those with these numbers),
+/// `wgpu:0x2` (two devices of one adapter).
 /// Suffixes: `:mem=1GiB` (capacity of each device); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
 ///
 /// ```
@@ -50,7 +51,7 @@ pub(crate) enum Kind {
     Host(HostDevices),
     /// The devices with these numbers, or all if there are none.
     Cuda(Vec<usize>),
-    /// As for CUDA.
+    /// As for CUDA; a number that occurs several times, one after the other, is an adapter that is as many devices.
     Wgpu(Vec<usize>),
 }
 
@@ -141,7 +142,8 @@ impl FromStr for DeviceSpec {
             Some(kind @ ("cuda" | "wgpu")) => {
                 let mut numbers = Vec::new();
                 if let Some(part) = parts.next_if(|part| part.starts_with(|c: char| c.is_ascii_digit())) {
-                    numbers = parse_numbers(part).map_err(|reason| bad(part, reason))?;
+                    let parse = if kind == "cuda" { parse_numbers } else { parse_adapters };
+                    numbers = parse(part).map_err(|reason| bad(part, reason))?;
                 }
                 spec.kind = if kind == "cuda" { Kind::Cuda(numbers) } else { Kind::Wgpu(numbers) };
             }
@@ -226,6 +228,20 @@ fn parse_numbers(part: &str) -> Result<Vec<usize>, &'static str> {
     Ok(numbers)
 }
 
+/// The numbers of adapters, each once but for a multiplier: `0x2,1` is 0, 0 and 1.
+fn parse_adapters(part: &str) -> Result<Vec<usize>, &'static str> {
+    const ADAPTERS: &str =
+        "expected different adapter numbers, as in `wgpu:0,2`, or `wgpu:0x2` for two devices of adapter 0";
+    let mut numbers = Vec::new();
+    for adapter in part.split(',') {
+        let (number, copies) = adapter.split_once('x').unwrap_or((adapter, "1"));
+        let copies = parse_count(copies, ADAPTERS)?;
+        let number = number.parse().ok().filter(|number| *number < MAX_COUNT && !numbers.contains(number));
+        numbers.extend(std::iter::repeat_n(number.ok_or(ADAPTERS)?, copies));
+    }
+    Ok(numbers)
+}
+
 const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -247,8 +263,11 @@ impl fmt::Display for DeviceSpec {
             }
             Kind::Cuda(numbers) | Kind::Wgpu(numbers) => {
                 write!(f, "{}", if matches!(self.kind, Kind::Cuda(_)) { "cuda" } else { "wgpu" })?;
-                for (index, number) in numbers.iter().enumerate() {
-                    write!(f, "{}{number}", if index == 0 { ':' } else { ',' })?;
+                for (index, alike) in numbers.chunk_by(|a, b| a == b).enumerate() {
+                    write!(f, "{}{}", if index == 0 { ':' } else { ',' }, alike[0])?;
+                    if alike.len() > 1 {
+                        write!(f, "x{}", alike.len())?;
+                    }
                 }
             }
         }
@@ -289,6 +308,8 @@ mod tests {
             "cuda:3",
             "cuda:0,2:mem=1GiB",
             "wgpu:1",
+            "wgpu:0x2",
+            "wgpu:1x3,0:mem=1GiB",
             "wgpu:mem=5MiB",
             "host:1@2:mem=1000:workers=3",
         ] {
@@ -344,6 +365,10 @@ mod tests {
             ("cuda:0,x", "0,x"),
             ("cuda:99999", "99999"),
             ("cuda:x", "x"),
+            ("cuda:0x2", "0x2"),
+            ("wgpu:0x0", "0x0"),
+            ("wgpu:0x2,0", "0x2,0"),
+            ("wgpu:0x2x2", "0x2x2"),
             ("wgpu:0:inline", "inline"),
             ("wgpu:workers=2", "workers=2"),
         ] {

@@ -38,6 +38,8 @@ pub(crate) fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Opened, 
         capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
         language: Language::Rust,
         is_host_memory: mode != HostMode::Polled,
+        model: "the processors of this machine".to_owned(),
+        max_buffer_bytes: u64::MAX,
         runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0,
     };
     let devices = (0..speeds.len()).map(facts).collect();
@@ -56,12 +58,16 @@ fn name(ordinal: usize) -> Arc<str> {
 
 /// The part of a host device's identity that other processes of the machine do not have.
 fn uuid_prefix() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("host:{}:{}", name.trim(), std::process::id())
+    format!("host:{}:{}", host_name(), std::process::id())
+}
+
+/// What this machine calls itself.
+pub(crate) fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
 /// Zeroed host memory, aligned as device memory is.
-fn allocate(bytes: usize) -> Option<NonNull<u8>> {
+pub(crate) fn allocate(bytes: usize) -> Option<NonNull<u8>> {
     let layout = Layout::from_size_align(bytes, MAX_ALIGN).ok().filter(|_| bytes > 0)?;
     // SAFETY: the size is not zero.
     NonNull::new(unsafe { alloc_zeroed(layout) })
@@ -72,7 +78,7 @@ fn allocate(bytes: usize) -> Option<NonNull<u8>> {
 /// # Safety
 ///
 /// `address` came from [`allocate`] with the same `bytes`, and nobody uses it.
-unsafe fn release(address: NonNull<u8>, bytes: usize) {
+pub(crate) unsafe fn release(address: NonNull<u8>, bytes: usize) {
     let layout =
         Layout::from_size_align(bytes, MAX_ALIGN).expect("the layout was valid when this was allocated");
     // SAFETY: the caller gives back what `allocate` made with this layout.

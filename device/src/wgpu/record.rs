@@ -1,0 +1,269 @@
+//! Turns operations into commands of wgpu.
+
+use std::sync::Arc;
+
+use wgpu::{BindGroupEntry, BindingResource, BufferBinding, BufferUsages, CommandEncoder};
+
+use super::driver::Batch;
+use super::errors::scoped;
+use super::inbox::Shared;
+use super::kernels::Pipelines;
+use super::staging::{Belt, Chunk, Piece};
+use crate::arguments::Slot;
+use crate::backend::Block;
+use crate::kernel::Code;
+use crate::launch::Grid;
+use crate::memory::Memory;
+use crate::operation::{Access, AccessMode, Command, HostRange, Operation};
+
+/// What is bound in the place of a buffer that is absent.
+const DUMMY_BYTES: u64 = 256;
+
+/// Alignment of the scalars in the uniform of a kernel.
+const SCALAR_ALIGN: usize = 16;
+
+/// Makes commands, and has what they need.
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+    pipelines: Pipelines,
+    pub(super) uploads: Belt,
+    pub(super) downloads: Belt,
+    pub(super) uniforms: Belt,
+    /// Bound in the place of absent buffers that are read, and of those that are written: one after the other, since
+    /// two bindings that are written may not overlap.
+    dummies: [wgpu::Buffer; 2],
+}
+
+/// Why nothing was recorded.
+type Said = String;
+
+impl Recorder {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, Said> {
+        let belt = |usage| Belt::new(&shared, usage);
+        let uploads = belt(BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC);
+        let downloads = belt(BufferUsages::MAP_READ | BufferUsages::COPY_DST);
+        let uniforms = belt(BufferUsages::UNIFORM | BufferUsages::COPY_DST);
+        let dummy = |count: u64| shared.make_buffer(count * DUMMY_BYTES, BufferUsages::STORAGE, false);
+        let dummies = [dummy(1)?, dummy(shared.limits.max_storage_buffers_per_shader_stage.into())?];
+        let pipelines = Pipelines::default();
+        Ok(Recorder { shared, pipelines, uploads, downloads, uniforms, dummies })
+    }
+
+    /// Adds the commands of an operation to a batch, which gets none if this fails. What it downloads will be in the piece returned; what
+    /// an import brings is `imported`.
+    pub(super) fn record(
+        &mut self,
+        batch: &mut Batch,
+        operation: &Operation,
+        imported: Option<&[u8]>,
+    ) -> Result<Option<Piece>, Said> {
+        let access = |index: usize| &operation.accesses[index].memory;
+        self.encode(batch, |recorder, batch, encoder| {
+            for (from, to, bytes) in operation.snapshot_copies() {
+                recorder.copy(encoder, from, to, bytes);
+            }
+            match &operation.command {
+                Command::Launch { code, launch } => {
+                    recorder.launch(batch, encoder, operation, code, launch.grid())?;
+                }
+                Command::Copy => match imported {
+                    Some(bytes) => recorder.upload(batch, encoder, access(1), bytes)?,
+                    None => {
+                        let (from, to) = (access(0), access(1));
+                        recorder.copy(encoder, from.block(), to.block(), from.len_bytes());
+                    }
+                },
+                Command::Zero => recorder.zero(encoder, access(0)),
+                Command::Upload(HostRange { address, bytes }) => {
+                    // SAFETY: it is valid until the operation has ended, and nobody writes it before.
+                    let bytes = unsafe { std::slice::from_raw_parts(address.as_ptr(), *bytes) };
+                    recorder.upload(batch, encoder, access(0), bytes)?;
+                }
+                Command::Download(_) => return recorder.download(batch, encoder, access(0)),
+                Command::Fence => {}
+            }
+            Ok(None)
+        })
+    }
+
+    /// Adds a download for a copy to another device.
+    pub(super) fn record_export(
+        &mut self,
+        batch: &mut Batch,
+        memory: &Memory,
+    ) -> Result<Option<Piece>, Said> {
+        self.encode(batch, |recorder, batch, encoder| recorder.download(batch, encoder, memory))
+    }
+
+    /// Records one command buffer.
+    fn encode<R>(
+        &mut self,
+        batch: &mut Batch,
+        record: impl FnOnce(&mut Self, &mut Batch, &mut CommandEncoder) -> Result<R, Said>,
+    ) -> Result<R, Said> {
+        let shared = self.shared.clone();
+        let recorded: Result<Result<_, Said>, Said> = scoped(&shared.device, || {
+            let mut encoder = shared.device.create_command_encoder(&Default::default());
+            let value = record(self, batch, &mut encoder)?;
+            Ok((value, encoder.finish()))
+        });
+        let (value, commands) = recorded??;
+        batch.commands.push(commands);
+        Ok(value)
+    }
+
+    fn copy(&self, encoder: &mut CommandEncoder, from: Block, to: Block, bytes: usize) {
+        if bytes > 0 {
+            let (from, to) = (self.shared.buffer(from), self.shared.buffer(to));
+            encoder.copy_buffer_to_buffer(&from, 0, &to, 0, whole_words(bytes));
+        }
+    }
+
+    fn zero(&self, encoder: &mut CommandEncoder, memory: &Memory) {
+        if memory.len_bytes() > 0 {
+            let buffer = self.shared.buffer(memory.block());
+            encoder.clear_buffer(&buffer, 0, Some(whole_words(memory.len_bytes())));
+        }
+    }
+
+    /// Puts bytes where a copy can take them from.
+    fn stage<'a>(&mut self, batch: &'a mut Batch, bytes: &[u8]) -> Result<(&'a Chunk, Piece), Said> {
+        let piece = self.uploads.cut(&self.shared, &mut batch.uploads, bytes.len() as u64)?;
+        piece.write(&batch.uploads, bytes)?;
+        Ok((&batch.uploads[piece.chunk], piece))
+    }
+
+    fn upload(
+        &mut self,
+        batch: &mut Batch,
+        encoder: &mut CommandEncoder,
+        to: &Memory,
+        bytes: &[u8],
+    ) -> Result<(), Said> {
+        if !bytes.is_empty() {
+            let (chunk, piece) = self.stage(batch, bytes)?;
+            let to = self.shared.buffer(to.block());
+            encoder.copy_buffer_to_buffer(&chunk.buffer, piece.offset, &to, 0, piece.bytes);
+        }
+        Ok(())
+    }
+
+    /// The piece that will hold what is in `from`, unless that is empty.
+    fn download(
+        &mut self,
+        batch: &mut Batch,
+        encoder: &mut CommandEncoder,
+        from: &Memory,
+    ) -> Result<Option<Piece>, Said> {
+        if from.len_bytes() == 0 {
+            return Ok(None);
+        }
+        let piece = self.downloads.cut(&self.shared, &mut batch.downloads, from.len_bytes() as u64)?;
+        let to = &batch.downloads[piece.chunk].buffer;
+        encoder.copy_buffer_to_buffer(&self.shared.buffer(from.block()), 0, to, piece.offset, piece.bytes);
+        Ok(Some(piece))
+    }
+
+    fn launch(
+        &mut self,
+        batch: &mut Batch,
+        encoder: &mut CommandEncoder,
+        operation: &Operation,
+        code: &Code,
+        grid: Grid,
+    ) -> Result<(), Said> {
+        let shared = self.shared.clone();
+        let pipeline = self.pipelines.of(&shared, code)?;
+        let [x, y, z] = pipeline.groups(grid, &shared.limits)?;
+        for access in operation.accesses.iter().filter(|access| access.mode == AccessMode::Zeroed) {
+            self.zero(encoder, &access.memory);
+        }
+        let bound = self.bound(operation, &pipeline.slots)?;
+        let uniform = uniform(operation, &pipeline.slots, grid, &bound);
+        let (staged, from) = self.stage(batch, &uniform)?;
+        let staged = staged.buffer.clone();
+        let to = self.uniforms.cut(&shared, &mut batch.uniforms, uniform.len() as u64)?;
+        let uniforms = &batch.uniforms[to.chunk].buffer;
+        encoder.copy_buffer_to_buffer(&staged, from.offset, uniforms, to.offset, to.bytes);
+        let binding = |buffer, offset, bytes| {
+            let size = std::num::NonZeroU64::new(bytes);
+            BindingResource::Buffer(BufferBinding { buffer, offset, size })
+        };
+        let buffers = bound.iter().map(|bound| binding(&bound.buffer, bound.offset, bound.bytes));
+        let resources = buffers.chain([binding(uniforms, to.offset, to.bytes)]);
+        let entries: Vec<_> =
+            (0..).zip(resources).map(|(binding, resource)| BindGroupEntry { binding, resource }).collect();
+        let group = shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(code.name),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline.pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+        Ok(())
+    }
+
+    /// What each buffer parameter is bound to.
+    fn bound(&self, operation: &Operation, slots: &[Slot]) -> Result<Vec<Bound>, Said> {
+        // In the order of the parameters, without those that are absent.
+        let mut accesses = operation.accesses.iter();
+        let mut bound = Vec::new();
+        for slot in slots {
+            let Some(mode) = slot.buffer else { continue };
+            let word = operation.arguments.word(slot.offset);
+            let access = if word == 0 { None } else { accesses.next() };
+            bound.push(match access.filter(|access| access.memory.len_bytes() > 0) {
+                Some(access) => self.present(access)?,
+                None => self.absent(mode, bound.len()),
+            });
+        }
+        Ok(bound)
+    }
+
+    fn present(&self, access: &Access) -> Result<Bound, Said> {
+        let bytes = whole_words(access.memory.len_bytes());
+        let most = self.shared.limits.max_storage_buffer_binding_size;
+        if bytes > most {
+            return Err(format!(
+                "it was given a buffer of {bytes} bytes, and a kernel of this device sees at most {most} of a buffer; cut it \
+                 into several"
+            ));
+        }
+        let buffer = self.shared.buffer(access.memory.block());
+        Ok(Bound { buffer, offset: 0, bytes, is_present: true })
+    }
+
+    fn absent(&self, mode: AccessMode, binding: usize) -> Bound {
+        let is_read = mode == AccessMode::Read;
+        let buffer = self.dummies[usize::from(!is_read)].clone();
+        let offset = if is_read { 0 } else { binding as u64 * DUMMY_BYTES };
+        Bound { buffer, offset, bytes: DUMMY_BYTES, is_present: false }
+    }
+}
+
+/// What a buffer parameter is bound to.
+struct Bound {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    bytes: u64,
+    is_present: bool,
+}
+
+/// The uniform of a launch: the grid, the present buffers, and the scalars.
+fn uniform(operation: &Operation, slots: &[Slot], grid: Grid, bound: &[Bound]) -> Vec<u8> {
+    let bits = bound.iter().enumerate().map(|(binding, bound)| u32::from(bound.is_present) << binding);
+    let present = bits.fold(0, |all, bit| all | bit);
+    let mut uniform = bytemuck::cast_slice(&[grid.x, grid.y, grid.z, present]).to_vec();
+    for slot in slots.iter().filter(|slot| slot.buffer.is_none()) {
+        uniform.extend_from_slice(&operation.arguments.bytes()[slot.offset..slot.offset + slot.bytes]);
+        uniform.resize(uniform.len().next_multiple_of(SCALAR_ALIGN), 0);
+    }
+    uniform
+}
+
+/// Blocks are made of whole words, whatever is asked for.
+fn whole_words(bytes: usize) -> u64 {
+    (bytes as u64).next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT)
+}
