@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compares the example jacobi3d with NumPy, and checks what it answers to bad input.
 
-    python3 tests/numpy_jacobi.py --binary target/release/examples/jacobi3d
+    python3 tests/numpy_jacobi.py --binary target/release/examples/jacobi3d [--device wgpu]
 
-Each run of the binary is one check. The last line is "N passed, N failed"; the exit status is 1 if any failed.
+With a device only the results on that device are compared, in float32 if it has no more. Each run of the binary is one check. The last line is "N passed, N failed"; the exit status is 1 if any failed.
 """
 
 import argparse
@@ -268,6 +268,26 @@ def check_results(checks):
     checks.solves("the built-in problem", plate, ["--grid", "20,12,16"], steps=5, source=None)
 
 
+def check_device(checks, device):
+    """The same field as NumPy's on this device, in float32, and float64 or a word that there is none."""
+    field = random_field("f4")
+    np.save(checks.folder / "in.npy", field)
+    for index, (pes, blocks) in enumerate(zip(PES, BLOCKS)):
+        cut = ",".join(map(str, blocks))
+        checks.solves(f"{device}, f4, {pes} PEs, blocks {cut}", field, ["--blocks", cut, "--device", device],
+                      steps=60, pes=pes, picture=index == 0)
+    plate = hot_plate((20, 12, 16), "f4")
+    checks.solves(f"{device}, the built-in problem", plate, ["--grid", "20,12,16", "--device", device, "--precision", "f32"],
+                  steps=5, source=None)
+    if device.startswith("wgpu"):
+        checks.solves(f"{device}, the built-in problem in the precision that there is", plate,
+                      ["--grid", "20,12,16", "--device", device], steps=5, source=None)
+        np.save(checks.folder / "in.npy", random_field("f8"))
+        checks.refuses(f"float64 on {device}", ["--input", "in.npy", "--output", "never.npy", "--device", device],
+                       ["wgpu:0", "float32"])
+        checks.refuses("an adapter that is not there", ["--grid", "8", "--device", "wgpu:77"], ["no wgpu adapter", "wgpu:77"])
+
+
 def check_prints(checks):
     small = ["--grid", "8", "--steps", "20"]
     options = ["--input", "--grid", "--blocks", "--steps", "--tolerance", "--output", "--image", "--json",
@@ -367,6 +387,7 @@ def check_refusals(checks):
     checks.refuses("no PEs", [*output, "--pes", "0"], ["--pes"])
     checks.refuses("PEs that are no number", [*output, "--pes", "two"], ["--pes"])
     checks.refuses("an unknown device", [*output, "--device", "foo"], ["--device", "foo"])
+    checks.refuses("a device that is not in this build", [*output, "--device", "wgpu"], ["`wgpu`", "--features wgpu"])
     checks.refuses("an output folder that does not exist", ["--grid", "8", "--output", "no/o.npy"], ["no/o.npy"])
     checks.refuses("an image folder that does not exist", ["--grid", "8", "--image", "no/o.png"], ["no/o.png"])
     checks.refuses("a folder as output", ["--grid", "8", "--output", "."], ["\".\""])
@@ -376,15 +397,20 @@ def check_refusals(checks):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, default=Path("target/release/examples/jacobi3d"))
-    binary = parser.parse_args().binary.resolve()
+    parser.add_argument("--device")
+    given = parser.parse_args()
+    binary = given.binary.resolve()
     if not binary.is_file():
         print(f"error: there is no {binary}; run cargo build --release --example jacobi3d", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="chare-numpy-") as folder:
         checks = Checks(binary, Path(folder))
-        check_results(checks)
-        check_prints(checks)
-        check_refusals(checks)
+        if given.device:
+            check_device(checks, given.device)
+        else:
+            check_results(checks)
+            check_prints(checks)
+            check_refusals(checks)
     print(f"{checks.passed} passed, {checks.failed} failed")
     return 1 if checks.failed else 0
 

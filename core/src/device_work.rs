@@ -5,7 +5,7 @@
 //! end), and a fault that nobody was given makes the end a bad one. A run that ends badly has its reason already: work
 //! that has not begun is given up, kernels that have begun are waited for, since their threads cannot be stopped.
 
-use chare_device::{Fault, FaultKind};
+use chare_device::{Fault, FaultKind, Language};
 
 use crate::current;
 use crate::report::Reason;
@@ -19,6 +19,15 @@ impl Runtime {
     #[track_caller]
     pub fn device_reason(&self) -> String {
         current::on_pe("device_reason", |pe| pe.shared().devices().reason().to_owned())
+    }
+
+    /// What kernels must be written in to be launched in this run: the devices of a run are of one kind.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn device_language(&self) -> Language {
+        current::on_pe("device_language", |pe| pe.shared().devices().get(0).language())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use chare_device::{DeviceError, Devices, HostMode};
+use chare_device::{Device, DeviceError, Devices, HostMode};
 
 use crate::caught::{self, Caught, PanicPayload};
 use crate::chares::{ArrayElement, Standalone};
@@ -440,7 +440,11 @@ impl Runtime {
     pub fn device_names(&self) -> Vec<String> {
         current::on_pe("device_names", |pe| {
             let devices = pe.shared().devices();
-            (0..devices.len()).map(|device| devices.get(device).name().to_string()).collect()
+            let name = |device: &Device| match device.model() {
+                Some(model) => format!("{} ({model})", device.name()),
+                None => device.name().to_string(),
+            };
+            devices.iter().map(name).collect()
         })
     }
 

@@ -118,8 +118,8 @@ pub(crate) struct Facts {
     pub(crate) name: Arc<str>,
     pub(crate) uuid: String,
     pub(crate) speed: f64,
-    /// What it is, for people.
-    pub(crate) model: String,
+    /// What a GPU is, for people.
+    pub(crate) model: Option<String>,
     pub(crate) capacity_bytes: u64,
     /// The most that one allocation may have.
     pub(crate) max_buffer_bytes: u64,

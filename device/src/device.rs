@@ -168,9 +168,9 @@ impl Device {
         &self.core.facts.name
     }
 
-    /// What it is, in a few words: the model of a GPU, and what it is reached through.
-    pub fn model(&self) -> &str {
-        &self.core.facts.model
+    /// The model of a GPU, and what it is reached through; nothing for host devices.
+    pub fn model(&self) -> Option<&str> {
+        self.core.facts.model.as_deref()
     }
 
     /// Its place among the devices of this process.

@@ -171,7 +171,7 @@ fn memory_goes_back_and_forth_between_devices_in_order() {
     assert_eq!(values(&accounts[1], &empty), []);
     let uuids: std::collections::HashSet<_> = devices.iter().map(|device| device.uuid()).collect();
     assert_eq!((uuids.len(), devices.get(2).name()), (3, "wgpu:2"));
-    assert!(devices.iter().all(|device| device.model().contains(" through ")));
+    assert!(devices.iter().all(|device| device.model().is_some_and(|model| model.contains(" through "))));
 }
 
 #[test]

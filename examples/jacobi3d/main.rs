@@ -13,12 +13,12 @@ mod ends;
 use std::mem::swap;
 use std::time::Instant;
 
-use chare::device::{DeviceSlice, DeviceVec};
+use chare::device::{DeviceSlice, DeviceVec, Language};
 use chare::prelude::*;
 use chare_examples::Error;
 use chare_examples::cli::{self, Invocation};
 use chare_examples::decomposition::Decomposition;
-use chare_examples::field::Field;
+use chare_examples::field::{Field, Precision};
 use chare_examples::jacobi3d::{Job, Options, Summary};
 use chare_examples::progress::Progress;
 use chare_kernels::Face;
@@ -167,16 +167,22 @@ where
 
 #[chare::main]
 async fn main(rt: Runtime) -> Result<()> {
-    let options = match cli::parse::<Options>(&rt.args()).map_err(exit_with)? {
+    let mut options = match cli::parse::<Options>(&rt.args()).map_err(exit_with)? {
         Invocation::Run(options) => options,
         Invocation::Print(text) => return cli::print(&text).map_err(exit_with),
     };
+    if rt.device_language() == Language::Wgsl && options.input.is_none() {
+        options.precision.get_or_insert(Precision::F32);
+    }
     let Job { field, decomposition, steps, tolerance, results } =
         Job::prepare(&options, rt.num_pes()).map_err(exit_with)?;
     let monitor = rt.single::<Monitor>().on_pe(0).create((steps, rt.is_quiet() || options.json)).await?;
     let tolerance = tolerance.unwrap_or(-1.0);
     let (field, (steps, residual), seconds) = match field {
         Field::F32(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,
+        Field::F64(_) if !f64::STEP.is_written_in(rt.device_language()) => {
+            return Err(exit_with(Error::NoKernel { device: rt.device_names().join(", ") }));
+        }
         Field::F64(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,
     };
     let device = rt.device_names().join(", ");

@@ -111,6 +111,15 @@ pub enum Error {
         cells: usize,
     },
 
+    /// The kernels of the field's precision are not written for the devices.
+    #[error(
+        "{device} computes float32 only; use a field of float32 or --precision f32, or --device host for float64"
+    )]
+    NoKernel {
+        /// The device.
+        device: String,
+    },
+
     /// The devices have not the memory for the blocks and what they exchange.
     #[error(
         "{device} has {capacity_bytes} bytes, of which {used_bytes} are in use when {owner} needs {requested_bytes} more; \

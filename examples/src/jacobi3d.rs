@@ -30,7 +30,7 @@ pub struct Options {
     #[arg(long, value_name = "N[,N,N]", value_parser = parse_extents)]
     pub grid: Option<Extents>,
 
-    /// Precision of the box on a hot plate [default: f64]
+    /// Precision of the box on a hot plate [default: f64; f32 with --device wgpu]
     #[arg(long, value_name = "f32|f64", hide_possible_values = true)]
     pub precision: Option<Precision>,
 

@@ -38,7 +38,7 @@ pub(crate) fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Opened, 
         capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
         language: Language::Rust,
         is_host_memory: mode != HostMode::Polled,
-        model: "the processors of this machine".to_owned(),
+        model: None,
         max_buffer_bytes: u64::MAX,
         runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0,
     };

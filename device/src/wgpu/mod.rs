@@ -105,7 +105,7 @@ impl Wgpu {
                 language: Language::Wgsl,
                 is_host_memory: false,
                 runs_at_once: false,
-                model: adapter.model(),
+                model: Some(adapter.model()),
                 max_buffer_bytes: limits.max_buffer_size,
             });
             let shared = Shared::open(name, &adapter, backend.pending.clone())?;
