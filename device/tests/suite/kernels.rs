@@ -1,0 +1,93 @@
+//! The kernels of the suite, in every language of a backend that runs it.
+
+use chare_device::{Each, In, InOut, Launch, Maybe, Out, kernel};
+
+kernel! {
+    pub(crate) const FILL: fn fill(out: Out<u32>, value: u32) {
+        rust: |_: &Launch, (out, value): (&mut [u32], u32)| out.fill(value),
+        wgsl: "
+            struct Arguments { grid: vec3<u32>, present: u32, @align(16) value: u32 }
+            @group(0) @binding(0) var<storage, read_write> out: array<u32>;
+            @group(0) @binding(1) var<uniform> arguments: Arguments;
+            @compute @workgroup_size(64) fn fill(@builtin(global_invocation_id) at: vec3<u32>) {
+                if at.x < arrayLength(&out) { out[at.x] = arguments.value; }
+            }",
+    }
+}
+
+kernel! {
+    pub(crate) const ADD: fn add(buffer: InOut<u32>, value: u32) {
+        rust: |_: &Launch, (buffer, value): (&mut [u32], u32)| buffer.iter_mut().for_each(|x| *x += value),
+        wgsl: "
+            struct Arguments { grid: vec3<u32>, present: u32, @align(16) value: u32 }
+            @group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
+            @group(0) @binding(1) var<uniform> arguments: Arguments;
+            @compute @workgroup_size(64) fn add(@builtin(global_invocation_id) at: vec3<u32>) {
+                if at.x < arrayLength(&buffer) { buffer[at.x] += arguments.value; }
+            }",
+    }
+}
+
+kernel! {
+    pub(crate) const COPY: fn copy(source: In<u32>, out: Out<u32>) {
+        rust: |_: &Launch, (source, out): (&[u32], &mut [u32])| out.copy_from_slice(source),
+        wgsl: "
+            @group(0) @binding(0) var<storage, read> source: array<u32>;
+            @group(0) @binding(1) var<storage, read_write> out: array<u32>;
+            @compute @workgroup_size(64) fn copy(@builtin(global_invocation_id) at: vec3<u32>) {
+                if at.x < arrayLength(&out) { out[at.x] = source[at.x]; }
+            }",
+    }
+}
+
+kernel! {
+    /// Adds up the first elements of the parts that are there, and counts these parts.
+    pub(crate) const GATHER: fn gather(parts: Each<Maybe<In<u32>>, 3>, outs: Each<Out<u32>, 2>) {
+        rust: |_: &Launch, (parts, [sum, count]): ([Option<&[u32]>; 3], [&mut [u32]; 2])| {
+            sum[0] = parts.iter().flatten().map(|part| part[0]).sum();
+            count[0] = parts.iter().flatten().count() as u32;
+        },
+        wgsl: "
+            struct Arguments { grid: vec3<u32>, present: u32 }
+            @group(0) @binding(0) var<storage, read> a: array<u32>;
+            @group(0) @binding(1) var<storage, read> b: array<u32>;
+            @group(0) @binding(2) var<storage, read> c: array<u32>;
+            @group(0) @binding(3) var<storage, read_write> sum: array<u32>;
+            @group(0) @binding(4) var<storage, read_write> count: array<u32>;
+            @group(0) @binding(5) var<uniform> arguments: Arguments;
+            @compute @workgroup_size(1) fn gather() {
+                let there = arguments.present;
+                sum[0] = select(0u, a[0], (there & 1u) != 0u) + select(0u, b[0], (there & 2u) != 0u)
+                    + select(0u, c[0], (there & 4u) != 0u);
+                count[0] = countOneBits(there & 7u);
+            }",
+    }
+}
+
+kernel! {
+    pub(crate) const BOTH: fn both(a: Out<u32>, b: Out<u32>) {
+        rust: |_: &Launch, (a, b): (&mut [u32], &mut [u32])| {
+            a.fill(8);
+            b.fill(9);
+        },
+        wgsl: "
+            @group(0) @binding(0) var<storage, read_write> a: array<u32>;
+            @group(0) @binding(1) var<storage, read_write> b: array<u32>;
+            @compute @workgroup_size(1) fn both() {
+                for (var i = 0u; i < arrayLength(&a); i++) {
+                    a[i] = 8u;
+                    b[i] = 9u;
+                }
+            }",
+    }
+}
+
+kernel! {
+    /// Fails: in Rust by a panic, in WGSL by wanting a larger buffer than it is given.
+    pub(crate) const PANIC: fn panic(buffer: InOut<u32>) {
+        rust: |_: &Launch, (buffer,): (&mut [u32],)| panic!("no more {}", buffer.len()),
+        wgsl: "
+            @group(0) @binding(0) var<storage, read_write> buffer: array<u32, 1000000>;
+            @compute @workgroup_size(1) fn panic() { buffer[0] = 1u; }",
+    }
+}

@@ -1,0 +1,127 @@
+//! The device suite: what holds for every backend. Each case runs on each of the [`BACKENDS`], as a test of its own, and a table
+//! of them is printed at the end. A backend that this machine has not is skipped, unless `REQUIRE_DEVICE` names it.
+//!
+//! What only one backend can do, or only on its own way, is in `host.rs` and `adapters.rs`.
+
+#![allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion")]
+
+mod cases;
+mod kernels;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use chare_device::{DeviceError, Devices, HostMode};
+use libtest_mimic::{Arguments, Trial};
+
+/// What the suite runs on: how it is called in the table, and its specification before and after the number of devices.
+const BACKENDS: &[(&str, &str, &str)] = &[
+    ("inline", "host:", ":inline"),
+    ("1 worker", "host:", ":workers=1"),
+    ("3 workers", "host:", ":workers=3"),
+    ("polled", "host:", ":polled"),
+    #[cfg(feature = "wgpu")]
+    ("wgpu", "wgpu:0x", ""),
+];
+
+/// One case: what it does, on how many devices, and what more it wants of them.
+struct Case {
+    name: &'static str,
+    devices: usize,
+    options: &'static str,
+    run: fn(&Devices),
+}
+
+macro_rules! cases {
+    ($($name:ident: $devices:literal, $options:literal;)+) => {
+        &[$(Case { name: stringify!($name), devices: $devices, options: $options, run: cases::$name }),+]
+    };
+}
+
+const CASES: &[Case] = cases! {
+    launches_of_one_account_run_in_order: 1, "";
+    thousands_of_small_launches: 1, "";
+    a_share_is_a_snapshot: 1, "";
+    a_kernel_may_read_a_share_of_what_it_writes: 1, "";
+    buffers_order_the_work_of_different_accounts: 1, "";
+    swapped_buffers_keep_their_contents: 1, "";
+    groups_of_buffers_and_absent_ones: 1, "";
+    arrays_keep_their_shape: 1, "";
+    host_vectors_come_back_with_their_memory: 1, "";
+    a_fault_reaches_its_waiter_and_what_depends_on_it: 1, "";
+    a_fault_nobody_awaited_is_returned_by_the_next_call: 1, "";
+    faults_that_nobody_asked_for_are_taken_at_the_end: 1, "";
+    a_kept_completion_keeps_its_fault: 1, "";
+    out_of_memory_says_who_holds_it: 1, ":mem=64KiB";
+    a_launch_that_is_refused_changes_nothing: 1, ":mem=8KiB";
+    memory_is_recycled_and_new_buffers_are_zeroed: 1, "";
+    buffers_of_another_device_are_imported: 2, "";
+    memory_goes_around_all_devices_in_order: 3, "";
+    what_is_dropped_in_flight_is_finished: 2, "";
+};
+
+/// What has become of each case on each backend.
+type Table = BTreeMap<(&'static str, &'static str), &'static str>;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let table = Arc::new(Mutex::new(Table::new()));
+    let mut trials = Vec::new();
+    for case in CASES {
+        for &(backend, before, after) in BACKENDS {
+            let spec = format!("{before}{}{}{after}", case.devices, case.options);
+            let table = table.clone();
+            let note = move |word| {
+                let _ = table.lock().unwrap().insert((case.name, backend), word);
+            };
+            let trial = Trial::ignorable_test(format!("{} on {backend}", case.name), move || {
+                note("FAILED");
+                let Some(devices) = open(&spec) else {
+                    note("skipped");
+                    return Ok(libtest_mimic::Completion::ignored_with("there is no such device"));
+                };
+                (case.run)(&devices);
+                drop(devices);
+                note("ok");
+                Ok(libtest_mimic::Completion::Completed)
+            });
+            trials.push(trial);
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    print(&table.lock().unwrap());
+    conclusion.exit();
+}
+
+/// Opens the devices; `None` if the machine has none of this kind.
+fn open(spec: &str) -> Option<Devices> {
+    match Devices::open(&spec.parse().unwrap(), HostMode::Inline) {
+        Ok(devices) => Some(devices),
+        Err(error @ DeviceError::NotFound { .. }) => {
+            let required = std::env::var("REQUIRE_DEVICE").unwrap_or_default();
+            let kind = spec.split(':').next().unwrap();
+            assert!(
+                !required.split(',').any(|required| required == kind),
+                "REQUIRE_DEVICE wants {kind}: {error}"
+            );
+            None
+        }
+        Err(error) => panic!("{spec}: {error}"),
+    }
+}
+
+/// One line a case, one column a backend. Cases that were not run are left out.
+fn print(table: &Table) {
+    let ran = || CASES.iter().filter(|case| table.keys().any(|(name, _)| *name == case.name));
+    let Some(width) = ran().map(|case| case.name.len()).max() else { return };
+    let row = |first: &str, cell: &dyn Fn(&'static str) -> &'static str| {
+        let cells =
+            BACKENDS.iter().map(|(backend, ..)| format!("  {:<9}", cell(backend))).collect::<String>();
+        println!("{first:<width$}{}", cells.trim_end());
+    };
+    println!();
+    row("", &|backend| backend);
+    for case in ran() {
+        row(case.name, &|backend| table.get(&(case.name, backend)).copied().unwrap_or("-"));
+    }
+}
