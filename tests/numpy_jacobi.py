@@ -282,6 +282,12 @@ def check_device(checks, device):
     if device.startswith("wgpu"):
         checks.solves(f"{device}, the built-in problem in the precision that there is", plate,
                       ["--grid", "20,12,16", "--device", device], steps=5, source=None)
+        for pes, blocks in ((2, "2,2,2"), (4, "5,3,4")):
+            checks.solves(f"two devices of one adapter, {pes} PEs", field, ["--blocks", blocks, "--device", "wgpu:0x2"],
+                          steps=60, pes=pes)
+        checks.refuses("an adapter that is given too little memory",
+                       ["--grid", "32", "--pes", "2", "--output", "never.npy", "--quiet", "--device", "wgpu:mem=100KiB"],
+                       ["wgpu:0", "fewer cells", "mem="])
         np.save(checks.folder / "in.npy", random_field("f8"))
         checks.refuses(f"float64 on {device}", ["--input", "in.npy", "--output", "never.npy", "--device", device],
                        ["wgpu:0", "float32"])

@@ -6,7 +6,8 @@
 //! That is a must, and not only simple: a driver may block in `submit` while earlier work runs, callbacks are called inside of
 //! `submit` and `poll` only, and neither may happen to a PE. Others do two things with a device: they make and drop buffers
 //! (which wgpu allows on any thread, and which waits for nothing), and they put jobs into the device's [`Inbox`](inbox::Inbox).
-//! So three things are shared, each under a lock of its own, and no two of these locks are ever held together, but for inboxes:
+//! So three things are shared, each under a lock of its own. Two inboxes are locked in the order of their devices, a relay's lock may be
+//! taken while an inbox is locked, and no others are ever held together:
 //!
 //! * the *inbox* of a device: jobs in the order of their submission, and whether the thread sleeps;
 //! * its *blocks*: which number is which buffer;
