@@ -152,7 +152,10 @@ impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let OutOfMemory { device, owner, requested_bytes, capacity_bytes, used_bytes, owners } = self;
         write!(f, "{device} is out of memory: {owner} asked for {requested_bytes} bytes, ")?;
-        write!(f, "{used_bytes} of {capacity_bytes} are in use; held by")?;
+        match *capacity_bytes {
+            u64::MAX => write!(f, "{used_bytes} are in use, and there is no more; held by")?,
+            _ => write!(f, "{used_bytes} of {capacity_bytes} are in use; held by")?,
+        }
         if owners.is_empty() {
             write!(f, " nobody")?;
         }
@@ -163,7 +166,10 @@ impl fmt::Display for OutOfMemory {
             let rest: u64 = owners[LISTED_OWNERS..].iter().map(|(_, bytes)| bytes).sum();
             write!(f, ", {} more: {rest}", owners.len() - LISTED_OWNERS)?;
         }
-        write!(f, "; drop buffers, or give the device more with `mem=`")
+        match *capacity_bytes {
+            u64::MAX => write!(f, "; drop buffers"),
+            _ => write!(f, "; drop buffers, or give the device more with `mem=`"),
+        }
     }
 }
 

@@ -150,6 +150,41 @@ fn a_kernel_with_more_buffers_than_the_device_binds_is_a_fault() {
     assert!(error.contains("34 buffers") && error.contains("at most"), "{error}");
 }
 
+kernel! {
+    const SCALE: fn scale(factor: f64, from: In<f64>, to: Out<f64>, offset: u64) {
+        rust: |_: &Launch, (factor, from, to, offset): (f64, &[f64], &mut [f64], u64)| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = factor * from + offset as f64);
+        },
+        wgsl: "
+            struct Arguments { grid: vec3<u32>, present: u32, @align(16) factor: f64, @align(16) offset: u64 }
+            @group(0) @binding(0) var<storage, read> source: array<f64>;
+            @group(0) @binding(1) var<storage, read_write> to: array<f64>;
+            @group(0) @binding(2) var<uniform> arguments: Arguments;
+            @compute @workgroup_size(64) fn scale(@builtin(global_invocation_id) at: vec3<u32>) {
+                if at.x < arrayLength(&to) {
+                    to[at.x] = arguments.factor * source[at.x] + f64(arguments.offset);
+                }
+            }",
+    }
+}
+
+#[test]
+fn numbers_of_64_bits_are_exact_or_a_fault_that_says_what_is_missing() {
+    let Some(devices) = open("wgpu") else { return };
+    let account = devices.get(0).account("doubles");
+    let values: Vec<f64> = (0..100).map(|n| f64::from(n) / 3.0).collect();
+    let (from, mut to) = (account.from_slice(&values).unwrap(), account.alloc::<f64>(100).unwrap());
+    match account.launch(&SCALE, 100, (1.1, &from, &mut to, (1 << 40) + 1)).unwrap().wait() {
+        Ok(()) => {
+            let found = account.download(&to).unwrap().wait().unwrap();
+            let expected = values.iter().map(|value| 1.1 * value + ((1u64 << 40) + 1) as f64);
+            let close = |(a, b): (&f64, f64)| (a - b).abs() <= f64::EPSILON * b.abs();
+            assert!(found.iter().zip(expected).all(close), "{found:?}");
+        }
+        Err(error) => assert!(error.to_string().contains("64"), "{error}"),
+    }
+}
+
 #[test]
 fn an_adapter_is_several_devices() {
     let Some(devices) = open("wgpu:0x3") else { return };
@@ -205,6 +240,47 @@ fn an_adapter_that_is_not_there_is_told_with_those_that_are() {
     let spec = "wgpu:77".parse().unwrap();
     let error = Devices::open(&spec, HostMode::Inline).unwrap_err().to_string();
     assert!(error.starts_with("no wgpu adapter: none has the number 77; there are 0: "), "{error}");
+}
+
+/// Set for the process that has little memory.
+const WITH_LITTLE_MEMORY: &str = "CHARE_TEST_WITH_LITTLE_MEMORY";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_driver_without_memory_is_an_error_that_says_who_has_it() {
+    let Some(devices) = open("wgpu") else { return };
+    if std::env::var_os(WITH_LITTLE_MEMORY).is_some() {
+        let (small, large) = (devices.get(0).account("small"), devices.get(0).account("large"));
+        let buffer = small.upload(vec![1u32, 2]).unwrap();
+        let mut held: Vec<DeviceVec<u8>> = Vec::new();
+        let error = loop {
+            match large.alloc::<u8>(1usize << 30) {
+                Ok(buffer) => held.push(buffer),
+                Err(error) => break error,
+            }
+        };
+        let DeviceError::OutOfMemory(details) = &error else { panic!("{error}") };
+        assert_eq!(details.owners[0], ("large".into(), (held.len() as u64) << 30));
+        let text = error.to_string();
+        assert!(text.contains("there is no more; held by large: ") && !text.contains("mem="), "{text}");
+        // The device goes on, and what is given back is there again.
+        assert_eq!(values(&small, &buffer), [1, 2]);
+        drop(held.pop());
+        held.push(large.alloc::<u8>(1usize << 30).unwrap());
+        return;
+    }
+    // The memory of other devices is not the process's.
+    if !devices.get(0).model().is_some_and(|model| model.starts_with("llvmpipe")) {
+        eprintln!("skipped: the memory of {:?} cannot be made scarce", devices.get(0));
+        return;
+    }
+    drop(devices);
+    let mut child = Command::new("sh");
+    let limited =
+        "ulimit -v 16000000 && exec \"$0\" --exact a_driver_without_memory_is_an_error_that_says_who_has_it";
+    child.args(["-c", limited]).arg(std::env::current_exe().unwrap());
+    let output = child.env(WITH_LITTLE_MEMORY, "1").env("REQUIRE_DEVICE", "wgpu").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 /// Set for the process in which there is no driver.

@@ -58,7 +58,8 @@
 /// array of more than 4 numbers is an `array<vec4<T>, ..>` there. Bit `i` of `present` is set if the buffer of
 /// binding `i` is there and has elements; else it is bound to a few bytes of no meaning. The number of elements
 /// is `arrayLength`. The runtime divides the grid by the entry point's workgroup size, rounding up. That there is a function of the
-/// kernel's name is checked when the program compiles; the rest when it is loaded. Scalars and elements have 32 bits.
+/// kernel's name is checked when the program compiles; the rest when it is loaded. Scalars and elements have 32 bits, or 64 where the
+/// adapter can. More workgroups along an axis than the device allows (65535 on most) are a fault that says so.
 ///
 /// What does not agree does not compile:
 ///

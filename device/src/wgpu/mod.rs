@@ -27,7 +27,8 @@
 //! for each job and one submission. A job ends when its batch does. [`BATCHES_IN_FLIGHT`](driver::BATCHES_IN_FLIGHT) batches
 //! are in flight at most, so that the device has work while the next batch is recorded, and what comes meanwhile goes together.
 //! With nothing to record, the thread waits for the oldest batch, for [`LOOK`](driver::LOOK) at a time, so it reports an end as
-//! soon as the driver lets it go, and begins new work no later than that.
+//! soon as the driver lets it go, and begins new work no later than that. Between an end and its publication there is at most the
+//! rest of its batch and the recording of the next one.
 //!
 //! A batch is *recorded* (each job in a command buffer of its own, so that an error of wgpu is known to be the job's),
 //! *submitted*, and *ended*: job after job, what it has downloaded is copied out, it is left, and its completion is published.
