@@ -175,6 +175,12 @@ impl<C: Chare> Cx<C> {
     /// If `peer` is outside of its array, receiving brings [`crate::ChannelError::Peer`], and sending ends the job with a
     /// report, as a call does that nobody awaits.
     ///
+    /// If `peer` is destroyed, or its constructor fails, what it has sent can still be received, in order; then receiving
+    /// brings [`crate::ChannelError::Peer`]. An element of a sparse array that is inserted again is another chare: its channels
+    /// are fresh, and what waited in its old ones is lost. A peer that stays goes on in the same channel: first it receives what
+    /// it has not yet received from the earlier element, then what the later one sends. What it sends, once it has heard of the end,
+    /// is for the later one. If it has received all, and opens the channel again, receiving waits for the later one.
+    ///
     /// # Panics
     /// Outside of this chare's own methods and constructor, and if this end is open already for another type of value.
     #[track_caller]

@@ -132,7 +132,7 @@ fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
     chare.note_end();
     point_home(pe, id, epoch);
     let error = pe.no_element(id, chare.info().name);
-    channel::poison(pe, chare, &error);
+    channel::end(pe, chare, &error);
     let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
     let kept = when::take_all(pe, chare);
     drop(Parcel::pack(pe, chare));

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use crate::channel;
 use crate::destruction;
 use crate::error::CallError;
 use crate::ids::ChareId;
@@ -89,6 +90,7 @@ impl Pe {
         let begun = |unborn: &Unborn| (unborn.contributed, unborn.extra.first_epoch);
         let (contributed, epoch) = unborn.as_ref().map_or((0, 0), begun);
         if let Some(unborn) = unborn {
+            channel::Lost::of(&unborn.extra).tell(self, id, true, &error);
             unborn.give_up(self);
         }
         let Some(collection) = self.collection(id.collection) else {

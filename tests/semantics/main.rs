@@ -9,6 +9,7 @@ mod broadcasts;
 mod callbacks;
 mod calls;
 mod channel_ends;
+mod channel_lives;
 mod channels;
 mod conditions;
 mod constructors;

@@ -289,3 +289,52 @@ async fn singletons_that_come_and_go_leave_nothing_behind(rt: Runtime) -> Result
     assert!(live[5] - live[0] < most, "live bytes grew from {} to {}", live[0], live[5]);
     Ok(())
 }
+
+/// Comes, is listened to through a channel, and goes.
+struct Visitor;
+
+#[chare(index = usize)]
+impl Visitor {
+    fn new() -> Self {
+        Visitor
+    }
+
+    #[entry]
+    fn say(&self, cx: &Cx<Self>, host: Element<Visitor>, value: u64) -> Result<()> {
+        Ok(cx.channel::<u64, _>(&host, 1).send(value)?)
+    }
+
+    #[entry]
+    async fn listen(this: This<Self>, visitor: Element<Visitor>) -> Result<u64> {
+        Ok(this.channel::<u64, _>(&visitor, 1).recv().await?)
+    }
+}
+
+/// On one PE, as above.
+#[chare::test(pes = [1])]
+async fn channels_to_elements_that_come_and_go_leave_nothing_behind(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Runner>().create(()).await?;
+    let visitors = rt.array_sparse::<Visitor>().create_empty();
+    let host = visitors.insert(6 * LIVES, ()).await?;
+    visitors.done_inserting().await?;
+    let mut live = Vec::new();
+    for round in 0..6 {
+        for index in round * LIVES..(round + 1) * LIVES {
+            let visitor = visitors.insert(index, ()).await?;
+            visitor.say(host, index as u64).await?;
+            let hears_first = index % 2 == 0;
+            if hears_first {
+                assert_eq!(host.listen(visitor).await?, index as u64);
+            }
+            visitor.destroy().await?;
+            if !hears_first {
+                assert_eq!(host.listen(visitor).await?, index as u64);
+            }
+        }
+        live.push(live_bytes(&rt, group).await?);
+    }
+    // Less than a byte for each life.
+    let most = 5 * LIVES as i64;
+    assert!(live[5] - live[0] < most, "live bytes grew from {} to {}", live[0], live[5]);
+    Ok(())
+}

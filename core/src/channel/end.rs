@@ -2,7 +2,7 @@
 //!
 //! Invariants: values are handed out in the order of their numbers; `credit` plus what the peer has not read (or is on its
 //! way to it) is [`WINDOW`]; an end without backlog and waiters, with at most two values unread, touches its first words
-//! only.
+//! only. This holds for each stream ([`StreamId`]) by itself: an end takes one at a time, and turns to later ones only.
 
 use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
@@ -35,15 +35,17 @@ pub(super) struct End<T> {
     pub(super) peer_end: Option<EndKey>,
     pub(super) credit: u32,
     /// Values read since credit was given back.
-    pub(super) read: u32,
+    pub(super) read: u16,
     /// Opened by the chare itself, not only by an incoming value.
     pub(super) opened: bool,
-    /// `slow` has receivers or early values.
+    /// `slow` has receivers, early values, unread ones of an earlier stream, or the end of the peer.
     pub(super) in_is_slow: bool,
     /// `slow` has senders or a backlog, or there is no peer to send to.
     pub(super) out_is_slow: bool,
     /// `slow` has unread values.
     more_unread: bool,
+    /// `slow` says which streams these are; else they are the first of chares that never had others before them.
+    has_streams: bool,
     /// That of its key; none in a place of the table that is not used any more.
     pub(super) life: Option<Life>,
     /// The oldest unread value; if there is none, nothing is unread.
@@ -64,6 +66,28 @@ pub(super) struct Slow<T> {
     pub(super) receivers: Waiters,
     pub(super) senders: Waiters,
     pub(super) defect: Option<Defect>,
+    streams: Streams,
+}
+
+/// Values of a chare that are numbered together. An element that is inserted again is another chare with the same id, to
+/// its peers as well as for itself: so what travels says which stream it belongs to, and later streams are greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(super) struct StreamId {
+    /// The epoch that the sending chare began in. Those of one index grow ([`crate::location`]).
+    pub(super) birth: u64,
+    /// Counts the streams of that chare which others of the same name have followed: their receivers had ended.
+    pub(super) restarts: u64,
+}
+
+/// Which streams an end has to do with.
+#[derive(Default)]
+struct Streams {
+    going: StreamId,
+    coming: StreamId,
+    /// No peer that began in an earlier epoch has had a part in `going`.
+    going_since: u64,
+    /// Unread values of streams before `coming`: nobody wants credit for them.
+    earlier_unread: usize,
 }
 
 /// Why nothing comes from the peer.
@@ -73,6 +97,8 @@ pub(super) enum Defect {
     WrongType(&'static str),
     /// There is none, or it is poisoned.
     Peer(CallError),
+    /// It has ended, and another one may come under its id: that one gets what is sent from here on.
+    Ended(CallError),
 }
 
 /// Waits at an end, in order; each is known by a ticket.
@@ -148,6 +174,8 @@ pub(super) struct Effects {
     pub(super) messages: Vec<Msg>,
     /// Why values are lost that were sent.
     pub(super) unawaited: Option<CallError>,
+    /// An end that has those values.
+    pub(super) lost: Option<Box<dyn AnyEnd>>,
 }
 
 impl Effects {
@@ -164,6 +192,9 @@ impl Effects {
         }
         for waiter in self.woken {
             waiter.wake(pe);
+        }
+        if let Some(lost) = self.lost {
+            lost.give_up(pe);
         }
     }
 }
@@ -193,6 +224,24 @@ pub(super) trait AnyEnd {
     fn add_credit(&mut self, count: u32, name: Name) -> Effects;
     /// Drops the end and its values, one by one: each may panic.
     fn give_up(self: Box<Self>, pe: &Pe);
+    /// The stream of what is sent from here.
+    fn going(&self) -> StreamId;
+    /// The stream of what comes, as far as is known.
+    fn coming(&self) -> StreamId;
+    /// Whether what was sent may have gone to a chare that began in this epoch, or before.
+    fn may_have_sent_to(&self, birth: u64) -> bool;
+    /// Whether anything was sent in the stream that goes from here.
+    fn has_sent(&self) -> bool;
+    /// Whether something has come from another chare under the peer's id than one that began in this epoch.
+    fn knows_another(&self, birth: u64) -> bool;
+    /// Takes values of a later stream from now on. What is unread stays; what has come before earlier values is lost, for
+    /// the reason given.
+    fn turn_to(&mut self, coming: StreamId, error: &CallError) -> Effects;
+    /// Begins to send in another stream, to a peer that began in this epoch or later. What waits for credit is lost, for
+    /// the reason given.
+    fn restart(&mut self, going: StreamId, since: u64, error: &CallError) -> Effects;
+    /// Whether the peer has ended, and nothing is left to be read or waited for here.
+    fn is_spent(&self) -> bool;
 }
 
 impl<T: Send + 'static> End<T> {
@@ -208,11 +257,48 @@ impl<T: Send + 'static> End<T> {
             in_is_slow: false,
             out_is_slow: false,
             more_unread: false,
+            has_streams: false,
             life,
             first: None,
             second: None,
             slow: None,
         }
+    }
+
+    /// As `new`, of a chare that sends in this stream.
+    pub(super) fn begin(&mut self, going: StreamId) {
+        if going != StreamId::default() {
+            self.streams().going = going;
+        }
+    }
+
+    /// The streams, to be changed.
+    fn streams(&mut self) -> &mut Streams {
+        self.has_streams = true;
+        &mut self.slow().streams
+    }
+
+    /// The stream of what is sent from here.
+    #[inline(always)]
+    pub(super) fn going(&self) -> StreamId {
+        if self.has_streams { AnyEnd::going(self) } else { StreamId::default() }
+    }
+
+    /// The stream of what comes, as far as is known.
+    #[inline(always)]
+    pub(super) fn coming(&self) -> StreamId {
+        if self.has_streams { AnyEnd::coming(self) } else { StreamId::default() }
+    }
+
+    /// An end that has values which are lost, if there are some.
+    fn lost(early: BTreeMap<u64, T>, backlog: VecDeque<T>) -> Option<Box<dyn AnyEnd>> {
+        if early.is_empty() && backlog.is_empty() {
+            return None;
+        }
+        let mut lost = End::new(None);
+        let slow = lost.slow();
+        (slow.early, slow.backlog) = (early, backlog);
+        Some(Box::new(lost))
     }
 
     pub(super) fn slow(&mut self) -> &mut Slow<T> {
@@ -224,6 +310,7 @@ impl<T: Send + 'static> End<T> {
                 receivers: Waiters::default(),
                 senders: Waiters::default(),
                 defect: None,
+                streams: Streams::default(),
             })
         })
     }
@@ -231,7 +318,8 @@ impl<T: Send + 'static> End<T> {
     /// Says again which directions need `slow`, after it was changed.
     pub(super) fn note_slow(&mut self) {
         if let Some(slow) = &self.slow {
-            self.in_is_slow = !slow.early.is_empty() || !slow.receivers.queue.is_empty();
+            let is_old = slow.streams.earlier_unread > 0 || matches!(slow.defect, Some(Defect::Ended(_)));
+            self.in_is_slow = is_old || !slow.early.is_empty() || !slow.receivers.queue.is_empty();
             let has_no_peer = matches!(slow.defect, Some(Defect::Peer(_)));
             self.out_is_slow = !slow.backlog.is_empty() || !slow.senders.queue.is_empty() || has_no_peer;
         }
@@ -254,12 +342,17 @@ impl<T: Send + 'static> End<T> {
     }
 
     /// Ends the wait of a receiver that has got its value, and wakes the next if there is another value: several may
-    /// have become readable by one wake-up.
+    /// have become readable by one wake-up. A value of an earlier stream is not counted as read.
     pub(super) fn received(&mut self, ticket: Option<u64>) -> Effects {
         if !self.in_is_slow {
             return Effects::default();
         }
         let is_more = self.first.is_some();
+        let earlier_unread = &mut self.slow().streams.earlier_unread;
+        if *earlier_unread > 0 {
+            *earlier_unread -= 1;
+            self.read -= 1;
+        }
         let receivers = &mut self.slow().receivers;
         let cancelled = match ticket.map(|ticket| receivers.remove(ticket)) {
             Some(Removed::Waiting(waiter)) => Some(waiter),
@@ -354,7 +447,8 @@ impl<T: Send + 'static> End<T> {
 
     #[cold]
     fn keep_early(&mut self, number: u64, value: T) {
-        self.slow().early.insert(number, value);
+        let replaced = self.slow().early.insert(number, value);
+        assert!(replaced.is_none(), "the values of a stream have different numbers");
         self.in_is_slow = true;
     }
 
@@ -378,6 +472,68 @@ impl<T: Send + 'static> AnyEnd for End<T> {
             pe.drop_each(std::mem::take(&mut slow.early).into_values());
         }
         pe.guard(|| drop(self));
+    }
+
+    fn going(&self) -> StreamId {
+        self.slow.as_ref().map_or(StreamId::default(), |slow| slow.streams.going)
+    }
+
+    fn coming(&self) -> StreamId {
+        self.slow.as_ref().map_or(StreamId::default(), |slow| slow.streams.coming)
+    }
+
+    fn may_have_sent_to(&self, birth: u64) -> bool {
+        self.slow.as_ref().map_or(0, |slow| slow.streams.going_since) <= birth && self.has_sent()
+    }
+
+    fn has_sent(&self) -> bool {
+        self.next_out > 0 || self.backlog_count() > 0
+    }
+
+    fn knows_another(&self, birth: u64) -> bool {
+        let known = AnyEnd::coming(self).birth;
+        known != birth && (known > 0 || self.next_in > 0 || self.defect().is_some())
+    }
+
+    fn turn_to(&mut self, coming: StreamId, error: &CallError) -> Effects {
+        let (unread, _) = self.queued();
+        let was_sent = self.has_sent();
+        (self.next_in, self.read) = (0, 0);
+        let streams = self.streams();
+        let is_other_peer = streams.coming.birth != coming.birth;
+        streams.coming = coming;
+        streams.earlier_unread = unread;
+        if is_other_peer && !was_sent {
+            streams.going_since = coming.birth;
+        }
+        let slow = self.slow();
+        if is_other_peer {
+            slow.defect = None;
+        }
+        let lost = Self::lost(std::mem::take(&mut slow.early), VecDeque::new());
+        self.note_slow();
+        Effects { unawaited: lost.is_some().then(|| error.clone()), lost, ..Effects::default() }
+    }
+
+    fn restart(&mut self, going: StreamId, since: u64, error: &CallError) -> Effects {
+        (self.next_out, self.credit, self.peer_end) = (0, WINDOW, None);
+        let streams = self.streams();
+        (streams.going, streams.going_since) = (going, since);
+        let slow = self.slow();
+        let lost = Self::lost(BTreeMap::new(), std::mem::take(&mut slow.backlog));
+        let woken = std::iter::from_fn(|| slow.senders.next()).collect();
+        self.note_slow();
+        Effects { woken, unawaited: lost.is_some().then(|| error.clone()), lost, ..Effects::default() }
+    }
+
+    fn is_spent(&self) -> bool {
+        let Some(slow) = &self.slow else { return false };
+        let is_waited_at = !slow.receivers.queue.is_empty() || !slow.senders.queue.is_empty();
+        matches!(slow.defect, Some(Defect::Ended(_)))
+            && !is_waited_at
+            && self.first.is_none()
+            && slow.early.is_empty()
+            && slow.backlog.is_empty()
     }
 
     fn is_opened(&self) -> bool {
@@ -431,15 +587,17 @@ impl<T: Send + 'static> AnyEnd for End<T> {
     }
 
     fn add_credit(&mut self, count: u32, name: Name) -> Effects {
-        self.credit += count;
+        // What was given for an earlier stream and not used may come back after a restart.
+        self.credit = WINDOW.min(self.credit + count);
         if !self.out_is_slow {
             return Effects::default();
         }
-        let (first_number, credit) = (self.next_out, self.credit);
+        let (first_number, credit, stream) = (self.next_out, self.credit, self.going());
         let slow = self.slow();
         let sent = slow.backlog.len().min(credit as usize);
         let Name { own: from, peer, tag } = name;
-        let carry = |(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, number, value });
+        let carry =
+            |(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, stream, number, value });
         let messages = slow.backlog.drain(..sent).zip(first_number..).map(carry).collect();
         let woken = (0..credit as usize - sent).map_while(|_| slow.senders.next()).collect();
         self.next_out += sent as u64;

@@ -6,6 +6,14 @@
 //!
 //! Credit: an end may have [`WINDOW`] values unread at its peer; the peer gives credit back as it reads. Beyond that,
 //! values wait in the sender's backlog, up to [`BACKLOG_LIMIT`].
+//!
+//! An element that is inserted again has the id of an earlier one, so ids do not tell whom a value is from or for. Each value
+//! belongs to a stream ([`end::StreamId`]): of a chare that began in this epoch, and the one that it has begun, after so many
+//! others, since their receivers had ended. An end turns to later streams and refuses earlier ones; a chare whose peer
+//! has ended begins another. Only what goes by name is looked at: the place of an end belongs to one chare.
+//!
+//! An end whose peer has ended for good is forgotten when nothing is left in it and nobody waits there. A [`Channel`] whose end
+//! is in no place, and has no name either, is closed.
 
 mod carry;
 mod end;
@@ -25,7 +33,7 @@ pub(crate) use table::{Channels, Ends, Uprooted};
 
 use crate::call;
 use crate::caught::blame_caller;
-use crate::cell::{self, ChareRef, State};
+use crate::cell::{self, ChareRef, Extra, State};
 use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::error::{CallError, ChannelError, Full};
@@ -69,19 +77,17 @@ impl<T: Send + 'static> Channel<T> {
 
     /// The error is a mistake of the caller's.
     fn open_end(pe: &Pe, chare: ChareId, peer: ChareId, tag: u64) -> Result<EndKey, String> {
-        let entry = pe.own_extra(chare, |extra| extra.channels.entry::<T>(pe, peer, tag));
+        let entry = pe.own_extra(chare, |extra| extra.channels.entry::<T>(pe, extra.first_epoch, peer, tag));
         let mut entry = entry.ok_or("a chare opens channels in its own methods and its constructor")?;
-        let mut defect = None;
+        let (mut defect, mut refused) = (None, None);
         if !entry.holds::<T>() {
             let there = pe.ends.with(&entry, |end| end.type_name()).unwrap_or_default();
             if entry.is_opened(pe) {
                 let wanted = type_name::<T>();
                 return Err(format!("channel {tag} is open already for values of `{there}`, not `{wanted}`"));
             }
-            // What has come is dropped where nothing is borrowed: its destructor is user code.
-            let replaced = pe.own_extra(chare, |extra| extra.channels.replace::<T>(pe, &entry));
-            let _refused;
-            (entry, _refused) = replaced.expect("looked at above");
+            let replace = |extra: &mut Extra| extra.channels.replace::<T>(pe, extra.first_epoch, &entry);
+            (entry, refused) = pe.own_extra(chare, replace).expect("looked at above");
             defect = Some(Defect::WrongType(there));
         }
         if let Some(end) = pe.ends.of::<T>().get(entry.key) {
@@ -89,6 +95,10 @@ impl<T: Send + 'static> Channel<T> {
             if defect.is_some() {
                 end.slow().defect = defect;
             }
+        }
+        if let Some(refused) = refused {
+            // What has come is dropped where nothing is borrowed: its destructor is user code.
+            refused.give_up(pe);
         }
         Ok(entry.key)
     }
@@ -173,24 +183,35 @@ impl<T: Send + 'static> Channel<T> {
     #[inline(always)]
     fn own_table<'p>(&self, pe: &'p Pe, what: &str) -> (RefMut<'p, Table<T>>, EndKey) {
         assert!(self.is_here(pe), "{what}: a channel end works in the methods of its own chare only");
-        self.table_here(pe)
+        self.table_here(pe).unwrap_or_else(|| self.table_of_new(pe))
     }
 
+    /// As `own_table`; none if the end has gone since the peer has ended and nothing was left to be read.
     #[inline(always)]
-    fn table_here<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
+    fn table_here<'p>(&self, pe: &'p Pe) -> Option<(RefMut<'p, Table<T>>, EndKey)> {
         let mut table = pe.ends.of::<T>();
         let key = self.end.get();
         if table.get(key).is_some() {
-            return (table, key);
+            return Some((table, key));
         }
         drop(table);
         self.table_of_another(pe)
     }
 
     /// The end is not where it was when it was opened: the chare is about to go or is poisoned, and has lost its ends, or
-    /// has moved.
+    /// has moved; or the end is not needed any more.
     #[cold]
-    fn table_of_another<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
+    fn table_of_another<'p>(&self, pe: &'p Pe) -> Option<(RefMut<'p, Table<T>>, EndKey)> {
+        let has_lost_all = |own: ChareRef| own.state.get() == State::Poisoned || own.has_ended();
+        let is_there = |extra: &mut Extra| extra.channels.find(self.peer, self.tag).is_some();
+        let is_known = pe.running_as(self.chare).is_some_and(has_lost_all)
+            || pe.own_extra(self.chare, is_there).unwrap_or(true);
+        is_known.then(|| self.table_of_new(pe))
+    }
+
+    /// The table with the end that has the name now, made if there is none.
+    #[cold]
+    fn table_of_new<'p>(&self, pe: &'p Pe) -> (RefMut<'p, Table<T>>, EndKey) {
         let key = blame_caller(Self::open_end(pe, self.chare, self.peer, self.tag));
         let poisoned = pe.running_as(self.chare).filter(|own| own.state.get() == State::Poisoned);
         if let (Some(own), Some(end)) = (poisoned, pe.ends.of::<T>().get(key)) {
@@ -240,8 +261,10 @@ impl<T: Send + 'static> Channel<T> {
                 }
             }
             None => {
+                let stream = own_end(&mut table, key).going();
                 drop(table);
-                self.transmit_by_name(pe, key, number, value);
+                let carry = Carry { from: self.chare, tag: self.tag, stream, number, value };
+                self.transmit_by_name(pe, key, carry);
             }
         }
     }
@@ -259,8 +282,7 @@ impl<T: Send + 'static> Channel<T> {
     /// As `transmit`, where the peer's end is not known; notes it for the next time if it is on this PE. What a chare sends
     /// to itself goes by message: who does so in a loop lets others run in between.
     #[inline(never)]
-    fn transmit_by_name(&self, pe: &Pe, key: EndKey, number: u64, value: T) {
-        let carry = Carry { from: self.chare, tag: self.tag, number, value };
+    fn transmit_by_name(&self, pe: &Pe, key: EndKey, carry: Carry<T>) {
         match pe.find(self.peer).filter(|peer| peer.id != self.chare) {
             Some(peer) => {
                 let peer_end = carry.arrive(pe, peer);
@@ -275,7 +297,9 @@ impl<T: Send + 'static> Channel<T> {
     /// Takes the next value, for the receiver with this ticket if there is one, and gives credit back.
     #[inline]
     fn take(&self, pe: &Pe, ticket: &mut Option<u64>) -> Result<Option<T>, ChannelError> {
-        let (mut table, key) = self.table_here(pe);
+        let Some((mut table, key)) = self.table_here(pe) else {
+            return Err(ChannelError::Peer(pe.no_element(self.peer, "the peer")));
+        };
         let end = own_end(&mut table, key);
         let Some(value) = end.pop() else {
             let defect = end.defect();
@@ -283,18 +307,22 @@ impl<T: Send + 'static> Channel<T> {
             return defect.map_or(Ok(None), |defect| Err(self.error(pe, defect)));
         };
         end.read += 1;
-        let credit = (end.read >= WINDOW / 2).then(|| std::mem::take(&mut end.read));
-        let effects = end.in_is_slow.then(|| end.received(ticket.take()));
+        let effects = end.in_is_slow.then(|| (end.received(ticket.take()), end.is_spent()));
+        let credit =
+            (u32::from(end.read) >= WINDOW / 2).then(|| (std::mem::take(&mut end.read), end.coming()));
         if let Some(peer_end) = end.peer_end {
             // Neighbours exchange: who has received from one sends to it next.
             table.prefetch(peer_end);
         }
         drop(table);
-        if let Some(effects) = effects {
+        if let Some((effects, is_spent)) = effects {
             effects.settle(pe);
+            if is_spent {
+                carry::retire(pe, self.name());
+            }
         }
-        if let Some(count) = credit {
-            let credit = Credit { from: self.chare, tag: self.tag, count };
+        if let Some((count, stream)) = credit {
+            let credit = Credit { from: self.chare, tag: self.tag, count: count.into(), stream };
             match pe.find(self.peer) {
                 Some(peer) => credit.arrive(pe, peer),
                 None => pe.send(Msg::new(self.peer, Reply::none(), credit)),
@@ -312,7 +340,7 @@ impl<T: Send + 'static> Channel<T> {
                 sent,
                 expected: type_name::<T>(),
             },
-            Defect::Peer(error) => ChannelError::Peer(error),
+            Defect::Peer(error) | Defect::Ended(error) => ChannelError::Peer(error),
         }
     }
 }
@@ -320,15 +348,53 @@ impl<T: Send + 'static> Channel<T> {
 /// Closes the ends of a chare that is poisoned, and tells its peers.
 #[cold]
 pub(crate) fn poison(pe: &Pe, chare: ChareRef, error: &CallError) {
-    let (peers, Closed(ends)) = chare.extra(|extra| {
-        let peers: Vec<_> = extra.channels.iter().map(|entry| (entry.peer, entry.tag)).collect();
-        (peers, extra.channels.close(pe))
+    let (loss, ends) = chare.extra(|extra| {
+        let loss = Lost::of(extra);
+        extra.channels.told.clone_from(&loss.peers);
+        (loss, extra.channels.close(pe))
     });
-    for (peer, tag) in peers {
-        pe.send(Msg::new(peer, Reply::none(), Loss { from: chare.id, tag, error: error.clone() }));
+    loss.tell(pe, chare.id, false, error);
+    fail(pe, ends, error);
+}
+
+/// Closes the ends of a chare that is destroyed, and tells its peers.
+pub(crate) fn end(pe: &Pe, chare: ChareRef, error: &CallError) {
+    let closed = chare.extra_if_any(|extra| (Lost::of(extra), extra.channels.close(pe)));
+    if let Some((loss, ends)) = closed {
+        loss.tell(pe, chare.id, true, error);
+        fail(pe, ends, error);
     }
+}
+
+/// What a chare leaves behind with its peers.
+pub(crate) struct Lost {
+    birth: u64,
+    peers: Vec<(ChareId, u64)>,
+}
+
+impl Lost {
+    /// Of a chare, or of one whose constructor has failed.
+    pub(crate) fn of(extra: &Extra) -> Self {
+        let open = extra.channels.iter().map(|entry| (entry.peer, entry.tag));
+        let peers = open.chain(extra.channels.told.iter().copied()).collect();
+        Lost { birth: extra.first_epoch, peers }
+    }
+
+    /// Tells the peers that nothing comes from the chare any more.
+    pub(crate) fn tell(self, pe: &Pe, id: ChareId, has_ended: bool, error: &CallError) {
+        let is_sparse = || pe.collection(id.collection).is_some_and(|collection| collection.info.is_sparse());
+        let (birth, has_ended) = (self.birth, has_ended && is_sparse());
+        for (peer, tag) in self.peers.into_iter().filter(|(peer, _)| *peer != id) {
+            let loss = Loss { from: id, tag, birth, has_ended, error: error.clone() };
+            pe.send(Msg::new(peer, Reply::none(), loss));
+        }
+    }
+}
+
+fn fail(pe: &Pe, Closed(ends): Closed, error: &CallError) {
     for mut end in ends {
         end.fail(Defect::Peer(error.clone())).settle(pe);
+        end.give_up(pe);
     }
 }
 
@@ -383,7 +449,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
             }
             let what = What::Receive { peer: channel.peer, tag: channel.tag };
             let waiter = Waiter::new(pe, Wakeup::of(context), what, self.at);
-            let (mut table, key) = channel.table_here(pe);
+            let (mut table, key) = channel.table_here(pe).expect("there was nothing in it just now");
             let end = own_end(&mut table, key);
             let replaced = end.slow().receivers.register(&mut self.ticket, waiter);
             end.in_is_slow = true;

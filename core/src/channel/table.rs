@@ -20,7 +20,7 @@ use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::waker::MAX_PES;
 use crate::waiting::Waiter;
 
-use super::end::{AnyEnd, End};
+use super::end::{AnyEnd, End, StreamId};
 
 /// With more channels than this a chare finds them by hash.
 const SCAN_LIMIT: usize = 8;
@@ -268,6 +268,10 @@ pub(crate) struct Channels {
     entries: Vec<Entry>,
     /// Places in `entries`, once there are many.
     by_name: Option<Box<FxHashMap<(ChareId, u64), usize>>>,
+    /// The chare's streams that others of the same name may follow.
+    restarts: u64,
+    /// Peers, by name, that have heard that the chare is poisoned, and not that it has ended.
+    pub(super) told: Vec<(ChareId, u64)>,
 }
 
 impl Channels {
@@ -282,13 +286,32 @@ impl Channels {
         }
     }
 
+    /// The stream of what goes from a new end of the chare, which began in this epoch.
+    fn stream(&self, birth: u64) -> StreamId {
+        StreamId { birth, restarts: self.restarts }
+    }
+
+    /// A stream that comes after all others of the chare.
+    pub(super) fn next_stream(&mut self, birth: u64) -> StreamId {
+        self.restarts += 1;
+        self.stream(birth)
+    }
+
+    fn insert<T: Send + 'static>(&self, pe: &Pe, birth: u64) -> EndKey {
+        let mut table = pe.ends.of::<T>();
+        let key = table.insert();
+        table.get(key).expect("it was just made").begin(self.stream(birth));
+        key
+    }
+
     /// The end with this name, made for values of type `T` if there is none; it may be there for values of another type.
-    pub(super) fn entry<T: Send + 'static>(&mut self, pe: &Pe, peer: ChareId, tag: u64) -> Entry {
+    /// The chare began in the epoch `birth`.
+    pub(super) fn entry<T: Send + 'static>(&mut self, pe: &Pe, birth: u64, peer: ChareId, tag: u64) -> Entry {
         if let Some(entry) = self.find(peer, tag) {
             return *entry;
         }
         let place = self.entries.len();
-        let key = pe.ends.of::<T>().insert();
+        let key = self.insert::<T>(pe, birth);
         let entry = Entry { peer, tag, value: TypeId::of::<T>(), key };
         self.entries.push(entry);
         if place == SCAN_LIMIT {
@@ -305,14 +328,33 @@ impl Channels {
     pub(super) fn replace<T: Send + 'static>(
         &mut self,
         pe: &Pe,
+        birth: u64,
         old: &Entry,
     ) -> (Entry, Option<Box<dyn AnyEnd>>) {
         let gone = pe.ends.remove(old);
-        let entry = Entry { value: TypeId::of::<T>(), key: pe.ends.of::<T>().insert(), ..*old };
+        let entry = Entry { value: TypeId::of::<T>(), key: self.insert::<T>(pe, birth), ..*old };
         if let Some(place) = self.place(old.peer, old.tag) {
             self.entries[place] = entry;
         }
         (entry, gone)
+    }
+
+    /// Takes the end with this name away if it is spent, and forgets its name. The caller drops it, without a borrow.
+    pub(super) fn retire(&mut self, pe: &Pe, peer: ChareId, tag: u64) -> Option<Box<dyn AnyEnd>> {
+        let place = self.place(peer, tag)?;
+        if !pe.ends.with(&self.entries[place], |end| end.is_spent())? {
+            return None;
+        }
+        let gone = pe.ends.remove(&self.entries.swap_remove(place));
+        if let Some(by_name) = &mut self.by_name {
+            by_name.remove(&(peer, tag));
+            if let Some(moved) = self.entries.get(place) {
+                by_name.insert((moved.peer, moved.tag), place);
+            }
+        }
+        // What another end of this name sends must not be taken for what this one has sent.
+        self.restarts += u64::from(gone.as_ref().is_some_and(|end| end.has_sent()));
+        gone
     }
 
     /// Takes all ends out of the tables of this PE, and keeps their names.
@@ -331,6 +373,7 @@ impl Channels {
     /// Takes all ends away; the caller drops what is in them, without a borrow.
     pub(crate) fn close(&mut self, pe: &Pe) -> Closed {
         self.by_name = None;
+        self.restarts += 1;
         Closed(self.entries.drain(..).filter_map(|entry| pe.ends.remove(&entry)).collect())
     }
 

@@ -160,8 +160,8 @@ impl Stream {
         if expected.is_some() {
             self.read += 1;
             self.receiver.read += 1;
-            if self.receiver.read >= WINDOW / 2 {
-                self.credits.push(std::mem::take(&mut self.receiver.read));
+            if u32::from(self.receiver.read) >= WINDOW / 2 {
+                self.credits.push(std::mem::take(&mut self.receiver.read).into());
             }
         }
         Ok(())
@@ -185,7 +185,7 @@ impl Stream {
         let early = self.receiver.slow.as_ref().map_or(0, |slow| slow.early.len());
         let unread = self.receiver.queued().0;
         let under_way = self.values.len() + early + unread;
-        let returning = self.credits.iter().sum::<u32>() + self.receiver.read;
+        let returning = self.credits.iter().sum::<u32>() + u32::from(self.receiver.read);
         prop_assert_eq!(self.sender.credit as usize + under_way + returning as usize, WINDOW as usize);
         prop_assert!(
             self.values.iter().all(|(number, value)| number == value),
