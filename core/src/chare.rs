@@ -177,9 +177,10 @@ impl<C: Chare> Cx<C> {
     ///
     /// If `peer` is destroyed, or its constructor fails, what it has sent can still be received, in order; then receiving
     /// brings [`crate::ChannelError::Peer`]. An element of a sparse array that is inserted again is another chare: its channels
-    /// are fresh, and what waited in its old ones is lost. A peer that stays goes on in the same channel: first it receives what
-    /// it has not yet received from the earlier element, then what the later one sends. What it sends, once it has heard of the end,
-    /// is for the later one. If it has received all, and opens the channel again, receiving waits for the later one.
+    /// are fresh, and what waited in its old ones is lost. A chare that stays goes on with it in the same channel: first it
+    /// receives what it has not yet received from the earlier element, then what the later one sends, whether or not it was told
+    /// of the end between. Who has received all and opens the channel again waits for the later one. What is sent before news
+    /// of the end has come may be an error that nobody awaits, as a call would be; after quiescence it has come.
     ///
     /// # Panics
     /// Outside of this chare's own methods and constructor, and if this end is open already for another type of value.

@@ -90,7 +90,7 @@ impl Pe {
         let begun = |unborn: &Unborn| (unborn.contributed, unborn.extra.first_epoch);
         let (contributed, epoch) = unborn.as_ref().map_or((0, 0), begun);
         if let Some(unborn) = unborn {
-            channel::Lost::of(&unborn.extra).tell(self, id, true, &error);
+            channel::Lost::of(self, &unborn.extra).tell(self, id, true, &error);
             unborn.give_up(self);
         }
         let Some(collection) = self.collection(id.collection) else {

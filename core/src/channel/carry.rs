@@ -114,19 +114,17 @@ fn turn(pe: &Pe, own: ChareRef, entry: &Entry, coming: StreamId) -> bool {
     if coming < before {
         return false;
     }
-    let gone = if coming.birth == before.birth { own.id } else { entry.peer };
-    let error = pe.no_element(gone, own.info().name);
     if is_another && has_sent {
-        restart(pe, own, entry, coming.birth, &error);
+        restart(pe, own, entry, &pe.no_element(entry.peer, own.info().name));
     }
-    pe.ends.with(entry, |end| end.turn_to(coming, &error)).unwrap_or_default().settle(pe);
+    pe.ends.with(entry, |end| end.turn_to(coming)).unwrap_or_default().settle(pe);
     true
 }
 
-/// Lets an end send to a peer that began in the epoch `since` or later.
-fn restart(pe: &Pe, own: ChareRef, entry: &Entry, since: u64, error: &CallError) {
+/// Lets an end send in a new stream, since the peer has ended that has taken what was sent so far.
+fn restart(pe: &Pe, own: ChareRef, entry: &Entry, error: &CallError) {
     let going = own.extra(|extra| extra.channels.next_stream(extra.first_epoch));
-    pe.ends.with(entry, |end| end.restart(going, since, error)).unwrap_or_default().settle(pe);
+    pe.ends.with(entry, |end| end.restart(going, error)).unwrap_or_default().settle(pe);
 }
 
 /// Forgets an end that is not needed any more, since the peer has ended and all that it has sent was read.
@@ -203,6 +201,8 @@ pub(super) struct Loss {
     pub(super) birth: u64,
     /// It has ended, and another may come under its id.
     pub(super) has_ended: bool,
+    /// The stream that it has taken values of.
+    pub(super) taken: Option<StreamId>,
     pub(super) error: CallError,
 }
 
@@ -210,7 +210,7 @@ impl Payload for Loss {
     const NAME: Name = Name::Runtime("news of a lost peer");
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         let Some(peer) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
-        let Loss { from, tag, birth, has_ended, error } = self;
+        let Loss { from, tag, birth, has_ended, taken, error } = self;
         let entry = peer.extra_if_any(|extra| extra.channels.find(from, tag).copied()).flatten();
         let Some(entry) = entry else { return };
         let coming = pe.ends.with(&entry, |end| end.coming()).unwrap_or_default();
@@ -221,9 +221,8 @@ impl Payload for Loss {
             let defect = if has_ended { Defect::Ended } else { Defect::Peer };
             pe.ends.with(&entry, |end| end.fail(defect(error.clone()))).unwrap_or_default().settle(pe);
         }
-        let is_cut = || pe.ends.with(&entry, |end| end.may_have_sent_to(birth)).unwrap_or(false);
-        if has_ended && is_cut() {
-            restart(pe, peer, &entry, birth + 1, &error);
+        if has_ended && taken.is_some() && taken == pe.ends.with(&entry, |end| end.going()) {
+            restart(pe, peer, &entry, &error);
         }
         retire(pe, end::Name { own: to, peer: from, tag });
     }

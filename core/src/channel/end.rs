@@ -84,8 +84,6 @@ pub(super) struct StreamId {
 struct Streams {
     going: StreamId,
     coming: StreamId,
-    /// No peer that began in an earlier epoch has had a part in `going`.
-    going_since: u64,
     /// Unread values of streams before `coming`: nobody wants credit for them.
     earlier_unread: usize,
 }
@@ -228,18 +226,17 @@ pub(super) trait AnyEnd {
     fn going(&self) -> StreamId;
     /// The stream of what comes, as far as is known.
     fn coming(&self) -> StreamId;
-    /// Whether what was sent may have gone to a chare that began in this epoch, or before.
-    fn may_have_sent_to(&self, birth: u64) -> bool;
+    /// That stream, if something of it has come.
+    fn taken(&self) -> Option<StreamId>;
     /// Whether anything was sent in the stream that goes from here.
     fn has_sent(&self) -> bool;
     /// Whether something has come from another chare under the peer's id than one that began in this epoch.
     fn knows_another(&self, birth: u64) -> bool;
-    /// Takes values of a later stream from now on. What is unread stays; what has come before earlier values is lost, for
-    /// the reason given.
-    fn turn_to(&mut self, coming: StreamId, error: &CallError) -> Effects;
-    /// Begins to send in another stream, to a peer that began in this epoch or later. What waits for credit is lost, for
-    /// the reason given.
-    fn restart(&mut self, going: StreamId, since: u64, error: &CallError) -> Effects;
+    /// Takes values of a later stream from now on. What has come of the earlier one stays, in order; what is missing between
+    /// went to an earlier chare of this end's.
+    fn turn_to(&mut self, coming: StreamId) -> Effects;
+    /// Begins to send in another stream. What waits for credit is lost, for the reason given.
+    fn restart(&mut self, going: StreamId, error: &CallError) -> Effects;
     /// Whether the peer has ended, and nothing is left to be read or waited for here.
     fn is_spent(&self) -> bool;
 }
@@ -288,17 +285,6 @@ impl<T: Send + 'static> End<T> {
     #[inline(always)]
     pub(super) fn coming(&self) -> StreamId {
         if self.has_streams { AnyEnd::coming(self) } else { StreamId::default() }
-    }
-
-    /// An end that has values which are lost, if there are some.
-    fn lost(early: BTreeMap<u64, T>, backlog: VecDeque<T>) -> Option<Box<dyn AnyEnd>> {
-        if early.is_empty() && backlog.is_empty() {
-            return None;
-        }
-        let mut lost = End::new(None);
-        let slow = lost.slow();
-        (slow.early, slow.backlog) = (early, backlog);
-        Some(Box::new(lost))
     }
 
     pub(super) fn slow(&mut self) -> &mut Slow<T> {
@@ -482,8 +468,9 @@ impl<T: Send + 'static> AnyEnd for End<T> {
         self.slow.as_ref().map_or(StreamId::default(), |slow| slow.streams.coming)
     }
 
-    fn may_have_sent_to(&self, birth: u64) -> bool {
-        self.slow.as_ref().map_or(0, |slow| slow.streams.going_since) <= birth && self.has_sent()
+    fn taken(&self) -> Option<StreamId> {
+        let has_early = self.slow.as_ref().is_some_and(|slow| !slow.early.is_empty());
+        (self.next_in > 0 || has_early).then(|| AnyEnd::coming(self))
     }
 
     fn has_sent(&self) -> bool {
@@ -495,35 +482,37 @@ impl<T: Send + 'static> AnyEnd for End<T> {
         known != birth && (known > 0 || self.next_in > 0 || self.defect().is_some())
     }
 
-    fn turn_to(&mut self, coming: StreamId, error: &CallError) -> Effects {
-        let (unread, _) = self.queued();
-        let was_sent = self.has_sent();
+    fn turn_to(&mut self, coming: StreamId) -> Effects {
         (self.next_in, self.read) = (0, 0);
+        for value in std::mem::take(&mut self.slow().early).into_values() {
+            self.push(value);
+        }
+        let (unread, _) = self.queued();
         let streams = self.streams();
         let is_other_peer = streams.coming.birth != coming.birth;
-        streams.coming = coming;
-        streams.earlier_unread = unread;
-        if is_other_peer && !was_sent {
-            streams.going_since = coming.birth;
-        }
+        (streams.coming, streams.earlier_unread) = (coming, unread);
         let slow = self.slow();
         if is_other_peer {
             slow.defect = None;
         }
-        let lost = Self::lost(std::mem::take(&mut slow.early), VecDeque::new());
+        let woken = if unread > 0 { slow.receivers.next() } else { None };
         self.note_slow();
-        Effects { unawaited: lost.is_some().then(|| error.clone()), lost, ..Effects::default() }
+        Effects { woken: woken.into_iter().collect(), ..Effects::default() }
     }
 
-    fn restart(&mut self, going: StreamId, since: u64, error: &CallError) -> Effects {
+    fn restart(&mut self, going: StreamId, error: &CallError) -> Effects {
         (self.next_out, self.credit, self.peer_end) = (0, WINDOW, None);
-        let streams = self.streams();
-        (streams.going, streams.going_since) = (going, since);
+        self.streams().going = going;
         let slow = self.slow();
-        let lost = Self::lost(BTreeMap::new(), std::mem::take(&mut slow.backlog));
+        let backlog = std::mem::take(&mut slow.backlog);
         let woken = std::iter::from_fn(|| slow.senders.next()).collect();
         self.note_slow();
-        Effects { woken, unawaited: lost.is_some().then(|| error.clone()), lost, ..Effects::default() }
+        if backlog.is_empty() {
+            return Effects { woken, ..Effects::default() };
+        }
+        let mut lost = Box::new(End::new(None));
+        lost.slow().backlog = backlog;
+        Effects { woken, unawaited: Some(error.clone()), lost: Some(lost), ..Effects::default() }
     }
 
     fn is_spent(&self) -> bool {

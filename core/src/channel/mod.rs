@@ -46,7 +46,7 @@ use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
 use carry::{Carry, Credit, Left, Loss};
 use end::{AnyEnd, BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
-use table::{Closed, EndKey, Found, Table};
+use table::{Closed, EndKey, Found, Table, Told};
 
 /// One end of a channel, in the chare that opened it.
 pub struct Channel<T> {
@@ -349,7 +349,7 @@ impl<T: Send + 'static> Channel<T> {
 #[cold]
 pub(crate) fn poison(pe: &Pe, chare: ChareRef, error: &CallError) {
     let (loss, ends) = chare.extra(|extra| {
-        let loss = Lost::of(extra);
+        let loss = Lost::of(pe, extra);
         extra.channels.told.clone_from(&loss.peers);
         (loss, extra.channels.close(pe))
     });
@@ -359,7 +359,7 @@ pub(crate) fn poison(pe: &Pe, chare: ChareRef, error: &CallError) {
 
 /// Closes the ends of a chare that is destroyed, and tells its peers.
 pub(crate) fn end(pe: &Pe, chare: ChareRef, error: &CallError) {
-    let closed = chare.extra_if_any(|extra| (Lost::of(extra), extra.channels.close(pe)));
+    let closed = chare.extra_if_any(|extra| (Lost::of(pe, extra), extra.channels.close(pe)));
     if let Some((loss, ends)) = closed {
         loss.tell(pe, chare.id, true, error);
         fail(pe, ends, error);
@@ -369,23 +369,21 @@ pub(crate) fn end(pe: &Pe, chare: ChareRef, error: &CallError) {
 /// What a chare leaves behind with its peers.
 pub(crate) struct Lost {
     birth: u64,
-    peers: Vec<(ChareId, u64)>,
+    peers: Vec<Told>,
 }
 
 impl Lost {
     /// Of a chare, or of one whose constructor has failed.
-    pub(crate) fn of(extra: &Extra) -> Self {
-        let open = extra.channels.iter().map(|entry| (entry.peer, entry.tag));
-        let peers = open.chain(extra.channels.told.iter().copied()).collect();
-        Lost { birth: extra.first_epoch, peers }
+    pub(crate) fn of(pe: &Pe, extra: &Extra) -> Self {
+        Lost { birth: extra.first_epoch, peers: extra.channels.to_be_told(pe) }
     }
 
     /// Tells the peers that nothing comes from the chare any more.
     pub(crate) fn tell(self, pe: &Pe, id: ChareId, has_ended: bool, error: &CallError) {
         let is_sparse = || pe.collection(id.collection).is_some_and(|collection| collection.info.is_sparse());
         let (birth, has_ended) = (self.birth, has_ended && is_sparse());
-        for (peer, tag) in self.peers.into_iter().filter(|(peer, _)| *peer != id) {
-            let loss = Loss { from: id, tag, birth, has_ended, error: error.clone() };
+        for Told { peer, tag, taken } in self.peers.into_iter().filter(|told| told.peer != id) {
+            let loss = Loss { from: id, tag, birth, has_ended, taken, error: error.clone() };
             pe.send(Msg::new(peer, Reply::none(), loss));
         }
     }

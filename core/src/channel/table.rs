@@ -262,6 +262,15 @@ impl Uprooted {
     }
 }
 
+/// An end that is closed, whose peer is told so.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    pub(super) peer: ChareId,
+    pub(super) tag: u64,
+    /// The stream that values have come of.
+    pub(super) taken: Option<StreamId>,
+}
+
 /// The ends that a chare has, by name.
 #[derive(Default)]
 pub(crate) struct Channels {
@@ -271,7 +280,7 @@ pub(crate) struct Channels {
     /// The chare's streams that others of the same name may follow.
     restarts: u64,
     /// Peers, by name, that have heard that the chare is poisoned, and not that it has ended.
-    pub(super) told: Vec<(ChareId, u64)>,
+    pub(super) told: Vec<Told>,
 }
 
 impl Channels {
@@ -375,6 +384,15 @@ impl Channels {
         self.by_name = None;
         self.restarts += 1;
         Closed(self.entries.drain(..).filter_map(|entry| pe.ends.remove(&entry)).collect())
+    }
+
+    /// Whom to tell that the ends are closed, or will be.
+    pub(super) fn to_be_told(&self, pe: &Pe) -> Vec<Told> {
+        let told = |entry: &Entry| {
+            let taken = pe.ends.with(entry, |end| end.taken()).flatten();
+            Told { peer: entry.peer, tag: entry.tag, taken }
+        };
+        self.entries.iter().map(told).chain(self.told.iter().copied()).collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {

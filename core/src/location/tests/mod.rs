@@ -4,6 +4,7 @@
 //!
 //! Each program notes in its [`World`] what has happened, and draws from it what to do next.
 
+mod again;
 mod bound;
 mod dense;
 mod endings;
