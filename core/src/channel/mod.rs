@@ -203,10 +203,10 @@ impl<T: Send + 'static> Channel<T> {
     #[cold]
     fn table_of_another<'p>(&self, pe: &'p Pe) -> Option<(RefMut<'p, Table<T>>, EndKey)> {
         let has_lost_all = |own: ChareRef| own.state.get() == State::Poisoned || own.has_ended();
-        let is_there = |extra: &mut Extra| extra.channels.find(self.peer, self.tag).is_some();
-        let is_known = pe.running_as(self.chare).is_some_and(has_lost_all)
-            || pe.own_extra(self.chare, is_there).unwrap_or(true);
-        is_known.then(|| self.table_of_new(pe))
+        let is_spent = |extra: &mut Extra| extra.channels.has_spent(self.peer, self.tag);
+        let is_closed = !pe.running_as(self.chare).is_some_and(has_lost_all)
+            && pe.own_extra(self.chare, is_spent).unwrap_or(false);
+        (!is_closed).then(|| self.table_of_new(pe))
     }
 
     /// The table with the end that has the name now, made if there is none.

@@ -279,6 +279,8 @@ pub(crate) struct Channels {
     by_name: Option<Box<FxHashMap<(ChareId, u64), usize>>>,
     /// The chare's streams that others of the same name may follow.
     restarts: u64,
+    /// Ends have been forgotten since they were spent. Not so in a chare whose destructors run, and which has lost all.
+    has_retired: bool,
     /// Peers, by name, that have heard that the chare is poisoned, and not that it has ended.
     pub(super) told: Vec<Told>,
 }
@@ -348,6 +350,11 @@ impl Channels {
         (entry, gone)
     }
 
+    /// Whether an end that was opened under this name is not there any more since it was spent.
+    pub(super) fn has_spent(&self, peer: ChareId, tag: u64) -> bool {
+        self.has_retired && self.find(peer, tag).is_none()
+    }
+
     /// Takes the end with this name away if it is spent, and forgets its name. The caller drops it, without a borrow.
     pub(super) fn retire(&mut self, pe: &Pe, peer: ChareId, tag: u64) -> Option<Box<dyn AnyEnd>> {
         let place = self.place(peer, tag)?;
@@ -361,6 +368,7 @@ impl Channels {
                 by_name.insert((moved.peer, moved.tag), place);
             }
         }
+        self.has_retired = true;
         // What another end of this name sends must not be taken for what this one has sent.
         self.restarts += u64::from(gone.as_ref().is_some_and(|end| end.has_sent()));
         gone
