@@ -154,7 +154,8 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NoSource`] if the kernel is not written in what the device wants, [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`] for a shared
+    /// [`DeviceError::NoSource`] if the kernel is not written in what the device wants, [`DeviceError::Kernel`] if it cannot be
+    /// compiled for it, [`DeviceError::WrongDevice`] and [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`] for a shared
     /// buffer that is written, a fault nobody awaited, [`DeviceError::Closed`]. Nothing is enqueued then, and except after `Closed` all
     /// buffers are as before.
     #[inline]
@@ -222,11 +223,15 @@ impl Account {
         self.submit(kernel.name(), operation, Prepared::Value(()))
     }
 
-    /// Refuses a kernel that is not written in what the device wants.
+    /// Refuses a kernel that is not written in what the device wants, or cannot be compiled for it.
     #[inline(never)]
     fn check_source<A: Params>(&self, kernel: &Kernel<A>) -> Result<(), DeviceError> {
         let language = self.core.device.facts.language;
-        if kernel.is_written_in(language) { Ok(()) } else { Err(kernel.no_source(language)) }
+        if !kernel.is_written_in(language) {
+            return Err(kernel.no_source(language));
+        }
+        let device = &self.core.device;
+        device.backend.prepare(device.ordinal, &kernel.code())
     }
 
     /// Enqueues a copy of a buffer's contents to the host.

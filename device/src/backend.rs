@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::DeviceError;
 use crate::event::StreamKey;
-use crate::kernel::Language;
+use crate::kernel::{Code, Language};
 use crate::operation::Operation;
 
 /// The devices of one kind.
@@ -53,6 +53,17 @@ pub(crate) trait Backend: Send + Sync {
     /// `address` came from [`allocate_pinned`](Self::allocate_pinned) of this backend with the same `bytes`, and nobody
     /// uses it.
     unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize);
+
+    /// Sees to it that a kernel can be launched on a device, where something can be wrong with it that the caller should know
+    /// before anything is enqueued.
+    fn prepare(&self, _device: usize, _code: &Code) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Why a device is lost: nothing can be done with it any more. `None` if it is not.
+    fn loss(&self, _device: usize) -> Option<Arc<str>> {
+        None
+    }
 
     /// Accepts an operation. If it is refused, nothing has been done.
     fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError>;

@@ -23,7 +23,7 @@ pub struct Devices {
     devices: Vec<Device>,
     backend: Arc<dyn Backend>,
     faults: Arc<FaultLog>,
-    reason: &'static str,
+    reason: String,
 }
 
 impl Devices {
@@ -43,7 +43,7 @@ impl Devices {
         Ok(Self::of(opened, reason))
     }
 
-    pub(crate) fn of(Opened { backend, devices }: Opened, reason: &'static str) -> Devices {
+    pub(crate) fn of(Opened { backend, devices }: Opened, reason: impl Into<String>) -> Devices {
         let faults = Arc::new(FaultLog::default());
         let host_pool = HostPool::new(backend.clone());
         let device = |(ordinal, facts)| Device {
@@ -59,7 +59,7 @@ impl Devices {
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
-        Devices { devices, backend, faults, reason }
+        Devices { devices, backend, faults, reason: reason.into() }
     }
 
     /// How many devices there are: at least one.
@@ -84,7 +84,7 @@ impl Devices {
 
     /// Why these devices were chosen, in a few words.
     pub fn reason(&self) -> &str {
-        self.reason
+        &self.reason
     }
 
     /// Operations submitted and not finished, over all devices. An operation counts until after the waker of
@@ -128,16 +128,46 @@ impl Devices {
 }
 
 /// Opens the devices of the kind that was asked for, or of the best that there is, and says why.
-fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, &'static str), DeviceError> {
+fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String), DeviceError> {
+    let asked = |opened: Opened| (opened, "as asked for".to_owned());
     match spec.kind() {
-        Kind::Auto => Ok((host::open(spec, default_mode)?, "the host, since this build has nothing else")),
-        Kind::Host(_) => Ok((host::open(spec, default_mode)?, "as asked for")),
+        Kind::Auto => best(spec, default_mode),
+        Kind::Host(_) => Ok(asked(host::open(spec, default_mode)?)),
+        #[cfg(feature = "cuda")]
+        Kind::Cuda(numbers) => match crate::cuda::open(numbers, spec.capacity_bytes()) {
+            Ok(opened) => Ok(asked(opened)),
+            Err(error) => {
+                let text = error.to_string();
+                let reason = text.strip_prefix("no CUDA: ").unwrap_or(&text).to_owned();
+                Err(DeviceError::NotFound { what: "CUDA", reason })
+            }
+        },
+        #[cfg(not(feature = "cuda"))]
         Kind::Cuda(_) => Err(SpecError::NotBuilt { backend: "cuda" }.into()),
         #[cfg(feature = "wgpu")]
-        Kind::Wgpu(numbers) => Ok((crate::wgpu::open(spec, numbers)?, "as asked for")),
+        Kind::Wgpu(numbers) => Ok(asked(crate::wgpu::open(spec, numbers)?)),
         #[cfg(not(feature = "wgpu"))]
         Kind::Wgpu(_) => Err(SpecError::NotBuilt { backend: "wgpu" }.into()),
     }
+}
+
+/// GPUs, where there are some; else the host. What is said of host devices is a reason to take those.
+#[cfg(feature = "cuda")]
+fn best(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String), DeviceError> {
+    if spec.mode().is_some() {
+        let reason = "the host, since the specification says where its kernels run";
+        return Ok((host::open(spec, default_mode)?, reason.to_owned()));
+    }
+    match crate::cuda::open(&[], spec.capacity_bytes()) {
+        Ok(opened) => Ok((opened, "CUDA, since there are GPUs".to_owned())),
+        Err(error) => Ok((host::open(spec, default_mode)?, format!("the host: {error}"))),
+    }
+}
+
+/// The host.
+#[cfg(not(feature = "cuda"))]
+fn best(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String), DeviceError> {
+    Ok((host::open(spec, default_mode)?, "the host, since this build has nothing else".to_owned()))
 }
 
 impl Drop for Devices {
@@ -339,6 +369,9 @@ impl DeviceCore {
     /// The error for a request of `bytes` by the owner of `ledger`.
     #[cold]
     pub(crate) fn out_of_memory(&self, ledger: &Ledger, bytes: usize) -> DeviceError {
+        if let Some(message) = self.backend.loss(self.ordinal) {
+            return DeviceError::Lost { message };
+        }
         let ledgers = self.ledgers();
         let held = |ledger: Arc<Ledger>| (ledger.label.clone(), ledger.used_bytes.load(Ordering::Relaxed));
         let mut owners: Vec<_> = ledgers.iter().filter_map(Weak::upgrade).map(held).collect();

@@ -91,6 +91,18 @@ pub enum DeviceError {
         /// What there is.
         has: Vec<Language>,
     },
+    /// A kernel cannot be compiled for the device that it was launched on, or loaded there.
+    #[error("{message}")]
+    Kernel {
+        /// The kernel's name, and what the compiler said, with line and caret.
+        message: Arc<str>,
+    },
+    /// The device is lost: nothing can be done with it any more by this process. Others go on.
+    #[error("{message}")]
+    Lost {
+        /// The device, and what it was lost by.
+        message: Arc<str>,
+    },
     /// A buffer was asked for that is larger than the device allows.
     #[error(
         "{owner} asked for a buffer of {bytes} bytes, and {device} has at most {limit_bytes} bytes in one; cut it into several"

@@ -24,7 +24,7 @@
 //! # Examples
 //!
 //! ```
-//! use chare_device::{Devices, DeviceSpec, HostMode, In, InOut, Kernel, Launch};
+//! use chare_device::{Devices, HostMode, In, InOut, Kernel, Launch};
 //!
 //! const AXPY: Kernel<(f64, In<f64>, InOut<f64>)> = Kernel::new("axpy", axpy);
 //! fn axpy(_: &Launch, (a, x, y): (f64, &[f64], &mut [f64])) {
@@ -33,7 +33,7 @@
 //!     }
 //! }
 //!
-//! let devices = Devices::open(&DeviceSpec::default(), HostMode::Inline)?;
+//! let devices = Devices::open(&"host".parse()?, HostMode::Inline)?;
 //! let account = devices.get(0).account("me");
 //! let (x, mut y) = (account.upload(vec![1.0; 8])?, account.alloc::<f64>(8)?);
 //! account.launch(&AXPY, 8, (2.0, &x, &mut y))?;

@@ -11,8 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use chare_device::{
-    Account, Completion, DeviceError, DeviceSpec, DeviceVec, Devices, HostMode, In, InOut, Kernel, Launch,
-    Out,
+    Account, Completion, DeviceError, DeviceVec, Devices, HostMode, In, InOut, Kernel, Launch, Out,
 };
 
 const FILL: Kernel<(Out<u64>, u64)> = Kernel::new("fill", fill);
@@ -177,10 +176,9 @@ fn slow_devices_do_the_same_work() {
 
 #[test]
 fn what_is_not_built_says_how_to_build_it() {
-    let absent = [("cuda", "cuda"), ("wgpu:0:mem=1GiB", "wgpu")];
-    for (spec, backend) in
-        absent.into_iter().filter(|(_, backend)| *backend != "wgpu" || !cfg!(feature = "wgpu"))
-    {
+    let absent =
+        [("cuda", "cuda", cfg!(feature = "cuda")), ("wgpu:0:mem=1GiB", "wgpu", cfg!(feature = "wgpu"))];
+    for (spec, backend, _) in absent.into_iter().filter(|(_, _, is_built)| !is_built) {
         let error = Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap_err().to_string();
         let text = format!(
             "this build has no `{backend}`: build it with `--features {backend}`, or use `--device auto` or `host`"
@@ -191,7 +189,7 @@ fn what_is_not_built_says_how_to_build_it() {
 
 #[test]
 fn devices_have_names_and_a_reason() {
-    let devices = Devices::open(&DeviceSpec::default(), HostMode::Workers(1)).unwrap();
+    let devices = open("auto:workers=1");
     assert_eq!((devices.len(), devices.get(0).name(), devices.get(0).ordinal()), (1, "host:0", 0));
     assert!(devices.get(0).uuid().starts_with("host:") && devices.reason().contains("host"));
     let two = open("host:2");

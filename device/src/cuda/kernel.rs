@@ -9,7 +9,7 @@ use super::compile::Image;
 use super::error::CudaError;
 use super::machine::{DeviceState, Gpu};
 use super::memory::Block;
-use super::raw::{Answer, RawFunction, RawStream};
+use super::raw::{Answer, RawFunction, RawParameters, RawStream};
 
 /// A launch takes at most so many parameters.
 const MAX_PARAMETERS: usize = 128;
@@ -66,6 +66,7 @@ impl Extent {
 pub struct Parameters {
     bytes: Vec<u8>,
     starts: Vec<usize>,
+    is_packed: bool,
 }
 
 impl Parameters {
@@ -78,6 +79,17 @@ impl Parameters {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.starts.clear();
+        self.is_packed = false;
+    }
+
+    /// Takes all parameters as they stand in a C struct, and one more after them.
+    pub fn pack<T: NoUninit>(&mut self, all: &[u8], last: T) -> &mut Self {
+        self.clear();
+        self.is_packed = true;
+        self.bytes.extend_from_slice(all);
+        self.bytes.resize(all.len().next_multiple_of(align_of::<T>()), 0);
+        self.bytes.extend_from_slice(bytemuck::bytes_of(&last));
+        self
     }
 
     /// Adds a value.
@@ -163,13 +175,18 @@ impl Function {
         shared_bytes: u32,
         parameters: &Parameters,
     ) -> Answer<()> {
+        if parameters.is_packed {
+            let packed = RawParameters::Packed(&parameters.bytes);
+            // SAFETY: promised by the caller; the driver only reads the parameters.
+            return unsafe { stream.launch(&self.raw, grid, block, shared_bytes, packed) };
+        }
         let mut addresses = [std::ptr::null_mut::<c_void>(); MAX_PARAMETERS];
         for (address, &start) in addresses.iter_mut().zip(&parameters.starts) {
             *address = parameters.bytes[start..].as_ptr().cast_mut().cast();
         }
         let addresses = &mut addresses[..parameters.starts.len()];
         // SAFETY: promised by the caller; the driver only reads the parameters.
-        unsafe { stream.launch(&self.raw, grid, block, shared_bytes, addresses) }
+        unsafe { stream.launch(&self.raw, grid, block, shared_bytes, RawParameters::Each(addresses)) }
     }
 
     /// The grid and the block of a launch.

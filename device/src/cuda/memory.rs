@@ -51,9 +51,13 @@ impl Block {
             .transpose()?
             .flatten();
         let Some(piece) = piece else { return Err(out_of_memory(gpu, len_bytes)) };
+        Ok(Block::of(gpu, piece, len_bytes))
+    }
+
+    fn of(gpu: &Gpu, piece: Piece, len_bytes: usize) -> Block {
         let address = gpu.state().arena().memory(piece.slab).address() + piece.offset_bytes as u64;
         let core = Core { gpu: gpu.clone(), address, len_bytes, piece: Mutex::new(piece), imported: None };
-        Ok(Block { core: Arc::new(core) })
+        Block { core: Arc::new(core) }
     }
 
     /// The device that holds it.
@@ -184,6 +188,25 @@ impl Gpu {
         Ok(Block { core: Arc::new(core) })
     }
 
+    /// Memory as [`Stream::allocate`](super::Stream::allocate) gives it, but only what can be had at once: `None` rather than
+    /// to wait for work that is under way.
+    ///
+    /// # Errors
+    ///
+    /// If the device is lost.
+    pub fn allocate_at_once(&self, len_bytes: usize) -> Result<Option<Block>, CudaError> {
+        self.state().check()?;
+        let Some(class_bytes) = pool::class_bytes(len_bytes) else { return Ok(None) };
+        let piece = match take_at_once(self, |mark| self.machine.is_over(*mark), class_bytes)? {
+            Some(piece) => Some(piece),
+            None => {
+                trim(&self.machine, self);
+                take_new(self, class_bytes, class_bytes)?
+            }
+        };
+        Ok(piece.map(|piece| Block::of(self, piece, len_bytes)))
+    }
+
     /// Gives the driver back the memory of which nothing is handed out or used; how many bytes are free then.
     ///
     /// # Errors
@@ -205,18 +228,9 @@ fn trim(machine: &Machine, gpu: &Gpu) {
 fn take(gpu: &Gpu, lane: u16, class_bytes: usize) -> Result<Option<Piece>, CudaError> {
     let (state, machine) = (gpu.state(), &gpu.machine);
     let is_own = |mark: &Mark| mark.device == gpu.index && mark.lane == lane;
-    let at_once = || state.arena().take(class_bytes, |mark| is_own(mark) || machine.is_over(*mark));
-    if let Some(piece) = at_once() {
+    let is_passed = |mark: &Mark| is_own(mark) || machine.is_over(*mark);
+    if let Some(piece) = take_at_once(gpu, is_passed, class_bytes)? {
         return Ok(Some(piece));
-    }
-    machine.poll_all();
-    if let Some(piece) = at_once() {
-        return Ok(Some(piece));
-    }
-    for len_bytes in [machine.settings.slab_bytes.max(class_bytes), class_bytes] {
-        if let Some(piece) = take_new(gpu, len_bytes, class_bytes)? {
-            return Ok(Some(piece));
-        }
     }
     // The stream's next work waits on the device.
     if let Some(piece) = state.arena().take_pending(class_bytes) {
@@ -229,11 +243,35 @@ fn take(gpu: &Gpu, lane: u16, class_bytes: usize) -> Result<Option<Piece>, CudaE
     // Nothing is left but to wait for what is freed and still used.
     machine.synchronize();
     state.check()?;
-    if let Some(piece) = at_once() {
-        return Ok(Some(piece));
+    let freed = state.arena().take(class_bytes, is_passed);
+    if freed.is_some() {
+        return Ok(freed);
     }
     trim(machine, gpu);
     take_new(gpu, class_bytes, class_bytes)
+}
+
+/// Finds a piece that can be used at once: one that is free, or of a new slab.
+fn take_at_once(
+    gpu: &Gpu,
+    is_passed: impl Fn(&Mark) -> bool,
+    class_bytes: usize,
+) -> Result<Option<Piece>, CudaError> {
+    let (state, machine) = (gpu.state(), &gpu.machine);
+    let take_free = || state.arena().take(class_bytes, &is_passed);
+    if let Some(piece) = take_free() {
+        return Ok(Some(piece));
+    }
+    machine.poll_all();
+    if let Some(piece) = take_free() {
+        return Ok(Some(piece));
+    }
+    for len_bytes in [machine.settings.slab_bytes.max(class_bytes), class_bytes] {
+        if let Some(piece) = take_new(gpu, len_bytes, class_bytes)? {
+            return Ok(Some(piece));
+        }
+    }
+    Ok(None)
 }
 
 /// A piece of a slab that the driver gives; `None` if it has no memory.

@@ -53,6 +53,7 @@
 //! before the fault stay reached. What is freed on a faulted device is dropped without looking at the driver's answer.
 
 mod arena;
+mod backend;
 mod cache;
 mod compile;
 mod error;
@@ -66,6 +67,7 @@ mod pinned;
 mod raw;
 mod stream;
 
+pub(crate) use backend::open;
 pub use compile::{Compiler, Image, ImageKind};
 pub use error::{CudaError, DeviceFault};
 pub use graph::{Graph, Recording};

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::fmt;
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::error::{CudaError, DeviceFault};
@@ -176,6 +177,50 @@ impl Stream {
             unsafe { stream.download(target.as_ptr(), address, len) }
         });
         self.now_in_flight(to, mark)
+    }
+
+    /// Copies pinned memory, which somebody else keeps, into the beginning of a block.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Self::upload).
+    ///
+    /// # Safety
+    ///
+    /// `from` are so many bytes of a [`Pinned`] of this machine, which stays, unchanged, until the mark is reached or the
+    /// device lost.
+    pub(super) unsafe fn upload_from(
+        &self,
+        to: &Block,
+        (from, len_bytes): (NonNull<u8>, usize),
+    ) -> Result<Mark, CudaError> {
+        to.check_range("an upload", 0, len_bytes)?;
+        self.submit("upload", "cuMemcpyHtoDAsync", std::iter::once(to), |stream| {
+            // SAFETY: promised by the caller; the block notes its use, so its memory stays; the range was checked.
+            unsafe { stream.upload(to.address(), from.as_ptr(), len_bytes) }
+        })
+    }
+
+    /// Copies the beginning of a block to pinned memory that somebody else keeps.
+    ///
+    /// # Errors
+    ///
+    /// As [`upload`](Self::upload).
+    ///
+    /// # Safety
+    ///
+    /// `to` are so many bytes of a [`Pinned`] of this machine, which stays, used by nobody, until the mark is reached or the
+    /// device lost.
+    pub(super) unsafe fn download_to(
+        &self,
+        from: &Block,
+        (to, len_bytes): (NonNull<u8>, usize),
+    ) -> Result<Mark, CudaError> {
+        from.check_range("a download", 0, len_bytes)?;
+        self.submit("download", "cuMemcpyDtoHAsync", std::iter::once(from), |stream| {
+            // SAFETY: as in `upload_from`.
+            unsafe { stream.download(to.as_ptr(), from.address(), len_bytes) }
+        })
     }
 
     fn now_in_flight(&self, pinned: Pinned, mark: Result<Mark, CudaError>) -> Result<InFlight, CudaError> {

@@ -33,7 +33,7 @@
 /// assert_eq!(AXPY.name(), "axpy");
 /// ```
 ///
-/// The sources come from files by `include_str!`; one file may hold several kernels. `cuda` and `wgsl` may be left out:
+/// The sources come from files by `include_str!`; one file may hold several kernels. `cuda`, `ptx` (the same, compiled) and `wgsl` may be left out:
 /// a launch on a device that wants what there is not is an error that says what there is. The name of the kernel is that of
 /// the function in each source. Parameters are bound by the same rules for all kernels:
 ///
@@ -80,6 +80,7 @@ macro_rules! kernel {
         $visibility:vis const $CONST:ident: fn $name:ident($($parameter:ident: $Type:ty),+ $(,)?) {
             rust: $rust:expr
             $(, cuda: $cuda:expr)?
+            $(, ptx: $ptx:expr)?
             $(, wgsl: $wgsl:expr)?
             $(,)?
         }
@@ -98,6 +99,7 @@ macro_rules! kernel {
                 );
                 let kernel = kernel.with_cuda(CUDA);
             )?
+            $(let kernel = kernel.with_ptx($ptx);)?
             $(
                 const WGSL: &str = $wgsl;
                 assert!(

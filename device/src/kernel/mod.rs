@@ -4,9 +4,9 @@ pub(crate) mod declare;
 
 use std::fmt;
 
-use crate::arguments::{Reader, Slots};
+use crate::arguments::{Arguments, Reader, Slots};
 use crate::error::DeviceError;
-use crate::launch::Launch;
+use crate::launch::{Grid, Launch};
 use crate::param::Params;
 
 /// What the kernels of a device are written in.
@@ -67,6 +67,8 @@ pub(crate) struct Code {
     /// Lists the parameters.
     pub(crate) describe: fn(&mut Slots),
     pub(crate) cuda: Option<&'static str>,
+    /// The CUDA C source, compiled already.
+    pub(crate) ptx: Option<&'static str>,
     pub(crate) wgsl: Option<&'static str>,
 }
 
@@ -110,12 +112,18 @@ impl<A: Params> Kernel<A> {
             // SAFETY: the caller of `Code::run` promises that these are arguments of this kernel, and what `views` asks.
             source(launch, unsafe { A::views(A::unpack(arguments)) });
         };
-        Kernel { rust, code: Code { name, run, describe: A::describe, cuda: None, wgsl: None } }
+        Kernel { rust, code: Code { name, run, describe: A::describe, cuda: None, ptx: None, wgsl: None } }
     }
 
     /// The same kernel, with a source in CUDA C. The rules for it are those of [`kernel!`](crate::kernel!).
     pub const fn with_cuda(mut self, source: &'static str) -> Self {
         self.code.cuda = Some(source);
+        self
+    }
+
+    /// The same kernel, with its source in CUDA C compiled to PTX already: GPUs take this, and need no compiler.
+    pub const fn with_ptx(mut self, text: &'static str) -> Self {
+        self.code.ptx = Some(text);
         self
     }
 
@@ -134,7 +142,7 @@ impl<A: Params> Kernel<A> {
     pub const fn is_written_in(&self, language: Language) -> bool {
         match language {
             Language::Rust => true,
-            Language::CudaC => self.code.cuda.is_some(),
+            Language::CudaC => self.code.cuda.is_some() || self.code.ptx.is_some(),
             Language::Wgsl => self.code.wgsl.is_some(),
         }
     }
@@ -162,6 +170,29 @@ impl<A: Params> Kernel<A> {
     pub(crate) fn no_source(&self, language: Language) -> DeviceError {
         let has = Language::ALL.into_iter().filter(|&language| self.is_written_in(language)).collect();
         DeviceError::NoSource { kernel: self.code.name, language, has }
+    }
+
+    /// Where its arguments stand: the first byte of each, how many there are, and whether they are the address and the
+    /// length of a buffer. For stand-ins of devices, which [run](Self::run_for) the Rust source.
+    #[doc(hidden)]
+    pub fn layout(&self) -> Vec<(usize, usize, bool)> {
+        let mut slots = Slots::default();
+        (self.code.describe)(&mut slots);
+        slots.list.iter().map(|slot| (slot.offset, slot.bytes, slot.buffer.is_some())).collect()
+    }
+
+    /// Calls the Rust source as a device would.
+    ///
+    /// # Safety
+    ///
+    /// `arguments` are arguments of this kernel, as its layout says, with addresses of memory of this process, of which
+    /// nobody writes what it reads, nor uses what it writes.
+    #[doc(hidden)]
+    pub unsafe fn run_for(&self, grid: Grid, arguments: &[u8]) {
+        let mut all = Arguments::default();
+        arguments.iter().for_each(|byte| all.push(byte));
+        // SAFETY: promised by the caller.
+        unsafe { (self.code.run)(&Launch::new(grid), &mut Reader::new(&all)) };
     }
 
     #[inline(always)]

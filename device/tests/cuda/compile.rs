@@ -18,7 +18,7 @@ extern \"C\" __global__ void axpy(unsigned n, double a, const double *x, double 
 ";
 
 /// Whether this machine has NVRTC.
-fn has_nvrtc() -> bool {
+pub(crate) fn has_nvrtc() -> bool {
     let is_there = Compiler::new(None, ImageKind::Ptx).version().is_some();
     let is_required = std::env::var("REQUIRE_NVRTC").is_ok_and(|required| required == "1");
     assert!(is_there || !is_required, "REQUIRE_NVRTC is set and libnvrtc is not found");

@@ -8,7 +8,10 @@ mod compile;
 mod fault;
 mod graph;
 mod ipc;
+#[path = "../stand_in/kernels.rs"]
+mod kernels;
 mod memory;
+mod neutral;
 mod order;
 mod setting;
 

@@ -232,6 +232,7 @@ pub(crate) fn out_of_memory_says_who_holds_it(devices: &Devices) {
     );
     // What is free in the pool, in whatever class, is there for everybody.
     drop(b);
+    until_idle(devices);
     let c = small.alloc::<u32>(14 << 10).unwrap();
     assert_eq!(values(&small, &c), [0; 14 << 10]);
     assert!(large.alloc::<u32>([usize::MAX / 2]).is_err());

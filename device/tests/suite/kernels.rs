@@ -1,10 +1,12 @@
-//! The kernels of the suite, in every language of a backend that runs it.
+//! The kernels of the suite, in every language of a backend that runs it. On CUDA that is the stand-in for its driver, which
+//! takes names for code and runs the Rust sources.
 
 use chare_device::{Each, In, InOut, Launch, Maybe, Out, kernel};
 
 kernel! {
     pub(crate) const FILL: fn fill(out: Out<u32>, value: u32) {
         rust: |_: &Launch, (out, value): (&mut [u32], u32)| out.fill(value),
+        ptx: "kernel fill",
         wgsl: "
             struct Arguments { grid: vec3<u32>, present: u32, @align(16) value: u32 }
             @group(0) @binding(0) var<storage, read_write> out: array<u32>;
@@ -18,6 +20,7 @@ kernel! {
 kernel! {
     pub(crate) const ADD: fn add(buffer: InOut<u32>, value: u32) {
         rust: |_: &Launch, (buffer, value): (&mut [u32], u32)| buffer.iter_mut().for_each(|x| *x += value),
+        ptx: "kernel add",
         wgsl: "
             struct Arguments { grid: vec3<u32>, present: u32, @align(16) value: u32 }
             @group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
@@ -31,6 +34,7 @@ kernel! {
 kernel! {
     pub(crate) const COPY: fn copy(source: In<u32>, out: Out<u32>) {
         rust: |_: &Launch, (source, out): (&[u32], &mut [u32])| out.copy_from_slice(source),
+        ptx: "kernel copy",
         wgsl: "
             @group(0) @binding(0) var<storage, read> source: array<u32>;
             @group(0) @binding(1) var<storage, read_write> out: array<u32>;
@@ -47,6 +51,7 @@ kernel! {
             sum[0] = parts.iter().flatten().map(|part| part[0]).sum();
             count[0] = parts.iter().flatten().count() as u32;
         },
+        ptx: "kernel gather",
         wgsl: "
             struct Arguments { grid: vec3<u32>, present: u32 }
             @group(0) @binding(0) var<storage, read> a: array<u32>;
@@ -70,6 +75,7 @@ kernel! {
             a.fill(8);
             b.fill(9);
         },
+        ptx: "kernel both",
         wgsl: "
             @group(0) @binding(0) var<storage, read_write> a: array<u32>;
             @group(0) @binding(1) var<storage, read_write> b: array<u32>;
@@ -83,9 +89,11 @@ kernel! {
 }
 
 kernel! {
-    /// Fails: in Rust by a panic, in WGSL by wanting a larger buffer than it is given.
+    /// Fails: in Rust by a panic, in WGSL by wanting a larger buffer than it is given, on CUDA by other parameters than the driver
+    /// knows.
     pub(crate) const PANIC: fn panic(buffer: InOut<u32>) {
         rust: |_: &Launch, (buffer,): (&mut [u32],)| panic!("no more {}", buffer.len()),
+        ptx: "kernel panic",
         wgsl: "
             @group(0) @binding(0) var<storage, read_write> buffer: array<u32, 1000000>;
             @compute @workgroup_size(1) fn panic() { buffer[0] = 1u; }",

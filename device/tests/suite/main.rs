@@ -5,8 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion")]
 
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[path = "../stand_in/apart.rs"]
+mod apart;
 mod cases;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod cuda;
 mod kernels;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[path = "../stand_in/kernels.rs"]
+mod register;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,6 +31,14 @@ const BACKENDS: &[(&str, &str, &str)] = &[
     #[cfg(feature = "wgpu")]
     ("wgpu", "wgpu:0x", ""),
 ];
+
+/// Where the table has a column for the stand-in for CUDA, whose cases run in processes of their own.
+const CUDA: &[&str] = if cfg!(all(feature = "cuda", target_os = "linux")) { &["cuda"] } else { &[] };
+
+/// The columns of the table.
+fn columns() -> impl Iterator<Item = &'static str> {
+    BACKENDS.iter().map(|(backend, ..)| *backend).chain(CUDA.iter().copied())
+}
 
 /// One case: what it does, on how many devices, and what more it wants of them.
 struct Case {
@@ -87,6 +103,8 @@ fn main() {
             });
             trials.push(trial);
         }
+        #[cfg(all(feature = "cuda", target_os = "linux"))]
+        trials.push(cuda::trial(case, &table));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
     print(&table.lock().unwrap());
@@ -115,8 +133,7 @@ fn print(table: &Table) {
     let ran = || CASES.iter().filter(|case| table.keys().any(|(name, _)| *name == case.name));
     let Some(width) = ran().map(|case| case.name.len()).max() else { return };
     let row = |first: &str, cell: &dyn Fn(&'static str) -> &'static str| {
-        let cells =
-            BACKENDS.iter().map(|(backend, ..)| format!("  {:<9}", cell(backend))).collect::<String>();
+        let cells = columns().map(|backend| format!("  {:<9}", cell(backend))).collect::<String>();
         println!("{first:<width$}{}", cells.trim_end());
     };
     println!();

@@ -63,6 +63,13 @@ impl Arguments<'_> {
         unsafe { start.cast::<T>().read_unaligned() }
     }
 
+    /// The bytes of parameter `index`, which is a value.
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        let RawArgument { start, len_bytes } = self.raw[index];
+        // SAFETY: `start` is the argument's bytes.
+        unsafe { std::slice::from_raw_parts(start, len_bytes as usize) }
+    }
+
     /// `len` elements at the address that parameter `index` is.
     ///
     /// # Errors

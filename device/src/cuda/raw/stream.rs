@@ -18,6 +18,14 @@ owned!(
     sys::cuEventDestroy_v2
 );
 
+/// The parameters of a launch.
+pub(in crate::cuda) enum RawParameters<'a> {
+    /// The address of each.
+    Each(&'a mut [*mut c_void]),
+    /// All, one after the other as in a C struct.
+    Packed(&'a [u8]),
+}
+
 /// What is known of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cuda) enum Query {
@@ -150,11 +158,26 @@ impl RawStream {
         grid: [u32; 3],
         block: [u32; 3],
         shared_bytes: u32,
-        parameters: &mut [*mut c_void],
+        parameters: RawParameters<'_>,
     ) -> Answer<()> {
         self.context.bind()?;
         let ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]) = (grid, block);
-        let (parameters, extra) = (parameters.as_mut_ptr(), std::ptr::null_mut());
+        let mut extra = [std::ptr::null_mut::<c_void>(); 5];
+        let mut len_bytes = match &parameters {
+            RawParameters::Each(_) => 0,
+            RawParameters::Packed(bytes) => bytes.len(),
+        };
+        let (parameters, extra) = match parameters {
+            RawParameters::Each(addresses) => (addresses.as_mut_ptr(), std::ptr::null_mut()),
+            RawParameters::Packed(bytes) => {
+                // Names of what follows: where the bytes are, how many; and the end of the list.
+                extra[0] = std::ptr::without_provenance_mut(1);
+                extra[1] = bytes.as_ptr().cast_mut().cast();
+                extra[2] = std::ptr::without_provenance_mut(2);
+                extra[3] = (&raw mut len_bytes).cast();
+                (std::ptr::null_mut(), extra.as_mut_ptr())
+            }
+        };
         // SAFETY: promised by the caller; the function is loaded.
         check(unsafe {
             sys::cuLaunchKernel(

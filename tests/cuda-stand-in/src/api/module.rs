@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{In, Out, driver};
 use crate::code::Code;
 use crate::engine::Work;
-use crate::kernel::{Call, RawGeometry};
+use crate::kernel::{Call, Parameter, RawGeometry};
 use crate::module::{self, Entry};
 use crate::world::{Function, Module, world};
 
@@ -22,6 +22,11 @@ const MAX_SHARED_BYTES: u32 = 227 << 10;
 const MAX_THREADS_OF_KERNEL: i32 = 0;
 const REGISTERS: i32 = 4;
 const MAX_DYNAMIC_SHARED: i32 = 8;
+
+/// `CU_LAUNCH_PARAM_END` and others.
+const END: usize = 0;
+const BUFFER_POINTER: usize = 1;
+const BUFFER_SIZE: usize = 2;
 
 fn read_image(image: &In<u8>) -> Result<Vec<Entry>, Code> {
     let mut start = [0; 4];
@@ -142,7 +147,7 @@ driver! {
         shared_bytes: u32,
         stream: u64,
         parameters: In<In<u8>>,
-        extra: In<u8>,
+        extra: In<In<u8>>,
     ) {
         let mut state = world().lock();
         let device = state.stream(stream)?.device;
@@ -156,8 +161,12 @@ driver! {
             RawGeometry { grid: [grid_x, grid_y, grid_z], block: [block_x, block_y, block_z], shared_bytes };
         check_geometry(&geometry, found.max_shared_bytes)?;
         let kernel = found.kernel.clone();
-        if !extra.is_null() || (parameters.is_null() && !kernel.parameters.is_empty()) {
+        if extra.is_null() == (parameters.is_null() && !kernel.parameters.is_empty()) {
             return Err(Code::INVALID_VALUE);
+        }
+        if !extra.is_null() {
+            let values = packed(&extra, &kernel.parameters)?;
+            return state.submit(stream, Work::Kernel(Arc::new(Call { kernel, geometry, values })));
         }
         let mut values = Vec::with_capacity(kernel.parameters.len());
         for (index, parameter) in kernel.parameters.iter().enumerate() {
@@ -165,4 +174,26 @@ driver! {
         }
         state.submit(stream, Work::Kernel(Arc::new(Call { kernel, geometry, values })))
     }
+}
+
+/// The arguments of a launch that come as one buffer. They are cut from it one after the other: where the buffer has gaps, a
+/// kernel is registered with parameters that stand for them.
+fn packed(extra: &In<In<u8>>, parameters: &[Parameter]) -> Result<Vec<Vec<u8>>, Code> {
+    let name = |index: usize| Ok(extra.read(index)?.address().addr());
+    if [name(0)?, name(2)?, name(4)?] != [BUFFER_POINTER, BUFFER_SIZE, END] {
+        return Err(Code::INVALID_VALUE);
+    }
+    let bytes = extra.read(3)?.read_all(size_of::<usize>())?;
+    let len_bytes = usize::from_ne_bytes(bytes.try_into().expect("so many were read"));
+    if parameters.iter().map(|parameter| parameter.len_bytes()).sum::<usize>() != len_bytes {
+        return Err(Code::INVALID_VALUE);
+    }
+    let buffer = extra.read(1)?.read_all(len_bytes)?;
+    let mut rest = buffer.as_slice();
+    let cut = |parameter: &Parameter| {
+        let (value, after) = rest.split_at(parameter.len_bytes());
+        rest = after;
+        value.to_vec()
+    };
+    Ok(parameters.iter().map(cut).collect())
 }

@@ -1,0 +1,457 @@
+//! The `cuda` backend: the operations of accounts as work of CUDA streams.
+//!
+//! An operation is given to the driver when it is submitted, behind the marks of what it must come after, and gets an
+//! event of its own. It ends when somebody looks: its mark is reached, and all that it came after has ended. So operations
+//! end in an order that their accesses ask for, and only then each finds its inputs spoiled, or whole. Until then it may run
+//! on spoiled inputs; their bytes are some.
+//!
+//! One lock holds the order of all devices, from [`Operation::order`] to the driver's calls. Nothing that may lead back
+//! here (memory that is dropped, wakers) happens under it.
+
+use std::collections::{HashMap, VecDeque};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::ThreadId;
+
+use super::compile::Image;
+use super::error::{CudaError, DeviceFault};
+use super::kernel::{Code, Extent, Function, Parameters};
+use super::lane::{Mark, Progress};
+use super::machine::{Gpu, Settings};
+use super::memory::Block;
+use super::open::Cuda;
+use super::pinned::Pinned;
+use super::stream::{Priority, Stream};
+use crate::backend::{Backend, Block as Name, Facts, Fresh, Opened};
+use crate::caught::Caught;
+use crate::error::DeviceError;
+use crate::event::{Event, StreamKey};
+use crate::fault::FaultRecord;
+use crate::kernel::declare::CUDA_PRELUDE;
+use crate::kernel::{Code as KernelCode, Language};
+use crate::launch::Launch;
+use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
+
+/// Opens the GPUs with these numbers, or all if there are none.
+pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Opened, CudaError> {
+    let settings = Settings::default();
+    let cuda = Cuda::open(settings.clone())?;
+    if let Some(wrong) = numbers.iter().find(|&&number| number >= cuda.len()) {
+        let reason = format!("`cuda:{wrong}` was asked for, and there are {}, from `cuda:0`", cuda.len());
+        return Err(CudaError::NoDevice { reason });
+    }
+    let all = (0..cuda.len()).collect::<Vec<_>>();
+    let chosen = if numbers.is_empty() { &all } else { numbers };
+    let gpus: Vec<Gpu> = chosen.iter().map(|&number| cuda.gpu(number)).collect();
+    let facts = |gpu: &Gpu| Facts {
+        name: Arc::from(gpu.name()),
+        uuid: gpu.uuid(),
+        speed: 1.0,
+        model: Some(gpu.product().to_owned()),
+        capacity_bytes: capacity_bytes.unwrap_or(u64::MAX).min(gpu.total_bytes() as u64),
+        max_buffer_bytes: u64::MAX,
+        language: Language::CudaC,
+        is_host_memory: false,
+        runs_at_once: false,
+    };
+    let devices = gpus.iter().map(facts).collect();
+    let queue = |gpu: &Gpu, lane| Queue { stream: Stream { gpu: gpu.clone(), lane }, given: VecDeque::new() };
+    let queues = |gpu: &Gpu| (0..2 * settings.stream_count).map(|lane| queue(gpu, lane)).collect();
+    let state = State {
+        next_event: 0,
+        live: HashMap::new(),
+        queues: gpus.iter().map(queues).collect(),
+        lost: vec![None; gpus.len()],
+        parameters: Parameters::new(),
+        ended: Vec::new(),
+        runner: None,
+        closed: false,
+    };
+    let backend = Gpus {
+        cuda,
+        gpus,
+        memory: Mutex::default(),
+        pinned: Mutex::default(),
+        functions: Mutex::default(),
+        state: Mutex::new(state),
+        pending: AtomicUsize::new(0),
+    };
+    Ok(Opened { backend: Arc::new(backend), devices })
+}
+
+/// The devices of one set.
+struct Gpus {
+    cuda: Cuda,
+    /// By ordinal.
+    gpus: Vec<Gpu>,
+    /// What has been allocated, by address.
+    memory: Mutex<HashMap<u64, Block>>,
+    pinned: Mutex<HashMap<usize, Pinned>>,
+    functions: Mutex<HashMap<FunctionKey, Arc<Function>>>,
+    state: Mutex<State>,
+    pending: AtomicUsize,
+}
+
+/// A device, and where the name and the code of a kernel are, and end: both are there for ever.
+type FunctionKey = (usize, [usize; 4]);
+
+struct State {
+    next_event: u64,
+    /// The operations that have not ended, and where each stands in its stream. Of one that was refused there may be
+    /// nothing on the device.
+    live: HashMap<Event, Option<Mark>>,
+    /// By device and lane.
+    queues: Vec<Vec<Queue>>,
+    /// By device: the fault that it was lost with.
+    lost: Vec<Option<Arc<FaultRecord>>>,
+    /// Of the launch that is being submitted; kept for its memory, as `ended` is.
+    parameters: Parameters,
+    ended: Vec<Given>,
+    /// The thread that ends operations.
+    runner: Option<ThreadId>,
+    closed: bool,
+}
+
+/// What a stream has been given and has not ended, oldest first.
+struct Queue {
+    stream: Stream,
+    given: VecDeque<Given>,
+}
+
+/// An operation that has been submitted.
+struct Given {
+    event: Event,
+    mark: Option<Mark>,
+    /// Operations of other streams that end before.
+    after: Vec<Event>,
+    /// Why it cannot succeed.
+    fault: Option<Arc<FaultRecord>>,
+    operation: Box<Operation>,
+}
+
+/// Finds those that an operation must come after on the device, but for those of its own stream.
+struct Earlier<'a> {
+    live: &'a HashMap<Event, Option<Mark>>,
+    lane: (u16, u16),
+    events: Vec<Event>,
+}
+
+impl InFlight for Earlier<'_> {
+    fn wait_for(&mut self, earlier: Event) {
+        let is_own = |mark: &Mark| (mark.device, mark.lane) == self.lane;
+        if let Some(mark) = self.live.get(&earlier)
+            && !mark.as_ref().is_some_and(is_own)
+            && !self.events.contains(&earlier)
+        {
+            self.events.push(earlier);
+        }
+    }
+
+    fn contains(&self, event: Event) -> bool {
+        self.live.contains_key(&event)
+    }
+}
+
+impl Gpus {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    fn memory(&self) -> MutexGuard<'_, HashMap<u64, Block>> {
+        self.memory.lock().expect("nothing panics under this lock")
+    }
+
+    /// The kernel on a device, compiled if it has not been.
+    fn function(&self, device: usize, code: &KernelCode) -> Result<Arc<Function>, CudaError> {
+        let text = code.ptx.or(code.cuda).unwrap_or_default();
+        let start = |text: &str| text.as_ptr().addr();
+        let key = (device, [start(code.name), code.name.len(), start(text), text.len()]);
+        let found = self.functions().get(&key).cloned();
+        if let Some(function) = found {
+            return Ok(function);
+        }
+        let gpu = &self.gpus[device];
+        let function = match code.ptx {
+            // SAFETY: it is a text, so it ends where the image puts a zero byte.
+            Some(ptx) => gpu.kernel(code.name, Code::Image(&unsafe { Image::from_bytes(ptx.as_bytes()) }))?,
+            None => {
+                // So that what the compiler says of a line is of the line in the kernel's own source.
+                let text = format!("{CUDA_PRELUDE}\n#line 1 \"{}.cu\"\n{text}", code.name);
+                gpu.kernel(code.name, Code::Source { text: &text, options: &[] })?
+            }
+        };
+        self.functions().insert(key, function.clone());
+        Ok(function)
+    }
+
+    fn functions(&self) -> MutexGuard<'_, HashMap<FunctionKey, Arc<Function>>> {
+        self.functions.lock().expect("nothing panics under this lock")
+    }
+
+    /// Gives an operation to the driver, behind these marks.
+    fn give(
+        &self,
+        stream: &Stream,
+        operation: &Operation,
+        after: impl Iterator<Item = Mark>,
+        parameters: &mut Parameters,
+    ) -> Result<Mark, CudaError> {
+        for mark in after {
+            stream.wait(mark)?;
+        }
+        let memory = self.memory();
+        let find = |name: Name| memory.get(&address_of(name)).expect("an operation keeps its memory");
+        let block = |index: usize| find(operation.accesses[index].memory.block());
+        for (from, to, len_bytes) in operation.snapshot_copies().filter(|(_, _, len_bytes)| *len_bytes > 0) {
+            stream.copy((find(to), 0), (find(from), 0), len_bytes)?;
+        }
+        match &operation.command {
+            Command::Launch { code, launch } => {
+                for access in operation.accesses.iter().filter(|access| access.mode == AccessMode::Zeroed) {
+                    stream.fill(find(access.memory.block()), 0)?;
+                }
+                drop(memory);
+                self.launch(stream, operation, code, launch, parameters)?;
+            }
+            Command::Copy => {
+                let len_bytes = operation.accesses[0].memory.len_bytes();
+                if len_bytes > 0 {
+                    stream.copy((block(1), 0), (block(0), 0), len_bytes)?;
+                }
+            }
+            Command::Zero => drop(stream.fill(block(0), 0)?),
+            Command::Upload(range) | Command::Download(range) if range.bytes == 0 => {}
+            Command::Upload(HostRange { address, bytes }) => {
+                // SAFETY: it is pinned memory of this set, and valid and nobody else's until the operation has ended: when its
+                // mark is reached or the device lost.
+                unsafe { stream.upload_from(block(0), (*address, *bytes)) }?;
+            }
+            Command::Download(HostRange { address, bytes }) => {
+                // SAFETY: as above.
+                unsafe { stream.download_to(block(0), (*address, *bytes)) }?;
+            }
+            Command::Fence => {}
+        }
+        stream.mark()
+    }
+
+    fn launch(
+        &self,
+        stream: &Stream,
+        operation: &Operation,
+        code: &KernelCode,
+        launch: &Launch,
+        parameters: &mut Parameters,
+    ) -> Result<(), CudaError> {
+        let function = self.function(operation.device, code)?;
+        let grid = launch.grid();
+        parameters.pack(operation.arguments.bytes(), [grid.x, grid.y, grid.z]);
+        let extent = Extent::new(grid.x, grid.y, grid.z);
+        // SAFETY: these are the parameters of the kernel, as far as its declaration and its source agree. The operation keeps
+        // the memory until it has ended, when its mark is reached or the device lost; so no blocks need to be noted.
+        unsafe { stream.launch(&function, &extent, parameters, &[]) }.map(drop)
+    }
+
+    /// Why an operation that is being submitted, or is in flight, fails.
+    #[cold]
+    fn refuse(&self, state: &mut State, error: CudaError, operation: &Operation) -> Arc<FaultRecord> {
+        match error {
+            CudaError::Fault(fault) => self.lose(state, &fault, Some(operation)),
+            other => operation.record_fault(Caught { message: other.to_string().into(), location: None }),
+        }
+    }
+
+    /// Notes that a device is lost. The fault is that of the operation that is to blame, as far as can be told.
+    #[cold]
+    fn lose(
+        &self,
+        state: &mut State,
+        fault: &DeviceFault,
+        submitted: Option<&Operation>,
+    ) -> Arc<FaultRecord> {
+        let found = self.gpus.iter().position(|gpu| gpu.name() == &*fault.device);
+        let device = found.expect("work is given to devices of the set");
+        if let Some(record) = &state.lost[device] {
+            return record.clone();
+        }
+        let gpu = &self.gpus[device];
+        let is_unfinished =
+            |given: &&Given| given.mark.is_none_or(|mark| matches!(gpu.query(mark), Progress::Fault(_)));
+        let given = state.queues[device].iter().flat_map(|queue| &queue.given).filter(is_unfinished);
+        let mut unfinished = given.map(|given| &*given.operation).chain(submitted);
+        let is_suspect = |operation: &&Operation| match &operation.command {
+            Command::Launch { code, .. } => fault.suspects.contains(&code.name),
+            _ => false,
+        };
+        let suspect = unfinished.clone().find(is_suspect);
+        let message = match (suspect, fault.suspects.as_slice()) {
+            (Some(_), [_]) => format!("{}; the device cannot be used again by this process", fault.status),
+            _ => fault.to_string(),
+        };
+        let blamed = suspect.or_else(|| unfinished.next()).expect("a fault is seen by an operation");
+        let record = blamed.record_fault(Caught { message: message.into(), location: None });
+        state.lost[device] = Some(record.clone());
+        record
+    }
+
+    /// Takes out the operations that end now, in an order that their accesses ask for.
+    fn take_ended(&self, state: &mut State, ended: &mut Vec<Given>) {
+        for device in 0..self.gpus.len() {
+            for lane in 0..state.queues[device].len() {
+                while let Some(front) = state.queues[device][lane].given.front() {
+                    if front.after.iter().any(|event| state.live.contains_key(event)) {
+                        break;
+                    }
+                    let progress = front.mark.map_or(Progress::Ready, |mark| self.gpus[device].query(mark));
+                    let fault = match progress {
+                        Progress::Pending => break,
+                        Progress::Ready => source_fault(state, &front.operation),
+                        Progress::Fault(fault) => Some(self.lose(state, &fault, None)),
+                    };
+                    let mut given =
+                        state.queues[device][lane].given.pop_front().expect("it was just looked at");
+                    given.fault = given.fault.or(fault);
+                    state.live.remove(&given.event);
+                    ended.push(given);
+                }
+            }
+        }
+    }
+}
+
+/// The fault of the device that an operation has read from, if that is another one than its own.
+fn source_fault(state: &State, operation: &Operation) -> Option<Arc<FaultRecord>> {
+    match operation.command {
+        Command::Copy => state.lost[operation.accesses[0].memory.device().ordinal].clone(),
+        _ => None,
+    }
+}
+
+fn address_of(name: Name) -> u64 {
+    name.address().as_ptr().addr() as u64
+}
+
+impl Backend for Gpus {
+    fn allocate(&self, device: usize, bytes: usize) -> Option<Fresh> {
+        let block = self.gpus[device].allocate_at_once(bytes).ok()??;
+        let address = NonNull::new(std::ptr::without_provenance_mut(block.address() as usize))?;
+        self.memory().insert(block.address(), block);
+        Some(Fresh { block: Name::at(address), is_zeroed: false })
+    }
+
+    unsafe fn release(&self, _: usize, block: Name, _: usize) {
+        let released = self.memory().remove(&address_of(block));
+        drop(released);
+    }
+
+    fn open_stream(&self, device: usize, is_urgent: bool) -> StreamKey {
+        let priority = if is_urgent { Priority::High } else { Priority::Normal };
+        StreamKey(u64::from(self.gpus[device].stream(priority).lane))
+    }
+
+    fn close_stream(&self, _: StreamKey) {}
+
+    fn allocate_pinned(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let mut pinned = self.cuda.pinned(bytes).ok()?;
+        pinned.fill(0);
+        let address = NonNull::from(&mut *pinned).cast::<u8>();
+        self.pinned.lock().expect("nothing panics under this lock").insert(address.as_ptr().addr(), pinned);
+        Some(address)
+    }
+
+    unsafe fn release_pinned(&self, address: NonNull<u8>, _: usize) {
+        let key = address.as_ptr().addr();
+        let released = self.pinned.lock().expect("nothing panics under this lock").remove(&key);
+        drop(released);
+    }
+
+    fn prepare(&self, device: usize, code: &KernelCode) -> Result<(), DeviceError> {
+        match self.function(device, code) {
+            // What is launched on a lost device fails as all that is submitted to it.
+            Ok(_) | Err(CudaError::Fault(_)) => Ok(()),
+            Err(error) => Err(DeviceError::Kernel { message: error.to_string().into() }),
+        }
+    }
+
+    fn loss(&self, device: usize) -> Option<Arc<str>> {
+        self.gpus[device].fault().map(|fault| fault.to_string().into())
+    }
+
+    fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
+        let device = operation.device;
+        let mut state = self.state();
+        if state.closed {
+            return Err(DeviceError::Closed { device: Arc::from(self.gpus[device].name()) });
+        }
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let event = Event(state.next_event);
+        state.next_event += 1;
+        let lane = operation.stream.key().0 as usize;
+        let stream = state.queues[device][lane].stream.clone();
+        let lane_name = (self.gpus[device].index, stream.lane);
+        let mut earlier = Earlier { live: &state.live, lane: lane_name, events: Vec::new() };
+        operation.order(event, &mut earlier);
+        let after = earlier.events;
+        let mut parameters = std::mem::take(&mut state.parameters);
+        let marks = after.iter().filter_map(|event| state.live.get(event).copied().flatten());
+        let (mark, fault) = match self.give(&stream, &operation, marks, &mut parameters) {
+            Ok(mark) => (Some(mark), None),
+            Err(error) => {
+                let fault = self.refuse(&mut state, error, &operation);
+                // A part of it may be under way.
+                (stream.mark().ok(), Some(fault))
+            }
+        };
+        state.parameters = parameters;
+        state.live.insert(event, mark);
+        state.queues[device][lane].given.push_back(Given { event, mark, after, fault, operation });
+        Ok(())
+    }
+
+    fn poll(&self) -> bool {
+        if self.pending() == 0 {
+            return true;
+        }
+        // Else another thread submits, or looks; or this one does, in a waker.
+        let Ok(mut state) = self.state.try_lock() else { return true };
+        if state.runner.is_some() {
+            return true;
+        }
+        let mut ended = std::mem::take(&mut state.ended);
+        self.take_ended(&mut state, &mut ended);
+        if !ended.is_empty() {
+            state.runner = Some(std::thread::current().id());
+            drop(state);
+            for Given { fault, operation, .. } in ended.drain(..) {
+                let entered = operation.enter();
+                operation.leave(fault.map_or(entered, Err)).publish();
+                // Pairs with the acquire in `pending`.
+                self.pending.fetch_sub(1, Ordering::Release);
+            }
+            state = self.state();
+            state.runner = None;
+        }
+        state.ended = ended;
+        true
+    }
+
+    fn pending(&self) -> usize {
+        // Pairs with the release in `poll`: at zero, what the wakers did is visible.
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// What has been submitted is the driver's, and has begun as far as can be told.
+    fn abandon(&self) {
+        self.state().closed = true;
+    }
+
+    fn close(&self) {
+        self.state().closed = true;
+        // A waker may drop the devices inside of `poll`; then nobody is left to look, but whoever awaits what is left.
+        while self.pending() > 0 && self.state().runner != Some(std::thread::current().id()) {
+            self.poll();
+            std::thread::yield_now();
+        }
+    }
+}

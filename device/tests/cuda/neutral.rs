@@ -1,0 +1,302 @@
+//! The `cuda` backend by the face that all backends have: what goes wrong on a GPU, and who is told.
+
+use chare_device::{
+    Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, kernel,
+};
+use cuda_stand_in::Parameter;
+
+use crate::apart::{apart, child};
+use crate::compile::has_nvrtc;
+use crate::kernels::register;
+use crate::setting::stand_in;
+
+const ADD: Kernel<(InOut<u64>, u64)> =
+    Kernel::new("add", |_: &Launch, (buffer, value): (&mut [u64], u64)| {
+        buffer.iter_mut().for_each(|x| *x += value);
+    })
+    .with_ptx("kernel add");
+const COPY: Kernel<(In<u64>, Out<u64>)> =
+    Kernel::new("copy", |_: &Launch, (from, to): (&[u64], &mut [u64])| to.copy_from_slice(from))
+        .with_ptx("kernel copy");
+const ASTRAY: Kernel<(InOut<u64>,)> =
+    Kernel::new("astray", |_: &Launch, (buffer,): (&mut [u64],)| buffer[0] = buffer[buffer.len()])
+        .with_ptx("kernel astray");
+
+fn open() -> Devices {
+    register(&ADD);
+    register(&COPY);
+    register(&ASTRAY);
+    Devices::open(&"cuda".parse().expect("a specification"), HostMode::Inline).expect("the stand-in opens")
+}
+
+fn values(account: &Account, buffer: &DeviceVec<u64>) -> Vec<u64> {
+    account.download(buffer).expect("it is taken").wait().expect("it succeeds")
+}
+
+fn fault_of<T: std::fmt::Debug>(result: Result<T, DeviceError>) -> Fault {
+    match result {
+        Err(DeviceError::Fault(fault)) => fault,
+        other => panic!("a fault was expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn devices_are_described_by_the_driver() {
+    let variables = [("STAND_IN_DEVICES", "3"), ("STAND_IN_MEMORY_MIB", "64")];
+    apart("neutral::devices_are_described_by_the_driver", &variables, || {
+        let open = |spec: &str| Devices::open(&spec.parse().expect("a specification"), HostMode::Inline);
+        let devices = open("auto").expect("it opens");
+        assert_eq!((devices.len(), devices.reason()), (3, "CUDA, since there are GPUs"));
+        let two = open("cuda:2,1:mem=1MiB").expect("it opens");
+        let about: Vec<_> = two.iter().map(|device| (device.name(), device.capacity_bytes())).collect();
+        assert_eq!(about, [("cuda:2", 1 << 20), ("cuda:1", 1 << 20)]);
+        assert_eq!(two.get(1).uuid(), "GPU-63756461-2073-7461-6e64-2d696e200001");
+        assert_eq!((two.get(0).uuid(), devices.get(2).capacity_bytes()), (devices.get(2).uuid(), 64 << 20));
+        let missing = open("cuda:0,3").expect_err("there are three").to_string();
+        assert_eq!(
+            missing,
+            "no CUDA: CUDA is there but no device: `cuda:3` was asked for, and there are 3, from `cuda:0`"
+        );
+        assert!(open("auto:inline").expect("it opens").get(0).name().starts_with("host"));
+    });
+}
+
+#[test]
+fn without_a_driver_the_reason_is_said() {
+    let name = "neutral::without_a_driver_the_reason_is_said";
+    if std::env::var_os("CHARE_TEST_IS_APART").is_some() {
+        let open = |spec: &str| Devices::open(&spec.parse().expect("a specification"), HostMode::Inline);
+        match open("cuda") {
+            Err(error) => println!("said: {error}"),
+            Ok(_) => println!("said: this machine has a driver"),
+        }
+        println!("chose: {}", open("auto").expect("something opens").reason());
+        return;
+    }
+    let output = child(name, &[]).env_remove("LD_LIBRARY_PATH").output().expect("it can be started again");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_clear = said.contains("said: no CUDA: libcuda not found")
+        && said.contains("chose: the host: no CUDA: libcuda not found");
+    assert!(is_clear || said.contains("said: this machine has a driver"), "{said}");
+}
+
+#[test]
+fn a_kernel_fault_fails_all_who_wait_for_its_device() {
+    apart("neutral::a_kernel_fault_fails_all_who_wait_for_its_device", &[], || {
+        let devices = open();
+        let [one, other] = ["one", "other"].map(|label| devices.get(0).account(label));
+        let far = devices.get(1).account("far");
+        let mut buffer = one.alloc::<u64>(4).expect("memory");
+        let mut beside = other.upload(vec![1_u64, 2]).expect("memory");
+        let mut target = far.alloc::<u64>(4).expect("memory");
+        let failed = one.launch(&ASTRAY, 4, (&mut buffer,)).expect("it is taken");
+        let imported = far.import(&buffer.share()).expect("it is taken");
+        let dependent = far.launch(&COPY, 4, (&imported, &mut target)).expect("it is taken");
+        let fault = fault_of(failed.wait());
+        let expected = "kernel `astray` of one failed on cuda:0: CUDA_ERROR_ASSERT (device-side assert triggered); the device \
+                        cannot be used again by this process";
+        assert_eq!(fault.to_string(), expected);
+        // Whoever waits there, whoever comes later, and what depends on it elsewhere.
+        assert_eq!(fault_of(dependent.wait()), fault);
+        assert_eq!(fault_of(far.download(&target).expect("it is taken").wait()), fault);
+        assert_eq!(fault_of(other.launch(&ADD, 2, (&mut beside, 1)).expect("it is taken").wait()), fault);
+        assert_eq!(fault_of(other.fence().expect("it is taken").wait()), fault);
+        let refused = other.alloc::<u64>(1 << 20).expect_err("the device is lost");
+        assert!(matches!(refused, DeviceError::Lost { .. }), "{refused:?}");
+        assert!(
+            refused.to_string().starts_with("kernel `astray` failed on cuda:0: CUDA_ERROR_ASSERT"),
+            "{refused}"
+        );
+        // The other device goes on, and what was spoiled there is whole again when it is overwritten.
+        let fresh = far.upload(vec![7_u64; 4]).expect("memory");
+        far.launch(&COPY, 4, (&fresh, &mut target)).expect("it is taken");
+        far.launch(&ADD, 4, (&mut target, 1)).expect("it is taken");
+        assert_eq!(values(&far, &target), [8; 4]);
+        devices.close();
+        assert_eq!(devices.pending(), 0);
+        assert!(devices.take_unreported_faults().is_empty());
+    });
+}
+
+#[test]
+fn a_dropped_fault_is_returned_by_the_next_call() {
+    apart("neutral::a_dropped_fault_is_returned_by_the_next_call", &[], || {
+        let devices = open();
+        let account = devices.get(0).account("silent");
+        let mut buffer = account.alloc::<u64>(4).expect("memory");
+        drop(account.launch(&ASTRAY, 4, (&mut buffer,)).expect("it is taken"));
+        while devices.pending() > 0 {
+            devices.poll();
+        }
+        assert_eq!(fault_of(account.fence()).kernel, "astray");
+    });
+}
+
+#[test]
+fn a_lost_device_fails_its_waiters_only() {
+    apart("neutral::a_lost_device_fails_its_waiters_only", &[], || {
+        let devices = open();
+        let (here, there) = (devices.get(0).account("here"), devices.get(1).account("there"));
+        let mut near = here.upload(vec![1_u64; 9]).expect("memory");
+        let mut far = there.upload(vec![2_u64; 9]).expect("memory");
+        here.fence().expect("it is taken").wait().expect("all is well");
+        stand_in().fail_device(0, 999);
+        let fault = fault_of(here.launch(&ADD, 9, (&mut near, 1)).expect("it is taken").wait());
+        assert!(fault.message.contains("CUDA_ERROR_UNKNOWN") && &*fault.device == "cuda:0", "{fault}");
+        there.launch(&ADD, 9, (&mut far, 3)).expect("it is taken");
+        assert_eq!(values(&there, &far), [5; 9]);
+        // What is on the lost device cannot be brought over.
+        let copied = there.import(&near.share()).expect("it is taken");
+        assert_eq!(fault_of(there.download(&copied).expect("it is taken").wait()), fault);
+    });
+}
+
+#[test]
+fn memory_that_others_hold_is_missed_and_not_waited_for() {
+    let variables = [("STAND_IN_MEMORY_MIB", "8")];
+    apart("neutral::memory_that_others_hold_is_missed_and_not_waited_for", &variables, || {
+        let (devices, others) = (open(), open());
+        let (mine, theirs) = (devices.get(0).account("mine"), others.get(0).account("theirs"));
+        let held = theirs.alloc::<u8>(6 << 20).expect("memory");
+        let error = mine.alloc::<u8>(4 << 20).expect_err("there is not so much");
+        assert!(
+            error.to_string().starts_with("cuda:0 is out of memory: mine asked for 4194304 bytes"),
+            "{error}"
+        );
+        drop(held);
+        theirs.fence().expect("it is taken").wait().expect("all is well");
+        drop((theirs, others));
+        let mut buffer = mine.alloc::<u64>(512 << 10).expect("it is free again");
+        mine.launch(&ADD, 1, (&mut buffer, 2)).expect("it is taken").wait().expect("all is well");
+    });
+}
+
+#[test]
+fn a_launch_that_the_driver_refuses_is_a_fault_of_its_own() {
+    apart("neutral::a_launch_that_the_driver_refuses_is_a_fault_of_its_own", &[], || {
+        let devices = open();
+        let account = devices.get(0).account("large");
+        let mut buffer = account.upload(vec![1_u64]).expect("memory");
+        let grid = Grid::new(1, 1, u32::MAX);
+        let fault = fault_of(account.launch(&ADD, grid, (&mut buffer, 1)).expect("it is taken").wait());
+        assert!(fault.message.contains("kernel `add` cannot be launched on cuda:0: grid"), "{fault}");
+        assert_eq!(fault_of(account.download(&buffer).expect("it is taken").wait()), fault, "it is spoiled");
+        let other = account.upload(vec![5_u64]).expect("memory");
+        account.launch(&COPY, 1, (&other, &mut buffer)).expect("it is taken");
+        assert_eq!(values(&account, &buffer), [5]);
+    });
+}
+
+#[test]
+fn a_slow_stream_hides_no_other() {
+    apart("neutral::a_slow_stream_hides_no_other", &[], || {
+        const GATE: Kernel<(InOut<u64>,)> =
+            Kernel::new("gate", |_: &Launch, _: (&mut [u64],)| ()).with_ptx("kernel gate");
+        let devices = open();
+        let (slow, fast) = (devices.get(0).account("slow"), devices.get(0).account("fast"));
+        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let number = Parameter::Value { bytes: 8 };
+        let parameters = [Parameter::Address { align: 8 }, number, Parameter::Value { bytes: 12 }];
+        stand_in().register("gate", &parameters, move |_, _| {
+            let _ = gate.lock().expect("no test panics here").recv();
+            Ok(())
+        });
+        let (mut a, mut b) = (slow.alloc::<u64>(1).expect("memory"), fast.alloc::<u64>(1).expect("memory"));
+        let held = slow.launch(&GATE, 1, (&mut a,)).expect("it is taken");
+        for _ in 0..100 {
+            fast.launch(&ADD, 1, (&mut b, 1)).expect("it is taken").wait().expect("all is well");
+        }
+        // What comes after the slow one has to wait, on whatever stream.
+        let share = a.share();
+        let after = fast.launch(&COPY, 1, (&share, &mut b)).expect("it is taken");
+        devices.poll();
+        assert!(!held.is_ready() && !after.is_ready() && devices.pending() == 2);
+        drop(open_gate);
+        after.wait().expect("all is well");
+        held.wait().expect("all is well");
+        assert_eq!(values(&fast, &b), [0]);
+    });
+}
+
+kernel! {
+    /// Adds to half of a buffer.
+    const HALF: fn half(factor: f64, values: InOut<f32>) {
+        rust: |_: &Launch, (factor, values): (f64, &mut [f32])| {
+            let half = values.len() / 2;
+            values[..half].iter_mut().for_each(|x| *x *= factor as f32);
+        },
+        cuda: "KERNEL half(f64 factor, InOut<f32> values, Grid grid) {
+            u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+            if (i < grid.x && i < values.len / 2) values[i] *= (f32)factor;
+        }",
+    }
+}
+
+kernel! {
+    const WRONG: fn wrong(values: InOut<u64>) {
+        rust: |_: &Launch, _: (&mut [u64],)| (),
+        cuda: "KERNEL wrong(InOut<u64> values, Grid grid) {
+            values[0] = sum;
+        }",
+    }
+}
+
+#[test]
+fn kernels_are_compiled_when_they_are_launched() {
+    apart("neutral::kernels_are_compiled_when_they_are_launched", &[], || {
+        if !has_nvrtc() {
+            return;
+        }
+        let devices = open();
+        register(&HALF);
+        for device in devices.iter() {
+            let account = device.account("compiled");
+            let mut buffer = account.upload(vec![3.0_f32; 6]).expect("memory");
+            account.launch(&HALF, 6, (0.5, &mut buffer)).expect("it compiles");
+            account.launch(&HALF, 6, (4.0, &mut buffer)).expect("it is there");
+            let values = account.download(&buffer).expect("it is taken").wait().expect("all is well");
+            assert_eq!(values, [6.0, 6.0, 6.0, 3.0, 3.0, 3.0]);
+        }
+    });
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_is_an_error_of_the_launch() {
+    apart("neutral::a_kernel_that_does_not_compile_is_an_error_of_the_launch", &[], || {
+        let devices = open();
+        let account = devices.get(0).account("wrong");
+        let mut buffer = account.upload(vec![1_u64, 2]).expect("memory");
+        let share = buffer.share();
+        let error = account.launch(&WRONG, 1, (&mut buffer,)).expect_err("it does not compile");
+        assert!(matches!(error, DeviceError::Kernel { .. }), "{error:?}");
+        let message = error.to_string();
+        if has_nvrtc() {
+            assert!(message.starts_with("kernel `wrong` does not compile for sm_90:"), "{message}");
+            assert!(message.contains("wrong.cu(2): error: identifier \"sum\" is undefined"), "{message}");
+            assert!(message.contains("values[0] = sum;\n") && message.contains('^'), "{message}");
+        } else {
+            assert!(message.starts_with("kernel `wrong` is CUDA C, and there is no NVRTC"), "{message}");
+        }
+        // Nothing was enqueued, and all is as before.
+        drop(share);
+        assert_eq!(values(&account, &buffer), [1, 2]);
+        account.launch(&ADD, 2, (&mut buffer, 1)).expect("it is taken");
+        assert_eq!(values(&account, &buffer), [2, 3]);
+    });
+}
+
+#[test]
+fn a_kernel_without_source_is_an_error_of_the_launch() {
+    apart("neutral::a_kernel_without_source_is_an_error_of_the_launch", &[], || {
+        const BARE: Kernel<(InOut<u64>,)> = Kernel::new("bare", |_: &Launch, _: (&mut [u64],)| ());
+        let devices = open();
+        let account = devices.get(0).account("bare");
+        let mut buffer = account.alloc::<u64>(1).expect("memory");
+        let error = account.launch(&BARE, 1, (&mut buffer,)).expect_err("it is Rust").to_string();
+        assert_eq!(
+            error,
+            "kernel `bare` has no CUDA C source, which its device wants; it is written in Rust"
+        );
+    });
+}
