@@ -1,5 +1,8 @@
 //! The `cuda` backend by the face that all backends have: what goes wrong on a GPU, and who is told.
 
+use std::sync::Mutex;
+use std::sync::mpsc::{Sender, channel};
+
 use chare_device::{
     Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, kernel,
 };
@@ -38,6 +41,29 @@ fn fault_of<T: std::fmt::Debug>(result: Result<T, DeviceError>) -> Fault {
         Err(DeviceError::Fault(fault)) => fault,
         other => panic!("a fault was expected, not {other:?}"),
     }
+}
+
+/// Waits until [`close_gate`]'s answer is dropped.
+const GATE: Kernel<(InOut<u64>,)> =
+    Kernel::new("gate", |_: &Launch, _: (&mut [u64],)| ()).with_ptx("kernel gate");
+
+fn close_gate() -> Sender<()> {
+    let (open, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    on_each_launch("gate", move || {
+        let _ = gate.lock().expect("no test panics here").recv();
+    });
+    open
+}
+
+/// Makes `code` what a kernel with one buffer does.
+fn on_each_launch(name: &str, code: impl Fn() + Send + Sync + 'static) {
+    let number = Parameter::Value { bytes: 8 };
+    let parameters = [Parameter::Address { align: 8 }, number, Parameter::Value { bytes: 12 }];
+    stand_in().register(name, &parameters, move |_, _| {
+        code();
+        Ok(())
+    });
 }
 
 #[test]
@@ -152,6 +178,52 @@ fn a_lost_device_fails_its_waiters_only() {
 }
 
 #[test]
+fn what_a_lost_device_was_copied_from_in_flight_is_not_trusted() {
+    apart("neutral::what_a_lost_device_was_copied_from_in_flight_is_not_trusted", &[], || {
+        let devices = open();
+        let (here, there) = (devices.get(0).account("here"), devices.get(1).account("there"));
+        let near = here.upload(vec![1_u64; 9]).expect("memory").share();
+        let mut far = there.alloc::<u64>(1).expect("memory");
+        here.fence().expect("it is taken").wait().expect("all is well");
+        let open_gate = close_gate();
+        let held = there.launch(&GATE, 1, (&mut far,)).expect("it is taken");
+        let copied = there.import(&near).expect("it is taken");
+        stand_in().fail_device(0, 999);
+        let fault = fault_of(here.download(&near).expect("it is taken").wait());
+        drop(open_gate);
+        held.wait().expect("this device is not lost");
+        assert_eq!(fault_of(there.download(&copied).expect("it is taken").wait()), fault);
+    });
+}
+
+#[test]
+fn what_depends_on_a_fault_ends_after_it() {
+    apart("neutral::what_depends_on_a_fault_ends_after_it", &[], || {
+        const NOTE: Kernel<(InOut<u64>,)> =
+            Kernel::new("note", |_: &Launch, _: (&mut [u64],)| ()).with_ptx("kernel note");
+        let devices = open();
+        // The stream that is looked at first waits for the other one.
+        let (first, second) = (devices.get(0).account("first"), devices.get(0).account("second"));
+        let mut buffer = second.upload(vec![1_u64]).expect("memory");
+        let mut noted = first.alloc::<u64>(1).expect("memory");
+        let (done, is_done) = channel();
+        let done = Mutex::new(done);
+        on_each_launch("note", move || {
+            done.lock().expect("no test panics here").send(()).expect("it is received")
+        });
+        let grid = Grid::new(1, 1, u32::MAX);
+        let failed = second.launch(&ADD, grid, (&mut buffer, 1)).expect("it is taken");
+        let dependent = first.download(&buffer).expect("it is taken");
+        let last = first.launch(&NOTE, 1, (&mut noted,)).expect("it is taken");
+        // So all before it is done, and nobody has looked.
+        is_done.recv().expect("the kernel runs");
+        let fault = fault_of(dependent.wait());
+        assert_eq!(fault_of(failed.wait()), fault);
+        last.wait().expect("it has nothing to do with it");
+    });
+}
+
+#[test]
 fn memory_that_others_hold_is_missed_and_not_waited_for() {
     let variables = [("STAND_IN_MEMORY_MIB", "8")];
     apart("neutral::memory_that_others_hold_is_missed_and_not_waited_for", &variables, || {
@@ -190,18 +262,9 @@ fn a_launch_that_the_driver_refuses_is_a_fault_of_its_own() {
 #[test]
 fn a_slow_stream_hides_no_other() {
     apart("neutral::a_slow_stream_hides_no_other", &[], || {
-        const GATE: Kernel<(InOut<u64>,)> =
-            Kernel::new("gate", |_: &Launch, _: (&mut [u64],)| ()).with_ptx("kernel gate");
         let devices = open();
         let (slow, fast) = (devices.get(0).account("slow"), devices.get(0).account("fast"));
-        let (open_gate, gate) = std::sync::mpsc::channel::<()>();
-        let gate = std::sync::Mutex::new(gate);
-        let number = Parameter::Value { bytes: 8 };
-        let parameters = [Parameter::Address { align: 8 }, number, Parameter::Value { bytes: 12 }];
-        stand_in().register("gate", &parameters, move |_, _| {
-            let _ = gate.lock().expect("no test panics here").recv();
-            Ok(())
-        });
+        let open_gate = close_gate();
         let (mut a, mut b) = (slow.alloc::<u64>(1).expect("memory"), fast.alloc::<u64>(1).expect("memory"));
         let held = slow.launch(&GATE, 1, (&mut a,)).expect("it is taken");
         for _ in 0..100 {
