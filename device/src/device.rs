@@ -14,7 +14,7 @@ use crate::host_vec::HostPool;
 use crate::kernel::Language;
 use crate::memory::MAX_ALIGN;
 use crate::pool::{self, DeviceMemory, Pool};
-use crate::spec::{DeviceSpec, HostMode, Kind, SpecError};
+use crate::spec::{DeviceSpec, HostMode, Kind};
 
 /// The devices of one runtime.
 ///
@@ -143,11 +143,11 @@ fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String),
             }
         },
         #[cfg(not(feature = "cuda"))]
-        Kind::Cuda(_) => Err(SpecError::NotBuilt { backend: "cuda" }.into()),
+        Kind::Cuda(_) => Err(crate::spec::SpecError::NotBuilt { backend: "cuda" }.into()),
         #[cfg(feature = "wgpu")]
         Kind::Wgpu(numbers) => Ok(asked(crate::wgpu::open(spec, numbers)?)),
         #[cfg(not(feature = "wgpu"))]
-        Kind::Wgpu(_) => Err(SpecError::NotBuilt { backend: "wgpu" }.into()),
+        Kind::Wgpu(_) => Err(crate::spec::SpecError::NotBuilt { backend: "wgpu" }.into()),
     }
 }
 
