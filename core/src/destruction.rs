@@ -48,7 +48,7 @@ impl<C: Chare> Element<C> {
     /// The destruction of this chare, when the message's turn has come; if an exclusive coroutine owns it, when that has
     /// ended. Its other coroutines are dropped; whoever awaits them gets [`CallError::BrokenPromise`]. Calls that come
     /// later get [`CallError::NoElement`]. It takes part in the reductions that it has contributed to, and in no others.
-    /// The index of a sparse array may be inserted again. Until [`SparseArray::done_inserting`] the array remembers each index
+    /// The index of a sparse array may be inserted again. Until [`done_inserting`](crate::SparseArray::done_inserting) the array remembers each index
     /// that was destroyed, so that calls of it are refused and not held; from then on nothing is kept of it.
     ///
     /// Awaiting it waits until the chare has been dropped.
