@@ -30,7 +30,7 @@ pub fn folder() -> PathBuf {
 
 /// The loaded library.
 pub struct StandIn {
-    library: libloading::Library,
+    loaded: libloading::Library,
 }
 
 /// The shape of a launch.
@@ -121,13 +121,13 @@ impl StandIn {
     pub fn loaded() -> Option<StandIn> {
         // SAFETY: loading it runs no code of its own.
         let library = unsafe { libloading::Library::new("libcuda.so") }.ok()?;
-        let found = StandIn { library };
+        let found = StandIn { loaded: library };
         found.has("stand_in_call_count").then_some(found)
     }
 
     fn has(&self, name: &str) -> bool {
         // SAFETY: the symbol is not used.
-        unsafe { self.library.get::<*const c_void>(name.as_bytes()) }.is_ok()
+        unsafe { self.loaded.get::<*const c_void>(name.as_bytes()) }.is_ok()
     }
 
     /// Makes `code` what the kernel `name` does.
@@ -149,7 +149,7 @@ impl StandIn {
         // SAFETY: the symbol has this type; what it is given outlives the call, and `state` the process.
         let answer = unsafe {
             let register =
-                self.library.get::<Register>(b"stand_in_register_kernel").expect("the stand-in has it");
+                self.loaded.get::<Register>(b"stand_in_register_kernel").expect("the stand-in has it");
             register(name.as_ptr().cast(), parameters.as_ptr(), parameters.len(), run, state.cast())
         };
         assert_eq!(answer, 0, "a kernel can be registered");
@@ -166,7 +166,7 @@ impl StandIn {
         let mut count = 0;
         // SAFETY: the symbol has this type.
         unsafe {
-            let ask = self.library.get::<Count>(b"stand_in_call_count").expect("the stand-in has it");
+            let ask = self.loaded.get::<Count>(b"stand_in_call_count").expect("the stand-in has it");
             ask(name.as_ptr().cast(), &mut count);
         }
         count
@@ -181,7 +181,7 @@ impl StandIn {
         type Fail = extern "C" fn(i32, i32) -> i32;
         // SAFETY: the symbol has this type.
         let answer = unsafe {
-            self.library.get::<Fail>(b"stand_in_fail_device").expect("the stand-in has it")(device, code)
+            self.loaded.get::<Fail>(b"stand_in_fail_device").expect("the stand-in has it")(device, code)
         };
         assert_eq!(answer, 0, "device {device} is there");
     }
