@@ -5,6 +5,7 @@
 //! Each program notes in its [`World`] what has happened, and draws from it what to do next.
 
 mod again;
+mod aged;
 mod bound;
 mod dense;
 mod endings;
