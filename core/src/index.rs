@@ -35,7 +35,8 @@ pub trait Index: Copy + Eq + Ord + Hash + Debug + Send + Sync + 'static {
     /// come in the order of the keys. An insertion whose key is taken by another index is refused;
     /// calls are not checked. An index of your own with at most 64 bits should give them: then no two have one key.
     ///
-    /// By default this is a hash of the index. `usize`, and tuples of small ones, have keys in their own order.
+    /// By default this is a hash of the index, so what is gathered comes in no order that means anything: let elements return
+    /// their indexes too, or give keys. `usize`, and tuples of small ones, have keys in their own order.
     fn key(&self) -> u64 {
         hashed(self)
     }
