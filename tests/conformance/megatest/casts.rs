@@ -61,6 +61,67 @@ pub(super) mod groupcast {
     }
 }
 
+pub(super) mod nodecast {
+    //! Charm++ tests/charm++/megatest/nodecast: each member of a node group replies from its constructor, and again to a
+    //! broadcast that follows, which arrives whole.
+
+    use chare::prelude::*;
+
+    /// The PEs of the group: the first of each process.
+    const PES: [usize; 1] = [0];
+
+    struct Main {
+        count: usize,
+        done: Promise<()>,
+    }
+
+    #[chare]
+    impl Main {
+        fn new(cx: &Cx<Self>, done: Promise<()>) -> Self {
+            let rt: &Runtime = cx;
+            rt.group::<Node>().on_pes(PES).create(cx.this()).send();
+            Main { count: 0, done }
+        }
+
+        #[entry]
+        fn reply(&mut self, group: Group<Node>) -> Result<()> {
+            self.count += 1;
+            if self.count == PES.len() {
+                group.hear("Broadcast!".to_owned()).send();
+            }
+            if self.count == 2 * PES.len() {
+                self.done.send(())?;
+            }
+            Ok(())
+        }
+    }
+
+    struct Node {
+        main: Element<Main>,
+    }
+
+    #[chare]
+    impl Node {
+        fn new(cx: &Cx<Self>, main: Element<Main>) -> Self {
+            main.reply(cx.group().expect("a member of a group")).send();
+            Node { main }
+        }
+
+        #[entry]
+        fn hear(&self, cx: &Cx<Self>, text: String) -> Result<()> {
+            assert_eq!(text, "Broadcast!");
+            self.main.reply(cx.group().ok_or("a member of a group")?).send();
+            Ok(())
+        }
+    }
+
+    pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
+        let (done, is_done) = rt.promise();
+        rt.single::<Main>().on_pe(0).create(done).send();
+        Ok(is_done.await?)
+    }
+}
+
 pub(super) mod groupmulti {
     //! Charm++ tests/charm++/megatest/groupmulti: a message to a list of PEs reaches each of them whole, and each replies.
 

@@ -1,5 +1,8 @@
 //! The programs of Charm++'s `tests/charm++/megatest`, run as that one runs them: each alone, five of each at once, and all
 //! of them at once.
+//!
+//! A node group of Charm++ has a member for each process. These programs are one process, so their node groups are groups on
+//! one PE, and their rings are short. Sections are not there yet, and so neither are `groupsectiontest` and `multisectiontest`.
 
 use chare::prelude::*;
 use futures::future::{BoxFuture, try_join_all};
@@ -36,8 +39,8 @@ macro_rules! megatest {
 }
 
 megatest! {
-    rings { groupring arrayring packtest immediatering migration }
-    casts { groupcast groupmulti listsend synctest }
+    rings { groupring nodering arrayring packtest immediatering migration }
+    casts { groupcast nodecast groupmulti listsend synctest }
     dependence { groupdependence }
     arguments { varsizetest marshall rotest }
     callbacks { callback }

@@ -44,6 +44,53 @@ pub(super) mod groupring {
     }
 }
 
+pub(super) mod nodering {
+    //! Charm++ tests/charm++/megatest/nodering: a message goes a hundred times over all members of a node group. The
+    //! process's only one sends it to itself.
+
+    use chare::prelude::*;
+
+    const ROUNDS: usize = 100;
+    /// The PEs of the group: the first of each process.
+    const PES: [usize; 1] = [0];
+
+    struct Message {
+        round: usize,
+        hops: usize,
+        done: Promise<usize>,
+    }
+
+    struct Node;
+
+    #[chare]
+    impl Node {
+        fn new() -> Self {
+            Node
+        }
+
+        #[entry]
+        fn start(&self, cx: &Cx<Self>, mut message: Message) -> Result<()> {
+            let own = PES.iter().position(|&pe| pe == cx.index()).ok_or("a member is on a PE of the group")?;
+            if own == 0 && message.round == ROUNDS {
+                return Ok(message.done.send(message.hops)?);
+            }
+            message.round += usize::from(own == 0);
+            message.hops += 1;
+            let group = cx.group().ok_or("a member of a group")?;
+            group.on(PES[(own + 1) % PES.len()]).start(message).send();
+            Ok(())
+        }
+    }
+
+    pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
+        let (done, hops) = rt.promise();
+        let group = rt.group::<Node>().on_pes(PES).create(()).send();
+        group.on(PES[0]).start(Message { round: 0, hops: 0, done }).send();
+        assert_eq!(hops.await?, ROUNDS * PES.len());
+        Ok(())
+    }
+}
+
 pub(super) mod arrayring {
     //! Charm++ tests/charm++/megatest/arrayring: a message that a constructor sends goes ten times over all elements of an
     //! array, which may not be constructed when it comes first, and is not corrupted.
