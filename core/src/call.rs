@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::broadcast::{self, Outcomes};
+use crate::broadcast::{self, Audience, Outcomes};
 use crate::callback::{self, Callback};
 use crate::chares::Chare;
 use crate::current::{self, Here};
@@ -343,12 +343,11 @@ impl<R: Send + 'static> CallFuture<R> {
     }
 }
 
-/// A call of one entry method of every element of a collection. Its arguments are cloned for each element; give large
+/// A call of one entry method of every element of a collection, or of a slice of one. Its arguments are cloned for each element; give large
 /// ones as [`crate::Shared`].
 #[must_use = "a broadcast does nothing until it is sent: `.send()`, `.await`, `.future()` or `.gather()`"]
 pub struct Broadcast<E: Entry> {
-    run: RunId,
-    collection: CollectionId,
+    to: Audience,
     args: Option<E::Args>,
     pending: Option<Pending<()>>,
     rank: Rank,
@@ -361,13 +360,8 @@ type Collect<R, V> = fn(&mut dyn Iterator<Item = Result<R, CallError>>) -> Resul
 impl<E: Entry> Unpin for Broadcast<E> {}
 
 impl<E: Entry> Broadcast<E> {
-    pub(crate) fn new(
-        run: RunId,
-        collection: CollectionId,
-        args: E::Args,
-        at: &'static Location<'static>,
-    ) -> Self {
-        Broadcast { run, collection, args: Some(args), pending: None, rank: E::RANK, at }
+    pub(crate) fn new(to: Audience, args: E::Args, at: &'static Location<'static>) -> Self {
+        Broadcast { to, args: Some(args), pending: None, rank: E::RANK, at }
     }
 }
 
@@ -397,7 +391,7 @@ where
     /// Sends the broadcast; nobody waits for it.
     pub fn send(self) {
         if let Some(args) = self.args {
-            broadcast::send::<E>(self.run, self.collection, args, self.rank, None);
+            broadcast::send::<E>(self.to, args, self.rank, None);
         }
     }
 
@@ -410,8 +404,8 @@ where
         CallFuture(self.start())
     }
 
-    /// Sends the broadcast now and gathers the values, sorted by index. The first error by index is the outcome if
-    /// there is one.
+    /// Sends the broadcast now and gathers the values, sorted by index (of sparse arrays, by the
+    /// [keys](crate::Index::key) of the indexes). The first error in this order is the outcome if there is one.
     ///
     /// # Panics
     /// On a thread that is not a PE.
@@ -420,7 +414,7 @@ where
         self.gather_by(|values| values.collect())
     }
 
-    /// Sends the broadcast now and gathers the outcomes, sorted by index, errors in their places.
+    /// Sends the broadcast now and gathers the outcomes, in the order of [`gather`](Broadcast::gather), errors in their places.
     ///
     /// # Panics
     /// On a thread that is not a PE.
@@ -430,12 +424,12 @@ where
     }
 
     fn gather_by<V: Send + 'static>(self, collect: Collect<E::Output, V>) -> CallFuture<V> {
-        let Broadcast { run, collection, args, rank, at, .. } = self;
+        let Broadcast { to, args, rank, at, .. } = self;
         let args = args.expect("a broadcast that was polled cannot be gathered");
         let finish = move |outcomes: Outcomes<E::Output>, _| {
             collect(&mut outcomes.into_iter().map(|(_, outcome)| outcome))
         };
-        CallFuture(broadcast::start::<E, _>(run, collection, args, rank, true, finish, at))
+        CallFuture(broadcast::start::<E, _>(to, args, rank, true, finish, at))
     }
 
     /// Sends the broadcast now; `callback` gets `()` when the method has finished on every element.
@@ -451,7 +445,7 @@ where
         let args = self.args.take().expect("a broadcast is started once");
         let rank = std::mem::replace(&mut self.rank, Rank::Normal);
         let finish = |_, error: Option<CallError>| error.map_or(Ok(()), Err);
-        broadcast::start::<E, _>(self.run, self.collection, args, rank, false, finish, self.at)
+        broadcast::start::<E, _>(self.to, args, rank, false, finish, self.at)
     }
 }
 

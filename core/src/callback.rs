@@ -4,7 +4,7 @@ use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::broadcast;
+use crate::broadcast::{self, Audience};
 use crate::call;
 use crate::caught::{Caught, PanicPayload};
 use crate::current;
@@ -53,7 +53,7 @@ impl<T: Send + 'static> Callback<T> {
         E::Args: FromCallback<T> + Clone,
     {
         Callback(To::Collection(run, collection, |run, id, value| {
-            broadcast::send::<E>(run, id, E::Args::from_callback(value), E::RANK, None);
+            broadcast::send::<E>(Audience::all(run, id), E::Args::from_callback(value), E::RANK, None);
         }))
     }
 

@@ -332,7 +332,7 @@ pub use placement::Placement;
 pub use priority::Priority;
 pub use profile::{EntryProfile, Messages, PeProfile, Profile, Sent};
 pub use promise::{Promise, PromiseFuture, PromisesFuture};
-pub use proxy::{Array, Element, FromCallback, Group, SparseArray, Target};
+pub use proxy::{Array, Element, FromCallback, Group, GroupSlice, SparseArray, Target};
 pub use quiescence::Quiescence;
 pub use remote::{Apply, Remote};
 pub use report::{ExitReport, HANG_EXIT_CODE};

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
 use std::panic::Location;
 
+use crate::broadcast::{Audience, Pes};
 use crate::call::{Broadcast, Call};
 use crate::callback::Callback;
 use crate::chares::{ArrayElement, Chare, Standalone};
@@ -226,6 +228,61 @@ impl<C: Standalone> Group<C> {
     }
 }
 
+impl<C: Standalone> Group<C> {
+    /// The members on the PEs of a range, for broadcasts to them alone: `group.slice(..)`, `group.slice(2..).step_by(4)`.
+    /// PEs of the range without a member, or that do not exist, are passed over.
+    ///
+    /// ```
+    /// # use chare::prelude::*;
+    /// # struct Cache { hits: u64 }
+    /// # #[chare]
+    /// # impl Cache {
+    /// #     fn new() -> Self { Cache { hits: 0 } }
+    /// #     #[entry]
+    /// #     fn clear(&mut self) { self.hits = 0; }
+    /// # }
+    /// # #[chare::main]
+    /// # async fn main(rt: Runtime) -> Result<()> {
+    /// let caches = rt.group::<Cache>().create(()).await?;
+    /// caches.slice(..).step_by(2).clear().await?; // every second PE
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn slice(&self, pes: impl RangeBounds<usize>) -> GroupSlice<C> {
+        let start = match pes.start_bound() {
+            Bound::Included(first) => *first,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match pes.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => usize::MAX,
+        };
+        GroupSlice { group: *self, pes: Pes { start, end, step: 1 } }
+    }
+}
+
+/// A proxy of the members of a group on some PEs; made by [`Group::slice`]. A call on it is a broadcast to these, in one order
+/// with the other broadcasts of the group, and can be awaited and gathered like them.
+pub struct GroupSlice<C: Chare> {
+    group: Group<C>,
+    pes: Pes,
+}
+
+impl<C: Chare> GroupSlice<C> {
+    /// Of these PEs the first, and then each `step` PEs further.
+    ///
+    /// # Panics
+    /// If the step is 0.
+    #[track_caller]
+    pub fn step_by(mut self, step: usize) -> Self {
+        assert!(step > 0, "a slice with the step 0 never ends: give a step above 0");
+        self.pes.step = self.pes.step.saturating_mul(step);
+        self
+    }
+}
+
 /// Argument tuples that one callback value turns into: the value itself as the one argument, nothing of `()`, and the parts
 /// of a tuple as arguments.
 #[diagnostic::on_unimplemented(
@@ -266,6 +323,7 @@ impl<C: Chare> sealed::Sealed for Element<C> {}
 impl<C: Chare> sealed::Sealed for Array<C> {}
 impl<C: Chare> sealed::Sealed for SparseArray<C> {}
 impl<C: Chare> sealed::Sealed for Group<C> {}
+impl<C: Chare> sealed::Sealed for GroupSlice<C> {}
 
 impl<C: Chare> Target for Element<C> {
     type Chare = C;
@@ -282,7 +340,7 @@ impl<C: Chare> Target for Array<C> {
     type Call<E: Entry<Chare = C>> = Broadcast<E>;
     #[track_caller]
     fn call<E: Entry<Chare = C>>(&self, args: E::Args) -> Broadcast<E> {
-        Broadcast::new(self.run, self.id, args, Location::caller())
+        Broadcast::new(Audience::all(self.run, self.id), args, Location::caller())
     }
 }
 
@@ -291,7 +349,7 @@ impl<C: Chare> Target for SparseArray<C> {
     type Call<E: Entry<Chare = C>> = Broadcast<E>;
     #[track_caller]
     fn call<E: Entry<Chare = C>>(&self, args: E::Args) -> Broadcast<E> {
-        Broadcast::new(self.run, self.id, args, Location::caller())
+        Broadcast::new(Audience::all(self.run, self.id), args, Location::caller())
     }
 }
 
@@ -300,7 +358,17 @@ impl<C: Chare> Target for Group<C> {
     type Call<E: Entry<Chare = C>> = Broadcast<E>;
     #[track_caller]
     fn call<E: Entry<Chare = C>>(&self, args: E::Args) -> Broadcast<E> {
-        Broadcast::new(self.run, self.id, args, Location::caller())
+        Broadcast::new(Audience::all(self.run, self.id), args, Location::caller())
+    }
+}
+
+impl<C: Chare> Target for GroupSlice<C> {
+    type Chare = C;
+    type Call<E: Entry<Chare = C>> = Broadcast<E>;
+    #[track_caller]
+    fn call<E: Entry<Chare = C>>(&self, args: E::Args) -> Broadcast<E> {
+        let to = Audience { run: self.group.run, collection: self.group.id, pes: self.pes };
+        Broadcast::new(to, args, Location::caller())
     }
 }
 
@@ -339,6 +407,7 @@ proxy_traits!(Element, this => (this.run, this.id, this.index), f => write!(f, "
 proxy_traits!(Array, this => (this.run, this.id), f => write!(f, "Array<{}>({:?})", C::INFO.name, this.shape));
 proxy_traits!(SparseArray, this => (this.run, this.id), f => write!(f, "SparseArray<{}>({})", C::INFO.name, this.id.0));
 proxy_traits!(Group, this => (this.run, this.id), f => write!(f, "Group<{}>({})", C::INFO.name, this.id.0));
+proxy_traits!(GroupSlice, this => (this.group, this.pes), f => write!(f, "{:?} on {}", this.group, this.pes));
 
 /// The PEs of the job, as [`crate::Runtime::pes`] lists them.
 pub(crate) fn all_pes(count: usize) -> impl Iterator<Item = PeId> {

@@ -84,6 +84,22 @@ async fn a_group_may_be_used_wherever_its_proxy_has_come(rt: Runtime) -> Result<
     Ok(())
 }
 
+struct Counter(u64);
+
+#[chare]
+impl Counter {
+    fn new() -> Self {
+        Counter(0)
+    }
+
+    /// How often it has been called.
+    #[entry]
+    fn count(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
 struct Chosen;
 
 #[chare]
@@ -118,6 +134,54 @@ async fn a_group_may_be_on_chosen_pes_only(rt: Runtime) -> Result<()> {
     let early = rt.group::<Chosen>().on_pes([2]).create(()).send();
     assert_eq!(early.on(2).place().await?, (2, 2));
     Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_slice_of_a_group_gets_a_broadcast_that_the_others_do_not(rt: Runtime) -> Result<()> {
+    let (group, pes) = (rt.group::<Counter>().create(()).await?, rt.num_pes());
+    let even: Vec<usize> = (0..pes).step_by(2).collect();
+    assert_eq!(group.slice(..).step_by(2).count().gather().await?, vec![1; even.len()]);
+    group.slice(..=0).count().await?;
+    group.slice(1..).count().send();
+    // In one order with the broadcasts to all.
+    let expected: Vec<u64> = (0..pes).map(|pe| u64::from(pe % 2 == 0) + 2).collect();
+    assert_eq!(group.count().gather().await?, expected);
+    // Nobody is there.
+    assert_eq!(group.slice(pes..).count().gather().await?, []);
+    group.slice(0..0).count().await?;
+    // Every third of every second.
+    let few = (0..pes).step_by(6).count();
+    assert_eq!(group.slice(..).step_by(2).step_by(3).count().gather().await?.len(), few);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn a_slice_may_be_called_before_the_group_is_there(rt: Runtime) -> Result<()> {
+    for _ in 0..20 {
+        let group = rt.group::<Counter>().create(()).send();
+        group.slice(1..).count().send();
+        group.slice(..1).count().send();
+        assert_eq!(group.count().gather().await?, vec![2; rt.num_pes()]);
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [4, 8])]
+async fn a_slice_passes_over_pes_without_a_member(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Chosen>().on_pes([1, 2]).create(()).await?;
+    assert_eq!(group.slice(2..).place().gather().await?, [(2, 2)]);
+    assert_eq!(format!("{:?}", group.slice(2..9).step_by(3)), format!("{group:?} on PEs 2..9 by 3"));
+    Ok(())
+}
+
+#[test]
+fn a_slice_with_the_step_0_is_told() {
+    let report = run(1, async move |rt: Runtime| {
+        let group = rt.group::<Counter>().create(()).await?;
+        group.slice(..).step_by(0).count().await?;
+        Ok::<(), chare::BoxError>(())
+    });
+    assert!(report.to_string().contains("a slice with the step 0 never ends"), "{report}");
 }
 
 #[test]

@@ -47,6 +47,7 @@ const RESERVED: &[&str] = &[
     "send",
     "slice",
     "split",
+    "step_by",
     "to",
     "to_owned",
     "try_into",

@@ -11,6 +11,8 @@
 
 mod coverage;
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::panic::Location;
 
 pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
@@ -23,7 +25,7 @@ use crate::collection::{Collection, Job, Place, Progress};
 use crate::current::{self, Here};
 use crate::entry::{self, Delivery, Entry};
 use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId, RunId};
+use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::priority::{Rank, Ranked};
@@ -37,6 +39,52 @@ const BATCH: usize = if cfg!(test) { 2 } else { 256 };
 /// What a tracker waits for beyond outcomes until it is known how many elements there are: more than there can be.
 const OPEN: u64 = 1 << 62;
 
+/// The PEs whose elements get a broadcast, at distances of `step` from `start`; on the others it only counts as applied.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Pes {
+    pub(crate) start: usize,
+    /// Not among them.
+    pub(crate) end: usize,
+    /// Not 0.
+    pub(crate) step: usize,
+}
+
+impl Pes {
+    pub(crate) const ALL: Pes = Pes { start: 0, end: usize::MAX, step: 1 };
+
+    fn has(self, pe: PeId) -> bool {
+        let at = pe.index();
+        (self.start..self.end).contains(&at) && (at - self.start).is_multiple_of(self.step)
+    }
+}
+
+impl fmt::Display for Pes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Pes { start, end, step } = self;
+        match *end {
+            usize::MAX => write!(f, "PEs {start}..")?,
+            end => write!(f, "PEs {start}..{end}")?,
+        }
+        if *step == 1 { Ok(()) } else { write!(f, " by {step}") }
+    }
+}
+
+/// Whom a broadcast is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Audience {
+    pub(crate) run: RunId,
+    pub(crate) collection: CollectionId,
+    /// All, but of a slice of a group: elements of other collections move.
+    pub(crate) pes: Pes,
+}
+
+impl Audience {
+    /// The whole collection.
+    pub(crate) fn all(run: RunId, collection: CollectionId) -> Self {
+        Audience { run, collection, pes: Pes::ALL }
+    }
+}
+
 /// Who waits for a broadcast, and whether for values.
 #[derive(Clone, Copy)]
 pub(crate) struct Awaited {
@@ -45,16 +93,12 @@ pub(crate) struct Awaited {
 }
 
 /// Sends a broadcast from wherever the running code is. One by a proxy of another run is refused.
-pub(crate) fn send<E: Entry>(
-    run: RunId,
-    collection: CollectionId,
-    args: E::Args,
-    rank: Rank,
-    awaited: Option<Awaited>,
-) where
+pub(crate) fn send<E: Entry>(to: Audience, args: E::Args, rank: Rank, awaited: Option<Awaited>)
+where
     E::Args: Clone,
 {
-    let number = Number::<E> { collection, args, rank: rank.clone(), awaited };
+    let Audience { run, collection, pes } = to;
+    let number = Number::<E> { collection, pes, args, rank: rank.clone(), awaited };
     current::pe(|pe| pe.into_iter().for_each(Pe::note_broadcast));
     current::here(|here| match here {
         Here::Pe(pe) if pe.run() != run => {
@@ -78,8 +122,7 @@ pub(crate) type Outcomes<R> = Vec<(u64, Result<R, CallError>)>;
 /// Sends a broadcast that is waited for. `finish` makes the value from the sorted outcomes (none unless `gather`) and
 /// the first error.
 pub(crate) fn start<E: Entry, V: Send + 'static>(
-    run: RunId,
-    collection: CollectionId,
+    to: Audience,
     args: E::Args,
     rank: Rank,
     gather: bool,
@@ -91,7 +134,7 @@ where
 {
     current::on_pe("awaiting a broadcast", |pe| {
         let cell = open_root::<E::Output, V>(pe, finish);
-        send::<E>(run, collection, args, rank, Some(Awaited { cell, gather }));
+        send::<E>(to, args, rank, Some(Awaited { cell, gather }));
         Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
     })
 }
@@ -223,6 +266,7 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
 /// A broadcast on its way to the root, which numbers it.
 struct Number<E: Entry> {
     collection: CollectionId,
+    pes: Pes,
     args: E::Args,
     rank: Rank,
     awaited: Option<Awaited>,
@@ -261,15 +305,15 @@ where
     }
 
     fn send_now(self, pe: &Pe, clones: Vec<E::Args>) {
-        let Number { collection, args, rank, awaited } = self;
+        let Number { collection, pes, args, rank, awaited } = self;
         let at_root = pe.collection(collection).expect("its root has created the collection");
         let others = all_pes(pe.pe_count()).filter(|&to| to != pe.id());
         let number = at_root.next_broadcast();
         for (to, args) in others.zip(clones) {
-            let apply = Apply::<E> { collection, number, args, rank: rank.clone(), awaited };
+            let apply = Apply::<E> { collection, pes, number, args, rank: rank.clone(), awaited };
             pe.post(to, Ranked::wrapped(rank.clone(), Msg::for_pe(apply)));
         }
-        Apply::<E> { collection, number, args, rank, awaited }.accept(pe);
+        Apply::<E> { collection, pes, number, args, rank, awaited }.accept(pe);
     }
 }
 
@@ -293,6 +337,7 @@ where
 /// A numbered broadcast on its way to a PE.
 struct Apply<E: Entry> {
     collection: CollectionId,
+    pes: Pes,
     number: u64,
     args: E::Args,
     rank: Rank,
@@ -307,10 +352,15 @@ where
         let Some(collection) = pe.collection(self.collection) else {
             return pe.hold_for_collection(self.collection, Msg::for_pe(self));
         };
-        let Apply { number, args, rank, awaited, .. } = self;
-        let args = Some(args);
-        let job = Deliver::<E> { number, args, rank, awaited, tracker: None, delivered: 0, next: None };
-        collection.accept_broadcast(pe, number, Box::new(job));
+        let Apply { pes, number, args, rank, awaited, .. } = self;
+        let job: Box<dyn Job> = if pes.has(pe.id()) {
+            let args = Some(args);
+            Box::new(Deliver::<E> { number, args, rank, awaited, tracker: None, delivered: 0, next: None })
+        } else {
+            pe.guard(|| drop(args));
+            Box::new(PassOver::<E> { number, rank, awaited, entry: PhantomData })
+        };
+        collection.accept_broadcast(pe, number, job);
     }
 }
 
@@ -321,6 +371,42 @@ where
     const NAME: Name = Name::Entry(E::INFO);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.accept(pe);
+    }
+}
+
+/// A broadcast that is not for the member of a group on this PE, whose turn comes among the others all the same.
+struct PassOver<E> {
+    number: u64,
+    rank: Rank,
+    awaited: Option<Awaited>,
+    entry: PhantomData<fn() -> E>,
+}
+
+impl<E: Entry> Job for PassOver<E> {
+    fn rank(&self) -> Rank {
+        self.rank.clone()
+    }
+
+    fn step(&mut self, pe: &Pe, collection: &Collection) -> Progress {
+        let owed = collection.coverage.begin(self.number);
+        debug_assert!(owed.is_empty(), "members of groups do not move");
+        for place in 0..collection.place_count() {
+            match collection.at(place) {
+                Place::Here(chare) => self.hurry(pe, chare),
+                Place::Unborn(element) => {
+                    pe.cover_unborn(ChareId { collection: collection.id(), element }, self.number);
+                }
+                Place::Vacant => {}
+            }
+        }
+        if let Some(Awaited { cell, gather }) = self.awaited {
+            open_tracker::<E::Output>(pe, 0, cell, gather);
+        }
+        Progress::Done
+    }
+
+    fn hurry(&mut self, _: &Pe, chare: ChareRef) {
+        chare.covered.set(chare.covered.get().max(self.number + 1));
     }
 }
 
