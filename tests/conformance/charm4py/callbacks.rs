@@ -110,7 +110,8 @@ mod callbacks {
 }
 
 mod schedule_cb {
-    //! charm4py tests/callbacks/schedule_cb.py: timers call entries, each of which sets the next one's; none fires early.
+    //! charm4py tests/callbacks/schedule_cb.py: timers call entries, each of which sets the next one's; none fires early, and
+    //! each is told which element has set it.
 
     use std::time::{Duration, Instant};
 
@@ -132,17 +133,23 @@ mod schedule_cb {
 
         #[entry]
         fn start(&self, cx: &Cx<Self>) {
-            cx.sleep(DELAY).to(cx.callback(Test::NEXT));
+            cx.sleep(DELAY).to(cx.callback(Test::FIRST));
         }
 
         #[entry]
-        fn next(&self, cx: &Cx<Self>) {
-            let index = cx.index();
-            assert!(self.started.elapsed() >= DELAY * (index as u32 + 1), "element {index} was called early");
-            match cx.element(index + 1) {
-                Some(next) => cx.sleep(DELAY).to(next.callback(Test::NEXT)),
-                None => cx.exit(0),
-            }
+        fn first(&self, cx: &Cx<Self>) {
+            cx.this().next(None).send();
+        }
+
+        #[entry]
+        async fn next(this: This<Self>, from_element: Option<usize>) {
+            let index = this.index();
+            assert_eq!(from_element, index.checked_sub(1));
+            let elapsed = this.with(|test| test.started.elapsed());
+            assert!(elapsed >= DELAY * (index as u32 + 1), "element {index} was called early");
+            let Some(next) = this.element(index + 1) else { return this.exit(0) };
+            this.sleep(DELAY).await;
+            next.next(Some(index)).send();
         }
     }
 
