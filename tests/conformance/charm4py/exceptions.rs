@@ -1,4 +1,5 @@
-//! charm4py tests/exceptions: what a method fails with reaches who waits.
+//! charm4py tests/exceptions: what a method fails with reaches who waits. Left out: pool.py, of tasks that a pool of workers
+//! runs, which there is not.
 
 mod test {
     //! charm4py tests/exceptions/test.py: an error in a method of a group or an array, plain or a coroutine, reaches whoever

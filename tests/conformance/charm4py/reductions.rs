@@ -1,4 +1,5 @@
-//! charm4py tests/reductions: to every kind of target, with every reducer, many at once.
+//! charm4py tests/reductions: to every kind of target, with every reducer, many at once. Left out: section_reduction.py, of
+//! parts of arrays chosen at run time, which there is no interface for.
 
 mod allreduce {
     //! charm4py tests/reductions/allreduce.py: round after round, every element of two groups and two arrays at once gets
@@ -260,6 +261,79 @@ mod group_reduction {
         let pes = rt.num_pes() as f64;
         assert_eq!(whole, 42 * rt.num_pes() as i64);
         assert_close(&floats, &[10.1 * pes, 13.4 * pes, pes * (pes - 1.0) / 2.0]);
+        Ok(())
+    }
+}
+
+mod bench_reductions {
+    //! charm4py tests/reductions/bench_reductions.py: a main chare checks each sum of 20,000 values of every element, and only
+    //! then asks for the next. It counts time there, over more sums.
+
+    use chare::prelude::*;
+    use ndarray::Array1;
+
+    const PER_PE: usize = 8;
+    const ITERATIONS: usize = 40;
+    const LENGTH: usize = 20_000;
+
+    struct Main {
+        tests: Array<Test>,
+        sums: usize,
+        done: Promise<usize>,
+    }
+
+    #[chare]
+    impl Main {
+        fn new(cx: &Cx<Self>, done: Promise<usize>) -> Self {
+            let rt: &Runtime = cx;
+            let tests = rt.array::<Test>(rt.num_pes() * PER_PE).create(cx.this()).send();
+            tests.run().send();
+            Main { tests, sums: 0, done }
+        }
+
+        #[entry]
+        fn collect_sum(&mut self, cx: &Cx<Self>, result: Array1<f64>) {
+            let expected = (cx.num_pes() * PER_PE * (LENGTH * (LENGTH - 1) / 2)) as f64;
+            assert_eq!(result.len(), LENGTH);
+            assert!((result.sum() - expected).abs() <= 0.05, "{} for {expected}", result.sum());
+            self.sums += 1;
+            self.tests.run().send();
+        }
+
+        #[entry]
+        fn done(&self) -> Result<()> {
+            Ok(self.done.send(self.sums)?)
+        }
+    }
+
+    struct Test {
+        main: Element<Main>,
+        values: Array1<f64>,
+        reductions: usize,
+    }
+
+    #[chare(index = usize)]
+    impl Test {
+        fn new(main: Element<Main>) -> Self {
+            Test { main, values: Array1::range(0.0, LENGTH as f64, 1.0), reductions: 0 }
+        }
+
+        #[entry]
+        fn run(&mut self, cx: &Cx<Self>) {
+            if self.reductions == ITERATIONS {
+                cx.contribute((), reduce::Nop, self.main.callback(Main::DONE));
+            } else {
+                cx.contribute(self.values.clone(), reduce::Sum, self.main.callback(Main::COLLECT_SUM));
+                self.reductions += 1;
+            }
+        }
+    }
+
+    #[chare::test(pes = [1, 2, 4, 8])]
+    async fn sums_of_many_values_follow_each_other(rt: Runtime) -> Result<()> {
+        let (done, sums) = rt.promise();
+        rt.single::<Main>().create(done).send();
+        assert_eq!(sums.await?, ITERATIONS);
         Ok(())
     }
 }
