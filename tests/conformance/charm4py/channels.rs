@@ -168,7 +168,7 @@ mod test2 {
 
     const CHANNELS: usize = 1000;
     /// What the values of a level start with, and how many rounds it has.
-    const LEVELS: [(u64, u64); 3] = [(37, 4), (533, 6), (17_000, 2)];
+    const LEVELS: [(u64, u64); 3] = [(37, 30), (533, 50), (17_000, 10)];
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     enum Peer {

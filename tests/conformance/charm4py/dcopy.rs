@@ -8,9 +8,9 @@ mod test_dcopy {
     use chare::prelude::*;
     use ndarray::Array1;
 
-    const ITERATIONS: usize = 12;
-    const LENGTH: usize = 600;
-    const PER_PE: usize = 6;
+    const ITERATIONS: usize = 4;
+    const LENGTH: usize = 15_000;
+    const PER_PE: usize = 10;
 
     struct Test {
         x: Array1<f64>,

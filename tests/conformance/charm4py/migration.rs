@@ -113,7 +113,7 @@ mod test_nonmigratables {
     use crate::Random;
     use chare::prelude::*;
 
-    const ROUNDS: usize = 25;
+    const ROUNDS: usize = 100;
 
     struct Test {
         original: PeId,

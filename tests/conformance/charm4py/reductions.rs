@@ -7,7 +7,7 @@ mod allreduce {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 150;
+    const ROUNDS: usize = 1000;
 
     macro_rules! tests {
         ($($name:ident: #[$chare:meta];)*) => { $(

@@ -109,7 +109,7 @@ mod test1 {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 30;
 
     struct Test {
         members: Group<Test2>,
@@ -184,7 +184,7 @@ mod test1_when {
 
     use chare::prelude::*;
 
-    const ITERATIONS: usize = 8;
+    const ITERATIONS: usize = 30;
 
     struct Test {
         members: Group<Test2>,
@@ -257,7 +257,7 @@ mod test2 {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 60;
+    const ROUNDS: usize = 300;
 
     struct Pes;
 
@@ -375,7 +375,7 @@ mod test_wait {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 150;
+    const ROUNDS: usize = 1000;
 
     struct Worker {
         main: Element<Main>,

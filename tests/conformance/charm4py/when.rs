@@ -66,7 +66,7 @@ mod when_test2 {
     const WORK: u64 = 3 * 7 * 11;
     const REPEATS: u64 = 10;
     const TASKS: usize = 40;
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 30;
 
     struct Worker {
         ready: bool,
@@ -157,7 +157,7 @@ mod perf_test {
     use crate::Random;
     use chare::prelude::*;
 
-    const TAGS: u64 = 600;
+    const TAGS: u64 = 10_000;
     const EACH: u32 = 10;
 
     struct Worker {
@@ -205,7 +205,7 @@ mod stencil {
 
     use chare::prelude::*;
 
-    const ITERATIONS: usize = 60;
+    const ITERATIONS: usize = 500;
     const PER_PE: usize = 8;
 
     struct Cell {
