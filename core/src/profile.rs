@@ -94,17 +94,19 @@ pub struct EntryProfile {
     pub longest_step: Duration,
     /// Calls that came by a message of their own; the others came by broadcasts, or ran on their caller's stack.
     pub received: Messages,
+    /// Values that its steps have taken from channels.
+    pub received_values: Messages,
     /// What its steps have sent.
     pub sent: Sent,
 }
 
-/// Messages, and the memory of their arguments.
+/// Messages, or values of channels, and the memory of what they carry.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Messages {
     /// How many.
     pub count: u64,
-    /// The size of the arguments as they lie in the messages, a `u64` 8 and a `Vec` 24. What they own elsewhere, such as
-    /// a `Vec`'s elements, is not known and not counted.
+    /// The size of the arguments as they lie in the messages, or of the values, a `u64` 8 and a `Vec` 24. What they own
+    /// elsewhere, such as a `Vec`'s elements, is not known and not counted.
     pub bytes: u64,
 }
 
@@ -113,6 +115,8 @@ pub struct Messages {
 pub struct Sent {
     /// Calls of one chare.
     pub calls: Messages,
+    /// Values put into channels, those that wait for credit included.
+    pub values: Messages,
     /// Broadcasts, each once however many elements it reaches.
     pub broadcasts: u64,
     /// Contributions to reductions.
@@ -129,6 +133,7 @@ impl Messages {
 impl Sent {
     fn add(&mut self, other: Sent) {
         self.calls.add(other.calls);
+        self.values.add(other.values);
         self.broadcasts += other.broadcasts;
         self.contributions += other.contributions;
     }
@@ -143,6 +148,7 @@ impl EntryProfile {
             self_time: Duration::ZERO,
             longest_step: Duration::ZERO,
             received: Messages::default(),
+            received_values: Messages::default(),
             sent: Sent::default(),
         }
     }
@@ -153,6 +159,7 @@ impl EntryProfile {
         self.self_time += other.self_time;
         self.longest_step = self.longest_step.max(other.longest_step);
         self.received.add(other.received);
+        self.received_values.add(other.received_values);
         self.sent.add(other.sent);
     }
 
@@ -213,19 +220,21 @@ impl Profile {
 }
 
 /// A line of a table, the name first.
-type Line = [String; 12];
+type Line = [String; COLUMNS];
+
+const COLUMNS: usize = 16;
 
 fn head() -> Line {
     [
         "entry", "calls", "resumes", "self s", "mean us", "max us", "sent", "bytes", "received", "bytes",
-        "bcasts", "contribs",
+        "ch sent", "bytes", "ch recvd", "bytes", "bcasts", "contribs",
     ]
     .map(str::to_owned)
 }
 
 fn line(entry: &EntryProfile) -> Line {
     let micros = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1e6);
-    let Sent { calls, broadcasts, contributions } = entry.sent;
+    let Sent { calls, values, broadcasts, contributions } = entry.sent;
     [
         entry.name(),
         entry.calls.to_string(),
@@ -237,6 +246,10 @@ fn line(entry: &EntryProfile) -> Line {
         calls.bytes.to_string(),
         entry.received.count.to_string(),
         entry.received.bytes.to_string(),
+        values.count.to_string(),
+        values.bytes.to_string(),
+        entry.received_values.count.to_string(),
+        entry.received_values.bytes.to_string(),
         broadcasts.to_string(),
         contributions.to_string(),
     ]
@@ -246,7 +259,7 @@ fn line(entry: &EntryProfile) -> Line {
 fn write_table(f: &mut fmt::Formatter<'_>, entries: &[EntryProfile]) -> fmt::Result {
     let lines: Vec<Line> = std::iter::once(head()).chain(entries.iter().map(line)).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
-    let widths: [usize; 12] = std::array::from_fn(width);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     for [name, numbers @ ..] in &lines {
         write!(f, "\n  {name:<width$}", width = widths[0])?;
         for (number, width) in numbers.iter().zip(&widths[1..]) {
@@ -259,7 +272,10 @@ fn write_table(f: &mut fmt::Formatter<'_>, entries: &[EntryProfile]) -> fmt::Res
 impl fmt::Display for Profile {
     /// One table per PE, and one of the sums. Several lines, without an end of line at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "profile (bytes: of arguments as they lie in messages)")?;
+        write!(
+            f,
+            "profile (ch: values of channels; bytes: of arguments and values themselves, not of what they own)"
+        )?;
         for pe in &self.pes {
             let in_entries: Duration = pe.entries.iter().map(|entry| entry.self_time).sum();
             write!(
@@ -294,6 +310,8 @@ mod tests {
             self_time: Duration::from_micros(us),
             longest_step: Duration::from_micros(us / 2),
             received: Messages { count: us, bytes: 8 * us },
+            received_values: Messages { count: 2 * us, bytes: 48 * us },
+            sent: Sent { values: Messages { count: us, bytes: 16 * us }, ..Sent::default() },
             ..EntryProfile::new(entry)
         });
         PeProfile {
@@ -348,7 +366,24 @@ mod tests {
         let cells: Vec<&str> = total[1].split_whitespace().collect();
         assert_eq!(
             cells,
-            ["Block.slow", "60", "0", "0.000060", "1.00", "20.00", "0", "0", "60", "480", "0", "0"]
+            [
+                "Block.slow",
+                "60",
+                "0",
+                "0.000060",
+                "1.00",
+                "20.00",
+                "0",
+                "0",
+                "60",
+                "480",
+                "60",
+                "960",
+                "120",
+                "2880",
+                "0",
+                "0"
+            ]
         );
     }
 }

@@ -56,6 +56,31 @@ impl Block {
         Ok(sum)
     }
 
+    /// Sends values to the next block and takes as many from the one before, by every way to do so. The last ones are
+    /// sent by permits that were taken before credit was used up, so they go by the backlog too.
+    #[entry]
+    async fn exchange(this: This<Self>, count: u64) -> Result<()> {
+        let shape = this.array().shape();
+        let at = |by| this.array().at((this.index() + by) % shape);
+        let (to, from) =
+            (this.channel::<[u64; 4], _>(&at(1), 1), this.channel::<[u64; 4], _>(&at(shape - 1), 1));
+        let permit = to.reserve().await;
+        for number in 1..count {
+            to.send([number; 4])?;
+        }
+        permit.send([0; 4]);
+        let mut sum = from.recv().await?[0];
+        for _ in 1..count {
+            sum += match from.try_recv()? {
+                Some([number, ..]) => number,
+                None => from.recv().await?[0],
+            };
+        }
+        assert_eq!(sum, count * (count - 1) / 2);
+        assert!(from.try_recv()?.is_none());
+        Ok(())
+    }
+
     /// Owns the block until the key is used.
     #[entry]
     async fn own(&mut self, cx: &Cx<Self>, key: Promise<Promise<()>>) -> Result<()> {
@@ -259,6 +284,32 @@ fn coroutines_count_their_resumes() {
         assert_eq!(ask.sent.calls, messages(7, 0), "{profile}");
         let late = profile.entry("Late", "new").expect("it was constructed");
         assert_eq!((late.calls, late.resumes, late.sent.calls), (1, 1, messages(1, 0)), "{profile}");
+    }
+}
+
+#[test]
+fn values_of_channels_are_counted_for_who_sends_and_who_takes_them() {
+    // More than the credit of a channel.
+    const EACH: u64 = 3_000;
+    for pes in PES {
+        let profile = profile_of(pes, async |_, blocks| Ok(blocks.exchange(EACH).await?));
+        let (exchange, values) = (of(&profile, "exchange"), messages(BLOCKS * EACH, 32));
+        assert_eq!((exchange.sent.values, exchange.received_values), (values, values), "{profile}");
+        assert_eq!(
+            (exchange.sent.calls, exchange.received),
+            (Messages::default(), Messages::default()),
+            "{profile}"
+        );
+        let others = profile.total().into_iter().filter(|entry| entry.entry.name != "exchange");
+        let by_others =
+            others.map(|entry| entry.sent.values.count + entry.received_values.count).sum::<u64>();
+        assert_eq!(by_others, 0, "{profile}");
+        for pe in &profile.pes {
+            let exchange = pe.entry("Block", "exchange").expect("it ran on each PE");
+            let values = messages(BLOCKS / pes as u64 * EACH, 32);
+            assert_eq!((exchange.sent.values, exchange.received_values), (values, values), "{profile}");
+            assert_eq!(pe.sent_by_runtime, Sent::default(), "{profile}");
+        }
     }
 }
 

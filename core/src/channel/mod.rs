@@ -139,6 +139,7 @@ impl<T: Send + 'static> Channel<T> {
             }
             end.slow().backlog.push_back(value);
             end.out_is_slow = true;
+            pe.note_value_sent::<T>();
             Ok(())
         })
     }
@@ -249,6 +250,7 @@ impl<T: Send + 'static> Channel<T> {
             drop(table);
             return self.sent_to_nobody(pe, error, at);
         }
+        pe.note_value_sent::<T>();
         let number = end.next_out;
         end.next_out += 1;
         let peer_end = end.peer_end;
@@ -315,6 +317,7 @@ impl<T: Send + 'static> Channel<T> {
             table.prefetch(peer_end);
         }
         drop(table);
+        pe.note_value_received::<T>();
         if let Some((effects, is_spent)) = effects {
             effects.settle(pe);
             if is_spent {
@@ -539,6 +542,7 @@ impl<T: Send + 'static> Permit<'_, T> {
             end.slow().backlog.push_back(value);
             let effects = end.leave(Leaver::Permit, self.channel.name());
             drop(table);
+            pe.note_value_sent::<T>();
             effects.settle(pe);
         });
     }

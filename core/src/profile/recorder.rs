@@ -1,7 +1,8 @@
 //! How a PE takes its profile: what every moment belongs to, and what is counted meanwhile.
 //!
 //! The clock is read where one step ends and the next begins, once for both. What is off costs nothing: a PE that is not
-//! profiled steps in a loop without these hooks, and its sends take the path that they always take (`Pe::plain_run`).
+//! profiled steps in a loop without these hooks, and its sends take the path that they always take (`Pe::plain_run`);
+//! channels compare two words that they have at hand.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -129,9 +130,10 @@ impl Recorder {
 }
 
 impl Pe {
+    /// Looks at two words that every send and every channel looks at anyway.
     #[inline(always)]
     pub(crate) fn is_profiled(&self) -> bool {
-        self.recorder.is_some()
+        self.plain_run() != self.run()
     }
 
     /// What follows is a call of `entry` that comes by no message of its own.
@@ -209,6 +211,30 @@ impl Pe {
         if let Some(recorder) = &self.recorder {
             recorder.count(|sent| sent.contributions += 1);
         }
+    }
+
+    /// A value goes into a channel.
+    #[inline(always)]
+    pub(crate) fn note_value_sent<T>(&self) {
+        if self.is_profiled() {
+            self.count_value(size_of::<T>(), |row| &mut row.sent.values);
+        }
+    }
+
+    /// A value was taken from a channel.
+    #[inline(always)]
+    pub(crate) fn note_value_received<T>(&self) {
+        if self.is_profiled() {
+            self.count_value(size_of::<T>(), |row| &mut row.received_values);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_value(&self, bytes: usize, of: fn(&mut EntryProfile) -> &mut Messages) {
+        let Some(recorder) = &self.recorder else { return };
+        let notes = &mut *recorder.0.borrow_mut();
+        of(&mut notes.rows[notes.current]).add(Messages { count: 1, bytes: bytes as u64 });
     }
 
     /// Notes what `work` is a step of. The caller does it next.
