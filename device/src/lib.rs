@@ -83,7 +83,9 @@ pub use fault::{Fault, FaultKind};
 pub use host_vec::HostVec;
 pub use kernel::declare::CUDA_PRELUDE;
 #[doc(hidden)]
-pub use kernel::declare::{cuda_declares as __cuda_declares, wgsl_declares as __wgsl_declares};
+pub use kernel::declare::{
+    block as __block, cuda_declares as __cuda_declares, wgsl_declares as __wgsl_declares,
+};
 pub use kernel::{Kernel, Language};
 pub use launch::{Grid, Launch};
 pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};

@@ -75,6 +75,22 @@ fn what_the_compiler_says_comes_with_line_and_caret() {
 }
 
 #[test]
+fn workgroups_of_another_shape_than_declared_are_a_fault() {
+    let Some(devices) = open("wgpu") else { return };
+    // `kernel!` would have found it; this one's source is not looked at before it is loaded.
+    let kernel = wrong(
+        "@group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
+         @compute @workgroup_size(32, 2) fn wrong(@builtin(local_invocation_index) at: u32) { buffer[0] = at; }",
+    );
+    let fault = fault_of(&devices, kernel.with_block([64, 1, 1]), 1);
+    let words = "the workgroup size of its WGSL source is [32, 2, 1], and its block shape [64, 1, 1]";
+    assert!(fault.kernel == "wrong" && fault.message.contains(words), "{fault}");
+    let account = devices.get(0).account("right");
+    let mut buffer = account.alloc::<u32>(4).unwrap();
+    account.launch(&kernel.with_block([32, 2, 1]), 1, (&mut buffer,)).unwrap().wait().unwrap();
+}
+
+#[test]
 fn a_kernel_that_does_not_fit_its_declaration_is_a_fault() {
     let Some(devices) = open("wgpu") else { return };
     for (source, words) in [

@@ -247,7 +247,7 @@ impl Gpus {
         let function = self.function(operation.device, code)?;
         let grid = launch.grid();
         parameters.pack(operation.arguments.bytes(), [grid.x, grid.y, grid.z]);
-        let extent = Extent::new(grid.x, grid.y, grid.z);
+        let extent = Extent { block: code.block, ..Extent::new(grid.x, grid.y, grid.z) };
         // SAFETY: these are the parameters of the kernel, as far as its declaration and its source agree. The operation keeps
         // the memory until it has ended, when its mark is reached or the device lost; so no blocks need to be noted.
         unsafe { stream.launch(&function, &extent, parameters, &[]) }.map(drop)

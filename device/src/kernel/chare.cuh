@@ -15,6 +15,10 @@ typedef double f64;
 // A kernel: what the program calls by its name.
 #define KERNEL extern "C" __global__ void
 
+// `KERNEL BLOCK(x, y, z) name(..)`: one that is launched with blocks of exactly so many threads. Ones at the end may be left out.
+#define BLOCK(...) __launch_bounds__(threads_of_block(__VA_ARGS__))
+__device__ constexpr int threads_of_block(int x, int y = 1, int z = 1) { return x * y * z; }
+
 // The number of elements that a launch covers; x is the fastest axis. There may be more threads.
 struct Grid {
     u32 x, y, z;

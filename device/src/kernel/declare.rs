@@ -51,7 +51,7 @@
 /// a buffer is a pointer `data` and a number of elements `len`, and can be indexed. The function is `KERNEL name(..)`, with the parameters spelled
 /// as here, in the same order, and `Grid grid` after them; this is checked when the program compiles. A scalar of a type
 /// of your own has a C type of that name and layout in the source. There is one thread, at least, for each element of
-/// the grid; the runtime chooses the blocks, of multiples of 32 and at most 1024 threads.
+/// the grid; the runtime chooses the blocks, of multiples of 32 and at most 1024 threads, unless the kernel has a block shape.
 ///
 /// **WGSL.** Everything is in group 0. Buffers take bindings from 0 in the order of the parameters. After them comes one uniform with
 /// `grid: vec3<u32>, present: u32` and the scalars in their order, each at the next multiple of 16 bytes (`@align(16)`); an
@@ -60,6 +60,52 @@
 /// is `arrayLength`. The runtime divides the grid by the entry point's workgroup size, rounding up. That there is a function of the
 /// kernel's name is checked when the program compiles; the rest when it is loaded. Scalars and elements have 32 bits, or 64 where the
 /// adapter can. More workgroups along an axis than the device allows (65535 on most) are a fault that says so.
+///
+/// **Block shape.** Threads that work together, by shared memory and barriers, must know how many they are. `block: [x, y, z]`, before
+/// `rust`, says it: 32 to 1024 threads, a multiple of 32, at most 64 along z. Then blocks are exactly so large on every device, and each source says the same in
+/// numbers, which is checked when the program compiles. Axes at the end that are 1 may be left out in the sources:
+///
+/// | declaration | CUDA C | WGSL |
+/// |---|---|---|
+/// | `block: [256, 1, 1]` | `KERNEL BLOCK(256) name(..)` | `@compute @workgroup_size(256) fn name(..)` |
+/// | `block: [16, 16, 1]` | `KERNEL BLOCK(16, 16) name(..)` | `@compute @workgroup_size(16, 16) fn name(..)` |
+///
+/// A grid counts threads all the same; as many blocks run as cover it, and each with all of its threads, so those beyond the grid
+/// take part in barriers too. Where it is blocks that one thinks in, [`Kernel::blocks`](crate::Kernel::blocks) gives the grid of so many. The Rust source sees no
+/// threads: it does what all blocks do.
+///
+/// ```
+/// use chare_device::{DeviceSpec, Devices, HostMode, In, Launch, Out, kernel};
+///
+/// kernel! {
+///     /// The largest of each 64 numbers.
+///     const LARGEST: fn largest(x: In<u32>, most: Out<u32>) {
+///         block: [64, 1, 1],
+///         rust: |_: &Launch, (x, most): (&[u32], &mut [u32])| {
+///             for (most, x) in most.iter_mut().zip(x.chunks(64)) {
+///                 *most = x.iter().copied().max().unwrap_or(0);
+///             }
+///         },
+///         cuda: "KERNEL BLOCK(64) largest(In<u32> x, Out<u32> most, Grid grid) {
+///             __shared__ u32 all[64];
+///             u64 at = u64(blockIdx.x) * 64 + threadIdx.x;
+///             all[threadIdx.x] = at < x.len ? x[at] : 0;
+///             for (u32 half = 32; half > 0; half /= 2) {
+///                 __syncthreads();
+///                 if (threadIdx.x < half) all[threadIdx.x] = max(all[threadIdx.x], all[threadIdx.x + half]);
+///             }
+///             if (threadIdx.x == 0) most[blockIdx.x] = all[0];
+///         }",
+///     }
+/// }
+/// let devices = Devices::open(&DeviceSpec::default(), HostMode::Inline)?;
+/// let account = devices.get(0).account("me");
+/// let x = account.upload((0..100).collect())?;
+/// let mut most = account.alloc::<u32>(2)?;
+/// account.launch(&LARGEST, LARGEST.blocks(2), (&x, &mut most))?;
+/// assert_eq!(account.download(&most)?.wait()?, [63, 99]);
+/// # Ok::<(), chare_device::DeviceError>(())
+/// ```
 ///
 /// What does not agree does not compile:
 ///
@@ -73,11 +119,25 @@
 /// }
 /// # fn main() { DOUBLE.name(); }
 /// ```
+/// ```compile_fail,E0080
+/// # use chare_device::{In, Launch, Out, kernel};
+/// kernel! {
+///     const TILED: fn tiled(x: Out<f32>) {
+///         block: [16, 16, 1],
+///         rust: |_: &Launch, (x,): (&mut [f32],)| x.fill(0.0),
+///         wgsl: "
+///             @group(0) @binding(0) var<storage, read_write> x: array<f32>;
+///             @compute @workgroup_size(8, 8) fn tiled() { x[0] = 0.0; }",
+///     }
+/// }
+/// # fn main() { TILED.name(); }
+/// ```
 #[macro_export]
 macro_rules! kernel {
     (
         $(#[$attribute:meta])*
         $visibility:vis const $CONST:ident: fn $name:ident($($parameter:ident: $Type:ty),+ $(,)?) {
+            $(block: $block:expr,)?
             rust: $rust:expr
             $(, cuda: $cuda:expr)?
             $(, ptx: $ptx:expr)?
@@ -89,13 +149,20 @@ macro_rules! kernel {
         $visibility const $CONST: $crate::Kernel<($($Type,)+)> = {
             #[allow(dead_code)]
             const PARAMETERS: &[(&str, &str)] = &[$((stringify!($Type), stringify!($parameter))),+];
+            #[allow(dead_code)]
+            const BLOCK: Option<[u32; 3]> = $crate::__block(&[$($block)?]);
             let kernel = $crate::Kernel::<($($Type,)+)>::new(stringify!($name), $rust);
+            let kernel = match BLOCK {
+                Some(block) => kernel.with_block(block),
+                None => kernel,
+            };
             $(
                 const CUDA: &str = $cuda;
                 assert!(
-                    $crate::__cuda_declares(CUDA, stringify!($name), PARAMETERS),
+                    $crate::__cuda_declares(CUDA, stringify!($name), PARAMETERS, BLOCK),
                     "the CUDA C source has no function `KERNEL <name>(<parameters>, Grid grid)` with the kernel's name and \
-                     its parameters, spelled as in the declaration (`[T; N]` as `Array<T, N>`)"
+                     its parameters, spelled as in the declaration (`[T; N]` as `Array<T, N>`); with a block shape it is \
+                     `KERNEL BLOCK(<x>, <y>, <z>) <name>(..)`, with the same numbers"
                 );
                 let kernel = kernel.with_cuda(CUDA);
             )?
@@ -103,8 +170,9 @@ macro_rules! kernel {
             $(
                 const WGSL: &str = $wgsl;
                 assert!(
-                    $crate::__wgsl_declares(WGSL, stringify!($name)),
-                    "the WGSL source has no function `fn <name>(..)` with the kernel's name"
+                    $crate::__wgsl_declares(WGSL, stringify!($name), BLOCK),
+                    "the WGSL source has no function `fn <name>(..)` with the kernel's name; with a block shape it is \
+                     `@compute @workgroup_size(<x>, <y>, <z>) fn <name>(..)`, with the same numbers"
                 );
                 let kernel = kernel.with_wgsl(WGSL);
             )?
@@ -116,13 +184,40 @@ macro_rules! kernel {
 /// What the CUDA C source of a kernel is compiled after: the types of its parameters.
 pub const CUDA_PRELUDE: &str = include_str!("chare.cuh");
 
-/// Whether a source has `KERNEL name(parameters, Grid grid)`. The parameters are types and names as in Rust.
+/// The block shape of a declaration, if it has one.
 #[doc(hidden)]
-pub const fn cuda_declares(source: &str, name: &str, parameters: &[(&str, &str)]) -> bool {
+pub const fn block(given: &[[u32; 3]]) -> Option<[u32; 3]> {
+    match given {
+        [] => None,
+        [block, ..] => Some(*block),
+    }
+}
+
+/// Fails unless every device may have blocks of this shape, made of whole warps.
+pub(super) const fn check_block([x, y, z]: [u32; 3]) {
+    assert!(x > 0 && y > 0 && z > 0, "a block shape has at least one thread along each axis");
+    let threads = x as u64 * y as u64 * z as u64;
+    assert!(threads <= 1024 && z <= 64, "a block has at most 1024 threads, and at most 64 along z");
+    assert!(threads % 32 == 0, "the threads of a block are a multiple of 32");
+}
+
+/// Whether a source has `KERNEL name(parameters, Grid grid)`, with `BLOCK(x, y, z)` before the name if there is a block shape. The
+/// parameters are types and names as in Rust.
+#[doc(hidden)]
+pub const fn cuda_declares(
+    source: &str,
+    name: &str,
+    parameters: &[(&str, &str)],
+    block: Option<[u32; 3]>,
+) -> bool {
     let source = source.as_bytes();
     let mut start = 0;
     while start < source.len() {
-        if let Some(at) = match_call(source, start, b"KERNEL", name.as_bytes())
+        let call = match block {
+            None => match_call(source, start, b"KERNEL", name.as_bytes()),
+            Some(block) => match_blocked(source, start, b"KERNEL BLOCK(", block, name.as_bytes()),
+        };
+        if let Some(at) = call
             && let Some(at) = match_parameters(source, at, parameters)
             && match_text(source, at, b"Grid grid)").is_some()
         {
@@ -133,18 +228,87 @@ pub const fn cuda_declares(source: &str, name: &str, parameters: &[(&str, &str)]
     false
 }
 
-/// Whether a source has `fn name(`.
+/// Whether a source has `fn name(`, with `@workgroup_size(x, y, z)` before it if there is a block shape.
 #[doc(hidden)]
-pub const fn wgsl_declares(source: &str, name: &str) -> bool {
+pub const fn wgsl_declares(source: &str, name: &str, block: Option<[u32; 3]>) -> bool {
     let source = source.as_bytes();
     let mut start = 0;
     while start < source.len() {
-        if match_call(source, start, b"fn", name.as_bytes()).is_some() {
+        let call = match block {
+            None => match_call(source, start, b"fn", name.as_bytes()),
+            Some(block) => match_workgroup(source, start, block, name.as_bytes()),
+        };
+        if call.is_some() {
             return true;
         }
         start += 1;
     }
     false
+}
+
+/// Where it goes on after `@workgroup_size(x, y, z) fn name(`; `@compute` may stand before `fn` too.
+const fn match_workgroup(source: &[u8], at: usize, block: [u32; 3], name: &[u8]) -> Option<usize> {
+    let Some(at) = match_text(source, at, b"@workgroup_size(") else { return None };
+    let Some(mut at) = match_block(source, at, block) else { return None };
+    if let Some(end) = match_text(source, at, b"@compute") {
+        at = end;
+    }
+    while at < source.len() && source[at].is_ascii_whitespace() {
+        at += 1;
+    }
+    match_call(source, at, b"fn", name)
+}
+
+/// Where it goes on after `keyword x, y, z) name(`. The keyword may hold blanks.
+const fn match_blocked(
+    source: &[u8],
+    at: usize,
+    keyword: &[u8],
+    block: [u32; 3],
+    name: &[u8],
+) -> Option<usize> {
+    if at > 0 && is_word(source[at - 1]) {
+        return None;
+    }
+    let Some(at) = match_text(source, at, keyword) else { return None };
+    let Some(at) = match_block(source, at, block) else { return None };
+    let Some(at) = match_text(source, at, name) else { return None };
+    match_text(source, at, b"(")
+}
+
+/// Where it goes on after `x, y, z)`, of which ones at the end may be missing.
+const fn match_block(source: &[u8], mut at: usize, block: [u32; 3]) -> Option<usize> {
+    let mut axis = 0;
+    while axis < block.len() {
+        let Some(end) = match_number(source, at, block[axis]) else { return None };
+        at = end;
+        axis += 1;
+        if let Some(end) = match_text(source, at, b")") {
+            while axis < block.len() {
+                if block[axis] != 1 {
+                    return None;
+                }
+                axis += 1;
+            }
+            return Some(end);
+        }
+        let Some(end) = match_text(source, at, b",") else { return None };
+        at = end;
+    }
+    None
+}
+
+/// Where it goes on after a number in decimal digits.
+const fn match_number(source: &[u8], mut at: usize, number: u32) -> Option<usize> {
+    while at < source.len() && source[at].is_ascii_whitespace() {
+        at += 1;
+    }
+    let (start, mut value) = (at, 0u64);
+    while at < source.len() && source[at].is_ascii_digit() && value <= u32::MAX as u64 {
+        value = 10 * value + (source[at] - b'0') as u64;
+        at += 1;
+    }
+    if at == start || value != number as u64 { None } else { Some(at) }
 }
 
 /// Where it goes on after `keyword name(`, if that is what stands at `at`.
@@ -224,7 +388,7 @@ mod tests {
 
     #[test]
     fn parameters_must_be_spelled_alike() {
-        let declares = |source: &str| cuda_declares(source, "sweep", PARAMETERS);
+        let declares = |source: &str| cuda_declares(source, "sweep", PARAMETERS, None);
         let right = "template <class T> __device__ void sweep(In<T> u);\n\
                      KERNEL sweep(In<f32> u, Array<u32, 3> dims,\n    Each<Maybe<Out<f32>>, 6> faces, Grid grid) {}";
         assert!(declares(right));
@@ -243,7 +407,52 @@ mod tests {
             let wrong = right.replace(there, instead);
             assert!(wrong != right && !declares(&wrong), "{wrong}");
         }
-        assert!(wgsl_declares("@compute fn sweep (at: u32) {}", "sweep"));
-        assert!(!wgsl_declares("fn sweeps() {} fn my_sweep() {} // sweep()", "sweep"));
+        assert!(wgsl_declares("@compute fn sweep (at: u32) {}", "sweep", None));
+        assert!(!wgsl_declares("fn sweeps() {} fn my_sweep() {} // sweep()", "sweep", None));
+    }
+
+    #[test]
+    fn blocks_must_be_spelled_alike() {
+        let cuda = |size: &str, block| {
+            let source = format!("KERNEL BLOCK{size} sum(In<f32> x, Grid grid) {{}}");
+            cuda_declares(&source, "sum", &[("In<f32>", "x")], block)
+        };
+        let wgsl = |size: &str, block| {
+            let orders = [
+                format!("@compute @workgroup_size{size} fn sum("),
+                format!("@workgroup_size{size}\n@compute\nfn sum("),
+            ];
+            let [one, other] = orders.map(|source| wgsl_declares(&source, "sum", block));
+            assert_eq!(one, other);
+            one
+        };
+        for (size, block) in [
+            ("(256)", [256, 1, 1]),
+            ("(256, 1)", [256, 1, 1]),
+            (" ( 8,8 , 4 )", [8, 8, 4]),
+            ("(16, 2, 1)", [16, 2, 1]),
+        ] {
+            assert!(cuda(size, Some(block)) && wgsl(size, Some(block)) && !cuda(size, None), "{size}");
+        }
+        for size in [
+            "(256, 2)",
+            "(25)",
+            "(2560)",
+            "(THREADS)",
+            "(256, 1, 1, 1)",
+            "(256, 1, 1,)",
+            "()",
+            "(0x100)",
+            "(99999999999)",
+        ] {
+            assert!(!cuda(size, Some([256, 1, 1])) && !wgsl(size, Some([256, 1, 1])), "{size}");
+        }
+        assert!(!cuda_declares(
+            "KERNEL sum(In<f32> x, Grid grid)",
+            "sum",
+            &[("In<f32>", "x")],
+            Some([32, 1, 1])
+        ));
+        assert!(!wgsl_declares("@compute @workgroup_size(32) fn sums(", "sum", Some([32, 1, 1])));
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Code {
     /// The CUDA C source, compiled already.
     pub(crate) ptx: Option<&'static str>,
     pub(crate) wgsl: Option<&'static str>,
+    /// Threads of a block along x, y and z, if the kernel wants so many.
+    pub(crate) block: Option<[u32; 3]>,
 }
 
 impl<A: Params> Kernel<A> {
@@ -112,7 +114,10 @@ impl<A: Params> Kernel<A> {
             // SAFETY: the caller of `Code::run` promises that these are arguments of this kernel, and what `views` asks.
             source(launch, unsafe { A::views(A::unpack(arguments)) });
         };
-        Kernel { rust, code: Code { name, run, describe: A::describe, cuda: None, ptx: None, wgsl: None } }
+        Kernel {
+            rust,
+            code: Code { name, run, describe: A::describe, cuda: None, ptx: None, wgsl: None, block: None },
+        }
     }
 
     /// The same kernel, with a source in CUDA C. The rules for it are those of [`kernel!`](crate::kernel!).
@@ -131,6 +136,42 @@ impl<A: Params> Kernel<A> {
     pub const fn with_wgsl(mut self, source: &'static str) -> Self {
         self.code.wgsl = Some(source);
         self
+    }
+
+    /// The same kernel, for blocks of exactly so many threads along x, y and z: the order of [`Grid::new`], and of `@workgroup_size` in
+    /// WGSL. The rules for it are those of [`kernel!`](crate::kernel!).
+    ///
+    /// # Panics
+    ///
+    /// If they are not 32 to 1024 threads, a multiple of 32, and at most 64 along z. In a constant, that does not compile.
+    pub const fn with_block(mut self, block: [u32; 3]) -> Self {
+        declare::check_block(block);
+        self.code.block = Some(block);
+        self
+    }
+
+    /// The threads of a block along x, y and z, if the kernel says how many they are.
+    pub const fn block(&self) -> Option<[u32; 3]> {
+        self.code.block
+    }
+
+    /// The grid of so many blocks along each axis: as many threads as these blocks have.
+    ///
+    /// # Panics
+    ///
+    /// If the kernel has no block shape, or a grid has not so many threads.
+    pub fn blocks(&self, count: impl Into<Grid>) -> Grid {
+        let count = count.into();
+        let Some(block) = self.code.block else {
+            panic!("kernel `{}` has no block shape; declare it with `block: [x, y, z]`", self.name());
+        };
+        let threads = |count: u32, size: u32| match count.checked_mul(size) {
+            Some(threads) => threads,
+            None => {
+                panic!("{count} blocks of kernel `{}` are too many along one axis of a grid", self.name())
+            }
+        };
+        Grid::new(threads(count.x, block[0]), threads(count.y, block[1]), threads(count.z, block[2]))
     }
 
     /// The name.
@@ -235,5 +276,30 @@ mod tests {
             "kernel `fill` has no CUDA C source, which its device wants; it is written in Rust, WGSL"
         );
         assert!(kernel.is_written_in(Language::Rust) && !kernel.is_written_in(Language::CudaC));
+    }
+    /// What a call panics with.
+    fn refused<T: fmt::Debug>(call: impl FnOnce() -> T) -> String {
+        let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
+        let text = payload.downcast_ref::<&str>().map(|text| text.to_string());
+        text.unwrap_or_else(|| payload.downcast_ref::<String>().unwrap().clone())
+    }
+
+    #[test]
+    fn a_grid_may_be_counted_in_blocks() {
+        let kernel = Kernel::<(Out<f32>,)>::new("fill", |_: &Launch, _: (&mut [f32],)| ());
+        let tiled = kernel.with_block([16, 4, 2]);
+        assert_eq!((kernel.block(), tiled.block()), (None, Some([16, 4, 2])));
+        assert_eq!(tiled.blocks(3), Grid::new(48, 4, 2));
+        assert_eq!(tiled.blocks(Grid::new(0, 2, 5)), Grid::new(0, 8, 10));
+        assert!(refused(|| kernel.blocks(1)).contains("kernel `fill` has no block shape"));
+        assert!(refused(|| tiled.blocks(1 << 28)).contains("268435456 blocks of kernel `fill`"));
+        for (block, reason) in [
+            ([0, 1, 1], "at least one thread"),
+            ([1025, 1, 1], "at most 1024"),
+            ([1, 1, 96], "at most 64 along z"),
+            ([24, 2, 1], "a multiple of 32"),
+        ] {
+            assert!(refused(|| kernel.with_block(block)).contains(reason), "{block:?}");
+        }
     }
 }

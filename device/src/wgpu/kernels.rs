@@ -25,18 +25,20 @@ pub(super) struct Pipeline {
     workgroup: [u32; 3],
 }
 
+/// Source, name, parameters and block shape.
+type Key = (usize, &'static str, usize, Option<[u32; 3]>);
+
 /// The kernels that have been compiled, or could not be.
 #[derive(Default)]
 pub(super) struct Pipelines {
-    /// By source, name and parameters.
-    made: HashMap<(usize, &'static str, usize), Result<Arc<Pipeline>, String>>,
+    made: HashMap<Key, Result<Arc<Pipeline>, String>>,
 }
 
 impl Pipelines {
     /// The pipeline of a kernel, or why there is none: what the compiler said.
     pub(super) fn of(&mut self, shared: &Shared, code: &Code) -> Result<Arc<Pipeline>, String> {
         let source = code.wgsl.expect("a launch is refused if its kernel has no source for the device");
-        let key = (source.as_ptr().addr(), code.name, code.describe as usize);
+        let key = (source.as_ptr().addr(), code.name, code.describe as usize, code.block);
         self.made.entry(key).or_insert_with(|| Pipeline::make(shared, code, source).map(Arc::new)).clone()
     }
 }
@@ -46,6 +48,11 @@ impl Pipeline {
         let mut slots = Slots::default();
         (code.describe)(&mut slots);
         let workgroup = workgroup(source, code.name)?;
+        if let Some(block) = code.block.filter(|block| *block != workgroup) {
+            return Err(format!(
+                "the workgroup size of its WGSL source is {workgroup:?}, and its block shape {block:?}"
+            ));
+        }
         let entries = entries(&slots.list);
         check_count(entries.len() - 1, &shared.limits)?;
         let (device, label) = (&shared.device, Some(code.name));

@@ -325,6 +325,43 @@ fn kernels_are_compiled_when_they_are_launched() {
 }
 
 #[test]
+fn a_kernel_with_a_block_shape_is_launched_with_it() {
+    apart("neutral::a_kernel_with_a_block_shape_is_launched_with_it", &[], || {
+        const TILED: Kernel<(InOut<u64>,)> = Kernel::new("tiled", |_: &Launch, _: (&mut [u64],)| ())
+            .with_ptx("kernel tiled")
+            .with_block([16, 4, 2]);
+        let devices = open();
+        let (send, shapes) = channel();
+        let send = Mutex::new(send);
+        let number = Parameter::Value { bytes: 8 };
+        let parameters = [Parameter::Address { align: 8 }, number, Parameter::Value { bytes: 12 }];
+        stand_in().register("tiled", &parameters, move |geometry, arguments| {
+            let shape = (geometry.grid, geometry.block, arguments.value::<[u32; 3]>(2));
+            send.lock().expect("no test panics here").send(shape).expect("the test listens");
+            Ok(())
+        });
+        let account = devices.get(0).account("tiled");
+        let mut buffer = account.alloc::<u64>(1).expect("memory");
+        for (grid, blocks) in [
+            (Grid::new(16, 4, 2), [1, 1, 1]),
+            (Grid::new(17, 9, 2), [2, 3, 1]),
+            (TILED.blocks(Grid::new(5, 1, 7)), [5, 1, 7]),
+        ] {
+            account.launch(&TILED, grid, (&mut buffer,)).expect("it is taken").wait().expect("it runs");
+            let shape = shapes.recv().expect("it has run");
+            assert_eq!(shape, (blocks, [16, 4, 2], [grid.x, grid.y, grid.z]));
+        }
+        // Nothing runs on a grid without threads.
+        account
+            .launch(&TILED, TILED.blocks(0), (&mut buffer,))
+            .expect("it is taken")
+            .wait()
+            .expect("it ends");
+        assert!(shapes.try_recv().is_err());
+    });
+}
+
+#[test]
 fn a_kernel_that_does_not_compile_is_an_error_of_the_launch() {
     apart("neutral::a_kernel_that_does_not_compile_is_an_error_of_the_launch", &[], || {
         let devices = open();
