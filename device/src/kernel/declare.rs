@@ -112,12 +112,12 @@
 /// ```compile_fail,E0080
 /// # use chare_device::{In, Launch, Out, kernel};
 /// kernel! {
-///     const DOUBLE: fn double(x: In<f32>, y: Out<f32>) {
+///     const TWICE: fn twice(x: In<f32>, y: Out<f32>) {
 ///         rust: |_: &Launch, (x, y): (&[f32], &mut [f32])| y[0] = 2.0 * x[0],
-///         cuda: "KERNEL double(In<f32> x, InOut<f32> y, Grid grid) { y[0] = 2 * x[0]; }",
+///         cuda: "KERNEL twice(In<f32> x, InOut<f32> y, Grid grid) { y[0] = 2 * x[0]; }",
 ///     }
 /// }
-/// # fn main() { DOUBLE.name(); }
+/// # fn main() { TWICE.name(); }
 /// ```
 /// ```compile_fail,E0080
 /// # use chare_device::{In, Launch, Out, kernel};

@@ -14,6 +14,7 @@ mod memory;
 mod neutral;
 mod order;
 mod setting;
+mod sources;
 
 use chare_device::cuda::{Cuda, CudaError};
 
