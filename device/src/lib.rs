@@ -64,6 +64,7 @@ mod launch;
 mod memory;
 mod operation;
 mod param;
+pub mod parity;
 mod pool;
 mod shape;
 mod spec;

@@ -2,11 +2,19 @@
 
 use std::ops::{Add, Mul, Sub};
 
+use chare_device::parity::Sample;
 use chare_device::{Element, Scalar};
 
 /// `f32` or `f64`. Not for implementing elsewhere.
 pub trait Real:
-    Element + Scalar + Default + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
+    Element
+    + Scalar
+    + Sample
+    + Default
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
 {
     /// One sixth, rounded.
     const SIXTH: Self;

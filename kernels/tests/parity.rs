@@ -4,70 +4,32 @@
 
 use std::path::Path;
 
-use chare_device::{Devices, HostMode};
-use chare_kernels::{Case, cases};
-
-/// The devices to compare.
-const SPECS: &[&str] = &[
-    "host:workers=2",
-    "host:2@1,2:inline",
-    "host:polled",
-    #[cfg(feature = "wgpu")]
-    "wgpu:0x2",
-];
-
-const SEEDS: u64 = 40;
-
-fn open(spec: &str) -> Devices {
-    Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap()
-}
-
-fn compare(case: &Case, reference: &Devices, devices: &Devices) {
-    for seed in 0..SEEDS {
-        let expected = case.run(&reference.get(0).account("reference"), seed).unwrap();
-        for device in devices.iter() {
-            let found = case.run(&device.account("parity"), seed).unwrap();
-            let difference = case.difference(&expected, &found);
-            assert!(
-                difference.is_none(),
-                "{} on {}, seed {seed}: {difference:?}",
-                case.kernel(),
-                device.name()
-            );
-        }
-    }
-}
+use chare_device::{DeviceSpec, Devices, HostMode, parity};
+use chare_kernels::cases;
 
 #[test]
 fn devices_agree() {
-    let reference = open("host:inline");
-    for spec in SPECS {
-        let devices = match Devices::open(&spec.parse().unwrap(), HostMode::Inline) {
-            Ok(devices) => devices,
-            Err(error) => {
-                let required = std::env::var("REQUIRE_DEVICE").is_ok_and(|kinds| kinds.contains("wgpu"));
-                assert!(spec.starts_with("wgpu") && !required, "{spec}: {error}");
-                eprintln!("{spec} is skipped: {error}");
-                continue;
-            }
-        };
-        for case in cases() {
-            if case.is_written_in(devices.get(0).language()) {
-                compare(&case, &reference, &devices);
-            }
-        }
-    }
+    parity::check(&cases());
 }
 
 #[test]
-fn inputs_differ_and_differences_are_seen() {
-    let devices = open("host:inline");
+fn inputs_differ() {
+    let devices = Devices::open(&DeviceSpec::default(), HostMode::Inline).unwrap();
     let account = devices.get(0).account("seeds");
     for case in cases() {
         let outcomes: Vec<_> = (0..20).map(|seed| case.run(&account, seed).unwrap()).collect();
         let all_alike = outcomes.iter().all(|outcome| case.difference(&outcomes[0], outcome).is_none());
         assert!(!all_alike, "{}", case.kernel());
     }
+}
+
+/// The name of the kernel that is declared after `KERNEL `.
+fn name(declaration: &str) -> &str {
+    let declaration = match declaration.strip_prefix("BLOCK(") {
+        Some(rest) => rest.split_once(") ").unwrap().1,
+        None => declaration,
+    };
+    declaration.split('(').next().unwrap()
 }
 
 #[test]
@@ -82,7 +44,7 @@ fn every_kernel_has_a_case() {
                 folders.push(path);
             } else if path.extension().is_some_and(|extension| extension == "cu") {
                 let source = std::fs::read_to_string(&path).unwrap();
-                for name in source.split("KERNEL ").skip(1).map(|rest| rest.split('(').next().unwrap()) {
+                for name in source.split("KERNEL ").skip(1).map(name) {
                     assert!(cases.iter().any(|case| case.kernel() == name), "{name} of {}", path.display());
                     found += 1;
                 }

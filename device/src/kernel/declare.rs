@@ -198,7 +198,7 @@ pub(super) const fn check_block([x, y, z]: [u32; 3]) {
     assert!(x > 0 && y > 0 && z > 0, "a block shape has at least one thread along each axis");
     let threads = x as u64 * y as u64 * z as u64;
     assert!(threads <= 1024 && z <= 64, "a block has at most 1024 threads, and at most 64 along z");
-    assert!(threads % 32 == 0, "the threads of a block are a multiple of 32");
+    assert!(threads.is_multiple_of(32), "the threads of a block are a multiple of 32");
 }
 
 /// Whether a source has `KERNEL name(parameters, Grid grid)`, with `BLOCK(x, y, z)` before the name if there is a block shape. The

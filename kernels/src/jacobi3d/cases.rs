@@ -1,10 +1,10 @@
 //! The kernels of this module on random blocks.
 
-use chare_device::DeviceVec;
+use chare_device::Grid;
+use chare_device::parity::{Case, Random};
 
 use super::{Jacobi3d, faces_len, padded_len};
-use crate::case::{Case, Outcome, Random};
-use crate::{Face, Real};
+use crate::Face;
 
 /// The kernels for both types.
 pub(crate) fn cases() -> Vec<Case> {
@@ -17,57 +17,39 @@ fn dims(random: &mut Random) -> [u32; 3] {
     limits.map(|limit| 1 + random.below(limit))
 }
 
-fn of_type<T: Jacobi3d + Real>(tolerance: f64) -> [Case; 5] {
+/// A block, and one of its faces.
+fn dims_and_face(random: &mut Random) -> ([u32; 3], Face) {
+    (dims(random), Face::ALL[random.below(6) as usize])
+}
+
+/// A block, and the lengths of some of its faces.
+fn dims_and_faces(random: &mut Random) -> ([u32; 3], [Option<usize>; 6]) {
+    let (dims, present) = (dims(random), random.below(64));
+    (dims, Face::ALL.map(|face| (present >> face.index() & 1 == 1).then(|| face.len(dims))))
+}
+
+fn of_type<T: Jacobi3d>(tolerance: f64) -> [Case; 5] {
     [
-        Case::new(&T::STEP, tolerance, |account, random| {
+        Case::of(&T::STEP, |random| {
             let dims = dims(random);
-            let u = account.upload(random.reals::<T>(padded_len(dims)))?;
-            let mut unew = account.upload(random.reals::<T>(padded_len(dims)))?;
-            // What is there before must not matter.
-            let mut residual = account.upload(vec![T::from_f64(1e6)])?;
-            account.launch(&T::STEP, dims, (&u, &mut unew, &mut residual, dims))?;
-            Outcome::default().add(account, &unew)?.add(account, &residual)
+            (dims.into(), (padded_len(dims), padded_len(dims), 1, dims))
+        })
+        .within(tolerance),
+        Case::of(&T::PACK_FACE, |random| {
+            let (dims, face) = dims_and_face(random);
+            (face.extents(dims).into(), (padded_len(dims), face.len(dims), dims, face))
         }),
-        Case::new(&T::PACK_FACE, 0.0, |account, random| {
-            let (dims, face) = (dims(random), Face::ALL[random.below(6) as usize]);
-            let u = account.upload(random.reals::<T>(padded_len(dims)))?;
-            let mut cells = account.alloc::<T>(face.len(dims))?;
-            account.launch(&T::PACK_FACE, face.extents(dims), (&u, &mut cells, dims, face))?;
-            Outcome::default().add(account, &cells)
+        Case::of(&T::UNPACK_FACE, |random| {
+            let (dims, face) = dims_and_face(random);
+            (face.extents(dims).into(), (face.len(dims), padded_len(dims), dims, face))
         }),
-        Case::new(&T::UNPACK_FACE, 0.0, |account, random| {
-            let (dims, face) = (dims(random), Face::ALL[random.below(6) as usize]);
-            let cells = account.upload(random.reals::<T>(face.len(dims)))?;
-            let mut u = account.upload(random.reals::<T>(padded_len(dims)))?;
-            account.launch(&T::UNPACK_FACE, face.extents(dims), (&cells, &mut u, dims, face))?;
-            Outcome::default().add(account, &u)
+        Case::of(&T::PACK_FACES, |random| {
+            let (dims, faces) = dims_and_faces(random);
+            (Grid::from(faces_len(dims)), (padded_len(dims), faces, dims))
         }),
-        Case::new(&T::PACK_FACES, 0.0, |account, random| {
-            let (dims, present) = (dims(random), random.below(64));
-            let u = account.upload(random.reals::<T>(padded_len(dims)))?;
-            let mut faces = Vec::new();
-            for face in Face::ALL {
-                faces.push(account.upload(random.reals::<T>(face.len(dims)))?);
-            }
-            let mut given: [Option<&mut DeviceVec<T>>; 6] = [const { None }; 6];
-            for (face, cells) in faces.iter_mut().enumerate() {
-                given[face] = (present >> face & 1 == 1).then_some(cells);
-            }
-            account.launch(&T::PACK_FACES, faces_len(dims), (&u, given, dims))?;
-            faces.iter().try_fold(Outcome::default(), |outcome, cells| outcome.add(account, cells))
-        }),
-        Case::new(&T::UNPACK_FACES, 0.0, |account, random| {
-            let (dims, present) = (dims(random), random.below(64));
-            let mut faces = [const { None }; 6];
-            for (face, cells) in Face::ALL.into_iter().zip(&mut faces) {
-                if present >> face.index() & 1 == 1 {
-                    *cells = Some(account.upload(random.reals::<T>(face.len(dims)))?);
-                }
-            }
-            let mut u = account.upload(random.reals::<T>(padded_len(dims)))?;
-            let given = faces.each_ref().map(Option::as_ref);
-            account.launch(&T::UNPACK_FACES, faces_len(dims), (given, &mut u, dims))?;
-            Outcome::default().add(account, &u)
+        Case::of(&T::UNPACK_FACES, |random| {
+            let (dims, faces) = dims_and_faces(random);
+            (Grid::from(faces_len(dims)), (faces, padded_len(dims), dims))
         }),
     ]
 }
