@@ -21,6 +21,16 @@ impl Runtime {
         current::on_pe("device_reason", |pe| pe.shared().devices().reason().to_owned())
     }
 
+    /// Whether GPUs of this machine are not used since the kernels of the program are not written for them, and nobody
+    /// has asked for other devices.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn passes_over_gpus(&self) -> bool {
+        current::on_pe("passes_over_gpus", |pe| pe.shared().devices().passes_over_gpus())
+    }
+
     /// What kernels must be written in to be launched in this run: the devices of a run are of one kind.
     ///
     /// # Panics

@@ -15,8 +15,13 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    let report =
-        Options::from_env().map_err(StartError::from).and_then(|options| Runtime::run(options, main));
+    let report = Options::from_env().map_err(StartError::from).and_then(|options| {
+        let is_asked = options.asks_to_choose();
+        Runtime::run(options, |rt| {
+            say_what_was_chosen(&rt, is_asked);
+            main(rt)
+        })
+    });
     match report {
         Ok(report) => {
             if let Some(profile) = report.profile() {
@@ -33,6 +38,14 @@ where
             say(&format!("error: {error}"));
             ExitCode::from(2)
         }
+    }
+}
+
+/// Says which devices the program has chosen, and why, to a user who asks for that; and to one who does not, if GPUs stay
+/// unused.
+fn say_what_was_chosen(rt: &Runtime, is_asked: bool) {
+    if !rt.is_quiet() && (is_asked || rt.passes_over_gpus()) {
+        say(&format!("--device auto: {}", rt.device_reason()));
     }
 }
 

@@ -28,6 +28,8 @@ pub const OPTIONS_HELP: &str = "\
 pub struct Options {
     pes: usize,
     device: DeviceSpec,
+    /// Whether the user has named a device, if only `auto`.
+    names_device: bool,
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
@@ -48,6 +50,7 @@ impl Default for Options {
         Options {
             pes,
             device: DeviceSpec::default(),
+            names_device: false,
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
@@ -85,7 +88,7 @@ impl Options {
             options.pes = parse_pes("CHARE_PES", &value)?;
         }
         if let Some(value) = env("CHARE_DEVICE") {
-            options.device = parse_device("CHARE_DEVICE", &value)?;
+            (options.device, options.names_device) = (parse_device("CHARE_DEVICE", &value)?, true);
         }
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
@@ -101,7 +104,9 @@ impl Options {
             let mut value = || inline.clone().or_else(|| args.next()).ok_or_else(|| missing_value(name));
             match name {
                 "--pes" => options.pes = parse_pes("--pes", &value()?)?,
-                "--device" => options.device = parse_device("--device", &value()?)?,
+                "--device" => {
+                    (options.device, options.names_device) = (parse_device("--device", &value()?)?, true);
+                }
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
@@ -166,6 +171,11 @@ impl Options {
     /// The devices.
     pub fn device(&self) -> &DeviceSpec {
         &self.device
+    }
+
+    /// Whether the user asks the program to choose devices, in so many words.
+    pub(crate) fn asks_to_choose(&self) -> bool {
+        self.names_device && self.device.is_auto()
     }
 
     /// Whether programs are asked to report no progress.

@@ -99,11 +99,24 @@ pub(crate) struct Slot {
 pub struct Slots {
     pub(crate) list: Vec<Slot>,
     pub(crate) len_bytes: usize,
+    /// Whether there are numbers of 64 bits, in scalars or in buffers.
+    pub(crate) has_64_bits: bool,
 }
 
 impl Slots {
-    /// Adds a value of this type, which is the name of a buffer's block, with its length, or a scalar.
-    pub(crate) fn push<S>(&mut self, buffer: Option<AccessMode>) {
+    /// Adds the name of a block, with its length, of a buffer of such elements.
+    pub(crate) fn push_buffer<T>(&mut self, mode: AccessMode) {
+        self.has_64_bits |= align_of::<T>() == MAX_ALIGN;
+        self.push::<[u64; 2]>(Some(mode));
+    }
+
+    /// Adds a scalar of this type.
+    pub(crate) fn push_scalar<S>(&mut self) {
+        self.has_64_bits |= align_of::<S>() == MAX_ALIGN;
+        self.push::<S>(None);
+    }
+
+    fn push<S>(&mut self, buffer: Option<AccessMode>) {
         let offset = self.len_bytes.next_multiple_of(align_of::<S>());
         self.len_bytes = offset + size_of::<S>();
         self.list.push(Slot { offset, bytes: size_of::<S>(), buffer });
@@ -122,10 +135,10 @@ mod tests {
         arguments.push(&5.0f64);
         arguments.push(&6u16);
         let mut slots = Slots::default();
-        slots.push::<u8>(None);
-        slots.push::<[u32; 3]>(None);
-        slots.push::<f64>(None);
-        slots.push::<u16>(None);
+        slots.push_scalar::<u8>();
+        slots.push_scalar::<[u32; 3]>();
+        slots.push_scalar::<f64>();
+        slots.push_scalar::<u16>();
         let places: Vec<_> = slots.list.iter().map(|slot| (slot.offset, slot.bytes)).collect();
         assert_eq!((places, slots.len_bytes), (vec![(0, 1), (4, 12), (16, 8), (24, 2)], 26));
         let bytes = arguments.bytes();

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use crate::account::Account;
 use crate::backend::{Backend, Block, Facts, Fresh, Opened};
 use crate::caught;
+use crate::choice::{self, Choice};
 use crate::error::{DeviceError, OutOfMemory};
 use crate::fault::{Fault, FaultLog};
-use crate::host;
 use crate::host_vec::HostPool;
 use crate::kernel::Language;
 use crate::memory::MAX_ALIGN;
 use crate::pool::{self, DeviceMemory, Pool};
-use crate::spec::{DeviceSpec, HostMode, Kind};
+use crate::spec::{DeviceSpec, HostMode};
 
 /// The devices of one runtime.
 ///
@@ -24,11 +24,17 @@ pub struct Devices {
     backend: Arc<dyn Backend>,
     faults: Arc<FaultLog>,
     reason: String,
+    passes_over_gpus: bool,
 }
 
 impl Devices {
     /// Opens the devices that `spec` asks for. `default_mode` says where host kernels run if the
     /// specification does not.
+    ///
+    /// `auto` takes GPUs through CUDA, else GPUs through wgpu, else the host; and of GPUs only those that can run what the
+    /// program is made of. That is known from its [`kernel!`](crate::kernel!)s, those of libraries included: at least one has a
+    /// source for them, and none is without. Only a kernel of 64-bit numbers may be without WGSL, since few adapters have such
+    /// numbers. A kernel that is made by [`Kernel::new`](crate::Kernel::new) alone has no say.
     ///
     /// The first call in a process installs a panic hook that is silent about kernels, whose panics are
     /// faults; all other panics go to the hook that was there before.
@@ -39,8 +45,10 @@ impl Devices {
     /// if the worker threads cannot be started, [`DeviceError::NotFound`] if the machine has no such device.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let (opened, reason) = choose(spec, default_mode)?;
-        Ok(Self::of(opened, reason))
+        let Choice { opened, reason, passes_over_gpus } = choice::choose(spec, default_mode)?;
+        let mut devices = Self::of(opened, reason);
+        devices.passes_over_gpus = passes_over_gpus;
+        Ok(devices)
     }
 
     pub(crate) fn of(Opened { backend, devices }: Opened, reason: impl Into<String>) -> Devices {
@@ -59,7 +67,7 @@ impl Devices {
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
-        Devices { devices, backend, faults, reason: reason.into() }
+        Devices { devices, backend, faults, reason: reason.into(), passes_over_gpus: false }
     }
 
     /// How many devices there are: at least one.
@@ -85,6 +93,12 @@ impl Devices {
     /// Why these devices were chosen, in a few words.
     pub fn reason(&self) -> &str {
         &self.reason
+    }
+
+    /// Whether the choice was left to the program and GPUs of this machine were not taken, since its kernels are not
+    /// written for them. [`reason`](Self::reason) says which.
+    pub fn passes_over_gpus(&self) -> bool {
+        self.passes_over_gpus
     }
 
     /// Operations submitted and not finished, over all devices. An operation counts until after the waker of
@@ -125,49 +139,6 @@ impl Devices {
     pub fn take_unreported_faults(&self) -> Vec<Fault> {
         self.faults.take_unreported()
     }
-}
-
-/// Opens the devices of the kind that was asked for, or of the best that there is, and says why.
-fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String), DeviceError> {
-    let asked = |opened: Opened| (opened, "as asked for".to_owned());
-    match spec.kind() {
-        Kind::Auto => best(spec, default_mode),
-        Kind::Host(_) => Ok(asked(host::open(spec, default_mode)?)),
-        #[cfg(feature = "cuda")]
-        Kind::Cuda(numbers) => match crate::cuda::open(numbers, spec.capacity_bytes()) {
-            Ok(opened) => Ok(asked(opened)),
-            Err(error) => {
-                let text = error.to_string();
-                let reason = text.strip_prefix("no CUDA: ").unwrap_or(&text).to_owned();
-                Err(DeviceError::NotFound { what: "CUDA", reason })
-            }
-        },
-        #[cfg(not(feature = "cuda"))]
-        Kind::Cuda(_) => Err(crate::spec::SpecError::NotBuilt { backend: "cuda" }.into()),
-        #[cfg(feature = "wgpu")]
-        Kind::Wgpu(numbers) => Ok(asked(crate::wgpu::open(spec, numbers)?)),
-        #[cfg(not(feature = "wgpu"))]
-        Kind::Wgpu(_) => Err(crate::spec::SpecError::NotBuilt { backend: "wgpu" }.into()),
-    }
-}
-
-/// GPUs, where there are some; else the host. What is said of host devices is a reason to take those.
-#[cfg(feature = "cuda")]
-fn best(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String), DeviceError> {
-    if spec.mode().is_some() {
-        let reason = "the host, since the specification says where its kernels run";
-        return Ok((host::open(spec, default_mode)?, reason.to_owned()));
-    }
-    match crate::cuda::open(&[], spec.capacity_bytes()) {
-        Ok(opened) => Ok((opened, "CUDA, since there are GPUs".to_owned())),
-        Err(error) => Ok((host::open(spec, default_mode)?, format!("the host: {error}"))),
-    }
-}
-
-/// The host.
-#[cfg(not(feature = "cuda"))]
-fn best(spec: &DeviceSpec, default_mode: HostMode) -> Result<(Opened, String), DeviceError> {
-    Ok((host::open(spec, default_mode)?, "the host, since this build has nothing else".to_owned()))
 }
 
 impl Drop for Devices {

@@ -80,7 +80,8 @@ pub enum DeviceError {
     Axes(#[from] crate::shape::TooManyAxes),
     /// A kernel has no source for the device that it was launched on.
     #[error(
-        "kernel `{kernel}` has no {language} source, which its device wants; it is written in {}",
+        "kernel `{kernel}` has no {language} source, which its device wants; it is written in {}; write one, or run with \
+         `--device host`",
         has.iter().map(Language::to_string).collect::<Vec<_>>().join(", ")
     )]
     NoSource {

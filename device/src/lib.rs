@@ -49,6 +49,7 @@ mod arguments;
 mod backend;
 mod buffer;
 mod caught;
+mod choice;
 mod completion;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
@@ -87,8 +88,12 @@ pub use kernel::declare::CUDA_PRELUDE;
 pub use kernel::declare::{
     block as __block, cuda_declares as __cuda_declares, wgsl_declares as __wgsl_declares,
 };
+#[doc(hidden)]
+pub use kernel::declared::{Declared as __Declared, KERNELS as __KERNELS};
 pub use kernel::{Kernel, Language};
 pub use launch::{Grid, Launch};
+#[doc(hidden)]
+pub use linkme as __linkme;
 pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use shape::Shape;
 pub use spec::{DeviceSpec, HostMode, SpecError};

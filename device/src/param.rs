@@ -201,7 +201,7 @@ unsafe impl<S: Scalar> Param for S {
     }
 
     fn describe(slots: &mut Slots) {
-        slots.push::<S>(None);
+        slots.push_scalar::<S>();
     }
 }
 
@@ -229,7 +229,7 @@ macro_rules! buffer {
             }
 
             fn describe(slots: &mut Slots) {
-                slots.push::<[u64; 2]>(Some($mode));
+                slots.push_buffer::<T>($mode);
             }
         }
 

@@ -75,6 +75,6 @@ pub use kernel::{Code, Extent, Function, Parameters};
 pub use lane::{Mark, Progress};
 pub use machine::{Gpu, Settings};
 pub use memory::{Block, ExportedBlock};
-pub use open::Cuda;
+pub use open::{Cuda, look};
 pub use pinned::{InFlight, Pinned};
 pub use stream::{Priority, Stream};

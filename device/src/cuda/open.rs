@@ -13,6 +13,33 @@ use super::raw::{self, Context, RawStream, Status};
 /// The oldest driver that has all functions that are called here, as major and minor.
 const OLDEST_DRIVER: (i32, i32) = (12, 8);
 
+/// Whether there are GPUs that [`Cuda::open`] would open, without touching any: how many.
+///
+/// # Errors
+///
+/// [`CudaError::NoDriver`], [`CudaError::DriverTooOld`], [`CudaError::NoDevice`]; or what the driver says.
+pub fn look() -> Result<i32, CudaError> {
+    if !raw::has_driver() {
+        return Err(CudaError::NoDriver);
+    }
+    let refused = |call: &'static str| {
+        move |status: Status| CudaError::Call { call, device: Arc::from("this machine"), status }
+    };
+    let version = raw::driver_version().map_err(refused("cuDriverGetVersion"))?;
+    let found = (version / 1000, version % 1000 / 10);
+    if found < OLDEST_DRIVER {
+        return Err(CudaError::DriverTooOld { found, needed: OLDEST_DRIVER });
+    }
+    raw::init().map_err(|status| match status.is_no_device() {
+        true => CudaError::NoDevice { reason: status.to_string() },
+        false => refused("cuInit")(status),
+    })?;
+    match raw::device_count().map_err(refused("cuDeviceGetCount"))? {
+        0 => Err(CudaError::NoDevice { reason: "the driver shows none".to_owned() }),
+        count => Ok(count),
+    }
+}
+
 /// The NVIDIA GPUs of this process. A cheap clone.
 #[derive(Clone)]
 pub struct Cuda {
@@ -28,25 +55,7 @@ impl Cuda {
     /// device.
     pub fn open(mut settings: Settings) -> Result<Cuda, CudaError> {
         settings.stream_count = settings.stream_count.max(1);
-        if !raw::has_driver() {
-            return Err(CudaError::NoDriver);
-        }
-        let refused = |call: &'static str| {
-            move |status: Status| CudaError::Call { call, device: Arc::from("this machine"), status }
-        };
-        let version = raw::driver_version().map_err(refused("cuDriverGetVersion"))?;
-        let found = (version / 1000, version % 1000 / 10);
-        if found < OLDEST_DRIVER {
-            return Err(CudaError::DriverTooOld { found, needed: OLDEST_DRIVER });
-        }
-        raw::init().map_err(|status| match status.is_no_device() {
-            true => CudaError::NoDevice { reason: status.to_string() },
-            false => refused("cuInit")(status),
-        })?;
-        let count = raw::device_count().map_err(refused("cuDeviceGetCount"))?;
-        if count == 0 {
-            return Err(CudaError::NoDevice { reason: "the driver shows none".to_owned() });
-        }
+        let count = look()?;
         let mut devices = Vec::new();
         for ordinal in 0..count {
             devices.push(open_device(ordinal, &settings)?);

@@ -147,36 +147,42 @@ macro_rules! kernel {
     ) => {
         $(#[$attribute])*
         $visibility const $CONST: $crate::Kernel<($($Type,)+)> = {
-            #[allow(dead_code)]
-            const PARAMETERS: &[(&str, &str)] = &[$((stringify!($Type), stringify!($parameter))),+];
-            #[allow(dead_code)]
-            const BLOCK: Option<[u32; 3]> = $crate::__block(&[$($block)?]);
-            let kernel = $crate::Kernel::<($($Type,)+)>::new(stringify!($name), $rust);
-            let kernel = match BLOCK {
-                Some(block) => kernel.with_block(block),
-                None => kernel,
+            const __KERNEL: $crate::Kernel<($($Type,)+)> = {
+                #[allow(dead_code)]
+                const PARAMETERS: &[(&str, &str)] = &[$((stringify!($Type), stringify!($parameter))),+];
+                #[allow(dead_code)]
+                const BLOCK: Option<[u32; 3]> = $crate::__block(&[$($block)?]);
+                let kernel = $crate::Kernel::<($($Type,)+)>::new(stringify!($name), $rust);
+                let kernel = match BLOCK {
+                    Some(block) => kernel.with_block(block),
+                    None => kernel,
+                };
+                $(
+                    const CUDA: &str = $cuda;
+                    assert!(
+                        $crate::__cuda_declares(CUDA, stringify!($name), PARAMETERS, BLOCK),
+                        "the CUDA C source has no function `KERNEL <name>(<parameters>, Grid grid)` with the kernel's name and \
+                         its parameters, spelled as in the declaration (`[T; N]` as `Array<T, N>`); with a block shape it is \
+                         `KERNEL BLOCK(<x>, <y>, <z>) <name>(..)`, with the same numbers"
+                    );
+                    let kernel = kernel.with_cuda(CUDA);
+                )?
+                $(let kernel = kernel.with_ptx($ptx);)?
+                $(
+                    const WGSL: &str = $wgsl;
+                    assert!(
+                        $crate::__wgsl_declares(WGSL, stringify!($name), BLOCK),
+                        "the WGSL source has no function `fn <name>(..)` with the kernel's name; with a block shape it is \
+                         `@compute @workgroup_size(<x>, <y>, <z>) fn <name>(..)`, with the same numbers"
+                    );
+                    let kernel = kernel.with_wgsl(WGSL);
+                )?
+                kernel
             };
-            $(
-                const CUDA: &str = $cuda;
-                assert!(
-                    $crate::__cuda_declares(CUDA, stringify!($name), PARAMETERS, BLOCK),
-                    "the CUDA C source has no function `KERNEL <name>(<parameters>, Grid grid)` with the kernel's name and \
-                     its parameters, spelled as in the declaration (`[T; N]` as `Array<T, N>`); with a block shape it is \
-                     `KERNEL BLOCK(<x>, <y>, <z>) <name>(..)`, with the same numbers"
-                );
-                let kernel = kernel.with_cuda(CUDA);
-            )?
-            $(let kernel = kernel.with_ptx($ptx);)?
-            $(
-                const WGSL: &str = $wgsl;
-                assert!(
-                    $crate::__wgsl_declares(WGSL, stringify!($name), BLOCK),
-                    "the WGSL source has no function `fn <name>(..)` with the kernel's name; with a block shape it is \
-                     `@compute @workgroup_size(<x>, <y>, <z>) fn <name>(..)`, with the same numbers"
-                );
-                let kernel = kernel.with_wgsl(WGSL);
-            )?
-            kernel
+            #[$crate::__linkme::distributed_slice($crate::__KERNELS)]
+            #[linkme(crate = $crate::__linkme)]
+            static ROW: $crate::__Declared = $crate::__Declared::of(&__KERNEL, ::core::module_path!());
+            __KERNEL
         };
     };
 }

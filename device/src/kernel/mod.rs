@@ -1,6 +1,7 @@
 //! A kernel: a name, a parameter list, and a source in each language that it has been written in.
 
 pub(crate) mod declare;
+pub(crate) mod declared;
 
 use std::fmt;
 
@@ -273,7 +274,8 @@ mod tests {
         let error = kernel.cuda_source().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "kernel `fill` has no CUDA C source, which its device wants; it is written in Rust, WGSL"
+            "kernel `fill` has no CUDA C source, which its device wants; it is written in Rust, WGSL; write one, or \
+             run with `--device host`"
         );
         assert!(kernel.is_written_in(Language::Rust) && !kernel.is_written_in(Language::CudaC));
     }

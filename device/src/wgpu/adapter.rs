@@ -33,7 +33,6 @@ impl Adapter {
         if found.is_empty() {
             return Err(not_found(INSTALL.to_owned()));
         }
-        let is_gpu = |adapter: &wgpu::Adapter| rank(adapter) < rank_of(DeviceType::Cpu);
         let best: Vec<usize> = (0..found.len()).filter(|&number| is_gpu(&found[number])).collect();
         let numbers = match (numbers, &*best) {
             ([], []) => &[0],
@@ -47,6 +46,16 @@ impl Adapter {
             Ok(Adapter { adapter, number, copy })
         };
         numbers.iter().enumerate().map(choose).collect()
+    }
+
+    /// Whether one of the adapters is a GPU; else why not.
+    pub(super) fn look() -> Result<(), String> {
+        let found = found();
+        match found.first() {
+            Some(best) if is_gpu(best) => Ok(()),
+            Some(best) => Err(format!("there is no GPU, only {}; `--device wgpu` takes it", model(best))),
+            None => Err(format!("there is no adapter; {INSTALL}")),
+        }
     }
 
     pub(super) fn limits(&self) -> wgpu::Limits {
@@ -105,6 +114,10 @@ fn found() -> Vec<wgpu::Adapter> {
     });
     adapters.sort_by_key(rank);
     adapters
+}
+
+fn is_gpu(adapter: &wgpu::Adapter) -> bool {
+    rank(adapter) < rank_of(DeviceType::Cpu)
 }
 
 fn rank(adapter: &wgpu::Adapter) -> usize {

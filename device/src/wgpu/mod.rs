@@ -76,6 +76,11 @@ use adapter::Adapter;
 use driver::Driver;
 use inbox::{Job, Relay, Shared};
 
+/// Whether there is an adapter that is a GPU; else why not.
+pub(crate) fn look() -> Result<(), String> {
+    Adapter::look()
+}
+
 /// Opens the adapters with these numbers, each as often as its number occurs, or the best ones if there are none.
 pub(crate) fn open(spec: &DeviceSpec, numbers: &[usize]) -> Result<Opened, DeviceError> {
     let (backend, devices) = Wgpu::open(spec, numbers)?;
