@@ -48,6 +48,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/src/cuda/compile.rs", "calls the functions of NVRTC"),
     ("device/src/cuda/graph.rs", "a replayed graph touches the memory that was recorded"),
     ("device/src/cuda/kernel.rs", "a launch is given what its caller says that the kernel takes"),
+    ("device/src/cuda/nvml.rs", "calls the functions of NVML"),
     ("device/src/cuda/pinned.rs", "the host sees pinned memory as a slice"),
     ("device/src/cuda/raw/code.rs", "calls the driver's functions for modules and graphs"),
     ("device/src/cuda/raw/context.rs", "calls the driver's functions for contexts"),
@@ -109,7 +110,7 @@ const KEPT_APART: &[(&str, &str)] = &[
     ("mpi-sys", "chare-transport"),
     ("cudarc", "chare-device"),
     ("wgpu", "chare-device"),
-    ("nvml-wrapper", "chare-device"),
+    ("nvml-wrapper-sys", "chare-device"),
     ("syn", "chare-macros"),
     ("quote", "chare-macros"),
     ("proc-macro2", "chare-macros"),
@@ -386,11 +387,12 @@ fn defined_names(code: &str) -> impl Iterator<Item = &str> {
 }
 
 fn carries_history(name: &str) -> bool {
-    // The CUDA driver's functions are called what they are called.
-    if name
-        .strip_prefix("cu")
-        .is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_uppercase()))
-    {
+    // The functions of NVIDIA's libraries are called what they are called.
+    let is_of = |prefix: &str| {
+        let rest = name.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.starts_with(|letter: char| letter.is_ascii_uppercase()))
+    };
+    if is_of("cu") || is_of("nvml") {
         return false;
     }
     let unnumbered = name.trim_end_matches(|letter: char| letter.is_ascii_digit());

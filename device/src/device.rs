@@ -60,6 +60,7 @@ impl Devices {
                 ordinal,
                 pool: Mutex::default(),
                 ledgers: Mutex::default(),
+                owners: Arc::default(),
                 faults: faults.clone(),
                 backend: backend.clone(),
                 host_pool: host_pool.clone(),
@@ -206,6 +207,12 @@ impl Device {
         self.core.pool().live_bytes() as u64
     }
 
+    /// The accounts that are open, or that memory is still charged to.
+    pub fn owner_count(&self) -> usize {
+        // One is this device's own.
+        Arc::strong_count(&self.core.owners) - 1
+    }
+
     /// How many copies have been enqueued so far that cross the border of this device's memory, by where they come from or go.
     pub fn copies(&self) -> Copies {
         let counts = &self.core.copies;
@@ -217,7 +224,7 @@ impl Device {
     /// Opens an account: a stream of work on this device, and the bytes held by one owner. `label` stands in
     /// messages.
     pub fn account(&self, label: impl Into<Arc<str>>) -> Account {
-        let ledger = Arc::new(Ledger::new(label.into()));
+        let ledger = Arc::new(Ledger::new(label.into(), self.core.owners.clone()));
         let mut ledgers = self.core.ledgers();
         // Now and then forget the ones that are gone; doubling keeps the cost per account constant.
         if ledgers.len() == ledgers.capacity() {
@@ -280,11 +287,13 @@ impl CopyCounts {
 pub(crate) struct Ledger {
     pub(crate) label: Arc<str>,
     pub(crate) used_bytes: AtomicU64,
+    /// Counted by its clones.
+    _owners: Arc<()>,
 }
 
 impl Ledger {
-    fn new(label: Arc<str>) -> Self {
-        Ledger { label, used_bytes: AtomicU64::new(0) }
+    fn new(label: Arc<str>, owners: Arc<()>) -> Self {
+        Ledger { label, used_bytes: AtomicU64::new(0), _owners: owners }
     }
 }
 
@@ -294,6 +303,8 @@ pub(crate) struct DeviceCore {
     pub(crate) ordinal: usize,
     pool: Mutex<Pool>,
     ledgers: Mutex<Vec<Weak<Ledger>>>,
+    /// As many clones as ledgers.
+    owners: Arc<()>,
     pub(crate) faults: Arc<FaultLog>,
     pub(crate) backend: Arc<dyn Backend>,
     /// That of the set.

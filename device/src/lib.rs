@@ -51,6 +51,7 @@ mod buffer;
 mod caught;
 mod choice;
 mod completion;
+mod cpus;
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub mod cuda;
@@ -69,6 +70,7 @@ pub mod parity;
 mod pool;
 mod shape;
 mod spec;
+mod vitals;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 
@@ -79,6 +81,7 @@ pub use bytemuck::{NoUninit, Pod};
 #[doc(hidden)]
 pub use caught::note_kernel_panic;
 pub use completion::Completion;
+pub use cpus::{Cpus, CpusError};
 pub use device::{Copies, Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
@@ -97,3 +100,4 @@ pub use linkme as __linkme;
 pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use shape::Shape;
 pub use spec::{DeviceSpec, HostMode, SpecError};
+pub use vitals::Vitals;

@@ -89,6 +89,42 @@ fn devices_are_described_by_the_driver() {
 }
 
 #[test]
+fn nvml_says_how_devices_are_doing() {
+    let variables = [("STAND_IN_DEVICES", "3"), ("STAND_IN_MEMORY_MIB", "64"), ("STAND_IN_NEAR_CPU", "62")];
+    apart("neutral::nvml_says_how_devices_are_doing", &variables, || {
+        let devices = Devices::open(&"cuda:2,0,1".parse().expect("a specification"), HostMode::Inline);
+        let vitals = devices.expect("it opens").vitals();
+        let said: Vec<_> = vitals.iter().map(ToString::to_string).collect();
+        let wanted = [
+            "20 % busy, 3 of 64 MiB taken, 42 °C, near processors 0",
+            "0 % busy, 1 of 64 MiB taken, 40 °C, near processors 62",
+            "10 % busy, 2 of 64 MiB taken, 41 °C, near processors 63",
+        ];
+        assert_eq!(said, wanted);
+    });
+}
+
+#[test]
+fn without_nvml_all_is_unknown() {
+    let name = "neutral::without_nvml_all_is_unknown";
+    if std::env::var_os("CHARE_TEST_IS_APART").is_some() {
+        println!("said: {}", open().vitals()[1]);
+        return;
+    }
+    let folder = cuda_stand_in::folder().join("alone");
+    std::fs::create_dir_all(&folder).expect("the folder of the tests can be written");
+    // It may be there already.
+    let _ = std::os::unix::fs::symlink(cuda_stand_in::folder().join("libcuda.so"), folder.join("libcuda.so"));
+    let output = child(name, &[]).env("LD_LIBRARY_PATH", folder).output().expect("it can be started again");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let has_nvml = said.contains(" % busy") && !said.contains("near processors 0-63");
+    assert!(
+        has_nvml || said.contains("said: load, memory, temperature and near processors unknown"),
+        "{said}"
+    );
+}
+
+#[test]
 fn without_a_driver_the_reason_is_said() {
     let name = "neutral::without_a_driver_the_reason_is_said";
     if std::env::var_os("CHARE_TEST_IS_APART").is_some() {

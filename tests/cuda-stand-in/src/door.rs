@@ -23,7 +23,9 @@ pub fn folder() -> PathBuf {
     let folder = tests.join("cuda-stand-in");
     std::fs::create_dir_all(&folder).expect("the folder of the tests can be written");
     // Another test may have made it just now.
-    let _ = std::os::unix::fs::symlink(&library, folder.join("libcuda.so"));
+    for name in ["libcuda.so", "libnvidia-ml.so.1"] {
+        let _ = std::os::unix::fs::symlink(&library, folder.join(name));
+    }
     assert!(folder.join("libcuda.so").exists(), "the link in {} is broken", folder.display());
     folder
 }

@@ -19,6 +19,8 @@
 //! it is printed and ends the process, or, with `STAND_IN_MISUSE=report`, is returned as the code that a driver would
 //! return.
 //!
+//! It is NVIDIA's management library too, of which it has what tells how devices are doing.
+//!
 //! The library is configured by variables of the environment, read at the first call:
 //!
 //! | variable | meaning | if not set |
@@ -30,6 +32,7 @@
 //! | `STAND_IN_WORKERS` | operations of one device that run at once | 2 |
 //! | `STAND_IN_PEER` | whether devices reach each other's memory | 1 |
 //! | `STAND_IN_DRIVER` | the version of CUDA that it says it has | 13000 |
+//! | `STAND_IN_NEAR_CPU` | the one processor near device 0; near the next device is the next one | all are near all |
 //! | `STAND_IN_MISUSE` | `abort` or `report` | `abort` |
 
 #![cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ pub(crate) struct Settings {
     pub(crate) has_peer_access: bool,
     pub(crate) driver_version: i32,
     pub(crate) aborts_on_misuse: bool,
+    pub(crate) near_cpu: Option<u64>,
 }
 
 impl Settings {
@@ -24,6 +25,7 @@ impl Settings {
             has_peer_access: number("STAND_IN_PEER", 1) != 0,
             driver_version: number("STAND_IN_DRIVER", 13000) as i32,
             aborts_on_misuse: std::env::var("STAND_IN_MISUSE").map_or(true, |what| what != "report"),
+            near_cpu: std::env::var_os("STAND_IN_NEAR_CPU").map(|_| number("STAND_IN_NEAR_CPU", 0)),
         }
     }
 }

@@ -9,6 +9,7 @@ mod event;
 mod graph;
 mod memory;
 mod module;
+mod nvml;
 mod register;
 mod stream;
 
