@@ -231,16 +231,6 @@ impl<C: Chare> Cx<C> {
         self.allreduce((), Nop)
     }
 
-    /// The device account of this chare: what it allocates and launches through it is accounted to it.
-    ///
-    /// # Panics
-    /// Outside of this chare's own methods and constructor.
-    #[track_caller]
-    pub fn device(&self) -> chare_device::Account {
-        current::on_pe("Cx::device", |pe| pe.account_of(self.id, C::INFO.name))
-            .expect("a chare uses its device in its own methods and its constructor only")
-    }
-
     /// The chare itself.
     ///
     /// # Panics

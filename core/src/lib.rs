@@ -138,6 +138,7 @@
 
 mod answer;
 mod asking;
+mod binding;
 mod bound;
 mod broadcast;
 // The macros know this crate as `::chare`. So that its own tests can use them it goes by that name there, which no module of
@@ -202,6 +203,7 @@ mod unawaited;
 mod waiting;
 mod warning;
 
+pub use binding::{DeviceMap, DeviceMapError, NoSuchDevice};
 pub use call::{Broadcast, Call, CallFuture};
 pub use callback::Callback;
 pub use channel::{Channel, Permit, Recv, Reserve};
@@ -328,7 +330,7 @@ pub use local::NotLocal;
 pub use mailbox::MailboxWarning;
 pub use migration::{Migrated, Migration};
 pub use options::{OPTIONS_HELP, Options, OptionsError};
-pub use placement::Placement;
+pub use placement::{OverDevices, Placement};
 pub use priority::Priority;
 pub use profile::{EntryProfile, Messages, PeProfile, Profile, Sent};
 pub use promise::{Promise, PromiseFuture, PromisesFuture};

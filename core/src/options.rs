@@ -1,10 +1,11 @@
-//! The options of a run: from the command line (`--pes`, `--device`), the environment (`CHARE_PES`, `CHARE_DEVICE`), or
-//! a program that fills them in. What the runtime does not know it leaves to the program.
+//! The options of a run: from the command line (`--pes`, `--device`), the environment (`CHARE_PES`, `CHARE_DEVICE`,
+//! `CHARE_DEVICE_MAP`), or a program that fills them in. What the runtime does not know it leaves to the program.
 
 use std::ffi::OsString;
 
 use chare_device::DeviceSpec;
 
+use crate::binding::DeviceMap;
 use crate::mailbox::DEFAULT_BUDGET;
 use crate::scheduler::waker::MAX_PES;
 use crate::unawaited::{Policy, Unawaited};
@@ -14,6 +15,8 @@ use crate::warning::Listener;
 pub const OPTIONS_HELP: &str = "\
   --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
   --device SPEC   auto, host:4, host:4@1,3,1,3:mem=1GiB, cuda:0, wgpu, ... [default: auto] [env: CHARE_DEVICE]
+  --device-map MAP
+                  Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block] [env: CHARE_DEVICE_MAP]
   --unawaited WHAT
                   When an error is awaited by nobody: end the run, or report it and go on [default: end]
   --mailbox-budget N
@@ -30,6 +33,7 @@ pub struct Options {
     device: DeviceSpec,
     /// Whether the user has named a device, if only `auto`.
     names_device: bool,
+    device_map: DeviceMap,
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
@@ -51,6 +55,7 @@ impl Default for Options {
             pes,
             device: DeviceSpec::default(),
             names_device: false,
+            device_map: DeviceMap::default(),
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
@@ -70,8 +75,11 @@ impl Options {
     pub fn from_env() -> Result<Options, OptionsError> {
         let args = std::env::args_os().map(|arg| text("the argument", arg)).collect::<Result<Vec<_>, _>>()?;
         let env = |name| std::env::var_os(name).map(|value| text(name, value)).transpose();
-        let (pes, device) = (env("CHARE_PES")?, env("CHARE_DEVICE")?);
-        Options::parse(args, |name| if name == "CHARE_PES" { pes.clone() } else { device.clone() })
+        let names = ["CHARE_PES", "CHARE_DEVICE", "CHARE_DEVICE_MAP"];
+        let values = names.into_iter().map(env).collect::<Result<Vec<_>, _>>()?;
+        Options::parse(args, |wanted| {
+            names.iter().zip(&values).find(|(name, _)| **name == wanted).and_then(|(_, value)| value.clone())
+        })
     }
 
     /// Takes the runtime's options out of a command line (program name first); `env` looks up the environment. The
@@ -90,6 +98,9 @@ impl Options {
         if let Some(value) = env("CHARE_DEVICE") {
             (options.device, options.names_device) = (parse_device("CHARE_DEVICE", &value)?, true);
         }
+        if let Some(value) = env("CHARE_DEVICE_MAP") {
+            options.device_map = parse_device_map("CHARE_DEVICE_MAP", &value)?;
+        }
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             if arg == "--" {
@@ -107,6 +118,7 @@ impl Options {
                 "--device" => {
                     (options.device, options.names_device) = (parse_device("--device", &value()?)?, true);
                 }
+                "--device-map" => options.device_map = parse_device_map("--device-map", &value()?)?,
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
@@ -132,6 +144,12 @@ impl Options {
     /// Runs on these devices.
     pub fn with_device(mut self, device: DeviceSpec) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Binds PEs to devices in this way.
+    pub fn with_device_map(mut self, map: DeviceMap) -> Self {
+        self.device_map = map;
         self
     }
 
@@ -171,6 +189,11 @@ impl Options {
     /// The devices.
     pub fn device(&self) -> &DeviceSpec {
         &self.device
+    }
+
+    /// How PEs are bound to devices.
+    pub fn device_map(&self) -> &DeviceMap {
+        &self.device_map
     }
 
     /// Whether the user asks the program to choose devices, in so many words.
@@ -251,6 +274,10 @@ fn parse_device(name: &str, value: &str) -> Result<DeviceSpec, OptionsError> {
     value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
 }
 
+fn parse_device_map(name: &str, value: &str) -> Result<DeviceMap, OptionsError> {
+    value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -302,6 +329,8 @@ mod tests {
             ("prog --unawaited", ["--unawaited needs a value", "--unawaited=VALUE"]),
             ("prog --mailbox-budget -1", ["--mailbox-budget -1", "not a number"]),
             ("prog --device nonsense", ["--device nonsense", "host"]),
+            ("prog --device-map 0,x", ["--device-map 0,x", "`cyclic`"]),
+            ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),
         ] {
             let error = parse(line).unwrap_err().to_string();

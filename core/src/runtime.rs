@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use chare_device::{Device, DeviceError, Devices, HostMode};
 
+use crate::binding::{BoundDevices, NoSuchDevice};
 use crate::caught::{self, Caught, PanicPayload};
 use crate::chares::{ArrayElement, Standalone};
 use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder, SparseBuilder};
@@ -52,7 +53,7 @@ pub(crate) struct Shared {
     number: u8,
     run: RunId,
     options: Options,
-    devices: Devices,
+    devices: BoundDevices,
     depot: Depot,
     board: Board,
     inboxes: Box<[Inbox<Head>]>,
@@ -74,7 +75,7 @@ impl Shared {
     pub(crate) fn new(
         enrolment: &Enrolment,
         options: Options,
-        devices: Devices,
+        devices: BoundDevices,
     ) -> (Arc<Self>, Vec<InboxReader<Head>>) {
         let pe_count = options.pes();
         let (inboxes, readers): (Vec<_>, _) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
@@ -120,7 +121,7 @@ impl Shared {
         &self.reported
     }
 
-    pub(crate) fn devices(&self) -> &Devices {
+    pub(crate) fn devices(&self) -> &BoundDevices {
         &self.devices
     }
 
@@ -263,6 +264,9 @@ pub enum StartError {
         /// What is wrong with it.
         error: DeviceError,
     },
+    /// The device map names a device that is not there.
+    #[error(transparent)]
+    DeviceMap(#[from] NoSuchDevice),
     /// Code that may cross processes cannot be told apart.
     #[error(transparent)]
     SameId(#[from] SameId),
@@ -315,6 +319,7 @@ impl Runtime {
         let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
         let devices = Devices::open(options.device(), mode)
             .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
+        let devices = BoundDevices::new(devices, options.pes(), options.device_map())?;
         let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
         let outside = Outside::start()?;
         let (shared, readers) = Shared::new(&enrolment, options, devices);

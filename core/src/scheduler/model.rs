@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use chare_device::{Devices, HostMode};
 
+use crate::binding::BoundDevices;
+
 use crate::caught;
 use crate::current::OnPe;
 use crate::hang::HangReport;
@@ -229,6 +231,8 @@ impl Model {
         caught::note_panics();
         let options = Options::default().with_pes(case.pe_count);
         let devices = Devices::open(options.device(), HostMode::Inline).expect("the host is there");
+        let devices =
+            BoundDevices::new(devices, case.pe_count, options.device_map()).expect("a block map fits");
         let enrolment = Enrolment::reserve().expect("few tests run at a time");
         let (shared, readers) = Shared::new(&enrolment, options, devices);
         enrolment.complete(&shared);

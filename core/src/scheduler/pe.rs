@@ -356,17 +356,6 @@ impl Pe {
         self.directory.get(id).expect("a chare's collection is known where it lives").info.extents()
     }
 
-    /// The device account of a chare; `None` outside of its own methods and its constructor.
-    pub(crate) fn account_of(&self, id: ChareId, class: &'static str) -> Option<chare_device::Account> {
-        if let Some(account) = self.own_extra(id, |extra| extra.account.clone())? {
-            return Some(account);
-        }
-        let devices = self.shared.devices();
-        let name = format!("{class}{}", self.element_name(id));
-        let account = devices.get(self.id.index() % devices.len()).account(name);
-        self.own_extra(id, |extra| extra.account.insert(account).clone())
-    }
-
     /// Runs the constructor of a chare, or a part of it.
     #[inline]
     pub(crate) fn construct<R>(&self, id: ChareId, constructor: impl FnOnce() -> R) -> R {

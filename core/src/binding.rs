@@ -1,0 +1,391 @@
+//! Which devices the chares of a PE use.
+//!
+//! Each PE is bound to the devices of its own: one where there are at least as many PEs as devices, else some that no other PE
+//! has. The binding is a pure function of how many PEs there are, on this process and beside it on the machine, of what
+//! the devices say of themselves, and of `--device-map`. A chare gets its device when it first asks, and keeps it when it moves.
+
+use std::fmt;
+use std::ops::Deref;
+use std::str::FromStr;
+
+use chare_device::{Account, Cpus, Device, Devices, Vitals};
+
+use crate::chares::{Chare, Cx};
+use crate::current;
+use crate::ids::{ChareId, PeId};
+use crate::scheduler::pe::Pe;
+
+/// How PEs are bound to devices.
+///
+/// PEs are counted over all processes of the machine that were started together (by `mpirun` or `srun`), devices by UUID
+/// then, so that all these processes agree. Devices that are nearer to the processors of a process, as far as NVML tells,
+/// are its only ones.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum DeviceMap {
+    /// `block`: neighbouring PEs share a device, or each PE has several neighbouring ones.
+    #[default]
+    Block,
+    /// `cyclic`: PEs are dealt out to the devices in turn, or devices to the PEs.
+    Cyclic,
+    /// `0,0,1`: the ordinal of each PE's device, over again if there are more PEs. Of this process alone.
+    List(Vec<usize>),
+}
+
+/// A text is no device map.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("give `block`, `cyclic`, or the device of each PE, as in `0,0,1,1`")]
+pub struct DeviceMapError;
+
+impl FromStr for DeviceMap {
+    type Err = DeviceMapError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceMapError> {
+        match text {
+            "block" => Ok(DeviceMap::Block),
+            "cyclic" => Ok(DeviceMap::Cyclic),
+            list => {
+                let ordinals = list.split(',').map(str::parse).collect::<Result<Vec<_>, _>>();
+                ordinals.map(DeviceMap::List).map_err(|_| DeviceMapError)
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceMap::Block => f.write_str("block"),
+            DeviceMap::Cyclic => f.write_str("cyclic"),
+            DeviceMap::List(list) => {
+                let list = list.iter().map(usize::to_string).collect::<Vec<_>>();
+                f.write_str(&list.join(","))
+            }
+        }
+    }
+}
+
+/// The map names a device that is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--device-map names device {ordinal}, and there are {count}, from 0")]
+pub struct NoSuchDevice {
+    ordinal: usize,
+    count: usize,
+}
+
+/// Where this process stands among those that were started together on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NodeRank {
+    pub(crate) rank: usize,
+    pub(crate) count: usize,
+}
+
+impl NodeRank {
+    /// As the launcher says in the environment, which `env` looks up; alone, if nobody says.
+    pub(crate) fn from_env(env: impl Fn(&str) -> Option<String>) -> NodeRank {
+        // Open MPI; MPICH and Intel MPI; MVAPICH; Slurm, whose count may read `2(x3)`.
+        let launchers = [
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+            ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+            ("MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
+            ("SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+        ];
+        let number = |name: &str| -> Option<usize> {
+            let text = env(name)?;
+            text.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+        };
+        let said = launchers.iter().find_map(|(rank, count)| Some((number(rank)?, number(count)?)));
+        match said {
+            Some((rank, count)) if rank < count => NodeRank { rank, count },
+            _ => NodeRank { rank: 0, count: 1 },
+        }
+    }
+}
+
+/// What the binding wants to know of a device.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    pub(crate) uuid: String,
+    /// The processors near it, if that is known.
+    pub(crate) cpus: Option<Cpus>,
+}
+
+/// The ordinals of the devices of each of `pes` PEs of this process; at least one each.
+pub(crate) fn bind(
+    pes: usize,
+    node: NodeRank,
+    seats: &[Seat],
+    own: Option<&Cpus>,
+    map: &DeviceMap,
+) -> Result<Vec<Vec<usize>>, NoSuchDevice> {
+    if let DeviceMap::List(list) = map {
+        if let Some(&ordinal) = list.iter().find(|&&ordinal| ordinal >= seats.len()) {
+            return Err(NoSuchDevice { ordinal, count: seats.len() });
+        }
+        return Ok((0..pes).map(|pe| vec![list[pe % list.len()]]).collect());
+    }
+    let mut order: Vec<usize> = (0..seats.len()).collect();
+    if node.count > 1 {
+        // Each process may see them in an order of its own.
+        order.sort_by_key(|&ordinal| &seats[ordinal].uuid);
+    }
+    let is_near = |&&ordinal: &&usize| match (own, &seats[ordinal].cpus) {
+        (Some(own), Some(cpus)) => own.meets(cpus),
+        _ => true,
+    };
+    let near: Vec<usize> = order.iter().filter(is_near).copied().collect();
+    let all_are_near = near.is_empty() || near.len() == order.len();
+    let devices = if near.is_empty() { order } else { near };
+    let (count, total) = (devices.len(), pes * node.count);
+    // How many processes share a part of the devices is not known here: dealing is even for any number of them.
+    let is_cyclic = *map == DeviceMap::Cyclic || (!all_are_near && node.count > 1);
+    let of_pe = |pe: usize| {
+        let at = node.rank * pes + pe;
+        match is_cyclic {
+            true if total >= count => vec![devices[at % count]],
+            true => devices.iter().skip(at).step_by(total).copied().collect(),
+            false if total >= count => vec![devices[at * count / total]],
+            false => devices[at * count / total..(at + 1) * count / total].to_vec(),
+        }
+    };
+    Ok((0..pes).map(of_pe).collect())
+}
+
+/// How much a device has to do already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) owners: usize,
+    pub(crate) speed: f64,
+    pub(crate) is_full: bool,
+}
+
+impl Load {
+    pub(crate) fn of(device: &Device) -> Load {
+        let is_full = device.used_bytes() >= device.capacity_bytes();
+        Load { owners: device.owner_count(), speed: device.speed(), is_full }
+    }
+
+    /// What share of its time each owner would have if there were one more: the larger, the worse.
+    pub(crate) fn with_one_more(self) -> f64 {
+        (self.owners + 1) as f64 / self.speed
+    }
+}
+
+/// Which of these devices gets the next owner: the one that would be loaded least for its speed, of those with room.
+pub(crate) fn least_loaded(loads: &[Load]) -> usize {
+    let by_load = |one: &usize, other: &usize| {
+        let (one, other) = (loads[*one], loads[*other]);
+        one.is_full.cmp(&other.is_full).then(one.with_one_more().total_cmp(&other.with_one_more()))
+    };
+    (0..loads.len()).min_by(by_load).expect("a PE has a device")
+}
+
+/// The devices of a run, and which PE uses which.
+pub(crate) struct BoundDevices {
+    devices: Devices,
+    by_pe: Vec<Vec<usize>>,
+}
+
+impl BoundDevices {
+    pub(crate) fn new(devices: Devices, pes: usize, map: &DeviceMap) -> Result<Self, NoSuchDevice> {
+        let seat = |(device, vitals): (&Device, Vitals)| Seat {
+            uuid: device.uuid().to_owned(),
+            cpus: vitals.near_cpus,
+        };
+        let seats: Vec<Seat> = devices.iter().zip(devices.vitals()).map(seat).collect();
+        let own = if seats.iter().any(|seat| seat.cpus.is_some()) { Cpus::of_this_process() } else { None };
+        let node = NodeRank::from_env(|name| std::env::var(name).ok());
+        let by_pe = bind(pes, node, &seats, own.as_ref(), map)?;
+        Ok(BoundDevices { devices, by_pe })
+    }
+
+    /// The ordinals of the devices of a PE.
+    pub(crate) fn of_pe(&self, pe: PeId) -> &[usize] {
+        &self.by_pe[pe.index()]
+    }
+
+    /// By PE: the ordinals of its devices.
+    pub(crate) fn by_pe(&self) -> &[Vec<usize>] {
+        &self.by_pe
+    }
+}
+
+impl Deref for BoundDevices {
+    type Target = Devices;
+
+    fn deref(&self) -> &Devices {
+        &self.devices
+    }
+}
+
+impl Pe {
+    /// The device account of a chare; `None` outside of its own methods and its constructor.
+    pub(crate) fn account_of(&self, id: ChareId, class: &'static str) -> Option<Account> {
+        if let Some(account) = self.own_extra(id, |extra| extra.account.clone())? {
+            return Some(account);
+        }
+        let devices = self.shared().devices();
+        let ordinal = match devices.of_pe(self.id()) {
+            [only] => *only,
+            several => {
+                let loads: Vec<Load> =
+                    several.iter().map(|&ordinal| Load::of(devices.get(ordinal))).collect();
+                several[least_loaded(&loads)]
+            }
+        };
+        self.open_account(id, class, ordinal)
+    }
+
+    fn open_account(&self, id: ChareId, class: &'static str, ordinal: usize) -> Option<Account> {
+        let name = format!("{class}{}", self.element_name(id));
+        let account = self.shared().devices().get(ordinal).account(name);
+        let before = self.own_extra(id, |extra| extra.account.replace(account.clone()))?;
+        drop(before);
+        Some(account)
+    }
+}
+
+impl<C: Chare> Cx<C> {
+    /// The device account of this chare: what it allocates and launches through it is accounted to it.
+    ///
+    /// It is opened at the first call, on the device that this PE is bound to ([`DeviceMap`]), or on the least loaded if the PE
+    /// has several, and goes with the chare to other PEs.
+    ///
+    /// # Panics
+    /// Outside of this chare's own methods and constructor.
+    #[track_caller]
+    pub fn device(&self) -> Account {
+        current::on_pe("Cx::device", |pe| pe.account_of(self.id(), C::INFO.name))
+            .expect("a chare uses its device in its own methods and its constructor only")
+    }
+
+    /// Gives this chare an account on the device with this ordinal, whichever its PE is bound to: [`Cx::device`] gives that
+    /// from now on. Buffers stay on the device where they are; [`Account::import`] brings them over.
+    ///
+    /// # Panics
+    /// If there is no such device, and outside of this chare's own methods and constructor.
+    #[track_caller]
+    pub fn use_device(&self, ordinal: usize) -> Account {
+        let opened = current::on_pe("Cx::use_device", |pe| {
+            let count = pe.shared().devices().len();
+            assert!(ordinal < count, "there is no device {ordinal}: there are {count}, from 0");
+            pe.open_account(self.id(), C::INFO.name, ordinal)
+        });
+        opened.expect("a chare chooses its device in its own methods and its constructor only")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALONE: NodeRank = NodeRank { rank: 0, count: 1 };
+
+    fn seats(count: usize) -> Vec<Seat> {
+        (0..count).map(|ordinal| Seat { uuid: format!("{ordinal}"), cpus: None }).collect()
+    }
+
+    /// Ordinals by PE: `0 0 1`, or `01 2` where PE 0 has two.
+    fn show(bound: Result<Vec<Vec<usize>>, NoSuchDevice>) -> String {
+        let one = |ordinals: &Vec<usize>| ordinals.iter().map(usize::to_string).collect::<String>();
+        bound.unwrap().iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn pes_and_devices_are_spread_evenly() {
+        for (pes, devices, block, cyclic) in [
+            (1, 1, "0", "0"),
+            (3, 1, "0 0 0", "0 0 0"),
+            (4, 4, "0 1 2 3", "0 1 2 3"),
+            (8, 3, "0 0 0 1 1 1 2 2", "0 1 2 0 1 2 0 1"),
+            (4, 2, "0 0 1 1", "0 1 0 1"),
+            (1, 3, "012", "012"),
+            (2, 4, "01 23", "02 13"),
+            (3, 4, "0 1 23", "03 1 2"),
+            (2, 5, "01 234", "024 13"),
+        ] {
+            let bound = |map| show(bind(pes, ALONE, &seats(devices), None, &map));
+            assert_eq!(bound(DeviceMap::Block), block, "{pes} PEs, {devices} devices");
+            assert_eq!(bound(DeviceMap::Cyclic), cyclic, "{pes} PEs, {devices} devices");
+        }
+    }
+
+    #[test]
+    fn a_list_is_what_it_says_or_names_what_is_not_there() {
+        let bound = |pes, list: &str| bind(pes, ALONE, &seats(2), None, &list.parse().unwrap());
+        assert_eq!(show(bound(5, "1,0,0")), "1 0 0 1 0");
+        let error = bound(1, "0,2").unwrap_err().to_string();
+        assert_eq!(error, "--device-map names device 2, and there are 2, from 0");
+        for text in ["block", "cyclic", "0", "3,1"] {
+            assert_eq!(text.parse::<DeviceMap>().unwrap().to_string(), text);
+        }
+        for text in ["", "x", "0,", "0;1", "-1"] {
+            assert_eq!(text.parse::<DeviceMap>(), Err(DeviceMapError), "{text}");
+        }
+    }
+
+    #[test]
+    fn processes_of_one_machine_agree_by_uuid() {
+        let orders = [["b", "a"], ["a", "b"]];
+        let bound = |rank: usize, pes: usize| {
+            let seats: Vec<_> =
+                orders[rank].iter().map(|uuid| Seat { uuid: (*uuid).to_owned(), cpus: None }).collect();
+            let bound = bind(pes, NodeRank { rank, count: 2 }, &seats, None, &DeviceMap::Block).unwrap();
+            bound.iter().flatten().map(|&ordinal| orders[rank][ordinal]).collect::<String>()
+        };
+        assert_eq!((bound(0, 1), bound(1, 1)), ("a".to_owned(), "b".to_owned()));
+        assert_eq!((bound(0, 2), bound(1, 2)), ("aa".to_owned(), "bb".to_owned()));
+        let one_each = |rank| show(bind(2, NodeRank { rank, count: 2 }, &seats(4), None, &DeviceMap::Block));
+        assert_eq!((one_each(0), one_each(1)), ("0 1".to_owned(), "2 3".to_owned()));
+    }
+
+    #[test]
+    fn a_process_uses_the_devices_near_its_processors() {
+        let near = |cpus: &[Option<&str>]| -> Vec<Seat> {
+            let seat = |(ordinal, cpus): (usize, &Option<&str>)| Seat {
+                uuid: format!("{ordinal}"),
+                cpus: cpus.map(|cpus| cpus.parse().unwrap()),
+            };
+            cpus.iter().enumerate().map(seat).collect()
+        };
+        let two_sockets = near(&[Some("0-7"), Some("0-7"), Some("8-15"), Some("8-15")]);
+        for (seats, own, node, bound) in [
+            (&two_sockets, "0-15", ALONE, "01 23"),
+            (&two_sockets, "2-3", ALONE, "0 1"),
+            (&two_sockets, "8-9", ALONE, "2 3"),
+            (&two_sockets, "16", ALONE, "01 23"),
+            (&near(&[Some("0-7"), None]), "9", ALONE, "1 1"),
+            (&two_sockets, "8", NodeRank { rank: 2, count: 4 }, "2 3"),
+            (&two_sockets, "8", NodeRank { rank: 3, count: 4 }, "2 3"),
+        ] {
+            let own: Cpus = own.parse().unwrap();
+            assert_eq!(show(bind(2, node, seats, Some(&own), &DeviceMap::Block)), bound, "{own}");
+        }
+    }
+
+    #[test]
+    fn launchers_say_where_a_process_stands() {
+        let rank = |pairs: &[(&str, &str)]| {
+            let env =
+                |name: &str| pairs.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
+            let NodeRank { rank, count } = NodeRank::from_env(env);
+            (rank, count)
+        };
+        assert_eq!(rank(&[]), (0, 1));
+        let open_mpi = [("OMPI_COMM_WORLD_LOCAL_RANK", "3"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "4")];
+        assert_eq!(rank(&open_mpi), (3, 4));
+        assert_eq!(rank(&[("MPI_LOCALRANKID", "1"), ("MPI_LOCALNRANKS", "2")]), (1, 2));
+        assert_eq!(rank(&[("SLURM_LOCALID", "1"), ("SLURM_STEP_TASKS_PER_NODE", "2(x3)")]), (1, 2));
+        assert_eq!(rank(&[("SLURM_LOCALID", "2"), ("SLURM_STEP_TASKS_PER_NODE", "2(x3),4")]), (0, 1));
+        assert_eq!(rank(&open_mpi[..1]), (0, 1));
+    }
+
+    #[test]
+    fn the_next_owner_goes_where_there_is_most_left() {
+        let load = |owners, speed, is_full| Load { owners, speed, is_full };
+        assert_eq!(least_loaded(&[load(1, 1.0, false), load(0, 1.0, false)]), 1);
+        assert_eq!(least_loaded(&[load(0, 1.0, false), load(0, 1.0, false)]), 0);
+        assert_eq!(least_loaded(&[load(1, 1.0, false), load(4, 3.0, false)]), 1);
+        assert_eq!(least_loaded(&[load(0, 1.0, true), load(9, 1.0, false)]), 1);
+        assert_eq!(least_loaded(&[load(2, 1.0, true), load(1, 1.0, true)]), 1);
+    }
+}
