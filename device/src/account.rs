@@ -26,12 +26,12 @@ use crate::fault::{FaultKind, FaultRecord};
 use crate::host_vec::HostVec;
 use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch};
-use crate::memory::{MAX_ALIGN, Memory};
+use crate::memory::{MAX_ALIGN, Memory, MemoryRef};
 use crate::operation::{Access, AccessMode, Command, HostRange, Operation};
 use crate::param::{Element, Params};
 use crate::shape::Shape;
 
-/// Operations that an account keeps at most for later ones.
+/// Operations, and cells of completions, that an account keeps at most for later ones.
 const KEPT_OPERATIONS: usize = 64;
 
 /// The device account of one owner: bound to one device and one stream. A cheap clone; all clones are the
@@ -45,22 +45,39 @@ pub struct Account {
     core: Arc<AccountCore>,
 }
 
-/// Boxed, since operations move by pointer everywhere.
-#[allow(clippy::vec_box)]
-type Kept = Vec<Box<Operation>>;
+/// What has been used by operations that have ended, for those to come.
+#[derive(Default)]
+struct Kept {
+    /// Boxed, since operations move by pointer everywhere.
+    #[allow(clippy::vec_box)]
+    operations: Vec<Box<Operation>>,
+    cells: Vec<Arc<Cell>>,
+}
 
 struct AccountCore {
     device: Arc<DeviceCore>,
     ledger: Arc<Ledger>,
     stream: Arc<Stream>,
-    /// Operations that have ended.
     kept: Mutex<Kept>,
+}
+
+impl AccountCore {
+    fn new(device: Arc<DeviceCore>, ledger: Arc<Ledger>, is_urgent: bool) -> Arc<Self> {
+        let (stream, kept) = (Stream::open(&device.backend, device.ordinal, is_urgent), Mutex::default());
+        ledger.join();
+        Arc::new(AccountCore { device, ledger, stream, kept })
+    }
+}
+
+impl Drop for AccountCore {
+    fn drop(&mut self) {
+        self.ledger.leave();
+    }
 }
 
 impl Account {
     pub(crate) fn new(device: Arc<DeviceCore>, ledger: Arc<Ledger>) -> Self {
-        let (stream, kept) = (Stream::open(&device.backend, device.ordinal, false), Mutex::default());
-        Account { core: Arc::new(AccountCore { device, ledger, stream, kept }) }
+        Account { core: AccountCore::new(device, ledger, false) }
     }
 
     /// Another account of the same owner, charged to it as this one is, whose work the device prefers to what is not urgent:
@@ -68,8 +85,7 @@ impl Account {
     #[must_use]
     pub fn urgent(&self) -> Account {
         let (device, ledger) = (self.core.device.clone(), self.core.ledger.clone());
-        let (stream, kept) = (Stream::open(&device.backend, device.ordinal, true), Mutex::default());
-        Account { core: Arc::new(AccountCore { device, ledger, stream, kept }) }
+        Account { core: AccountCore::new(device, ledger, true) }
     }
 
     /// The device this account is bound to.
@@ -220,7 +236,7 @@ impl Account {
         });
         operation.command = Command::Launch { code: kernel.code(), launch };
         A::pack(raw, &mut operation.arguments);
-        self.submit(kernel.name(), operation, Prepared::Value(()))
+        self.submit(kernel.name(), operation, Prepared::nothing())
     }
 
     /// Refuses a kernel that is not written in what the device wants, or cannot be compiled for it.
@@ -304,7 +320,7 @@ impl Account {
         }
         let command = Command::Upload(values.range());
         let operation = self.operation_on(buffer.memory(), AccessMode::Overwrite, command);
-        let completion = self.submit("write", operation, Prepared::Value(values))?;
+        let completion = self.submit("write", operation, Prepared::host(values))?;
         self.core.device.copies.note_from_host();
         Ok(completion)
     }
@@ -325,7 +341,7 @@ impl Account {
         self.check_here(memory)?;
         self.check_host_vec(&to, memory.len_elems())?;
         let operation = self.operation_on(memory, AccessMode::Read, Command::Download(to.range()));
-        let completion = self.submit("read", operation, Prepared::Value(to))?;
+        let completion = self.submit("read", operation, Prepared::host(to))?;
         self.core.device.copies.note_to_host();
         Ok(completion)
     }
@@ -356,7 +372,7 @@ impl Account {
         operation.accesses.push(Access::new(memory, AccessMode::Read));
         operation.accesses.push(Access::new(&fresh, AccessMode::Overwrite));
         operation.command = Command::Copy;
-        self.submit("copy", operation, Prepared::Value(()))?;
+        self.submit("copy", operation, Prepared::nothing())?;
         if !Arc::ptr_eq(memory.device(), &self.core.device) {
             self.core.device.copies.note_from_peer();
         }
@@ -384,7 +400,7 @@ impl Account {
     /// A fault nobody awaited, [`DeviceError::Closed`].
     pub fn fence(&self) -> Result<Completion<()>, DeviceError> {
         self.check()?;
-        self.submit("fence", self.operation(), Prepared::Value(()))
+        self.submit("fence", self.operation(), Prepared::nothing())
     }
 
     /// Returns a fault that nobody awaited.
@@ -436,20 +452,20 @@ impl Account {
     }
 
     /// Memory on this account's device, charged to it, and whether it is known to be zeros.
-    pub(crate) fn reserve<T: Element>(&self, shape: Shape) -> Result<(Arc<Memory>, bool), DeviceError> {
+    pub(crate) fn reserve<T: Element>(&self, shape: Shape) -> Result<(MemoryRef, bool), DeviceError> {
         const { assert!(align_of::<T>() <= MAX_ALIGN, "device memory is aligned to 256 bytes") };
-        Memory::new(&self.core.device, &self.core.ledger, shape, size_of::<T>())
+        Memory::reserve(&self.core.device, &self.core.ledger, shape, size_of::<T>())
     }
 
     /// Fills new memory with zeros.
-    fn zero(&self, memory: &Arc<Memory>) -> Result<(), DeviceError> {
+    fn zero(&self, memory: &MemoryRef) -> Result<(), DeviceError> {
         if self.core.device.facts.is_host_memory {
             // SAFETY: the memory has `len_bytes` bytes, and nobody else has it yet.
             unsafe { memory.block().address().write_bytes(0, memory.len_bytes()) };
             return Ok(());
         }
         let operation = self.operation_on(memory, AccessMode::Overwrite, Command::Zero);
-        self.submit("zero", operation, Prepared::Value(())).map(drop)
+        self.submit("zero", operation, Prepared::nothing()).map(drop)
     }
 
     /// A new buffer with these values.
@@ -466,7 +482,7 @@ impl Account {
         staged.copy_from_slice(values);
         let operation = self.operation_on(&memory, AccessMode::Overwrite, Command::Upload(staged.range()));
         // What is prepared is kept until the operation has ended, and so is the host memory.
-        self.submit("upload", operation, Prepared::Value(staged))?;
+        self.submit("upload", operation, Prepared::host(staged))?;
         Ok(DeviceVec::new(memory))
     }
 
@@ -491,31 +507,27 @@ impl Account {
         if !self.core.device.facts.is_host_memory {
             let mut staged = self.host_vec::<T>(len)?;
             let operation = self.operation_on(memory, AccessMode::Read, Command::Download(staged.range()));
-            return self.submit(
-                "download",
-                operation,
-                Prepared::Made(Box::new(move || convert(staged.to_vec()))),
-            );
+            return self.submit("download", operation, Prepared::made(move || convert(staged.to_vec())));
         }
         let mut values = Vec::<T>::with_capacity(len);
         let to = HostRange { address: NonNull::from(values.spare_capacity_mut()).cast(), bytes };
         // What is prepared is kept until the operation has ended, and so is the host memory; it does not move with the vector.
-        let prepared = Prepared::Made(Box::new(move || {
+        let prepared = Prepared::made(move || {
             // SAFETY: the operation has succeeded, so it has written the first `len` elements.
             unsafe { values.set_len(len) };
             convert(values)
-        }));
+        });
         self.submit("download", self.operation_on(memory, AccessMode::Read, Command::Download(to)), prepared)
     }
 
     /// An operation of this account, to be filled.
     fn operation(&self) -> Box<Operation> {
-        let kept = self.kept().pop();
+        let kept = self.kept().operations.pop();
         kept.unwrap_or_else(|| Operation::new(self.core.device.ordinal, self.core.stream.clone()))
     }
 
     /// One that uses one buffer.
-    fn operation_on(&self, memory: &Arc<Memory>, mode: AccessMode, command: Command) -> Box<Operation> {
+    fn operation_on(&self, memory: &MemoryRef, mode: AccessMode, command: Command) -> Box<Operation> {
         let mut operation = self.operation();
         operation.accesses.push(Access::new(memory, mode));
         operation.command = command;
@@ -529,8 +541,16 @@ impl Account {
     /// Keeps an operation of this account that has ended and been emptied.
     pub(crate) fn keep(&self, operation: Box<Operation>) {
         let mut kept = self.kept();
-        if kept.len() < KEPT_OPERATIONS {
-            kept.push(operation);
+        if kept.operations.len() < KEPT_OPERATIONS {
+            kept.operations.push(operation);
+        }
+    }
+
+    /// Keeps a cell that nobody looks at any more.
+    pub(crate) fn keep_cell(&self, cell: Arc<Cell>) {
+        let mut kept = self.kept();
+        if kept.cells.len() < KEPT_OPERATIONS {
+            kept.cells.push(cell);
         }
     }
 
@@ -543,10 +563,14 @@ impl Account {
     ) -> Result<Completion<R>, DeviceError> {
         let ours = |access: &Access| self.is_same_set(&access.memory);
         assert!(operation.accesses.iter().all(ours), "whoever takes a buffer has looked whose it is");
-        let cell = Cell::new(self.clone(), name, prepared);
+        let kept = self.kept().cells.pop();
+        let cell = kept.unwrap_or_else(Cell::new);
+        let (payload, make) = prepared.split();
+        cell.open(self.clone(), name, payload);
         operation.completion = Some(cell.clone());
-        self.core.device.backend.submit(operation)?;
-        Ok(Completion::pending(cell))
+        let submitted = self.core.device.backend.submit(operation);
+        submitted.inspect_err(|_| cell.withdraw())?;
+        Ok(Completion::pending(cell, make))
     }
 
     /// Looks for operations that have finished. False if nobody needs to.

@@ -8,12 +8,10 @@
 //! a few loads and compares; the only step that can fail passes nothing on, so that the loads of all buffers,
 //! each in a cache line of its own, are under way together.
 
-use std::sync::Arc;
-
 use crate::account::Account;
 use crate::buffer::{DeviceSlice, DeviceVec};
 use crate::error::DeviceError;
-use crate::memory::Memory;
+use crate::memory::{Memory, MemoryRef};
 use crate::operation::AccessMode;
 use crate::param::{
     Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, RawBuffer, Scalar, Zeroed, for_each_tuple,
@@ -22,9 +20,9 @@ use crate::param::{
 /// One buffer of a bound argument, as `visit` shows it.
 #[derive(Clone, Copy)]
 pub struct Used<'a> {
-    pub(crate) memory: &'a Arc<Memory>,
+    pub(crate) memory: &'a MemoryRef,
     pub(crate) mode: AccessMode,
-    pub(crate) copy_from: Option<&'a Arc<Memory>>,
+    pub(crate) copy_from: Option<&'a MemoryRef>,
 }
 
 /// What can be passed to a launch for the parameter `P`. Not for implementing elsewhere.
@@ -154,25 +152,25 @@ macro_rules! read_argument {
     ($Buffer:ident) => {
         // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
         unsafe impl<'x, T: Element> Arg<In<T>> for &'x $Buffer<T> {
-            type Bound = &'x Arc<Memory>;
+            type Bound = &'x MemoryRef;
 
             #[inline(always)]
-            fn bind(self) -> &'x Arc<Memory> {
+            fn bind(self) -> &'x MemoryRef {
                 self.memory()
             }
 
             #[inline(always)]
-            fn check(bound: &mut &'x Arc<Memory>, account: &Account) -> Result<(), DeviceError> {
+            fn check(bound: &mut &'x MemoryRef, account: &Account) -> Result<(), DeviceError> {
                 account.check_here(bound)
             }
 
             #[inline(always)]
-            fn commit(bound: &mut &'x Arc<Memory>) -> RawBuffer<T> {
+            fn commit(bound: &mut &'x MemoryRef) -> RawBuffer<T> {
                 raw(bound)
             }
 
             #[inline(always)]
-            fn visit<F: FnMut(Used<'_>)>(bound: &&'x Arc<Memory>, each: &mut F) {
+            fn visit<F: FnMut(Used<'_>)>(bound: &&'x MemoryRef, each: &mut F) {
                 each(Used { memory: bound, mode: AccessMode::Read, copy_from: None });
             }
         }
@@ -185,7 +183,7 @@ read_argument!(DeviceSlice);
 pub struct Written<'x, T> {
     buffer: &'x mut DeviceVec<T>,
     /// From `check` to `commit`: the memory to change to. After it: the memory that was left behind.
-    other: Option<Arc<Memory>>,
+    other: Option<MemoryRef>,
 }
 
 impl<'x, T: Element> Written<'x, T> {

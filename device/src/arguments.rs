@@ -104,6 +104,13 @@ pub struct Slots {
 }
 
 impl Slots {
+    /// Removes all, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.len_bytes = 0;
+        self.has_64_bits = false;
+    }
+
     /// Adds the name of a block, with its length, of a buffer of such elements.
     pub(crate) fn push_buffer<T>(&mut self, mode: AccessMode) {
         self.has_64_bits |= align_of::<T>() == MAX_ALIGN;

@@ -18,7 +18,7 @@ use crate::operation::Operation;
 /// # What a backend promises
 ///
 /// * An operation that it has accepted ends: it is [left](Operation::leave) once, and its completion is then
-///   [published](crate::completion::Publish::publish), whatever becomes of the device.
+///   [published](crate::completion::Cell::publish), whatever becomes of the device.
 /// * An operation takes effect after those that [`Operation::order`] has named, and its snapshot copies come first.
 /// * What an operation holds (memory, host memory, completion) is kept until it has ended.
 /// * No call blocks on a device, but `close`.

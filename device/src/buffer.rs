@@ -6,9 +6,8 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
-use crate::memory::Memory;
+use crate::memory::MemoryRef;
 use crate::param::Element;
 use crate::shape::Shape;
 
@@ -18,12 +17,12 @@ use crate::shape::Shape;
 /// order: it goes back to the device's pool after the last share is gone and the last operation using it has
 /// finished.
 pub struct DeviceVec<T> {
-    memory: Arc<Memory>,
+    memory: MemoryRef,
     elements: PhantomData<fn() -> T>,
 }
 
 impl<T: Element> DeviceVec<T> {
-    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+    pub(crate) fn new(memory: MemoryRef) -> Self {
         DeviceVec { memory, elements: PhantomData }
     }
 
@@ -54,12 +53,12 @@ impl<T: Element> DeviceVec<T> {
     }
 
     #[inline(always)]
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &MemoryRef {
         &self.memory
     }
 
     /// Puts other memory in the place of the present one, which is returned.
-    pub(crate) fn replace(&mut self, memory: Arc<Memory>) -> Arc<Memory> {
+    pub(crate) fn replace(&mut self, memory: MemoryRef) -> MemoryRef {
         std::mem::replace(&mut self.memory, memory)
     }
 }
@@ -79,7 +78,7 @@ impl<T: Element> fmt::Debug for DeviceVec<T> {
 /// A read-only snapshot of a [`DeviceVec`]: cloneable, sendable, and never changed by later writes of the
 /// owner.
 pub struct DeviceSlice<T> {
-    memory: Arc<Memory>,
+    memory: MemoryRef,
     elements: PhantomData<fn() -> T>,
 }
 
@@ -100,7 +99,7 @@ impl<T: Element> DeviceSlice<T> {
     }
 
     #[inline(always)]
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &MemoryRef {
         &self.memory
     }
 }
@@ -137,19 +136,19 @@ impl<T: Element> fmt::Debug for DeviceSlice<T> {
 /// The memory holds elements of type `T`.
 pub unsafe trait Source<T: Element> {
     #[doc(hidden)]
-    fn source(&self) -> &Arc<Memory>;
+    fn source(&self) -> &MemoryRef;
 }
 
 // SAFETY: the memory is that of a buffer of `T`.
 unsafe impl<T: Element> Source<T> for DeviceVec<T> {
-    fn source(&self) -> &Arc<Memory> {
+    fn source(&self) -> &MemoryRef {
         &self.memory
     }
 }
 
 // SAFETY: the memory is that of a buffer of `T`.
 unsafe impl<T: Element> Source<T> for DeviceSlice<T> {
-    fn source(&self) -> &Arc<Memory> {
+    fn source(&self) -> &MemoryRef {
         &self.memory
     }
 }

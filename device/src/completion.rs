@@ -6,21 +6,27 @@
 //! `poll` and `publish` hold the cell's lock: if `poll` comes first its waker is there for `publish`, else it
 //! sees the outcome.
 //!
+//! A cell has two sides, the operation and the completion. Each *leaves* it, under its lock, when it will not look at it again; the
+//! second one gives it back to the account, for another operation. (The first may still hold a reference, which it only drops.)
+//! So cells have no type of their own: what an operation returns is a [`Payload`], and the completion knows what to make of it.
+//!
 //! A waker is code of the user's: its clone, its wake-up and its destructor run with no lock held, and may panic. On the
 //! thread that polls or drops a completion that is the thread's own panic, and the completion is as it was, or gone; on
 //! the thread that publishes it is a fault of its own ([`FaultKind::Waker`]), which no completion carries.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
 
 use crate::account::Account;
 use crate::caught::{Caught, catch};
 use crate::error::DeviceError;
 use crate::fault::{FaultKind, FaultRecord};
+use crate::host_vec::HostMemory;
 
 /// Why an operation brought no value.
 enum Failure {
@@ -46,7 +52,7 @@ pub struct Completion<T> {
 enum State<T> {
     Ready(T),
     Faulted(Arc<FaultRecord>),
-    Pending(Arc<Cell<T>>),
+    Pending(Arc<Cell>, fn(Payload) -> T),
     Taken,
 }
 
@@ -61,15 +67,15 @@ impl<T> Completion<T> {
         Completion { state: State::Faulted(fault) }
     }
 
-    pub(crate) fn pending(cell: Arc<Cell<T>>) -> Self {
-        Completion { state: State::Pending(cell) }
+    pub(crate) fn pending(cell: Arc<Cell>, make: fn(Payload) -> T) -> Self {
+        Completion { state: State::Pending(cell, make) }
     }
 
     /// Whether the operation has finished, so that the next poll returns its result.
     pub fn is_ready(&self) -> bool {
         match &self.state {
             State::Ready(_) | State::Faulted(_) => true,
-            State::Pending(cell) => cell.lock().published,
+            State::Pending(cell, _) => cell.lock().published,
             State::Taken => false,
         }
     }
@@ -82,31 +88,34 @@ impl<T> Completion<T> {
     /// As for awaiting: [`DeviceError::Fault`] if the kernel failed, or one that it depends on;
     /// [`DeviceError::Closed`] if the devices were abandoned before it began.
     pub fn wait(mut self) -> Result<T, DeviceError> {
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
-        loop {
-            match Pin::new(&mut self).poll(&mut context) {
-                Poll::Ready(result) => return result,
-                Poll::Pending if self.is_polled() => std::thread::yield_now(),
-                Poll::Pending => std::thread::park(),
+        if let State::Pending(cell, _) = &self.state {
+            let thread = std::thread::current();
+            let is_same =
+                |present: &Waiter| matches!(present, Waiter::Thread(present) if present.id() == thread.id());
+            while cell.register(is_same, || Waiter::Thread(thread.clone())) {
+                // Looks for operations that have finished, unless somebody else does.
+                if cell.account().is_some_and(|account| account.poll()) {
+                    std::thread::yield_now();
+                } else {
+                    std::thread::park();
+                }
             }
         }
+        self.take()
     }
-}
 
-impl<T> Completion<T> {
-    /// Looks for operations that have finished, unless somebody else does.
-    fn is_polled(&self) -> bool {
-        matches!(&self.state, State::Pending(cell) if cell.account.poll())
-    }
-}
-
-/// Wakes a thread that blocks in [`Completion::wait`].
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
+    /// The result of an operation that has been published.
+    fn take(&mut self) -> Result<T, DeviceError> {
+        let outcome = match std::mem::replace(&mut self.state, State::Taken) {
+            State::Ready(value) => Ok(value),
+            State::Faulted(fault) => Err(Failure::Fault(fault)),
+            State::Pending(cell, make) => cell.take().map(make),
+            State::Taken => panic!("a completion was polled after it had returned its result"),
+        };
+        outcome.map_err(|failure| match failure {
+            Failure::Fault(fault) => DeviceError::Fault(fault.report()),
+            Failure::Closed(device) => DeviceError::Closed { device },
+        })
     }
 }
 
@@ -117,21 +126,15 @@ impl<T> Future for Completion<T> {
     type Output = Result<T, DeviceError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Pending(cell) = &self.state
-            && cell.register(context.waker())
+        if let State::Pending(cell, _) = &self.state
+            && cell.register(
+                |present| matches!(present, Waiter::Waker(present) if present.will_wake(context.waker())),
+                || Waiter::Waker(context.waker().clone()),
+            )
         {
             return Poll::Pending;
         }
-        let outcome = match std::mem::replace(&mut self.state, State::Taken) {
-            State::Ready(value) => Ok(value),
-            State::Faulted(fault) => Err(Failure::Fault(fault)),
-            State::Pending(cell) => cell.take(),
-            State::Taken => panic!("a completion was polled after it had returned its result"),
-        };
-        Poll::Ready(outcome.map_err(|failure| match failure {
-            Failure::Fault(fault) => DeviceError::Fault(fault.report()),
-            Failure::Closed(device) => DeviceError::Closed { device },
-        }))
+        Poll::Ready(self.take())
     }
 }
 
@@ -141,7 +144,7 @@ impl<T> Drop for Completion<T> {
         match &self.state {
             State::Ready(_) | State::Taken => {}
             State::Faulted(fault) => fault.drop_unpolled(),
-            State::Pending(cell) => cell.abandon(),
+            State::Pending(cell, _) => cell.abandon(),
         }
     }
 }
@@ -153,120 +156,174 @@ impl<T> fmt::Debug for Completion<T> {
 }
 
 /// The place that an operation and its completion share.
-pub(crate) struct Cell<T> {
-    inside: Mutex<Inside<T>>,
-    /// Who has submitted the operation, and what it is called.
-    account: Account,
+pub(crate) struct Cell {
+    inside: Mutex<Inside>,
+}
+
+#[derive(Default)]
+struct Inside {
+    /// Who has submitted the operation, and what it is called. Nobody's while the cell is kept for another operation.
+    account: Option<Account>,
     name: &'static str,
-}
-
-struct Inside<T> {
-    prepared: Option<Prepared<T>>,
-    outcome: Option<Result<T, Failure>>,
+    prepared: Option<Payload>,
+    outcome: Option<Result<Payload, Failure>>,
+    waiter: Waiter,
     published: bool,
-    abandoned: bool,
-    waker: Option<Waker>,
+    /// The completion will not look at the cell again.
+    completion_left: bool,
+    /// Nor will the operation.
+    operation_left: bool,
 }
 
-/// What an operation returns if it succeeds.
-pub(crate) enum Prepared<T> {
-    Value(T),
+/// Who is told of the end.
+#[derive(Default)]
+enum Waiter {
+    #[default]
+    Nobody,
+    Waker(Waker),
+    /// One that blocks in [`Completion::wait`].
+    Thread(Thread),
+}
+
+/// What an operation returns if it succeeds, in a form that all have in common.
+pub(crate) enum Payload {
+    Nothing,
+    /// Host memory that has been copied from or to, and how many elements of it are in use.
+    Host(HostMemory, usize),
+    /// What has been made by the one below.
+    Other(Box<dyn Any + Send>),
     /// Makes it of what the operation has left, such as the host memory that it was to fill. Does not panic.
-    Made(Box<dyn FnOnce() -> T + Send>),
+    Made(Box<dyn FnOnce() -> Box<dyn Any + Send> + Send>),
 }
 
-impl<T> Cell<T> {
-    pub(crate) fn new(account: Account, name: &'static str, prepared: Prepared<T>) -> Arc<Self> {
-        let prepared = Some(prepared);
-        let inside = Inside { prepared, outcome: None, published: false, abandoned: false, waker: None };
-        Arc::new(Cell { inside: Mutex::new(inside), account, name })
+/// What an operation returns if it succeeds: the form in which it is kept, and how it is made of that.
+pub(crate) struct Prepared<T> {
+    payload: Payload,
+    make: fn(Payload) -> T,
+}
+
+impl<T> Prepared<T> {
+    /// `make` is given `payload`, or if that is made, what it makes.
+    pub(crate) fn of(payload: Payload, make: fn(Payload) -> T) -> Self {
+        Prepared { payload, make }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside<T>> {
+    /// What the cell is to have, and the completion.
+    pub(crate) fn split(self) -> (Payload, fn(Payload) -> T) {
+        (self.payload, self.make)
+    }
+}
+
+impl Prepared<()> {
+    pub(crate) fn nothing() -> Self {
+        Prepared::of(Payload::Nothing, |_| ())
+    }
+}
+
+impl<T: Send + 'static> Prepared<T> {
+    /// What `make` makes when the operation has succeeded. Allocates, unlike the others. `make` does not panic.
+    pub(crate) fn made(make: impl FnOnce() -> T + Send + 'static) -> Self {
+        let make = || -> Box<dyn Any + Send> { Box::new(make()) };
+        Prepared::of(Payload::Made(Box::new(make)), |payload| match payload {
+            Payload::Other(value) => *value.downcast().expect("it is what was made above"),
+            _ => unreachable!("what comes out is what was made above"),
+        })
+    }
+}
+
+impl Cell {
+    /// One that is free.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Cell { inside: Mutex::default() })
+    }
+
+    /// Takes a free one for an operation.
+    pub(crate) fn open(&self, account: Account, name: &'static str, prepared: Payload) {
+        let mut inside = self.lock();
+        (inside.account, inside.name, inside.prepared) = (Some(account), name, Some(prepared));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().expect("nothing panics under this lock")
     }
 
+    /// Who has submitted the operation; `None` only when both sides have left.
+    pub(crate) fn account(&self) -> Option<Account> {
+        self.lock().account.clone()
+    }
+
     /// Keeps an outcome.
-    fn put(&self, mut inside: MutexGuard<'_, Inside<T>>, outcome: Result<T, Failure>) {
+    fn put(&self, mut inside: MutexGuard<'_, Inside>, outcome: Result<Payload, Failure>) {
         inside.outcome = Some(outcome);
-        let unwanted = if inside.abandoned { inside.outcome.take() } else { None };
+        let unwanted = if inside.completion_left { inside.outcome.take() } else { None };
         drop(inside);
         discard(unwanted);
     }
 
-    /// Leaves a waker for `publish`. False if that has been: then the outcome is there.
-    fn register(&self, waker: &Waker) -> bool {
+    /// Leaves, for `publish`, who is to be told: what `make` makes, unless the present one is the same. False if it has been
+    /// published: then the outcome is there.
+    fn register(&self, is_same: impl FnOnce(&Waiter) -> bool, make: impl FnOnce() -> Waiter) -> bool {
         let inside = self.lock();
         if inside.published {
             return false;
         }
-        if inside.waker.as_ref().is_some_and(|present| present.will_wake(waker)) {
+        if is_same(&inside.waiter) {
             return true;
         }
         drop(inside);
-        let waker = waker.clone();
+        let waiter = make();
         let mut inside = self.lock();
-        // It may have been published since, and would not look for a waker again.
+        // It may have been published since, and would not look for a waiter again.
         let published = inside.published;
-        let unused = if published { Some(waker) } else { inside.waker.replace(waker) };
+        let unused = if published { waiter } else { std::mem::replace(&mut inside.waiter, waiter) };
         drop(inside);
         drop(unused);
         !published
     }
 
     /// Takes the outcome after it has been published.
-    fn take(&self) -> Result<T, Failure> {
-        self.lock().outcome.take().expect("an outcome is stored before it is published, and taken once")
+    fn take(self: Arc<Self>) -> Result<Payload, Failure> {
+        let mut inside = self.lock();
+        let outcome =
+            inside.outcome.take().expect("an outcome is stored before it is published, and taken once");
+        inside.completion_left = true;
+        self.leave(inside);
+        outcome
     }
 
     /// Notes that the completion is gone.
-    fn abandon(&self) {
+    fn abandon(self: &Arc<Self>) {
         let mut inside = self.lock();
-        inside.abandoned = true;
-        let (outcome, waker) = (inside.outcome.take(), inside.waker.take());
-        drop(inside);
+        let (outcome, waiter) = (inside.outcome.take(), std::mem::take(&mut inside.waiter));
+        inside.completion_left = true;
+        self.leave(inside);
         discard(outcome);
-        drop(waker);
+        drop(waiter);
     }
-}
 
-/// Drops an outcome, if there is one yet, that nobody will take; a fault is passed on. At once, and not when it is
-/// published: who awaits a later operation of the stream finds the fault with its next call.
-fn discard<T>(outcome: Option<Result<T, Failure>>) {
-    if let Some(Err(Failure::Fault(fault))) = outcome {
-        fault.drop_unpolled();
+    /// Gives the cell back to the account if both sides have left it.
+    fn leave(self: &Arc<Self>, mut inside: MutexGuard<'_, Inside>) {
+        if inside.operation_left && inside.completion_left {
+            let used = std::mem::take(&mut *inside);
+            drop(inside);
+            if let Some(account) = &used.account {
+                account.keep_cell(self.clone());
+            }
+        }
     }
-}
-
-/// The operation's end of a completion, whatever its type.
-pub(crate) trait Publish: Send + Sync {
-    /// Who has submitted the operation.
-    fn account(&self) -> &Account;
 
     /// Records that the operation, or who waited for it, failed.
-    fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord>;
+    #[cold]
+    pub(crate) fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord> {
+        let inside = self.lock();
+        let (account, name) = (inside.account.clone(), inside.name);
+        drop(inside);
+        let account = account.expect("the operation has not left its cell");
+        account.record_fault(kind, name, caught)
+    }
 
     /// Keeps the outcome until it is published: what was prepared, or a fault.
-    fn store(&self, outcome: Result<(), Arc<FaultRecord>>);
-
-    /// Stores, as the outcome, that the operation will never begin.
-    fn refuse(&self, device: Arc<str>);
-
-    /// Makes the stored outcome visible and wakes who waits for it. Does not panic: the waker's panic is noted.
-    fn publish(&self);
-}
-
-impl<T: Send> Publish for Cell<T> {
-    fn account(&self) -> &Account {
-        &self.account
-    }
-
-    #[cold]
-    fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord> {
-        self.account.record_fault(kind, self.name, caught)
-    }
-
-    fn store(&self, outcome: Result<(), Arc<FaultRecord>>) {
+    pub(crate) fn store(&self, outcome: Result<(), Arc<FaultRecord>>) {
         let mut inside = self.lock();
         let prepared = inside.prepared.take().expect("an operation ends once");
         match (outcome, prepared) {
@@ -274,31 +331,62 @@ impl<T: Send> Publish for Cell<T> {
                 self.put(inside, Err(Failure::Fault(fault)));
                 drop(prepared);
             }
-            (Ok(()), Prepared::Value(value)) => self.put(inside, Ok(value)),
-            (Ok(()), Prepared::Made(make)) => {
+            (Ok(()), Payload::Made(make)) => {
                 drop(inside);
                 let value = make();
-                self.put(self.lock(), Ok(value));
+                self.put(self.lock(), Ok(Payload::Other(value)));
             }
+            (Ok(()), payload) => self.put(inside, Ok(payload)),
         }
     }
 
-    fn refuse(&self, device: Arc<str>) {
+    /// Stores, as the outcome, that the operation will never begin.
+    pub(crate) fn refuse(&self, device: Arc<str>) {
         let mut inside = self.lock();
         let prepared = inside.prepared.take();
         self.put(inside, Err(Failure::Closed(device)));
         drop(prepared);
     }
 
-    fn publish(&self) {
+    /// Makes the stored outcome visible and wakes who waits for it; the operation leaves the cell. Does not panic: the waker's
+    /// panic is noted.
+    pub(crate) fn publish(self: &Arc<Self>) {
         let mut inside = self.lock();
         inside.published = true;
-        let waker = inside.waker.take();
-        drop(inside);
-        if let Some(waker) = waker
-            && let Err(caught) = catch(|| waker.wake())
-        {
-            self.record_fault(FaultKind::Waker, caught).drop_unpolled();
+        let waiter = std::mem::take(&mut inside.waiter);
+        if let Waiter::Nobody = waiter {
+            inside.operation_left = true;
+            return self.leave(inside);
         }
+        drop(inside);
+        match waiter {
+            Waiter::Nobody => {}
+            Waiter::Thread(thread) => thread.unpark(),
+            Waiter::Waker(waker) => {
+                if let Err(caught) = catch(|| waker.wake()) {
+                    self.record_fault(FaultKind::Waker, caught).drop_unpolled();
+                }
+            }
+        }
+        let mut inside = self.lock();
+        inside.operation_left = true;
+        self.leave(inside);
+    }
+
+    /// Takes back what was prepared for an operation that has been refused at once, which its completion has not seen.
+    pub(crate) fn withdraw(self: &Arc<Self>) {
+        let mut inside = self.lock();
+        let prepared = inside.prepared.take();
+        (inside.operation_left, inside.completion_left) = (true, true);
+        self.leave(inside);
+        drop(prepared);
+    }
+}
+
+/// Drops an outcome, if there is one yet, that nobody will take; a fault is passed on. At once, and not when it is
+/// published: who awaits a later operation of the stream finds the fault with its next call.
+fn discard(outcome: Option<Result<Payload, Failure>>) {
+    if let Some(Err(Failure::Fault(fault))) = outcome {
+        fault.drop_unpolled();
     }
 }

@@ -1,7 +1,7 @@
 //! Devices: opening them, their memory, and what each account has of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::account::Account;
@@ -12,7 +12,7 @@ use crate::error::{DeviceError, OutOfMemory};
 use crate::fault::{Fault, FaultLog};
 use crate::host_vec::HostPool;
 use crate::kernel::Language;
-use crate::memory::MAX_ALIGN;
+use crate::memory::{MAX_ALIGN, MemoryRef};
 use crate::pool::{self, DeviceMemory, Pool};
 use crate::spec::{DeviceSpec, HostMode};
 
@@ -281,19 +281,58 @@ impl CopyCounts {
     }
 }
 
+/// Shells of memory that an owner keeps at most.
+const KEPT_SHELLS: usize = 64;
+
 /// What one owner holds. Outlives its account while memory is charged to
 /// it.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) label: Arc<str>,
     pub(crate) used_bytes: AtomicU64,
+    /// The accounts that are charged to it: streams of one owner.
+    accounts: AtomicUsize,
+    /// What is left of memory that has gone back to the pool, for the next buffer; `None` when the last account is gone.
+    shells: Mutex<Option<Vec<MemoryRef>>>,
     /// Counted by its clones.
     _owners: Arc<()>,
 }
 
 impl Ledger {
     fn new(label: Arc<str>, owners: Arc<()>) -> Self {
-        Ledger { label, used_bytes: AtomicU64::new(0), _owners: owners }
+        let shells = Mutex::new(Some(Vec::new()));
+        Ledger { label, used_bytes: AtomicU64::new(0), accounts: AtomicUsize::new(0), shells, _owners: owners }
+    }
+
+    /// Counts one account more.
+    pub(crate) fn join(&self) {
+        self.accounts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one account less. With the last one what was kept goes: shells keep their ledger alive.
+    pub(crate) fn leave(&self) {
+        if self.accounts.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let shells = self.shells().take();
+            drop(shells);
+        }
+    }
+
+    fn shells(&self) -> MutexGuard<'_, Option<Vec<MemoryRef>>> {
+        self.shells.lock().expect("nothing panics under this lock")
+    }
+
+    /// Takes what is left of a buffer that is gone.
+    pub(crate) fn take_shell(&self) -> Option<MemoryRef> {
+        self.shells().as_mut()?.pop()
+    }
+
+    /// Keeps what is left of a buffer that is gone, or gives it back.
+    pub(crate) fn keep_shell(&self, shell: MemoryRef) -> Option<MemoryRef> {
+        match self.shells().as_mut() {
+            Some(shells) if shells.len() < KEPT_SHELLS => shells.push(shell),
+            _ => return Some(shell),
+        }
+        None
     }
 }
 

@@ -4,6 +4,8 @@
 //! number, never a pointer: remembering one keeps nothing alive, and one that its backend no longer knows has
 //! finished.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex};
 
 use crate::backend::Backend;
@@ -12,6 +14,28 @@ use crate::backend::Backend;
 /// have the same numbers, so no operation uses a buffer of another set (`Account::submit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Event(pub(crate) u64);
+
+/// Operations that have not ended, by event. Allocates nothing while their number stays below what it has been.
+pub(crate) type LiveMap<T> = HashMap<Event, T, BuildHasherDefault<EventHasher>>;
+
+/// Spreads consecutive numbers.
+#[derive(Default)]
+pub(crate) struct EventHasher(u64);
+
+impl Hasher for EventHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio's bits. The high half of the product depends on all of the number, and goes where the place is read.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
 
 /// The operations that the next user of a buffer must come after.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex};
 
 use crate::backend::{Backend, Block, Fresh};
+use crate::completion::{Payload, Prepared};
 use crate::operation::HostRange;
 use crate::param::Element;
 use crate::pool::{self, Pool, Source};
@@ -51,11 +52,16 @@ impl Drop for HostPool {
 /// [`Account::write`](crate::Account::write) and [`Account::read`](crate::Account::read), whose completions
 /// give it back. Dropping it returns its memory to the devices' pool.
 pub struct HostVec<T> {
+    memory: HostMemory,
+    len: usize,
+    elements: PhantomData<T>,
+}
+
+/// Pooled host memory, whatever is in it. Goes back to its pool when it is dropped.
+pub(crate) struct HostMemory {
     pool: Arc<HostPool>,
     block: Block,
     class_bytes: usize,
-    len: usize,
-    elements: PhantomData<T>,
 }
 
 impl<T: Element> HostVec<T> {
@@ -73,21 +79,33 @@ impl<T: Element> HostVec<T> {
             // SAFETY: the block has at least so many bytes, and nobody else has it.
             unsafe { block.address().write_bytes(0, bytes) };
         }
-        Some(HostVec { pool: pool.clone(), block, class_bytes, len, elements: PhantomData })
+        let memory = HostMemory { pool: pool.clone(), block, class_bytes };
+        Some(HostVec { memory, len, elements: PhantomData })
     }
 
     /// Its memory, for an operation whose completion keeps this vector.
     pub(crate) fn range(&mut self) -> HostRange {
-        HostRange { address: self.block.address(), bytes: self.len * size_of::<T>() }
+        HostRange { address: self.memory.block.address(), bytes: self.len * size_of::<T>() }
     }
 
     /// Whether it belongs to these devices.
     pub(crate) fn is_of(&self, pool: &Arc<HostPool>) -> bool {
-        Arc::ptr_eq(&self.pool, pool)
+        Arc::ptr_eq(&self.memory.pool, pool)
     }
 
     fn address(&self) -> NonNull<T> {
-        self.block.address().cast()
+        self.memory.block.address().cast()
+    }
+}
+
+impl<T: Element> Prepared<HostVec<T>> {
+    /// The vector itself, which takes no memory to keep.
+    pub(crate) fn host(vector: HostVec<T>) -> Self {
+        let HostVec { memory, len, .. } = vector;
+        Prepared::of(Payload::Host(memory, len), |payload| match payload {
+            Payload::Host(memory, len) => HostVec { memory, len, elements: PhantomData },
+            _ => unreachable!("what comes out is what was put in above"),
+        })
     }
 }
 
@@ -107,7 +125,7 @@ impl<T: Element> DerefMut for HostVec<T> {
     }
 }
 
-impl<T> Drop for HostVec<T> {
+impl Drop for HostMemory {
     fn drop(&mut self) {
         self.pool.pool.lock().expect("nothing panics under this lock").give(self.block, self.class_bytes);
     }

@@ -4,11 +4,16 @@
 //! submitted operations that use it; after the last of them it goes back to its device's pool. Its contents
 //! are always initialised bytes. Where they are, only the backend knows ([`Block`]).
 //!
+//! What is left then is a *shell*, without memory and owned by nobody, which its owner's ledger keeps for the next buffer: so
+//! buffers that come and go in every step need none of the host's memory.
+//!
 //! `state` holds two facts that every launch needs, so that one load answers both: the number of shares, and
 //! whether the contents are poisoned (a kernel failed while writing them). Only a share or the owner (by `&`)
 //! can make another share, so whoever holds `&mut DeviceVec` and reads zero shares is the only one who can
 //! start a use of the memory.
 
+use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -50,15 +55,24 @@ pub(crate) struct Tracked {
     poison: Option<Arc<FaultRecord>>,
 }
 
+impl Tracked {
+    /// Forgets all, and keeps the memory.
+    fn reset(&mut self) {
+        self.events.last_write = None;
+        self.events.reads.clear();
+        self.poison = None;
+    }
+}
+
 impl Memory {
     /// Takes `shape.len()` elements of `elem_bytes` bytes from the pool of `device`, charged to `ledger`. The second value
     /// says whether they are known to be zeros; else their bytes are initialised, and of no particular value.
-    pub(crate) fn new(
+    pub(crate) fn reserve(
         device: &Arc<DeviceCore>,
         ledger: &Arc<Ledger>,
         shape: Shape,
         elem_bytes: usize,
-    ) -> Result<(Arc<Memory>, bool), DeviceError> {
+    ) -> Result<(MemoryRef, bool), DeviceError> {
         let len_elems = shape.len();
         let wanted_bytes = len_elems.checked_mul(elem_bytes);
         let reserved = match wanted_bytes {
@@ -71,17 +85,29 @@ impl Memory {
             return Err(device.out_of_memory(ledger, reserved.unwrap_or(usize::MAX)));
         };
         ledger.used_bytes.fetch_add(reserved_bytes as u64, Ordering::Relaxed);
-        let memory = Arc::new(Memory {
-            state: AtomicU32::new(0),
-            block: fresh.block,
-            len_elems,
-            device: device.clone(),
-            ledger: ledger.clone(),
-            reserved_bytes,
-            len_bytes: wanted_bytes.unwrap_or(0),
-            tracked: Mutex::default(),
-            shape,
-        });
+        let mut shell = ledger.take_shell();
+        // Whoever has put it there may not yet have let go of it.
+        let ours = shell.as_mut().and_then(|shell| Arc::get_mut(&mut shell.0));
+        let memory = match ours {
+            Some(memory) => {
+                debug_assert!(Arc::ptr_eq(&memory.device, device), "a ledger is of one device");
+                (memory.block, memory.reserved_bytes) = (fresh.block, reserved_bytes);
+                (memory.len_elems, memory.len_bytes) = (len_elems, wanted_bytes.unwrap_or(0));
+                memory.shape = shape;
+                shell.expect("it was just filled")
+            }
+            None => MemoryRef(Arc::new(Memory {
+                state: AtomicU32::new(0),
+                block: fresh.block,
+                len_elems,
+                device: device.clone(),
+                ledger: ledger.clone(),
+                reserved_bytes,
+                len_bytes: wanted_bytes.unwrap_or(0),
+                tracked: Mutex::default(),
+                shape,
+            })),
+        };
         Ok((memory, fresh.is_zeroed))
     }
 
@@ -163,9 +189,53 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Gives the memory back, once: a block has at least a byte.
+    fn release(&mut self) {
+        let reserved_bytes = std::mem::take(&mut self.reserved_bytes);
+        if reserved_bytes > 0 {
+            self.ledger.used_bytes.fetch_sub(reserved_bytes as u64, Ordering::Relaxed);
+            self.device.give_block(self.block, reserved_bytes);
+        }
+    }
+}
+
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.ledger.used_bytes.fetch_sub(self.reserved_bytes as u64, Ordering::Relaxed);
-        self.device.give_block(self.block, self.reserved_bytes);
+        self.release();
+    }
+}
+
+/// A counted reference to memory. The last one leaves a shell.
+#[derive(Clone)]
+pub struct MemoryRef(Arc<Memory>);
+
+impl fmt::Debug for MemoryRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryRef({} bytes)", self.reserved_bytes)
+    }
+}
+
+impl Deref for MemoryRef {
+    type Target = Memory;
+
+    #[inline(always)]
+    fn deref(&self) -> &Memory {
+        &self.0
+    }
+}
+
+impl Drop for MemoryRef {
+    fn drop(&mut self) {
+        // Two that are the last at once both see another one; then there is no shell, and nothing worse.
+        let Some(memory) = Arc::get_mut(&mut self.0) else { return };
+        if memory.reserved_bytes == 0 {
+            return;
+        }
+        memory.release();
+        *memory.state.get_mut() = 0;
+        memory.tracked.get_mut().expect("nothing panics under this lock").reset();
+        let unkept = self.0.ledger.keep_shell(MemoryRef(self.0.clone()));
+        drop(unkept);
     }
 }

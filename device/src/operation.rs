@@ -12,12 +12,12 @@ use std::sync::Arc;
 use crate::arguments::Arguments;
 use crate::backend::Block;
 use crate::caught::Caught;
-use crate::completion::Publish;
+use crate::completion::Cell;
 use crate::event::{Event, Stream};
 use crate::fault::{FaultKind, FaultRecord};
 use crate::kernel::Code;
 use crate::launch::Launch;
-use crate::memory::Memory;
+use crate::memory::MemoryRef;
 
 /// What one operation does to one buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +42,14 @@ impl AccessMode {
 /// A buffer that an operation uses, kept alive until the operation has ended.
 #[derive(Clone)]
 pub(crate) struct Access {
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) memory: MemoryRef,
     pub(crate) mode: AccessMode,
     /// The shared memory whose contents are copied into `memory` first (the snapshot rule for updates).
-    pub(crate) copy_from: Option<Arc<Memory>>,
+    pub(crate) copy_from: Option<MemoryRef>,
 }
 
 impl Access {
-    pub(crate) fn new(memory: &Arc<Memory>, mode: AccessMode) -> Self {
+    pub(crate) fn new(memory: &MemoryRef, mode: AccessMode) -> Self {
         Access { memory: memory.clone(), mode, copy_from: None }
     }
 }
@@ -93,7 +93,9 @@ pub(crate) struct Operation {
     /// Of a launch; else empty.
     pub(crate) arguments: Arguments,
     /// Always there from `submit` to its end.
-    pub(crate) completion: Option<Arc<dyn Publish>>,
+    pub(crate) completion: Option<Arc<Cell>>,
+    /// For its backend, from `submit` to its end: those that it comes after. Kept for its memory; empty otherwise.
+    pub(crate) after: Vec<Event>,
 }
 
 /// The operations of a backend that have not ended.
@@ -109,7 +111,8 @@ impl Operation {
     /// One that does nothing.
     pub(crate) fn new(device: usize, stream: Arc<Stream>) -> Box<Self> {
         let (command, arguments) = (Command::Fence, Arguments::default());
-        Box::new(Operation { device, stream, accesses: Vec::new(), command, arguments, completion: None })
+        let (accesses, completion, after) = Default::default();
+        Box::new(Operation { device, stream, accesses, command, arguments, completion, after })
     }
 
     /// Records that the operation failed.
@@ -159,6 +162,18 @@ impl Operation {
         }
     }
 
+    /// Whether an input is known to be spoiled when the operation is about to be ordered. `fails` says of an operation that has not
+    /// ended whether it is known to fail; `None` if it has ended.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn reads_spoiled(&self, fails: impl Fn(Event) -> Option<bool>) -> bool {
+        self.accesses.iter().filter(|access| access.mode.reads()).any(|access| {
+            let memory = access.copy_from.as_ref().unwrap_or(&access.memory);
+            let writer = memory.tracked().events.last_write;
+            // What has ended has said what the contents are worth.
+            writer.and_then(&fails).unwrap_or_else(|| memory.is_poisoned())
+        })
+    }
+
     /// Begins: fails if an input is spoiled by a fault, else what is overwritten counts as whole.
     ///
     /// A backend that begins an operation before those that it depends on have ended sees only the faults known by then;
@@ -189,7 +204,7 @@ impl Operation {
     /// Ends: what a failed operation was to write is spoiled, its outcome is stored, and what it held is let go. The
     /// completion is then to be published.
     #[must_use]
-    pub(crate) fn leave(self: Box<Self>, outcome: Result<(), Arc<FaultRecord>>) -> Arc<dyn Publish> {
+    pub(crate) fn leave(self: Box<Self>, outcome: Result<(), Arc<FaultRecord>>) -> Arc<Cell> {
         if let Err(fault) = &outcome {
             for access in self.accesses.iter().filter(|access| access.mode != AccessMode::Read) {
                 access.memory.set_poison(Some(fault.clone()));
@@ -200,18 +215,20 @@ impl Operation {
 
     /// Ends an operation that has not begun and never will: its devices have been abandoned.
     #[must_use]
-    pub(crate) fn refuse(self: Box<Self>, device: Arc<str>) -> Arc<dyn Publish> {
+    pub(crate) fn refuse(self: Box<Self>, device: Arc<str>) -> Arc<Cell> {
         self.end(|completion| completion.refuse(device))
     }
 
-    fn end(mut self: Box<Self>, store: impl FnOnce(&dyn Publish)) -> Arc<dyn Publish> {
+    fn end(mut self: Box<Self>, store: impl FnOnce(&Cell)) -> Arc<Cell> {
         let completion = self.completion.take().expect("an operation ends once");
-        store(&*completion);
+        store(&completion);
         // Before anybody can see that it has ended, so that its memory counts as free by then.
         self.accesses.clear();
         self.command = Command::Fence;
         self.arguments.clear();
-        completion.account().keep(self);
+        self.after.clear();
+        let account = completion.account().expect("the operation has not left its cell");
+        account.keep(self);
         completion
     }
 }

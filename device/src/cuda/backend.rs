@@ -5,6 +5,10 @@
 //! end in an order that their accesses ask for, and only then each finds its inputs spoiled, or whole. Until then it may run
 //! on spoiled inputs; their bytes are some.
 //!
+//! But what is known to be spoiled when an operation is submitted is not run on: neither the operation nor what depends on it is
+//! given to the driver ([`Live::is_void`]). Whether it is so is asked of the operation that will have written the input last, if
+//! that has not ended, and of the memory otherwise.
+//!
 //! One lock holds the order of all devices, from [`Operation::order`] to the driver's calls. Nothing that may lead back
 //! here (memory that is dropped, wakers) happens under it.
 
@@ -26,7 +30,7 @@ use super::stream::{Priority, Stream};
 use crate::backend::{Backend, Block as Name, Facts, Fresh, Opened};
 use crate::caught::Caught;
 use crate::error::DeviceError;
-use crate::event::{Event, StreamKey};
+use crate::event::{Event, LiveMap, StreamKey};
 use crate::fault::FaultRecord;
 use crate::kernel::declare::CUDA_PRELUDE;
 use crate::kernel::{Code as KernelCode, Language};
@@ -60,7 +64,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
     let queues = |gpu: &Gpu| (0..2 * settings.stream_count).map(|lane| queue(gpu, lane)).collect();
     let state = State {
         next_event: 0,
-        live: HashMap::new(),
+        live: LiveMap::default(),
         queues: gpus.iter().map(queues).collect(),
         lost: vec![None; gpus.len()],
         parameters: Parameters::new(),
@@ -98,9 +102,8 @@ type FunctionKey = (usize, [usize; 4]);
 
 struct State {
     next_event: u64,
-    /// The operations that have not ended, and where each stands in its stream. Of one that was refused there may be
-    /// nothing on the device.
-    live: HashMap<Event, Option<Mark>>,
+    /// The operations that have not ended.
+    live: LiveMap<Live>,
     /// By device and lane.
     queues: Vec<Vec<Queue>>,
     /// By device: the fault that it was lost with.
@@ -113,6 +116,15 @@ struct State {
     closed: bool,
 }
 
+/// What others ask of an operation that has not ended.
+#[derive(Clone, Copy)]
+struct Live {
+    /// Where it stands in its stream. Of one that was refused there may be nothing on the device.
+    mark: Option<Mark>,
+    /// It is known to fail: what it was to write will be spoiled.
+    is_void: bool,
+}
+
 /// What a stream has been given and has not ended, oldest first.
 struct Queue {
     stream: Stream,
@@ -123,16 +135,15 @@ struct Queue {
 struct Given {
     event: Event,
     mark: Option<Mark>,
-    /// Operations of other streams that end before.
-    after: Vec<Event>,
     /// Why it cannot succeed.
     fault: Option<Arc<FaultRecord>>,
+    /// It ends when its mark is reached, and all that it comes `after` has ended.
     operation: Box<Operation>,
 }
 
 /// Finds those that an operation must come after on the device, but for those of its own stream.
 struct Earlier<'a> {
-    live: &'a HashMap<Event, Option<Mark>>,
+    live: &'a LiveMap<Live>,
     lane: (u16, u16),
     events: Vec<Event>,
 }
@@ -140,8 +151,8 @@ struct Earlier<'a> {
 impl InFlight for Earlier<'_> {
     fn wait_for(&mut self, earlier: Event) {
         let is_own = |mark: &Mark| (mark.device, mark.lane) == self.lane;
-        if let Some(mark) = self.live.get(&earlier)
-            && !mark.as_ref().is_some_and(is_own)
+        if let Some(live) = self.live.get(&earlier)
+            && !live.mark.as_ref().is_some_and(is_own)
             && !self.events.contains(&earlier)
         {
             self.events.push(earlier);
@@ -197,9 +208,7 @@ impl Gpus {
         after: impl Iterator<Item = Mark>,
         parameters: &mut Parameters,
     ) -> Result<Mark, CudaError> {
-        for mark in after {
-            stream.wait(mark)?;
-        }
+        wait_for(stream, after)?;
         let memory = self.memory();
         let find = |name: Name| memory.get(&address_of(name)).expect("an operation keeps its memory");
         let block = |index: usize| find(operation.accesses[index].memory.block());
@@ -209,7 +218,7 @@ impl Gpus {
         match &operation.command {
             Command::Launch { code, launch } => {
                 for access in operation.accesses.iter().filter(|access| access.mode == AccessMode::Zeroed) {
-                    stream.fill(find(access.memory.block()), 0)?;
+                    zero(stream, find(access.memory.block()), access.memory.len_bytes())?;
                 }
                 drop(memory);
                 self.launch(stream, operation, code, launch, parameters)?;
@@ -220,7 +229,7 @@ impl Gpus {
                     stream.copy((block(1), 0), (block(0), 0), len_bytes)?;
                 }
             }
-            Command::Zero => drop(stream.fill(block(0), 0)?),
+            Command::Zero => zero(stream, block(0), operation.accesses[0].memory.len_bytes())?,
             Command::Upload(range) | Command::Download(range) if range.bytes == 0 => {}
             Command::Upload(HostRange { address, bytes }) => {
                 // SAFETY: it is pinned memory of this set, and valid and nobody else's until the operation has ended: when its
@@ -300,7 +309,7 @@ impl Gpus {
         for device in 0..self.gpus.len() {
             for lane in 0..state.queues[device].len() {
                 while let Some(front) = state.queues[device][lane].given.front() {
-                    if front.after.iter().any(|event| state.live.contains_key(event)) {
+                    if front.operation.after.iter().any(|event| state.live.contains_key(event)) {
                         break;
                     }
                     let progress = front.mark.map_or(Progress::Ready, |mark| self.gpus[device].query(mark));
@@ -318,6 +327,19 @@ impl Gpus {
             }
         }
     }
+}
+
+/// Lets a stream wait for these marks, on the device.
+fn wait_for(stream: &Stream, mut marks: impl Iterator<Item = Mark>) -> Result<(), CudaError> {
+    marks.try_for_each(|mark| stream.wait(mark))
+}
+
+/// Writes zeros, of which there may be none.
+fn zero(stream: &Stream, block: &Block, len_bytes: usize) -> Result<(), CudaError> {
+    if len_bytes > 0 {
+        stream.fill_front(block, 0, len_bytes)?;
+    }
+    Ok(())
 }
 
 /// The fault of the device that an operation has read from, if that is another one than its own.
@@ -378,7 +400,7 @@ impl Backend for Gpus {
         self.gpus[device].fault().map(|fault| fault.to_string().into())
     }
 
-    fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
+    fn submit(&self, mut operation: Box<Operation>) -> Result<(), DeviceError> {
         let device = operation.device;
         let mut state = self.state();
         if state.closed {
@@ -390,12 +412,19 @@ impl Backend for Gpus {
         let lane = operation.stream.key().0 as usize;
         let stream = state.queues[device][lane].stream.clone();
         let lane_name = (self.gpus[device].index, stream.lane);
-        let mut earlier = Earlier { live: &state.live, lane: lane_name, events: Vec::new() };
+        let is_spoiled = operation.reads_spoiled(|event| state.live.get(&event).map(|live| live.is_void));
+        let events = std::mem::take(&mut operation.after);
+        let mut earlier = Earlier { live: &state.live, lane: lane_name, events };
         operation.order(event, &mut earlier);
-        let after = earlier.events;
+        operation.after = earlier.events;
         let mut parameters = std::mem::take(&mut state.parameters);
-        let marks = after.iter().filter_map(|event| state.live.get(event).copied().flatten());
-        let (mark, fault) = match self.give(&stream, &operation, marks, &mut parameters) {
+        let marks = operation.after.iter().filter_map(|event| state.live.get(event)?.mark);
+        let given = match is_spoiled {
+            // What comes after it relies on the waits. It finds its fault when it ends.
+            true => wait_for(&stream, marks).and_then(|()| stream.mark()),
+            false => self.give(&stream, &operation, marks, &mut parameters),
+        };
+        let (mark, fault) = match given {
             Ok(mark) => (Some(mark), None),
             Err(error) => {
                 let fault = self.refuse(&mut state, error, &operation);
@@ -404,8 +433,8 @@ impl Backend for Gpus {
             }
         };
         state.parameters = parameters;
-        state.live.insert(event, mark);
-        state.queues[device][lane].given.push_back(Given { event, mark, after, fault, operation });
+        state.live.insert(event, Live { mark, is_void: is_spoiled || fault.is_some() });
+        state.queues[device][lane].given.push_back(Given { event, mark, fault, operation });
         Ok(())
     }
 

@@ -265,9 +265,19 @@ impl Stream {
     ///
     /// If the device is lost.
     pub fn fill(&self, block: &Block, value: u8) -> Result<Mark, CudaError> {
+        self.fill_front(block, value, block.len_bytes())
+    }
+
+    /// Sets the first bytes of a block.
+    ///
+    /// # Errors
+    ///
+    /// If there are not so many, or the device is lost.
+    pub fn fill_front(&self, block: &Block, value: u8, len_bytes: usize) -> Result<Mark, CudaError> {
+        block.check_range("a fill", 0, len_bytes)?;
         self.submit("fill", "cuMemsetD8Async", std::iter::once(block), |stream| {
-            // SAFETY: the block notes its use, so its memory stays.
-            unsafe { stream.fill(block.address(), value, block.len_bytes()) }
+            // SAFETY: the block notes its use, so its memory stays; the range was checked.
+            unsafe { stream.fill(block.address(), value, len_bytes) }
         })
     }
 

@@ -37,6 +37,8 @@ struct State {
     memory: Vec<Option<Address>>,
     /// Places in `memory` that are free.
     free: Vec<usize>,
+    /// Those of the launch that begins; kept for their memory.
+    slots: Slots,
     /// The thread that runs operations.
     runner: Option<ThreadId>,
     closed: bool,
@@ -90,11 +92,11 @@ impl State {
     }
 
     /// Puts addresses in the place of numbers in the arguments of a kernel.
-    fn resolve(&self, operation: &mut Operation) {
+    fn resolve(&mut self, operation: &mut Operation) {
         let Command::Launch { code, .. } = &operation.command else { return };
-        let mut slots = Slots::default();
-        (code.describe)(&mut slots);
-        for slot in slots.list.iter().filter(|slot| slot.buffer.is_some()) {
+        self.slots.clear();
+        (code.describe)(&mut self.slots);
+        for slot in self.slots.list.iter().filter(|slot| slot.buffer.is_some()) {
             let word = operation.arguments.word_mut(slot.offset);
             if *word != 0 {
                 let address = self.memory[*word as usize - 1].expect("an operation keeps its memory").0;

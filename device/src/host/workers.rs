@@ -12,7 +12,7 @@
 //! 4. *lingering* (on slow devices only): its work is done, but it counts as running until its time in
 //!    `timers`;
 //! 5. *finished*: it is no longer in `live`. Then its completion is published, and last it leaves the count
-//!    of pending operations. A panic of the waker that this calls is noted as a fault (`Publish`), before the count goes
+//!    of pending operations. A panic of the waker that this calls is noted as a fault (`Cell`), before the count goes
 //!    down, so that whoever sees nothing pending sees the fault.
 //!
 //! Once the devices are *abandoned*, an operation that has not begun goes through the same states in the same order,
@@ -39,7 +39,7 @@
 //! half the throughput.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -48,9 +48,9 @@ use std::time::Instant;
 
 use super::{pace, run};
 use crate::backend::{Backend, Block, Fresh};
-use crate::completion::Publish;
+use crate::completion::Cell;
 use crate::error::DeviceError;
-use crate::event::{Event, StreamKey};
+use crate::event::{Event, LiveMap, StreamKey};
 use crate::operation::{InFlight, Operation};
 
 const USUAL: StreamKey = StreamKey(0);
@@ -70,7 +70,9 @@ struct Shared {
 
 struct State {
     next_event: u64,
-    live: BTreeMap<Event, Live>,
+    live: LiveMap<Live>,
+    /// Lists of followers, empty, for later operations.
+    spare: Vec<Vec<Event>>,
     devices: Vec<Lanes>,
     timers: BinaryHeap<Reverse<(Instant, Event)>>,
     /// The device that is looked at first, so that none is starved.
@@ -90,7 +92,7 @@ struct Live {
     /// Taken when it starts to run.
     operation: Option<Box<Operation>>,
     /// Kept while it lingers.
-    lingering: Option<Arc<dyn Publish>>,
+    lingering: Option<Arc<Cell>>,
 }
 
 /// One device's ready operations, and how many more may start.
@@ -121,7 +123,8 @@ impl Workers {
             |&slowdown: &f64| Lanes { slowdown, urgent: VecDeque::new(), ready: VecDeque::new(), free };
         let state = State {
             next_event: 0,
-            live: BTreeMap::new(),
+            live: LiveMap::default(),
+            spare: Vec::new(),
             devices: slowdowns.iter().map(lanes).collect(),
             timers: BinaryHeap::new(),
             first: 0,
@@ -190,7 +193,8 @@ impl Backend for Workers {
         operation.order(event, &mut waits);
         let unmet = waits.unmet;
         let (device, is_urgent) = (operation.device, operation.stream.key() == URGENT);
-        let (followers, operation, lingering) = (Vec::new(), Some(operation), None);
+        let followers = state.spare.pop().unwrap_or_default();
+        let (operation, lingering) = (Some(operation), None);
         let live = Live { unmet, followers, device, is_urgent, operation, lingering };
         state.live.insert(event, live);
         if unmet == 0 {
@@ -233,7 +237,7 @@ impl Backend for Workers {
 
 /// Puts an operation behind those that must come first and have not finished, and counts them.
 struct Waits<'a> {
-    live: &'a mut BTreeMap<Event, Live>,
+    live: &'a mut LiveMap<Live>,
     event: Event,
     unmet: usize,
 }
@@ -275,19 +279,20 @@ impl State {
 
     /// Takes an operation out of the live ones: its lane is free, its followers have one less to wait for.
     fn retire(&mut self, event: Event) {
-        let finished = self.live.remove(&event).expect("an operation finishes once");
+        let mut finished = self.live.remove(&event).expect("an operation finishes once");
         self.devices[finished.device].free += 1;
-        for event in finished.followers {
+        for event in finished.followers.drain(..) {
             let follower = self.live.get_mut(&event).expect("a follower cannot have finished");
             follower.unmet -= 1;
             if follower.unmet == 0 {
                 self.devices[follower.device].push(event, follower.is_urgent);
             }
         }
+        self.spare.push(finished.followers);
     }
 
     /// Takes a lingering operation whose time has come.
-    fn take_due(&mut self) -> Option<(Event, Arc<dyn Publish>)> {
+    fn take_due(&mut self) -> Option<(Event, Arc<Cell>)> {
         let &Reverse((time, event)) = self.timers.peek()?;
         if !self.abandoned && time > Instant::now() {
             return None;
@@ -347,7 +352,7 @@ impl Shared {
         &'a self,
         mut state: MutexGuard<'a, State>,
         event: Event,
-        completion: Arc<dyn Publish>,
+        completion: Arc<Cell>,
     ) -> MutexGuard<'a, State> {
         state.retire(event);
         let more = state.has_runnable();

@@ -13,10 +13,10 @@ use super::inbox::{Contents, Job, Missing, Relay, Shared};
 use super::record::Recorder;
 use super::staging::{Chunk, Piece};
 use crate::caught::{Caught, catch};
-use crate::completion::Publish;
+use crate::completion::Cell;
 use crate::error::DeviceError;
 use crate::fault::FaultRecord;
-use crate::memory::Memory;
+use crate::memory::{Memory, MemoryRef};
 use crate::operation::{Command, HostRange, Operation};
 
 /// Jobs that are submitted together at most: an end waits for those of as many others.
@@ -69,14 +69,14 @@ struct Progress {
 /// The end of one job.
 enum End {
     /// It has been left already.
-    Left(Arc<dyn Publish>),
+    Left(Arc<Cell>),
     Operation {
         operation: Box<Operation>,
         download: Option<Piece>,
     },
     Export {
         /// Kept until it has been read.
-        _memory: Arc<Memory>,
+        _memory: MemoryRef,
         relay: Arc<Relay>,
         download: Option<Piece>,
     },
@@ -275,7 +275,7 @@ impl Driver {
         }
     }
 
-    fn publish(&self, completion: &Arc<dyn Publish>) {
+    fn publish(&self, completion: &Arc<Cell>) {
         completion.publish();
         // Pairs with the acquire in `Wgpu::pending`.
         self.shared.pending.fetch_sub(1, Ordering::Release);

@@ -10,7 +10,7 @@ use super::errors::scoped;
 use crate::backend::Block;
 use crate::error::DeviceError;
 use crate::fault::FaultRecord;
-use crate::memory::Memory;
+use crate::memory::MemoryRef;
 use crate::operation::Operation;
 
 /// One device.
@@ -52,7 +52,7 @@ pub(super) enum Job {
     Operation(Box<Operation>),
     /// The first half of a copy to another device.
     Export {
-        memory: Arc<Memory>,
+        memory: MemoryRef,
         relay: Arc<Relay>,
     },
     /// The second half: the operation is the copy.

@@ -1,7 +1,8 @@
 //! The `cuda` backend by the face that all backends have: what goes wrong on a GPU, and who is told.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use chare_device::{
     Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, kernel,
@@ -141,6 +142,36 @@ fn without_a_driver_the_reason_is_said() {
     let is_clear = said.contains("said: no CUDA: libcuda not found")
         && said.contains("chose: the host: no CUDA: libcuda not found");
     assert!(is_clear || said.contains("said: this machine has a driver"), "{said}");
+}
+
+#[test]
+fn what_is_known_to_be_spoiled_is_not_run_on() {
+    apart("neutral::what_is_known_to_be_spoiled_is_not_run_on", &[], || {
+        let devices = open();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = runs.clone();
+        on_each_launch("gate", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        // It takes no parameters, as far as the driver knows: it is refused.
+        stand_in().register("astray", &[], |_, _| Ok(()));
+        let [one, other] = ["one", "other"].map(|label| devices.get(0).account(label));
+        let mut buffer = one.alloc::<u64>(4).expect("memory");
+        let mut copy = one.alloc::<u64>(4).expect("memory");
+        // Before anybody has looked, and on another stream; then after its end.
+        let mut failed = vec![one.launch(&ASTRAY, 4, (&mut buffer,)).expect("it is taken")];
+        failed.push(other.launch(&COPY, 4, (&buffer, &mut copy)).expect("it is taken"));
+        failed.push(one.launch(&GATE, 4, (&mut copy,)).expect("it is taken"));
+        let faults: Vec<_> = failed.into_iter().map(|failed| fault_of(failed.wait())).collect();
+        assert!(faults.iter().all(|fault| *fault == faults[0] && fault.kernel == "astray"), "{faults:?}");
+        assert_eq!(fault_of(other.launch(&GATE, 4, (&mut copy,)).expect("it is taken").wait()), faults[0]);
+        assert_eq!(runs.load(Ordering::SeqCst), 0);
+        // What will be overwritten by then is run on.
+        let fresh = other.upload(vec![3_u64; 4]).expect("memory");
+        other.launch(&COPY, 4, (&fresh, &mut copy)).expect("it is taken");
+        one.launch(&GATE, 4, (&mut copy,)).expect("it is taken").wait().expect("no fault");
+        assert_eq!((runs.load(Ordering::SeqCst), values(&one, &copy)), (1, vec![3; 4]));
+    });
 }
 
 #[test]

@@ -1,0 +1,158 @@
+//! A steady program needs none of the host's memory: once it has done every kind of operation, doing them again allocates
+//! nothing, on any backend.
+
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[path = "stand_in/apart.rs"]
+mod apart;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[path = "stand_in/kernels.rs"]
+mod register;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use chare_device::{Account, DeviceVec, Devices, HostMode, HostVec, In, InOut, Launch, Out, kernel};
+
+/// The system's allocator, counting.
+struct Counting;
+
+/// Allocations of all threads.
+static BY_ALL: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Those of this thread.
+    static BY_THIS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    BY_ALL.fetch_add(1, Ordering::Relaxed);
+    // A thread that is ending has no counter any more.
+    let _ = BY_THIS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: it is the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, address: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count();
+        // SAFETY: promised by the caller.
+        unsafe { System.realloc(address, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
+        // SAFETY: promised by the caller.
+        unsafe { System.dealloc(address, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const LEN: usize = 100;
+const STEPS: u64 = 400;
+
+/// Where threads take part, more may be in flight at once than ever before, and two of them may let go of a buffer at once: so not
+/// quite none, but far from one in a step.
+const FEW: u64 = STEPS / 10;
+
+kernel! {
+    const DOUBLE: fn double(values: InOut<f64>, factor: f64) {
+        rust: |_: &Launch, (values, factor): (&mut [f64], f64)| values.iter_mut().for_each(|value| *value *= factor),
+        ptx: "kernel double",
+    }
+}
+
+kernel! {
+    const ADD: fn add(a: In<f64>, b: In<f64>, sum: Out<f64>) {
+        rust: |_: &Launch, (a, b, sum): (&[f64], &[f64], &mut [f64])| {
+            for (sum, (a, b)) in sum.iter_mut().zip(a.iter().zip(b)) {
+                *sum = a + b;
+            }
+        },
+        ptx: "kernel add",
+    }
+}
+
+/// A program of two owners, each with a buffer.
+struct Program {
+    accounts: [Account; 3],
+    values: DeviceVec<f64>,
+    sum: DeviceVec<f64>,
+    host: Option<HostVec<f64>>,
+}
+
+impl Program {
+    fn new(devices: &Devices) -> Self {
+        let [first, second] = ["first", "second"].map(|label| devices.get(0).account(label));
+        let (values, sum) = (first.alloc(LEN).expect("memory"), second.alloc(LEN).expect("memory"));
+        let host = Some(first.host_vec(LEN).expect("memory"));
+        let urgent = first.urgent();
+        Program { accounts: [first, second, urgent], values, sum, host }
+    }
+
+    /// Every kind of operation, on streams that wait for each other.
+    fn step(&mut self) {
+        let [first, second, urgent] = &self.accounts;
+        let mut host = self.host.take().expect("it comes back in every step");
+        host.fill(1.0);
+        let host = first.write(&mut self.values, host).expect("accepted").wait().expect("no fault");
+        // One that is shared is copied before it is written, by an account that others wait for.
+        let share = self.values.share();
+        drop(urgent.launch(&DOUBLE, LEN as u32, (&mut self.values, 2.0)).expect("accepted"));
+        let sent = second.launch(&ADD, LEN as u32, (&share, &self.values, &mut self.sum)).expect("accepted");
+        let copy = second.copy(&self.sum).expect("accepted");
+        drop(share);
+        let mut scratch = first.alloc::<f64>(LEN).expect("memory");
+        let pair = (&copy, &self.values, &mut scratch);
+        drop(first.launch(&ADD, LEN as u32, pair).expect("accepted"));
+        sent.wait().expect("no fault");
+        let host = first.read(&scratch, host).expect("accepted").wait().expect("no fault");
+        assert!(host.iter().all(|&value| value == 5.0), "{host:?}");
+        second.fence().expect("accepted").wait().expect("no fault");
+        drop(scratch);
+        self.host = Some(host);
+    }
+}
+
+/// How often `allocations` were counted in steps after many others.
+fn allocations_of_steady_steps(spec: &str, allocations: impl Fn() -> u64) -> u64 {
+    let devices = Devices::open(&spec.parse().expect("a specification"), HostMode::Inline).expect("devices");
+    let mut program = Program::new(&devices);
+    (0..STEPS).for_each(|_| program.step());
+    let before = allocations();
+    (0..STEPS).for_each(|_| program.step());
+    allocations() - before
+}
+
+/// One test, since the allocations of another one's thread would count too.
+#[test]
+fn a_steady_step_allocates_nothing() {
+    let by_all = || BY_ALL.load(Ordering::Relaxed);
+    for spec in ["host:inline", "host:polled"] {
+        assert_eq!(allocations_of_steady_steps(spec, by_all), 0, "{spec}");
+    }
+    for spec in ["host:workers=1", "host:workers=3"] {
+        let count = allocations_of_steady_steps(spec, by_all);
+        assert!(count < FEW, "{spec}: {count}");
+    }
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    apart::apart("a_steady_step_allocates_nothing", &[("STAND_IN_DELAY_US", "0")], || {
+        register::register(&DOUBLE);
+        register::register(&ADD);
+        // Kernels run on threads of the stand-in's, with memory of the tests'.
+        let count = allocations_of_steady_steps("cuda:0", || BY_THIS.with(Cell::get));
+        assert!(count < FEW, "cuda: {count}");
+    });
+}
