@@ -55,7 +55,12 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/src/cuda/raw/memory.rs", "calls the driver's functions for memory, and owns it"),
     ("device/src/cuda/raw/mod.rs", "calls the driver's functions for devices, and owns its handles"),
     ("device/src/cuda/raw/stream.rs", "calls the driver's functions for streams and events"),
+    ("device/src/cuda/replay.rs", "a replay touches memory after the call has returned"),
     ("device/src/cuda/stream.rs", "copies touch memory after the call has returned"),
+    (
+        "device/src/graph/formal.rs",
+        "what a kernel of a graph may be given is decided here, not by implementing a trait elsewhere",
+    ),
     ("device/src/host/mod.rs", "device memory of the host backend is allocated by layout"),
     ("device/src/host/polled.rs", "addresses of device memory change threads"),
     ("device/src/host/run.rs", "operations are carried out on raw memory"),

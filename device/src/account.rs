@@ -199,7 +199,8 @@ impl Account {
             plain &= !used.memory.is_poisoned() & used.copy_from.is_none();
         });
         if !plain {
-            return self.enqueue::<A, X>(kernel, launch, &bound, raw);
+            let command = Command::Launch { code: kernel.code(), launch };
+            return self.enqueue::<A, X>(kernel.name(), command, &bound, raw);
         }
         let source = kernel.rust();
         // SAFETY: the borrows in `bound` keep the memory alive during the call. What is written is borrowed
@@ -220,12 +221,12 @@ impl Account {
         }
     }
 
-    /// Makes an operation of a launch whose arguments have been committed.
+    /// Makes an operation of a launch, or of the replay of a graph, whose arguments have been committed.
     #[inline(never)]
-    fn enqueue<A: Params, X: Args<A>>(
+    pub(crate) fn enqueue<A: Params, X: Args<A>>(
         &self,
-        kernel: &Kernel<A>,
-        launch: Launch,
+        name: &'static str,
+        command: Command,
         bound: &X::Bound,
         raw: A::Raw,
     ) -> Result<Completion<()>, DeviceError> {
@@ -234,14 +235,14 @@ impl Account {
             let (memory, copy_from) = (used.memory.clone(), used.copy_from.cloned());
             operation.accesses.push(Access { memory, mode: used.mode, copy_from });
         });
-        operation.command = Command::Launch { code: kernel.code(), launch };
+        operation.command = command;
         A::pack(raw, &mut operation.arguments);
-        self.submit(kernel.name(), operation, Prepared::nothing())
+        self.submit(name, operation, Prepared::nothing())
     }
 
     /// Refuses a kernel that is not written in what the device wants, or cannot be compiled for it.
     #[inline(never)]
-    fn check_source<A: Params>(&self, kernel: &Kernel<A>) -> Result<(), DeviceError> {
+    pub(crate) fn check_source<A: Params>(&self, kernel: &Kernel<A>) -> Result<(), DeviceError> {
         let language = self.core.device.facts.language;
         if !kernel.is_written_in(language) {
             return Err(kernel.no_source(language));
@@ -405,7 +406,7 @@ impl Account {
 
     /// Returns a fault that nobody awaited.
     #[inline(always)]
-    fn check(&self) -> Result<(), DeviceError> {
+    pub(crate) fn check(&self) -> Result<(), DeviceError> {
         if self.core.device.faults.has_dropped() { self.check_slow() } else { Ok(()) }
     }
 

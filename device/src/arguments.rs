@@ -42,6 +42,20 @@ impl Arguments {
         self.words.extend_from_slice(&[block, len]);
     }
 
+    /// Adds zeros for a value of this size and alignment, and says where they are.
+    pub(crate) fn push_zeros(&mut self, bytes: usize, align: usize) -> usize {
+        let start = self.len_bytes.next_multiple_of(align);
+        self.len_bytes = start + bytes;
+        self.words.resize(self.len_bytes.div_ceil(MAX_ALIGN), 0);
+        start
+    }
+
+    /// Makes these arguments the same as others.
+    pub(crate) fn copy_from(&mut self, other: &Arguments) {
+        self.words.clone_from(&other.words);
+        self.len_bytes = other.len_bytes;
+    }
+
     /// The word at an offset.
     #[cfg(feature = "wgpu")]
     pub(crate) fn word(&self, offset: usize) -> u64 {
@@ -59,7 +73,7 @@ impl Arguments {
     }
 
     #[inline(always)]
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.len_bytes]
     }
 }

@@ -315,11 +315,20 @@ impl Cell {
     /// Records that the operation, or who waited for it, failed.
     #[cold]
     pub(crate) fn record_fault(&self, kind: FaultKind, caught: Caught) -> Arc<FaultRecord> {
-        let inside = self.lock();
-        let (account, name) = (inside.account.clone(), inside.name);
-        drop(inside);
-        let account = account.expect("the operation has not left its cell");
-        account.record_fault(kind, name, caught)
+        let name = self.lock().name;
+        self.record_fault_of(kind, name, caught)
+    }
+
+    /// Records that this kernel, which the operation ran among others, failed.
+    #[cold]
+    pub(crate) fn record_fault_of(
+        &self,
+        kind: FaultKind,
+        kernel: &'static str,
+        caught: Caught,
+    ) -> Arc<FaultRecord> {
+        let account = self.lock().account.clone().expect("the operation has not left its cell");
+        account.record_fault(kind, kernel, caught)
     }
 
     /// Keeps the outcome until it is published: what was prepared, or a fault.

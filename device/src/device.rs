@@ -301,7 +301,13 @@ pub(crate) struct Ledger {
 impl Ledger {
     fn new(label: Arc<str>, owners: Arc<()>) -> Self {
         let shells = Mutex::new(Some(Vec::new()));
-        Ledger { label, used_bytes: AtomicU64::new(0), accounts: AtomicUsize::new(0), shells, _owners: owners }
+        Ledger {
+            label,
+            used_bytes: AtomicU64::new(0),
+            accounts: AtomicUsize::new(0),
+            shells,
+            _owners: owners,
+        }
     }
 
     /// Counts one account more.

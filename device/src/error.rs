@@ -98,6 +98,14 @@ pub enum DeviceError {
         /// The kernel's name, and what the compiler said, with line and caret.
         message: Arc<str>,
     },
+    /// A graph was recorded that does not what it declares.
+    #[error("graph `{graph}` {problem}")]
+    Graph {
+        /// What it was to be called.
+        graph: &'static str,
+        /// What is wrong, and what can be done.
+        problem: String,
+    },
     /// The device is lost: nothing can be done with it any more by this process. Others go on.
     #[error("{message}")]
     Lost {

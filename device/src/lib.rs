@@ -17,6 +17,7 @@
 //! | [`Device`] | a device | a virtual device with a relative speed and a capacity |
 //! | [`Account`] | a stream and the bytes charged to one owner | the same |
 //! | [`Kernel`] | compiled device code | a Rust function |
+//! | [`Graph`] | a graph | a list of calls |
 //! | [`DeviceVec`] | pooled device memory | pooled, aligned host memory |
 //! | [`HostVec`] | pooled, pinned host memory | pooled host memory |
 //! | [`Completion`] | an event | a cell filled by a worker, or a value born ready |
@@ -59,6 +60,7 @@ mod device;
 mod error;
 mod event;
 mod fault;
+mod graph;
 mod host;
 mod host_vec;
 mod kernel;
@@ -85,6 +87,9 @@ pub use cpus::{Cpus, CpusError};
 pub use device::{Copies, Device, Devices};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
+pub use graph::{
+    BufferParam, Formal, FormalParam, FormalParams, Graph, Recording, StepArg, StepArgs, WrittenParam,
+};
 pub use host_vec::HostVec;
 pub use kernel::declare::CUDA_PRELUDE;
 #[doc(hidden)]

@@ -15,6 +15,7 @@ use crate::caught::Caught;
 use crate::completion::Cell;
 use crate::event::{Event, Stream};
 use crate::fault::{FaultKind, FaultRecord};
+use crate::graph::Plan;
 use crate::kernel::Code;
 use crate::launch::Launch;
 use crate::memory::MemoryRef;
@@ -58,6 +59,8 @@ impl Access {
 pub(crate) enum Command {
     /// Runs a kernel with the operation's `arguments`, which name the blocks of the accesses.
     Launch { code: Code, launch: Launch },
+    /// Does the steps of a graph with the operation's `arguments`, which are those of the graph.
+    Graph(Arc<Plan>),
     /// Copies the first access into the second, which may be on another device.
     Copy,
     /// Fills the one access with zeros.
@@ -121,6 +124,14 @@ impl Operation {
         let completion =
             self.completion.as_ref().expect("an operation that has not ended has its completion");
         completion.record_fault(FaultKind::Kernel, caught)
+    }
+
+    /// Records that this kernel, which the operation ran, failed.
+    #[cold]
+    pub(crate) fn record_fault_of(&self, kernel: &'static str, caught: Caught) -> Arc<FaultRecord> {
+        let completion =
+            self.completion.as_ref().expect("an operation that has not ended has its completion");
+        completion.record_fault_of(FaultKind::Kernel, kernel, caught)
     }
 
     /// Gives the operation its event, makes it the last one of its stream and its buffers, and shows `in_flight` what it must

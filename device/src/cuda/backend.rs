@@ -85,10 +85,10 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
 }
 
 /// The devices of one set.
-struct Gpus {
+pub(super) struct Gpus {
     cuda: Cuda,
     /// By ordinal.
-    gpus: Vec<Gpu>,
+    pub(super) gpus: Vec<Gpu>,
     /// What has been allocated, by address.
     memory: Mutex<HashMap<u64, Block>>,
     pinned: Mutex<HashMap<usize, Pinned>>,
@@ -169,12 +169,12 @@ impl Gpus {
         self.state.lock().expect("nothing panics under this lock")
     }
 
-    fn memory(&self) -> MutexGuard<'_, HashMap<u64, Block>> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, HashMap<u64, Block>> {
         self.memory.lock().expect("nothing panics under this lock")
     }
 
     /// The kernel on a device, compiled if it has not been.
-    fn function(&self, device: usize, code: &KernelCode) -> Result<Arc<Function>, CudaError> {
+    pub(super) fn function(&self, device: usize, code: &KernelCode) -> Result<Arc<Function>, CudaError> {
         let text = code.ptx.or(code.cuda).unwrap_or_default();
         let start = |text: &str| text.as_ptr().addr();
         let key = (device, [start(code.name), code.name.len(), start(text), text.len()]);
@@ -223,6 +223,10 @@ impl Gpus {
                 drop(memory);
                 self.launch(stream, operation, code, launch, parameters)?;
             }
+            Command::Graph(plan) => {
+                drop(memory);
+                self.replay(stream, operation, plan)?;
+            }
             Command::Copy => {
                 let len_bytes = operation.accesses[0].memory.len_bytes();
                 if len_bytes > 0 {
@@ -267,7 +271,14 @@ impl Gpus {
     fn refuse(&self, state: &mut State, error: CudaError, operation: &Operation) -> Arc<FaultRecord> {
         match error {
             CudaError::Fault(fault) => self.lose(state, &fault, Some(operation)),
-            other => operation.record_fault(Caught { message: other.to_string().into(), location: None }),
+            other => {
+                let caught = Caught { message: other.to_string().into(), location: None };
+                match other {
+                    // Of a graph it is one kernel that the driver refuses.
+                    CudaError::Launch { kernel, .. } => operation.record_fault_of(kernel, caught),
+                    _ => operation.record_fault(caught),
+                }
+            }
         }
     }
 
@@ -291,15 +302,27 @@ impl Gpus {
         let mut unfinished = given.map(|given| &*given.operation).chain(submitted);
         let is_suspect = |operation: &&Operation| match &operation.command {
             Command::Launch { code, .. } => fault.suspects.contains(&code.name),
+            Command::Graph(plan) => fault.suspects.contains(&plan.name),
             _ => false,
         };
         let suspect = unfinished.clone().find(is_suspect);
-        let message = match (suspect, fault.suspects.as_slice()) {
+        let mut message = match (suspect, fault.suspects.as_slice()) {
             (Some(_), [_]) => format!("{}; the device cannot be used again by this process", fault.status),
             _ => fault.to_string(),
         };
         let blamed = suspect.or_else(|| unfinished.next()).expect("a fault is seen by an operation");
-        let record = blamed.record_fault(Caught { message: message.into(), location: None });
+        let kernels = match &blamed.command {
+            Command::Graph(plan) => plan.kernels(),
+            _ => Vec::new(),
+        };
+        if kernels.len() > 1 {
+            message.push_str(&format!("; it is a graph, of the kernels `{}`", kernels.join("`, `")));
+        }
+        let caught = Caught { message: message.into(), location: None };
+        let record = match *kernels {
+            [kernel] => blamed.record_fault_of(kernel, caught),
+            _ => blamed.record_fault(caught),
+        };
         state.lost[device] = Some(record.clone());
         record
     }
@@ -350,7 +373,7 @@ fn source_fault(state: &State, operation: &Operation) -> Option<Arc<FaultRecord>
     }
 }
 
-fn address_of(name: Name) -> u64 {
+pub(super) fn address_of(name: Name) -> u64 {
     name.address().as_ptr().addr() as u64
 }
 

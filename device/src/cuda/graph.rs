@@ -145,6 +145,15 @@ impl Recording<'_> {
         self.keep("cuMemsetD8Async", &[block], answer)
     }
 
+    /// Makes the graph keep nothing of what has been recorded.
+    ///
+    /// # Safety
+    ///
+    /// Whoever replays the graph keeps the blocks until the replay is done, and orders what is done to them.
+    pub(super) unsafe fn forget_blocks(&mut self) {
+        self.blocks.clear();
+    }
+
     /// Records what code of others gives to the recording stream; see [`Stream::enqueue`].
     ///
     /// # Errors

@@ -66,6 +66,7 @@ mod nvml;
 mod open;
 mod pinned;
 mod raw;
+mod replay;
 mod stream;
 
 pub(crate) use backend::open;

@@ -91,11 +91,15 @@ impl State {
         self.memory[number - 1].expect("an operation keeps its memory").0
     }
 
-    /// Puts addresses in the place of numbers in the arguments of a kernel.
+    /// Puts addresses in the place of numbers in the arguments of a kernel or a graph.
     fn resolve(&mut self, operation: &mut Operation) {
-        let Command::Launch { code, .. } = &operation.command else { return };
+        let describe = match &operation.command {
+            Command::Launch { code, .. } => code.describe,
+            Command::Graph(plan) => plan.describe,
+            _ => return,
+        };
         self.slots.clear();
-        (code.describe)(&mut self.slots);
+        describe(&mut self.slots);
         for slot in self.slots.list.iter().filter(|slot| slot.buffer.is_some()) {
             let word = operation.arguments.word_mut(slot.offset);
             if *word != 0 {

@@ -3,10 +3,11 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::arguments::Reader;
+use crate::arguments::{Arguments, Reader};
 use crate::backend::Block;
 use crate::caught::catch;
 use crate::fault::FaultRecord;
+use crate::graph::{LaunchStep, Plan, Step};
 use crate::operation::{Command, HostRange, Operation};
 
 /// Does what the operation is for, on memory that `address` finds; the arguments of a kernel name it by addresses already.
@@ -33,6 +34,7 @@ pub(super) fn run(
             let outcome = catch(|| unsafe { (code.run)(launch, &mut Reader::new(&operation.arguments)) });
             return outcome.map_err(|caught| operation.record_fault(caught));
         }
+        Command::Graph(plan) => return run_graph(operation, plan, &memory),
         Command::Copy => {
             let ((from, bytes), (to, _)) = (memory(0), memory(1));
             // SAFETY: two allocations of `bytes` bytes, ordered and kept alive as accesses of the operation.
@@ -52,6 +54,38 @@ pub(super) fn run(
             unsafe { to.copy_from_nonoverlapping(memory(0).0, *bytes) };
         }
         Command::Fence => {}
+    }
+    Ok(())
+}
+
+/// Does the steps of a graph one after the other, up to one that fails. `memory` finds the buffers of the operation.
+fn run_graph(
+    operation: &Operation,
+    plan: &Plan,
+    memory: &dyn Fn(usize) -> (NonNull<u8>, usize),
+) -> Result<(), Arc<FaultRecord>> {
+    let mut filled = Arguments::default();
+    for step in &plan.steps {
+        match step {
+            Step::Launch(LaunchStep { code, launch, arguments }) => {
+                arguments.fill(&operation.arguments, &mut filled);
+                // SAFETY: these are the arguments of this kernel, whose buffers are the operation's, as for a launch; steps are
+                // done one at a time, and a step that writes a buffer names it once.
+                let outcome = catch(|| unsafe { (code.run)(launch, &mut Reader::new(&filled)) });
+                outcome.map_err(|caught| operation.record_fault_of(code.name, caught))?;
+            }
+            Step::Copy { from, to } => {
+                let ((from, bytes), (to, _)) = (memory(*from), memory(*to));
+                // SAFETY: two allocations of `bytes` bytes, as the replay has checked, ordered and kept alive as accesses of
+                // the operation.
+                unsafe { to.copy_from_nonoverlapping(from, bytes) };
+            }
+            Step::Zero(index) => {
+                let (to, bytes) = memory(*index);
+                // SAFETY: the memory has this many bytes, and is ordered and kept alive as an access of the operation.
+                unsafe { to.write_bytes(0, bytes) };
+            }
+        }
     }
     Ok(())
 }

@@ -204,8 +204,25 @@ impl Driver {
             return Ok(None);
         }
         match catch(|| self.recorder.record(&mut self.recorded, operation, imported)) {
-            Ok(recorded) => recorded.map_err(|said| fault(operation, said)),
+            Ok(recorded) => recorded.map_err(|said| self.fault_of(operation, said)),
             Err(caught) => Err(operation.record_fault(caught)),
+        }
+    }
+
+    /// The fault of an operation that cannot be recorded.
+    #[cold]
+    fn fault_of(&mut self, operation: &Operation, said: String) -> Arc<FaultRecord> {
+        let wrong = match &operation.command {
+            Command::Graph(plan) => {
+                catch(|| self.recorder.find_wrong(&mut self.recorded, operation, plan)).ok().flatten()
+            }
+            _ => None,
+        };
+        match wrong {
+            Some(kernel) => {
+                operation.record_fault_of(kernel, Caught { message: said.into(), location: None })
+            }
+            None => fault(operation, said),
         }
     }
 

@@ -9,12 +9,13 @@ use super::errors::scoped;
 use super::inbox::Shared;
 use super::kernels::Pipelines;
 use super::staging::{Belt, Chunk, Piece};
-use crate::arguments::Slot;
+use crate::arguments::{Arguments, Slot};
 use crate::backend::Block;
+use crate::graph::{LaunchStep, Plan, Step};
 use crate::kernel::Code;
 use crate::launch::Grid;
 use crate::memory::Memory;
-use crate::operation::{Access, AccessMode, Command, HostRange, Operation};
+use crate::operation::{AccessMode, Command, HostRange, Operation};
 
 /// What is bound in the place of a buffer that is absent.
 const DUMMY_BYTES: u64 = 256;
@@ -64,7 +65,15 @@ impl Recorder {
             }
             match &operation.command {
                 Command::Launch { code, launch } => {
-                    recorder.launch(batch, encoder, operation, code, launch.grid())?;
+                    let accesses = operation.accesses.iter().map(|access| (&*access.memory, access.mode));
+                    let accesses = accesses.collect::<Vec<_>>();
+                    let given = (&operation.arguments, &*accesses);
+                    recorder.launch(batch, encoder, given, code, launch.grid())?;
+                }
+                Command::Graph(plan) => {
+                    for step in &plan.steps {
+                        recorder.step(batch, encoder, operation, step)?;
+                    }
                 }
                 Command::Copy => match imported {
                     Some(bytes) => recorder.upload(batch, encoder, access(1), bytes)?,
@@ -84,6 +93,55 @@ impl Recorder {
             }
             Ok(None)
         })
+    }
+
+    /// Adds the commands of one step of a graph.
+    fn step(
+        &mut self,
+        batch: &mut Batch,
+        encoder: &mut CommandEncoder,
+        operation: &Operation,
+        step: &Step,
+    ) -> Result<(), Said> {
+        let memory = |index: usize| &*operation.accesses[index].memory;
+        match step {
+            Step::Launch(LaunchStep { code, launch, arguments }) => {
+                let mut filled = Arguments::default();
+                arguments.fill(&operation.arguments, &mut filled);
+                let accesses = arguments.uses.iter().map(|&(index, mode)| (memory(index), mode));
+                let accesses = accesses.collect::<Vec<_>>();
+                self.launch(batch, encoder, (&filled, &accesses), code, launch.grid())?;
+            }
+            Step::Copy { from, to } => {
+                let (from, to) = (memory(*from), memory(*to));
+                self.copy(encoder, from.block(), to.block(), from.len_bytes());
+            }
+            Step::Zero(index) => self.zero(encoder, memory(*index)),
+        }
+        Ok(())
+    }
+
+    /// The kernel of a graph that cannot be recorded: each launch is recorded by itself, and given up.
+    #[cold]
+    pub(super) fn find_wrong(
+        &mut self,
+        batch: &mut Batch,
+        operation: &Operation,
+        plan: &Plan,
+    ) -> Option<&'static str> {
+        let (before, mut wrong) = (batch.commands.len(), None);
+        for step in &plan.steps {
+            if let Step::Launch(LaunchStep { code, .. }) = step
+                && wrong.is_none()
+                && self
+                    .encode(batch, |recorder, batch, encoder| recorder.step(batch, encoder, operation, step))
+                    .is_err()
+            {
+                wrong = Some(code.name);
+            }
+        }
+        batch.commands.truncate(before);
+        wrong
     }
 
     /// Adds a download for a copy to another device.
@@ -168,18 +226,18 @@ impl Recorder {
         &mut self,
         batch: &mut Batch,
         encoder: &mut CommandEncoder,
-        operation: &Operation,
+        (arguments, accesses): (&Arguments, &[(&Memory, AccessMode)]),
         code: &Code,
         grid: Grid,
     ) -> Result<(), Said> {
         let shared = self.shared.clone();
         let pipeline = self.pipelines.of(&shared, code)?;
         let [x, y, z] = pipeline.groups(grid, &shared.limits)?;
-        for access in operation.accesses.iter().filter(|access| access.mode == AccessMode::Zeroed) {
-            self.zero(encoder, &access.memory);
+        for (memory, _) in accesses.iter().filter(|(_, mode)| *mode == AccessMode::Zeroed) {
+            self.zero(encoder, memory);
         }
-        let bound = self.bound(operation, &pipeline.slots)?;
-        let uniform = uniform(operation, &pipeline.slots, grid, &bound);
+        let bound = self.bound(arguments, accesses, &pipeline.slots)?;
+        let uniform = uniform(arguments, &pipeline.slots, grid, &bound);
         let (staged, from) = self.stage(batch, &uniform)?;
         let staged = staged.buffer.clone();
         let to = self.uniforms.cut(&shared, &mut batch.uniforms, uniform.len() as u64)?;
@@ -206,24 +264,29 @@ impl Recorder {
     }
 
     /// What each buffer parameter is bound to.
-    fn bound(&self, operation: &Operation, slots: &[Slot]) -> Result<Vec<Bound>, Said> {
+    fn bound(
+        &self,
+        arguments: &Arguments,
+        accesses: &[(&Memory, AccessMode)],
+        slots: &[Slot],
+    ) -> Result<Vec<Bound>, Said> {
         // In the order of the parameters, without those that are absent.
-        let mut accesses = operation.accesses.iter();
+        let mut accesses = accesses.iter().map(|(memory, _)| *memory);
         let mut bound = Vec::new();
         for slot in slots {
             let Some(mode) = slot.buffer else { continue };
-            let word = operation.arguments.word(slot.offset);
-            let access = if word == 0 { None } else { accesses.next() };
-            bound.push(match access.filter(|access| access.memory.len_bytes() > 0) {
-                Some(access) => self.present(access)?,
+            let word = arguments.word(slot.offset);
+            let memory = if word == 0 { None } else { accesses.next() };
+            bound.push(match memory.filter(|memory| memory.len_bytes() > 0) {
+                Some(memory) => self.present(memory)?,
                 None => self.absent(mode, bound.len()),
             });
         }
         Ok(bound)
     }
 
-    fn present(&self, access: &Access) -> Result<Bound, Said> {
-        let bytes = whole_words(access.memory.len_bytes());
+    fn present(&self, memory: &Memory) -> Result<Bound, Said> {
+        let bytes = whole_words(memory.len_bytes());
         let most = self.shared.limits.max_storage_buffer_binding_size;
         if bytes > most {
             return Err(format!(
@@ -231,7 +294,7 @@ impl Recorder {
                  into several"
             ));
         }
-        let buffer = self.shared.buffer(access.memory.block());
+        let buffer = self.shared.buffer(memory.block());
         Ok(Bound { buffer, offset: 0, bytes, is_present: true })
     }
 
@@ -252,12 +315,12 @@ struct Bound {
 }
 
 /// The uniform of a launch: the grid, the present buffers, and the scalars.
-fn uniform(operation: &Operation, slots: &[Slot], grid: Grid, bound: &[Bound]) -> Vec<u8> {
+fn uniform(arguments: &Arguments, slots: &[Slot], grid: Grid, bound: &[Bound]) -> Vec<u8> {
     let bits = bound.iter().enumerate().map(|(binding, bound)| u32::from(bound.is_present) << binding);
     let present = bits.fold(0, |all, bit| all | bit);
     let mut uniform = bytemuck::cast_slice(&[grid.x, grid.y, grid.z, present]).to_vec();
     for slot in slots.iter().filter(|slot| slot.buffer.is_none()) {
-        uniform.extend_from_slice(&operation.arguments.bytes()[slot.offset..slot.offset + slot.bytes]);
+        uniform.extend_from_slice(&arguments.bytes()[slot.offset..slot.offset + slot.bytes]);
         uniform.resize(uniform.len().next_multiple_of(SCALAR_ALIGN), 0);
     }
     uniform

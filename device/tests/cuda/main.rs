@@ -13,6 +13,7 @@ mod kernels;
 mod memory;
 mod neutral;
 mod order;
+mod replay;
 mod setting;
 mod sources;
 

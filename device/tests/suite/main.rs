@@ -11,6 +11,7 @@ mod apart;
 mod cases;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod cuda;
+mod graphs;
 mod kernels;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[path = "../stand_in/kernels.rs"]
@@ -49,31 +50,48 @@ struct Case {
 }
 
 macro_rules! cases {
-    ($($name:ident: $devices:literal, $options:literal;)+) => {
-        &[$(Case { name: stringify!($name), devices: $devices, options: $options, run: cases::$name }),+]
+    ($($subject:ident { $($name:ident: $devices:literal, $options:literal;)+ })+) => {
+        &[$($(
+            Case { name: stringify!($name), devices: $devices, options: $options, run: $subject::$name }
+        ),+),+]
     };
 }
 
 const CASES: &[Case] = cases! {
-    launches_of_one_account_run_in_order: 1, "";
-    thousands_of_small_launches: 1, "";
-    a_share_is_a_snapshot: 1, "";
-    a_kernel_may_read_a_share_of_what_it_writes: 1, "";
-    buffers_order_the_work_of_different_accounts: 1, "";
-    swapped_buffers_keep_their_contents: 1, "";
-    groups_of_buffers_and_absent_ones: 1, "";
-    arrays_keep_their_shape: 1, "";
-    host_vectors_come_back_with_their_memory: 1, "";
-    a_fault_reaches_its_waiter_and_what_depends_on_it: 1, "";
-    a_fault_nobody_awaited_is_returned_by_the_next_call: 1, "";
-    faults_that_nobody_asked_for_are_taken_at_the_end: 1, "";
-    a_kept_completion_keeps_its_fault: 1, "";
-    out_of_memory_says_who_holds_it: 1, ":mem=64KiB";
-    a_launch_that_is_refused_changes_nothing: 1, ":mem=8KiB";
-    memory_is_recycled_and_new_buffers_are_zeroed: 1, "";
-    buffers_of_another_device_are_imported: 2, "";
-    memory_goes_around_all_devices_in_order: 3, "";
-    what_is_dropped_in_flight_is_finished: 2, "";
+    cases {
+        launches_of_one_account_run_in_order: 1, "";
+        thousands_of_small_launches: 1, "";
+        a_share_is_a_snapshot: 1, "";
+        a_kernel_may_read_a_share_of_what_it_writes: 1, "";
+        buffers_order_the_work_of_different_accounts: 1, "";
+        swapped_buffers_keep_their_contents: 1, "";
+        groups_of_buffers_and_absent_ones: 1, "";
+        arrays_keep_their_shape: 1, "";
+        host_vectors_come_back_with_their_memory: 1, "";
+        a_fault_reaches_its_waiter_and_what_depends_on_it: 1, "";
+        a_fault_nobody_awaited_is_returned_by_the_next_call: 1, "";
+        faults_that_nobody_asked_for_are_taken_at_the_end: 1, "";
+        a_kept_completion_keeps_its_fault: 1, "";
+        out_of_memory_says_who_holds_it: 1, ":mem=64KiB";
+        a_launch_that_is_refused_changes_nothing: 1, ":mem=8KiB";
+        memory_is_recycled_and_new_buffers_are_zeroed: 1, "";
+        buffers_of_another_device_are_imported: 2, "";
+        memory_goes_around_all_devices_in_order: 3, "";
+        what_is_dropped_in_flight_is_finished: 2, "";
+    }
+    graphs {
+        a_graph_is_replayed_in_order: 1, "";
+        what_changes_between_replays_is_seen: 1, "";
+        a_replay_leaves_shares_as_they_are: 1, "";
+        graphs_of_several_accounts_are_ordered: 1, "";
+        groups_absent_buffers_and_zeros_in_graphs: 1, "";
+        a_fault_in_a_graph_names_its_kernel: 1, "";
+        a_replay_in_flight_keeps_what_it_uses: 1, "";
+        graphs_of_64_kernels_in_turn: 1, "";
+        graphs_are_recorded_right: 1, "";
+        replays_that_are_refused_change_nothing: 2, "";
+        an_empty_graph_is_a_fence: 1, "";
+    }
 };
 
 /// What has become of each case on each backend.
