@@ -73,6 +73,8 @@ fn a_fault_in_a_replay_says_what_it_can() {
             });
             let graph = graph.expect("it is recorded");
             let mut buffer = account.alloc::<u64>(4).expect("memory");
+            // Nothing else that could be meant is in flight: a driver that has failed says so of all.
+            account.download(&buffer).expect("it is taken").wait().expect("all is well");
             let outcome = graph.replay((&mut buffer,)).expect("it is taken").wait();
             let Err(DeviceError::Fault(fault)) = outcome else { panic!("a fault was expected: {outcome:?}") };
             let after = graph.replay((&mut buffer,)).expect("it is taken").wait();
