@@ -342,7 +342,7 @@ pub use restart::SyncPoint;
 pub use runtime::{Handle, MainOutput, Runtime, StartError};
 pub use shared::Shared;
 pub use shared_future::SharedFuture;
-pub use sleep::Sleep;
+pub use sleep::{Sleep, YieldNow};
 pub use strided::Strided;
 pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
 pub use timeout::Timeout;

@@ -39,7 +39,7 @@ use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
-use crate::sleep::Sleep;
+use crate::sleep::{Sleep, YieldNow};
 use crate::table::{CodeTable, SameId};
 use crate::unawaited::Reported;
 use crate::waiting::What;
@@ -384,6 +384,12 @@ impl Runtime {
     #[track_caller]
     pub fn sleep(&self, duration: Duration) -> Sleep {
         Sleep::new(duration, Location::caller())
+    }
+
+    /// Suspends the coroutine until everything that is queued on this PE now has had its turn. For coroutines that compute for
+    /// long, or loop over what is ready at once: nothing else runs on their PE, nor is a device looked at, until they wait.
+    pub fn yield_now(&self) -> YieldNow {
+        YieldNow::new()
     }
 
     /// Waits until nothing runs, is queued, in flight or on a device. Coroutines that wait do not count as running.

@@ -1,4 +1,4 @@
-//! Timers as futures.
+//! Timers as futures, and a wait for nothing but one's turn.
 
 use std::future::Future;
 use std::panic::Location;
@@ -94,5 +94,31 @@ impl Drop for Sleep {
             Some(pe) if cell.is_of(pe) => pe.timers.cancel(*timer),
             _ => cell.post(Msg::for_pe(Forget(*timer))),
         });
+    }
+}
+
+/// Lets everything that is queued on this PE go first; made by [`crate::Runtime::yield_now`].
+#[must_use = "futures do nothing unless polled"]
+#[derive(Debug)]
+pub struct YieldNow {
+    has_yielded: bool,
+}
+
+impl YieldNow {
+    pub(crate) fn new() -> Self {
+        YieldNow { has_yielded: false }
+    }
+}
+
+impl Future for YieldNow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.has_yielded {
+            return Poll::Ready(());
+        }
+        self.has_yielded = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }

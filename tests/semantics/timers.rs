@@ -105,3 +105,54 @@ fn a_dropped_timer_is_forgotten() {
         assert_eq!(report.expect("it starts").code(), HANG_EXIT_CODE);
     }
 }
+
+#[derive(Default)]
+struct Turns(Vec<u32>);
+
+#[chare(index = usize)]
+impl Turns {
+    fn new() -> Self {
+        Turns::default()
+    }
+
+    #[entry]
+    async fn take(this: This<Self>, who: u32) {
+        for _ in 0..4 {
+            this.with(|turns| turns.0.push(who));
+            this.yield_now().await;
+        }
+    }
+
+    #[entry]
+    fn taken(&self) -> Vec<u32> {
+        self.0.clone()
+    }
+
+    /// Spins until a message has come that is sent only now.
+    #[entry]
+    async fn spin(this: This<Self>) -> u64 {
+        this.this().take(7).send();
+        let mut spins = 0;
+        while this.with(|turns| turns.0.is_empty()) {
+            spins += 1;
+            this.yield_now().await;
+        }
+        spins
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn coroutines_that_yield_take_turns(rt: Runtime) -> Result<()> {
+    let turns = rt.array::<Turns>(2).create(()).await?;
+    let (one, two) = (turns.at(1).take(1).future(), turns.at(1).take(2).future());
+    one.await?;
+    two.await?;
+    let taken = turns.at(1).taken().await?;
+    assert_eq!(taken.len(), 8);
+    // The second comes while the first has begun, and then they alternate.
+    let start = taken.iter().position(|who| *who == 2).expect("it has run");
+    let both: Vec<u32> = taken[start..].iter().copied().take(2 * (4 - start.min(4))).collect();
+    assert!(both.chunks(2).all(|pair| pair[0] != pair[1]), "{taken:?}");
+    assert!(turns.at(0).spin().await? > 0, "what it waits for is not there before it waits");
+    Ok(())
+}
