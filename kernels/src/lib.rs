@@ -22,16 +22,32 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion"))]
 
+pub mod axpy;
 mod face;
 pub mod jacobi3d;
 mod real;
+pub mod reduce;
+pub mod scan;
 
 use chare_device::parity::Case;
+use chare_device::{Grid, Params};
 
 pub use face::Face;
 pub use real::Real;
 
+/// What a source with the parameters `A` is given.
+type Views<'v, A> = <A as Params>::Views<'v>;
+
+/// More threads than this fill no GPU better, and as many workgroups as this takes are allowed everywhere.
+const MOST_THREADS: usize = 1 << 22;
+
+/// A grid for `len` elements, for kernels whose threads go on by the size of the grid: one thread an element, or fewer if there are many
+/// elements.
+pub fn grid_for(len: usize) -> Grid {
+    Grid::from(len.min(MOST_THREADS) as u32)
+}
+
 /// The parity cases of all kernels of this crate.
 pub fn cases() -> Vec<Case> {
-    jacobi3d::cases()
+    [axpy::cases(), jacobi3d::cases(), reduce::cases(), scan::cases()].into_iter().flatten().collect()
 }

@@ -1,6 +1,6 @@
 //! The floating-point types that kernels are written for.
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use chare_device::parity::Sample;
 use chare_device::{Element, Scalar};
@@ -15,7 +15,13 @@ pub trait Real:
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
 {
+    /// Infinity.
+    const INFINITY: Self;
+
     /// One sixth, rounded.
     const SIXTH: Self;
 
@@ -25,11 +31,14 @@ pub trait Real:
     #[doc(hidden)]
     type Magnitude: Ord + Copy + Default;
 
-    #[doc(hidden)]
-    fn into_f64(self) -> f64;
+    /// The square root, rounded.
+    fn sqrt(self) -> Self;
+
+    /// The nearest number of this type.
+    fn from_f64(value: f64) -> Self;
 
     #[doc(hidden)]
-    fn from_f64(value: f64) -> Self;
+    fn into_f64(self) -> f64;
 
     #[doc(hidden)]
     fn magnitude(self) -> Self::Magnitude;
@@ -41,18 +50,25 @@ pub trait Real:
 macro_rules! real {
     ($Float:ident, $Bits:ident, $Signed:ident) => {
         impl Real for $Float {
+            const INFINITY: Self = $Float::INFINITY;
             const SIXTH: Self = 1.0 / 6.0;
 
             // Signed, since AVX2 compares signed integers only; the sign bit is clear, so the order is the
             // same.
             type Magnitude = $Signed;
 
-            fn into_f64(self) -> f64 {
-                f64::from(self)
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                self.sqrt()
             }
 
+            #[inline(always)]
             fn from_f64(value: f64) -> Self {
                 value as $Float
+            }
+
+            fn into_f64(self) -> f64 {
+                f64::from(self)
             }
 
             #[inline(always)]

@@ -18,9 +18,9 @@ mod cases;
 mod faces;
 mod sweep;
 
-use chare_device::{Each, In, InOut, Kernel, Launch, Maybe, Out, Params, Zeroed, kernel};
+use chare_device::{Each, In, InOut, Kernel, Launch, Maybe, Out, Zeroed, kernel};
 
-use crate::{Face, Real};
+use crate::{Face, Real, Views};
 
 pub(crate) use cases::cases;
 pub use faces::{pack_face, unpack_face};
@@ -145,9 +145,6 @@ pub const fn faces_len(dims: [u32; 3]) -> u32 {
     assert!(len <= u32::MAX as usize, "the faces of a block that fits have fewer cells");
     len as u32
 }
-
-/// What a source with the parameters `A` is given.
-type Views<'v, A> = <A as Params>::Views<'v>;
 
 fn step<T: Real>(_: &Launch, (u, unew, residual, dims): Views<'_, StepParams<T>>) {
     residual[0] = jacobi3d_step(u, unew, dims);
