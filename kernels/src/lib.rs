@@ -24,6 +24,9 @@
 
 pub mod axpy;
 mod face;
+pub mod gemm;
+pub mod histogram;
+pub mod jacobi2d;
 pub mod jacobi3d;
 mod real;
 pub mod reduce;
@@ -49,5 +52,14 @@ pub fn grid_for(len: usize) -> Grid {
 
 /// The parity cases of all kernels of this crate.
 pub fn cases() -> Vec<Case> {
-    [axpy::cases(), jacobi3d::cases(), reduce::cases(), scan::cases()].into_iter().flatten().collect()
+    let subjects = [
+        axpy::cases(),
+        gemm::cases(),
+        histogram::cases(),
+        jacobi2d::cases(),
+        jacobi3d::cases(),
+        reduce::cases(),
+        scan::cases(),
+    ];
+    subjects.into_iter().flatten().collect()
 }

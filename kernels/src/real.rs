@@ -37,8 +37,8 @@ pub trait Real:
     /// The nearest number of this type.
     fn from_f64(value: f64) -> Self;
 
-    #[doc(hidden)]
-    fn into_f64(self) -> f64;
+    /// The number without what is behind the point, as far as it fits.
+    fn truncated(self) -> usize;
 
     #[doc(hidden)]
     fn magnitude(self) -> Self::Magnitude;
@@ -67,8 +67,9 @@ macro_rules! real {
                 value as $Float
             }
 
-            fn into_f64(self) -> f64 {
-                f64::from(self)
+            #[inline(always)]
+            fn truncated(self) -> usize {
+                self as usize
             }
 
             #[inline(always)]
