@@ -28,9 +28,13 @@ pub mod gemm;
 pub mod histogram;
 pub mod jacobi2d;
 pub mod jacobi3d;
+pub mod kmeans;
+pub mod lennard_jones;
+pub mod nbody;
 mod real;
 pub mod reduce;
 pub mod scan;
+pub mod wave2d;
 
 use chare_device::parity::Case;
 use chare_device::{Grid, Params};
@@ -58,8 +62,12 @@ pub fn cases() -> Vec<Case> {
         histogram::cases(),
         jacobi2d::cases(),
         jacobi3d::cases(),
+        kmeans::cases(),
+        lennard_jones::cases(),
+        nbody::cases(),
         reduce::cases(),
         scan::cases(),
+        wave2d::cases(),
     ];
     subjects.into_iter().flatten().collect()
 }

@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion")]
 
-use chare_device::{Account, DeviceVec, Devices, HostMode};
+use chare_device::{Account, DeviceSlice, DeviceVec, Devices, HostMode};
 use chare_kernels::Face;
+use chare_kernels::jacobi2d::{self, Edge, edges_len};
 use chare_kernels::jacobi3d::{self, Jacobi3d, faces_len, padded_len, padded_shape};
 
 struct Block {
@@ -111,6 +112,81 @@ fn one_face_at_a_time() {
 fn all_faces_at_once() {
     for spec in ["host:inline", "host:workers=2"] {
         exchanged(spec, true);
+    }
+}
+
+/// A block of cells in two dimensions with its two arrays.
+struct Plate {
+    account: Account,
+    dims: [u32; 2],
+    arrays: [DeviceVec<f64>; 2],
+    edge: DeviceVec<f64>,
+}
+
+impl Plate {
+    /// The columns `from..from + dims[1]` of a larger plate, with their ghosts.
+    fn new(account: Account, dims: [u32; 2], whole: &[f64], whole_row: usize, from: usize) -> Self {
+        let rows = whole.chunks(whole_row).map(|row| &row[from..from + dims[1] as usize + 2]);
+        let cells: Vec<f64> = rows.flatten().copied().collect();
+        let arrays = [0, 1].map(|_| account.from_slice(&cells).unwrap());
+        let edge = account.alloc(dims[0] as usize).unwrap();
+        Plate { account, dims, arrays, edge }
+    }
+
+    /// Packs the cells at an edge; they are in `edge` then.
+    fn pack(&mut self, edge: Edge) {
+        let mut edges = [const { None }; 4];
+        edges[edge.index()] = Some(&mut self.edge);
+        let arguments = (&self.arrays[0], edges, self.dims);
+        self.account.launch(&jacobi2d::PACK_EDGES_F64, edges_len(self.dims), arguments).unwrap();
+    }
+
+    fn unpack(&mut self, edge: Edge, cells: &DeviceSlice<f64>) {
+        let mut edges = [None; 4];
+        edges[edge.index()] = Some(cells);
+        let arguments = (edges, &mut self.arrays[0], self.dims);
+        self.account.launch(&jacobi2d::UNPACK_EDGES_F64, edges_len(self.dims), arguments).unwrap();
+    }
+
+    fn step(&mut self) -> f64 {
+        let mut residual = self.account.alloc::<f64>(1).unwrap();
+        let [u, new] = &mut self.arrays;
+        self.account
+            .launch(&jacobi2d::JACOBI2D_F64, self.dims, (&*u, new, &mut residual, self.dims))
+            .unwrap();
+        self.arrays.swap(0, 1);
+        self.account.download(&residual).unwrap().wait().unwrap()[0]
+    }
+
+    /// The owned cells, row by row.
+    fn rows(&self) -> Vec<Vec<f64>> {
+        let [rows, row] = jacobi2d::padded_shape(self.dims);
+        let cells = self.account.download(&self.arrays[0]).unwrap().wait().unwrap();
+        let rows = cells.chunks(row).skip(1).take(rows - 2);
+        rows.map(|cells| cells[1..row - 1].to_vec()).collect()
+    }
+}
+
+#[test]
+fn two_plates_are_one() {
+    for spec in ["host:inline", "host:workers=2"] {
+        let devices = Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap();
+        let account = |label| devices.get(0).account(label);
+        let initial: Vec<f64> = (0..8 * 14).map(|n| f64::from(n * 7919 % 1000)).collect();
+        let mut whole = Plate::new(account("whole"), [6, 12], &initial, 14, 0);
+        let mut low = Plate::new(account("low"), [6, 5], &initial, 14, 0);
+        let mut high = Plate::new(account("high"), [6, 7], &initial, 14, 5);
+        for _ in 0..10 {
+            low.pack(Edge::YHigh);
+            high.pack(Edge::YLow);
+            let (to_high, to_low) = (low.edge.share(), high.edge.share());
+            low.unpack(Edge::YHigh, &to_low);
+            high.unpack(Edge::YLow, &to_high);
+            assert_eq!(whole.step(), low.step().max(high.step()));
+        }
+        let halves = low.rows().into_iter().zip(high.rows());
+        let joined: Vec<Vec<f64>> = halves.map(|(low, high)| [low, high].concat()).collect();
+        assert_eq!(whole.rows(), joined);
     }
 }
 

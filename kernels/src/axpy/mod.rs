@@ -1,6 +1,6 @@
 //! `y = a x + y`, on vectors of one length.
 //!
-//! The grid of a launch is that of [`grid_for`](crate::grid_for) the length: threads go on by its size. It is written in Rust and
+//! The grid of a launch is that of [`grid_for`] the length: threads go on by its size. It is written in Rust and
 //! CUDA C; for `f32` in WGSL too. Devices may fuse the multiplication and the addition.
 //!
 //! ```
