@@ -4,9 +4,9 @@ use chare::device::{InOut, Launch, kernel};
 use chare::prelude::*;
 
 kernel! {
-    const DOUBLE: fn double(x: InOut<u32>) {
+    const TWICE: fn twice(x: InOut<u32>) {
         rust: |_: &Launch, (x,): (&mut [u32],)| x.iter_mut().for_each(|x| *x *= 2),
-        cuda: "KERNEL double(InOut<u32> x, Grid grid) { x[0] *= 2; }",
+        cuda: "KERNEL twice(InOut<u32> x, Grid grid) { x[0] *= 2; }",
     }
 }
 
@@ -28,7 +28,7 @@ impl Worker {
     async fn multiply(&mut self, cx: &Cx<Self>) -> Result<u32> {
         let dev = cx.device();
         let mut x = dev.upload(vec![7])?;
-        dev.launch(&DOUBLE, 1, (&mut x,))?;
+        dev.launch(&TWICE, 1, (&mut x,))?;
         dev.launch(&TRIPLE, 1, (&mut x,))?;
         Ok(dev.download(&x)?.await?[0])
     }
