@@ -2,8 +2,22 @@
 //!
 //! This crate is apart because it is a client of [`chare_device`] like any user's own kernels: nothing in the
 //! runtime knows it. Each kernel is a constant whose parameters are checked when the program compiles, with a
-//! Rust source that runs on host devices and sources in CUDA C and WGSL for others; [`cases`] run each on random inputs. The plain Rust functions behind the sources are public too, for
-//! programs that have no runtime.
+//! Rust source that runs on host devices and sources in CUDA C and, for 32 bits, in WGSL; the modules say what the layout and the units of
+//! buffers are. Most have a trait of the floating-point type too, for generic programs. The plain Rust functions behind the sources are public, for
+//! programs that have no runtime. [`cases`] are the kernels on random inputs: every device must agree with the Rust source.
+//!
+//! | module | what its kernels do |
+//! |---|---|
+//! | [`axpy`] | `y = a x + y` |
+//! | [`reduce`] | sums, smallest and largest elements, dot products, of any length by functions that launch what it takes |
+//! | [`scan`] | running sums, likewise |
+//! | [`gemm`] | products of matrices |
+//! | [`histogram`] | counts by bin |
+//! | [`kmeans`] | the nearest centroid of each point |
+//! | [`jacobi2d`], [`jacobi3d`] | steps of Jacobi's method on blocks, and their edges and faces for neighbours |
+//! | [`wave2d`] | steps of the wave equation on such blocks |
+//! | [`nbody`] | gravity of all bodies on all |
+//! | [`lennard_jones`] | forces between the particles of two cells |
 //!
 //! ```
 //! use chare_device::{DeviceSpec, Devices, HostMode};
