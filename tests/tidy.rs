@@ -107,7 +107,7 @@ const REACH: &[(&str, &[&str])] = &[
     ("chare-macros", &[]),
     ("chare-kernels", &["chare-device"]),
     ("chare-transport", &["chare-device"]),
-    ("chare", &["chare-macros", "chare-device", "chare-transport", "chare-lb"]),
+    ("chare", &["chare-macros", "chare-device", "chare-transport", "chare-lb", "chare-cuda-stand-in"]),
 ];
 
 /// Packages of others that only one of ours may import.

@@ -17,9 +17,9 @@ use crate::scheduler::pe::Pe;
 
 /// How PEs are bound to devices.
 ///
-/// PEs are counted over all processes of the machine that were started together (by `mpirun` or `srun`), devices by UUID
-/// then, so that all these processes agree. Devices that are nearer to the processors of a process, as far as NVML tells,
-/// are its only ones.
+/// PEs are counted over all processes of the machine that were started together (by `mpirun` or `srun`), and devices come in the
+/// order of their UUIDs then, so that all these processes agree. Such a process uses only devices near the processors that
+/// it may run on, as far as NVML tells, if there are any.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum DeviceMap {
     /// `block`: neighbouring PEs share a device, or each PE has several neighbouring ones.
@@ -80,8 +80,12 @@ pub(crate) struct NodeRank {
 }
 
 impl NodeRank {
+    pub(crate) fn of_this_process() -> NodeRank {
+        NodeRank::from_env(|name| std::env::var(name).ok())
+    }
+
     /// As the launcher says in the environment, which `env` looks up; alone, if nobody says.
-    pub(crate) fn from_env(env: impl Fn(&str) -> Option<String>) -> NodeRank {
+    fn from_env(env: impl Fn(&str) -> Option<String>) -> NodeRank {
         // Open MPI; MPICH and Intel MPI; MVAPICH; Slurm, whose count may read `2(x3)`.
         let launchers = [
             ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
@@ -129,7 +133,8 @@ pub(crate) fn bind(
         order.sort_by_key(|&ordinal| &seats[ordinal].uuid);
     }
     let is_near = |&&ordinal: &&usize| match (own, &seats[ordinal].cpus) {
-        (Some(own), Some(cpus)) => own.meets(cpus),
+        // A process that is alone leaves no device idle.
+        (Some(own), Some(cpus)) if node.count > 1 => own.meets(cpus),
         _ => true,
     };
     let near: Vec<usize> = order.iter().filter(is_near).copied().collect();
@@ -193,8 +198,7 @@ impl BoundDevices {
         };
         let seats: Vec<Seat> = devices.iter().zip(devices.vitals()).map(seat).collect();
         let own = if seats.iter().any(|seat| seat.cpus.is_some()) { Cpus::of_this_process() } else { None };
-        let node = NodeRank::from_env(|name| std::env::var(name).ok());
-        let by_pe = bind(pes, node, &seats, own.as_ref(), map)?;
+        let by_pe = bind(pes, NodeRank::of_this_process(), &seats, own.as_ref(), map)?;
         Ok(BoundDevices { devices, by_pe })
     }
 
@@ -279,6 +283,7 @@ mod tests {
     use super::*;
 
     const ALONE: NodeRank = NodeRank { rank: 0, count: 1 };
+    const SECOND: NodeRank = NodeRank { rank: 1, count: 2 };
 
     fn seats(count: usize) -> Vec<Seat> {
         (0..count).map(|ordinal| Seat { uuid: format!("{ordinal}"), cpus: None }).collect()
@@ -349,11 +354,12 @@ mod tests {
         };
         let two_sockets = near(&[Some("0-7"), Some("0-7"), Some("8-15"), Some("8-15")]);
         for (seats, own, node, bound) in [
-            (&two_sockets, "0-15", ALONE, "01 23"),
-            (&two_sockets, "2-3", ALONE, "0 1"),
-            (&two_sockets, "8-9", ALONE, "2 3"),
-            (&two_sockets, "16", ALONE, "01 23"),
-            (&near(&[Some("0-7"), None]), "9", ALONE, "1 1"),
+            (&two_sockets, "2-3", ALONE, "01 23"),
+            (&two_sockets, "0-15", SECOND, "2 3"),
+            (&two_sockets, "2-3", SECOND, "0 1"),
+            (&two_sockets, "8-9", SECOND, "2 3"),
+            (&two_sockets, "16", SECOND, "2 3"),
+            (&near(&[Some("0-7"), None]), "9", SECOND, "1 1"),
             (&two_sockets, "8", NodeRank { rank: 2, count: 4 }, "2 3"),
             (&two_sockets, "8", NodeRank { rank: 3, count: 4 }, "2 3"),
         ] {

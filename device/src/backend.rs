@@ -60,6 +60,11 @@ pub(crate) trait Backend: Send + Sync {
         Ok(())
     }
 
+    /// Whether kernels of a device may touch the memory of another where it is.
+    fn reaches(&self, _device: usize, _other: usize) -> bool {
+        false
+    }
+
     /// Why a device is lost: nothing can be done with it any more. `None` if it is not.
     fn loss(&self, _device: usize) -> Option<Arc<str>> {
         None

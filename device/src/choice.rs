@@ -8,8 +8,8 @@ use crate::backend::Opened;
 use crate::error::DeviceError;
 use crate::host;
 use crate::kernel::Language;
-use crate::kernel::declared::{self, KERNELS};
-use crate::spec::{DeviceSpec, HostMode, Kind};
+use crate::kernel::declared::{self, Declared};
+use crate::spec::{DeviceSpec, HostMode, Kind as Asked};
 
 /// Devices, and why it is these.
 pub(crate) struct Choice {
@@ -23,8 +23,8 @@ pub(crate) struct Choice {
 struct Candidate {
     name: &'static str,
     language: Language,
-    /// Whether there are any, and what they can do; else why not.
-    look: fn() -> Result<(), String>,
+    /// What there is of them; else why there is none.
+    look: fn() -> Result<String, String>,
     open: fn(&DeviceSpec) -> Result<Opened, DeviceError>,
 }
 
@@ -34,49 +34,59 @@ const CANDIDATES: &[Candidate] = &[
     Candidate {
         name: "CUDA",
         language: Language::CudaC,
-        look: || crate::cuda::look().map(drop).map_err(|error| cuda_reason(&error)),
+        look: || crate::cuda::look().map(gpu_count).map_err(|error| cuda_reason(&error)),
         open: |spec| open_cuda(spec, &[]),
     },
     #[cfg(feature = "wgpu")]
     Candidate {
         name: "wgpu",
         language: Language::Wgsl,
-        look: crate::wgpu::look,
+        look: || crate::wgpu::look().map(gpu_count),
         open: |spec| crate::wgpu::open(spec, &[]),
     },
 ];
 
 /// Opens the devices of the kind that was asked for, or of the best that there is for the kernels of this program.
-pub(crate) fn choose(spec: &DeviceSpec, default_mode: HostMode) -> Result<Choice, DeviceError> {
+/// Without `kernels`, all are written in all languages.
+pub(crate) fn choose(
+    spec: &DeviceSpec,
+    default_mode: HostMode,
+    kernels: Option<&[Declared]>,
+) -> Result<Choice, DeviceError> {
     let asked = |opened| Choice { opened, reason: "as asked for".to_owned(), passes_over_gpus: false };
     match spec.kind() {
         // What is said of host devices is a reason to take those.
-        Kind::Auto if spec.mode().is_some() => {
+        Asked::Auto if spec.mode().is_some() => {
             let reason = "the host, since the specification says where its kernels run".to_owned();
             Ok(Choice { opened: host::open(spec, default_mode)?, reason, passes_over_gpus: false })
         }
-        Kind::Auto => best(CANDIDATES, spec, default_mode),
-        Kind::Host(_) => Ok(asked(host::open(spec, default_mode)?)),
+        Asked::Auto => best(CANDIDATES, spec, default_mode, kernels),
+        Asked::Host(_) => Ok(asked(host::open(spec, default_mode)?)),
         #[cfg(feature = "cuda")]
-        Kind::Cuda(numbers) => Ok(asked(open_cuda(spec, numbers)?)),
+        Asked::Cuda(numbers) => Ok(asked(open_cuda(spec, numbers)?)),
         #[cfg(not(feature = "cuda"))]
-        Kind::Cuda(_) => Err(crate::spec::SpecError::NotBuilt { backend: "cuda" }.into()),
+        Asked::Cuda(_) => Err(crate::spec::SpecError::NotBuilt { backend: "cuda" }.into()),
         #[cfg(feature = "wgpu")]
-        Kind::Wgpu(numbers) => Ok(asked(crate::wgpu::open(spec, numbers)?)),
+        Asked::Wgpu(numbers) => Ok(asked(crate::wgpu::open(spec, numbers)?)),
         #[cfg(not(feature = "wgpu"))]
-        Kind::Wgpu(_) => Err(crate::spec::SpecError::NotBuilt { backend: "wgpu" }.into()),
+        Asked::Wgpu(_) => Err(crate::spec::SpecError::NotBuilt { backend: "wgpu" }.into()),
     }
 }
 
 /// The first of the candidates that is there and can run the kernels of this program; else the host.
-fn best(candidates: &[Candidate], spec: &DeviceSpec, default_mode: HostMode) -> Result<Choice, DeviceError> {
+fn best(
+    candidates: &[Candidate],
+    spec: &DeviceSpec,
+    default_mode: HostMode,
+    kernels: Option<&[Declared]>,
+) -> Result<Choice, DeviceError> {
     let (mut refusals, mut passes_over_gpus) = (Vec::new(), false);
     for Candidate { name, language, look, open } in candidates {
         if let Err(reason) = look() {
             refusals.push(format!("no {name}: {reason}"));
             continue;
         }
-        match declared::fit(&KERNELS, *language) {
+        match kernels.map(|kernels| declared::fit(kernels, *language)).transpose() {
             Err(reason) => {
                 passes_over_gpus = true;
                 refusals.push(format!("not {name}, since {reason}"));
@@ -98,13 +108,41 @@ fn best(candidates: &[Candidate], spec: &DeviceSpec, default_mode: HostMode) -> 
     Ok(Choice { opened, reason, passes_over_gpus })
 }
 
-fn reason_for(name: &str, language: Language, count: usize, refusals: &[String]) -> String {
+fn reason_for(name: &str, language: Language, count: Option<usize>, refusals: &[String]) -> String {
     let kernels = match count {
-        1 => "the program's kernel has a source".to_owned(),
-        count => format!("{count} of the program's kernels have sources"),
+        None => "the kernels have sources".to_owned(),
+        Some(1) => "the program's kernel has a source".to_owned(),
+        Some(count) => format!("{count} of the program's kernels have sources"),
     };
     let before = refusals.iter().map(|refusal| format!("; {refusal}")).collect::<String>();
     format!("{name}, since there are GPUs and {kernels} in {language}{before}")
+}
+
+/// A kind of devices, and what there is of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kind {
+    /// Its name in a specification.
+    pub name: &'static str,
+    /// What there is; else why there is nothing.
+    pub found: Result<String, String>,
+}
+
+/// All kinds of devices, with what this machine has of those that are in this build. Touches no device.
+pub fn kinds() -> Vec<Kind> {
+    let kind = |name: &'static str| {
+        let candidate = CANDIDATES.iter().find(|candidate| candidate.name.eq_ignore_ascii_case(name));
+        let how = || Err(format!("not in this build: build it with `--features {name}`"));
+        Kind { name, found: candidate.map_or_else(how, |candidate| (candidate.look)()) }
+    };
+    let host = Kind { name: "host", found: Ok("always there".to_owned()) };
+    vec![kind("cuda"), kind("wgpu"), host]
+}
+
+/// In words.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn gpu_count(count: usize) -> String {
+    format!("{count} GPU{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(feature = "cuda")]
@@ -125,7 +163,8 @@ mod tests {
     use super::*;
 
     fn chosen(candidates: &[Candidate]) -> (String, bool, &'static str) {
-        let choice = best(candidates, &DeviceSpec::default(), HostMode::Inline).unwrap();
+        let kernels = Some(&*crate::kernel::declared::KERNELS);
+        let choice = best(candidates, &DeviceSpec::default(), HostMode::Inline, kernels).unwrap();
         let kind = if choice.opened.devices.len() == 2 { "the candidate" } else { "the host" };
         (choice.reason, choice.passes_over_gpus, kind)
     }
@@ -133,7 +172,7 @@ mod tests {
     /// Stands for GPUs by two host devices.
     fn candidate(language: Language) -> Candidate {
         let open = |_: &DeviceSpec| host::open(&"host:2".parse()?, HostMode::Inline);
-        Candidate { name: "such GPUs", language, look: || Ok(()), open }
+        Candidate { name: "such GPUs", language, look: || Ok("two".to_owned()), open }
     }
 
     #[test]

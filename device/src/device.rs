@@ -12,6 +12,7 @@ use crate::error::{DeviceError, OutOfMemory};
 use crate::fault::{Fault, FaultLog};
 use crate::host_vec::HostPool;
 use crate::kernel::Language;
+use crate::kernel::declared::KERNELS;
 use crate::memory::{MAX_ALIGN, MemoryRef};
 use crate::pool::{self, DeviceMemory, Pool};
 use crate::spec::{DeviceSpec, HostMode};
@@ -45,10 +46,21 @@ impl Devices {
     /// if the worker threads cannot be started, [`DeviceError::NotFound`] if the machine has no such device.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let Choice { opened, reason, passes_over_gpus } = choice::choose(spec, default_mode)?;
+        let Choice { opened, reason, passes_over_gpus } = choice::choose(spec, default_mode, Some(&KERNELS))?;
         let mut devices = Self::of(opened, reason);
         devices.passes_over_gpus = passes_over_gpus;
         Ok(devices)
+    }
+
+    /// As [`open`](Self::open), for a program whose kernels are written in every language: what `auto` may come to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_for_any(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
+        caught::install_hook();
+        let Choice { opened, reason, .. } = choice::choose(spec, default_mode, None)?;
+        Ok(Self::of(opened, reason))
     }
 
     pub(crate) fn of(Opened { backend, devices }: Opened, reason: impl Into<String>) -> Devices {
@@ -100,6 +112,10 @@ impl Devices {
     /// written for them. [`reason`](Self::reason) says which.
     pub fn passes_over_gpus(&self) -> bool {
         self.passes_over_gpus
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     /// Operations submitted and not finished, over all devices. An operation counts until after the waker of

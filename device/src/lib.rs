@@ -69,6 +69,7 @@ mod memory;
 mod operation;
 mod param;
 pub mod parity;
+mod path;
 mod pool;
 mod shape;
 mod spec;
@@ -82,6 +83,7 @@ pub use buffer::{DeviceSlice, DeviceVec, Source};
 pub use bytemuck::{NoUninit, Pod};
 #[doc(hidden)]
 pub use caught::note_kernel_panic;
+pub use choice::{Kind as BackendKind, kinds as backend_kinds};
 pub use completion::Completion;
 pub use cpus::{Cpus, CpusError};
 pub use device::{Copies, Device, Devices};
@@ -103,6 +105,7 @@ pub use launch::{Grid, Launch};
 #[doc(hidden)]
 pub use linkme as __linkme;
 pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
+pub use path::Path;
 pub use shape::Shape;
 pub use spec::{DeviceSpec, HostMode, SpecError};
 pub use vitals::Vitals;

@@ -419,6 +419,10 @@ impl Backend for Gpus {
         }
     }
 
+    fn reaches(&self, device: usize, other: usize) -> bool {
+        self.gpus[device].reaches(&self.gpus[other])
+    }
+
     fn loss(&self, device: usize) -> Option<Arc<str>> {
         self.gpus[device].fault().map(|fault| fault.to_string().into())
     }

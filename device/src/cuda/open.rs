@@ -18,7 +18,7 @@ const OLDEST_DRIVER: (i32, i32) = (12, 8);
 /// # Errors
 ///
 /// [`CudaError::NoDriver`], [`CudaError::DriverTooOld`], [`CudaError::NoDevice`]; or what the driver says.
-pub fn look() -> Result<i32, CudaError> {
+pub fn look() -> Result<usize, CudaError> {
     if !raw::has_driver() {
         return Err(CudaError::NoDriver);
     }
@@ -36,7 +36,7 @@ pub fn look() -> Result<i32, CudaError> {
     })?;
     match raw::device_count().map_err(refused("cuDeviceGetCount"))? {
         0 => Err(CudaError::NoDevice { reason: "the driver shows none".to_owned() }),
-        count => Ok(count),
+        count => Ok(count as usize),
     }
 }
 
@@ -57,7 +57,7 @@ impl Cuda {
         settings.stream_count = settings.stream_count.max(1);
         let count = look()?;
         let mut devices = Vec::new();
-        for ordinal in 0..count {
+        for ordinal in 0..count as i32 {
             devices.push(open_device(ordinal, &settings)?);
         }
         connect(&mut devices)?;

@@ -48,11 +48,11 @@ impl Adapter {
         numbers.iter().enumerate().map(choose).collect()
     }
 
-    /// Whether one of the adapters is a GPU; else why not.
-    pub(super) fn look() -> Result<(), String> {
+    /// How many adapters are GPUs; if none is, why.
+    pub(super) fn look() -> Result<usize, String> {
         let found = found();
         match found.first() {
-            Some(best) if is_gpu(best) => Ok(()),
+            Some(best) if is_gpu(best) => Ok(found.iter().filter(|adapter| is_gpu(adapter)).count()),
             Some(best) => Err(format!("there is no GPU, only {}; `--device wgpu` takes it", model(best))),
             None => Err(format!("there is no adapter; {INSTALL}")),
         }

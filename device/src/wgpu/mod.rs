@@ -76,8 +76,8 @@ use adapter::Adapter;
 use driver::Driver;
 use inbox::{Job, Relay, Shared};
 
-/// Whether there is an adapter that is a GPU; else why not.
-pub(crate) fn look() -> Result<(), String> {
+/// How many adapters are GPUs; if none is, why.
+pub(crate) fn look() -> Result<usize, String> {
     Adapter::look()
 }
 

@@ -1,0 +1,38 @@
+//! The program `chare`, which looks at this machine as a run would: `chare info [--pes N] [--device SPEC] [--device-map MAP]`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use chare::{Info, Options};
+
+const USAGE: &str = "usage: chare info [--pes N] [--device SPEC] [--device-map MAP]";
+
+fn main() -> ExitCode {
+    // Where nobody reads, the exit code still tells.
+    match answer() {
+        Ok(text) => {
+            let _ = writeln!(std::io::stdout(), "{text}");
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            let _ = writeln!(std::io::stderr(), "error: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn answer() -> Result<String, String> {
+    let options = Options::from_env().map_err(|error| error.to_string())?;
+    match options.args().get(1..) {
+        Some([command]) if command == "info" => {
+            let info = Info::of(&options).map_err(|error| error.to_string())?;
+            Ok(info.to_string())
+        }
+        Some([help]) if ["help", "--help", "-h"].contains(&&**help) => Ok(USAGE.to_owned()),
+        Some([command, other, ..]) if command == "info" => {
+            Err(format!("`{other}` is not understood after `info`; {USAGE}"))
+        }
+        Some([other, ..]) => Err(format!("there is no command `{other}`; {USAGE}")),
+        _ => Err(format!("there is no command; {USAGE}")),
+    }
+}

@@ -1,0 +1,128 @@
+//! What a run would have: PEs and their devices, how devices are doing, the path of memory between each two, and what kinds of
+//! devices there are and are not. What `chare info` prints.
+
+use std::fmt;
+
+use chare_device::{BackendKind, Device, Devices, HostMode, Language, Path, backend_kinds};
+
+use crate::binding::{BoundDevices, NodeRank};
+use crate::options::Options;
+use crate::runtime::StartError;
+
+/// What a run with some options would have on this machine. Printed, it is what `chare info` says.
+///
+/// ```
+/// use chare::{Info, Options};
+///
+/// let options = Options::default().with_pes(2).with_device("host:2".parse().expect("a device"));
+/// let text = Info::of(&options)?.to_string();
+/// assert!(text.contains("PE 1    host:1") && text.contains("host:0 to host:1    host memory"));
+/// # Ok::<(), chare::StartError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Info {
+    node: NodeRank,
+    /// By PE: the ordinals of its devices.
+    by_pe: Vec<Vec<usize>>,
+    devices: Vec<About>,
+    reason: String,
+    /// By the devices that it leads from, and to.
+    paths: Vec<Vec<Path>>,
+    kinds: Vec<BackendKind>,
+}
+
+/// What is said of a device.
+#[derive(Clone, Debug)]
+struct About {
+    name: String,
+    what: String,
+    vitals: Option<String>,
+}
+
+impl Info {
+    /// Looks at this machine. Opens the devices for the moment. `auto` is what it is for programs whose kernels are written for all
+    /// devices.
+    ///
+    /// # Errors
+    /// If a run with these options could not start.
+    pub fn of(options: &Options) -> Result<Info, StartError> {
+        let devices = Devices::open_for_any(options.device(), HostMode::Inline)
+            .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
+        let devices = BoundDevices::new(devices, options.pes(), options.device_map())?;
+        let to_all = |from: usize| (0..devices.len()).map(|to| devices.path(from, to)).collect();
+        Ok(Info {
+            node: NodeRank::of_this_process(),
+            by_pe: devices.by_pe().to_vec(),
+            devices: devices
+                .iter()
+                .zip(devices.vitals())
+                .map(|(device, vitals)| About {
+                    name: device.name().to_owned(),
+                    what: what(device),
+                    // There is nobody to ask about the host.
+                    vitals: (device.language() != Language::Rust).then(|| vitals.to_string()),
+                })
+                .collect(),
+            reason: devices.reason().to_owned(),
+            paths: (0..devices.len()).map(to_all).collect(),
+            kinds: backend_kinds(),
+        })
+    }
+
+    fn name(&self, ordinal: usize) -> &str {
+        &self.devices[ordinal].name
+    }
+}
+
+/// A device in a few words.
+fn what(device: &Device) -> String {
+    let memory = match device.capacity_bytes() {
+        u64::MAX => "memory without a limit".to_owned(),
+        bytes if bytes < 1 << 20 => format!("{bytes} bytes"),
+        bytes => format!("{} MiB", bytes >> 20),
+    };
+    let speed = match device.speed() {
+        1.0 => String::new(),
+        speed => format!(", speed {speed}"),
+    };
+    let kernels = format!("kernels in {}, {memory}{speed}", device.language());
+    match device.model() {
+        Some(model) => format!("{model}, {kernels}, {}", device.uuid()),
+        None => kernels,
+    }
+}
+
+impl fmt::Display for Info {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NodeRank { rank, count } = self.node;
+        write!(f, "PEs: {} of this process", self.by_pe.len())?;
+        match count {
+            1 => writeln!(f)?,
+            _ => writeln!(f, ", which is number {rank} of {count} on this machine")?,
+        }
+        for (pe, own) in self.by_pe.iter().enumerate() {
+            let names: Vec<&str> = own.iter().map(|&ordinal| self.name(ordinal)).collect();
+            writeln!(f, "  PE {pe}    {}", names.join(", "))?;
+        }
+        writeln!(f, "devices: {}", self.reason)?;
+        for About { name, what, vitals } in &self.devices {
+            writeln!(f, "  {name}    {what}")?;
+            if let Some(vitals) = vitals {
+                writeln!(f, "  {:width$}    {vitals}", "", width = name.len())?;
+            }
+        }
+        writeln!(f, "paths:")?;
+        for (from, paths) in self.paths.iter().enumerate() {
+            for (to, path) in paths.iter().enumerate() {
+                let (from, to) = (self.name(from), self.name(to));
+                writeln!(f, "  {from} to {to}    {path}: {}", path.reason())?;
+            }
+        }
+        write!(f, "kinds of devices:")?;
+        for kind in &self.kinds {
+            let found = kind.found.as_ref().unwrap_or_else(|reason| reason);
+            write!(f, "\n  {}    {found}", kind.name)?;
+        }
+        Ok(())
+    }
+}
