@@ -97,3 +97,24 @@ fn a_program_with_a_kernel_in_rust_alone_runs_on_the_host_and_says_why() {
     assert_eq!(answer(RUST_ONLY, &["--quiet"], Some(&gpus)), answered("runs on host:0\n42\n", ""));
     assert_eq!(answer(RUST_ONLY, &["--device", "host"], Some(&gpus)), answered("runs on host:0\n42\n", ""));
 }
+
+/// A program that can be sent to a machine without a compiler.
+#[cfg(target_os = "linux")]
+#[test]
+fn kernels_are_compiled_ahead() {
+    let folder = std::env::temp_dir().join(format!("chare-shipped-{}", std::process::id()));
+    let option = format!("--ship-kernels={}:9.0", folder.display());
+    // Where NVRTC is, if it is anywhere.
+    let libraries = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let answer = answer(EVERYWHERE, &[&option], Some(Path::new(&libraries)));
+    if answer.code == Some(0) {
+        let kept = std::fs::read_dir(&folder).expect("it has been made").count();
+        let _ = std::fs::remove_dir_all(&folder);
+        assert_eq!((kept, answer.err), (1, format!("kernels compiled: 1, in {}\n", folder.display())));
+        return;
+    }
+    assert!(std::env::var_os("REQUIRE_NVRTC").is_none(), "{answer:?}");
+    assert_eq!((answer.code, answer.err.lines().count()), (Some(2), 1), "{answer:?}");
+    let why = "error: --ship-kernels: kernel `twice` is CUDA C, and there is no NVRTC";
+    assert!(answer.err.starts_with(why), "{answer:?}");
+}

@@ -2,7 +2,10 @@
 
 use std::future::Future;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+
+use chare_device::Capability;
 
 use crate::options::Options;
 use crate::runtime::{MainOutput, Runtime, StartError};
@@ -15,7 +18,11 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    let report = Options::from_env().map_err(StartError::from).and_then(|options| {
+    let options = Options::from_env().map_err(StartError::from);
+    if let Ok(Some((folder, capability))) = options.as_ref().map(Options::ships_kernels) {
+        return ship_kernels(folder, capability);
+    }
+    let report = options.and_then(|options| {
         let is_asked = options.asks_to_choose();
         Runtime::run(options, |rt| {
             say_what_was_chosen(&rt, is_asked);
@@ -36,6 +43,20 @@ where
         }
         Err(error) => {
             say(&format!("error: {error}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Compiles the kernels of the program for machines elsewhere.
+fn ship_kernels(folder: &Path, capability: Capability) -> ExitCode {
+    match chare_device::ship_kernels(folder, capability) {
+        Ok(count) => {
+            say(&format!("kernels compiled: {count}, in {}", folder.display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            say(&format!("error: --ship-kernels: {error}"));
             ExitCode::from(2)
         }
     }

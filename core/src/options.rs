@@ -2,8 +2,9 @@
 //! `CHARE_DEVICE_MAP`), or a program that fills them in. What the runtime does not know it leaves to the program.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use chare_device::DeviceSpec;
+use chare_device::{Capability, CapabilityError, DeviceSpec};
 
 use crate::binding::DeviceMap;
 use crate::mailbox::DEFAULT_BUDGET;
@@ -23,6 +24,8 @@ pub const OPTIONS_HELP: &str = "\
                   Warn when more messages than that wait in one place; 0 for never [default: 1000000]
   --restart-coroutines SEED
                   Start coroutines again at sync points, at random, to try out whether they can be
+  --ship-kernels FOLDER:CAPABILITY
+                  Do nothing but compile all kernels for such GPUs (9.0), for machines without NVRTC [there: CHARE_KERNELS=FOLDER]
   --profile       At the end, print what each PE and each entry method has done, and how long it took
   --quiet         Programs report no progress";
 
@@ -34,6 +37,7 @@ pub struct Options {
     /// Whether the user has named a device, if only `auto`.
     names_device: bool,
     device_map: DeviceMap,
+    ships_kernels: Option<(PathBuf, Capability)>,
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
@@ -56,6 +60,7 @@ impl Default for Options {
             device: DeviceSpec::default(),
             names_device: false,
             device_map: DeviceMap::default(),
+            ships_kernels: None,
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
@@ -119,6 +124,7 @@ impl Options {
                     (options.device, options.names_device) = (parse_device("--device", &value()?)?, true);
                 }
                 "--device-map" => options.device_map = parse_device_map("--device-map", &value()?)?,
+                "--ship-kernels" => options.ships_kernels = Some(parse_shipping(&value()?)?),
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
@@ -194,6 +200,11 @@ impl Options {
     /// How PEs are bound to devices.
     pub fn device_map(&self) -> &DeviceMap {
         &self.device_map
+    }
+
+    /// Where to keep the kernels of the program, compiled for such GPUs, if that is all that is to be done.
+    pub(crate) fn ships_kernels(&self) -> Option<(&Path, Capability)> {
+        self.ships_kernels.as_ref().map(|(folder, capability)| (folder.as_path(), *capability))
     }
 
     /// Whether the user asks the program to choose devices, in so many words.
@@ -274,6 +285,15 @@ fn parse_device(name: &str, value: &str) -> Result<DeviceSpec, OptionsError> {
     value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
 }
 
+fn parse_shipping(value: &str) -> Result<(PathBuf, Capability), OptionsError> {
+    let error = |reason: &str| {
+        OptionsError(format!("--ship-kernels {value}: {reason}; give both as in `kernels:9.0`"))
+    };
+    let (folder, capability) = value.rsplit_once(':').ok_or_else(|| error("there is no capability"))?;
+    let capability = capability.parse().map_err(|mistake: CapabilityError| error(&mistake.to_string()))?;
+    Ok((PathBuf::from(folder), capability))
+}
+
 fn parse_device_map(name: &str, value: &str) -> Result<DeviceMap, OptionsError> {
     value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
 }
@@ -330,6 +350,8 @@ mod tests {
             ("prog --mailbox-budget -1", ["--mailbox-budget -1", "not a number"]),
             ("prog --device nonsense", ["--device nonsense", "host"]),
             ("prog --device-map 0,x", ["--device-map 0,x", "`cyclic`"]),
+            ("prog --ship-kernels a", ["--ship-kernels a: there is no capability", "`kernels:9.0`"]),
+            ("prog --ship-kernels a:sm_90", ["`sm_90` is no compute capability", "`kernels:9.0`"]),
             ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),
         ] {

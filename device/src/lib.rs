@@ -72,6 +72,7 @@ pub mod parity;
 mod path;
 mod pool;
 mod shape;
+mod ship;
 mod spec;
 mod vitals;
 #[cfg(feature = "wgpu")]
@@ -107,5 +108,6 @@ pub use linkme as __linkme;
 pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use path::Path;
 pub use shape::Shape;
+pub use ship::{Capability, CapabilityError, ship_kernels};
 pub use spec::{DeviceSpec, HostMode, SpecError};
 pub use vitals::Vitals;

@@ -32,7 +32,7 @@ use crate::caught::Caught;
 use crate::error::DeviceError;
 use crate::event::{Event, LiveMap, StreamKey};
 use crate::fault::FaultRecord;
-use crate::kernel::declare::CUDA_PRELUDE;
+use crate::kernel::declare::cuda_text;
 use crate::kernel::{Code as KernelCode, Language};
 use crate::launch::Launch;
 use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
@@ -187,8 +187,7 @@ impl Gpus {
             // SAFETY: it is a text, so it ends where the image puts a zero byte.
             Some(ptx) => gpu.kernel(code.name, Code::Image(&unsafe { Image::from_bytes(ptx.as_bytes()) }))?,
             None => {
-                // So that what the compiler says of a line is of the line in the kernel's own source.
-                let text = format!("{CUDA_PRELUDE}\n#line 1 \"{}.cu\"\n{text}", code.name);
+                let text = cuda_text(code.name, text);
                 gpu.kernel(code.name, Code::Source { text: &text, options: &[] })?
             }
         };

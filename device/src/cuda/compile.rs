@@ -8,6 +8,7 @@ use cudarc::nvrtc::{result, sys};
 
 use super::cache;
 use super::error::CudaError;
+use super::shipped;
 
 /// What CUDA C is compiled to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,16 @@ impl Image {
         Image { bytes }
     }
 
+    /// Whether it is for one compute capability.
+    pub(super) fn is_cubin(&self) -> bool {
+        self.bytes.starts_with(b"\x7fELF")
+    }
+
+    /// The code alone.
+    pub(super) fn code(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len() - 1]
+    }
+
     /// The code, with the zero byte at its end.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
@@ -49,6 +60,7 @@ impl Image {
 /// NVRTC, if it is there, and the folder of what it has compiled.
 pub struct Compiler {
     folder: Option<PathBuf>,
+    shipped: Option<PathBuf>,
     kind: ImageKind,
     version: OnceLock<Option<(c_int, c_int)>>,
 }
@@ -56,7 +68,12 @@ pub struct Compiler {
 impl Compiler {
     /// A compiler that keeps what it compiles in `folder`.
     pub fn new(folder: Option<PathBuf>, kind: ImageKind) -> Compiler {
-        Compiler { folder, kind, version: OnceLock::new() }
+        Compiler { folder, shipped: None, kind, version: OnceLock::new() }
+    }
+
+    /// The same, that takes what was compiled elsewhere from this folder, if it is there.
+    pub fn with_shipped(self, shipped: Option<PathBuf>) -> Compiler {
+        Compiler { shipped, ..self }
     }
 
     /// The version of NVRTC; `None` if there is none.
@@ -85,6 +102,10 @@ impl Compiler {
         options: &[&str],
         capability: (u32, u32),
     ) -> Result<Image, CudaError> {
+        let shipped = self.shipped.as_ref();
+        if let Some(code) = shipped.and_then(|folder| shipped::find(folder, source, options, capability)) {
+            return Ok(Image::new(code));
+        }
         let (major, minor) = self.version().ok_or(CudaError::NoCompiler { kernel })?;
         let (target, kind) = target(capability, self.kind);
         let key = format!("NVRTC {major}.{minor}\n{target}\n{}\n\n{source}", options.join("\n"));

@@ -56,6 +56,12 @@ pub enum CudaError {
         /// What it returned.
         status: Status,
     },
+    /// Kernels cannot be compiled for machines elsewhere.
+    #[error("kernels cannot be shipped: {reason}")]
+    Ship {
+        /// Why not.
+        reason: String,
+    },
     /// A kernel cannot be launched like this.
     #[error("kernel `{kernel}` cannot be launched on {device}: {reason}")]
     Launch {

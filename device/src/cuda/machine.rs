@@ -27,6 +27,8 @@ pub struct Settings {
     pub full_at: u64,
     /// Where compiled kernels are kept; `None`: nowhere.
     pub cache: Option<PathBuf>,
+    /// Where kernels are that were compiled elsewhere; `None`: nowhere.
+    pub shipped: Option<PathBuf>,
     /// What CUDA C is compiled to.
     pub image: ImageKind,
 }
@@ -39,6 +41,7 @@ impl Default for Settings {
             stream_count: 16,
             full_at: 512,
             cache: super::cache::default_folder(),
+            shipped: super::shipped::folder(),
             image: ImageKind::Cubin,
         }
     }

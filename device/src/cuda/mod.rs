@@ -67,6 +67,7 @@ mod open;
 mod pinned;
 mod raw;
 mod replay;
+mod shipped;
 mod stream;
 
 pub(crate) use backend::open;
@@ -80,4 +81,6 @@ pub use memory::{Block, ExportedBlock};
 pub(crate) use nvml::vitals;
 pub use open::{Cuda, look};
 pub use pinned::{InFlight, Pinned};
+pub use shipped::ship;
+pub(crate) use shipped::ship_all;
 pub use stream::{Priority, Stream};

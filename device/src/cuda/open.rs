@@ -61,7 +61,8 @@ impl Cuda {
             devices.push(open_device(ordinal, &settings)?);
         }
         connect(&mut devices)?;
-        let compiler = Compiler::new(settings.cache.clone(), settings.image);
+        let compiler =
+            Compiler::new(settings.cache.clone(), settings.image).with_shipped(settings.shipped.clone());
         Ok(Cuda { machine: Arc::new(Machine { devices, pinned: Mutex::default(), compiler, settings }) })
     }
 

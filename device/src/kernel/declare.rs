@@ -190,6 +190,12 @@ macro_rules! kernel {
 /// What the CUDA C source of a kernel is compiled after: the types of its parameters.
 pub const CUDA_PRELUDE: &str = include_str!("chare.cuh");
 
+/// What is compiled for a CUDA C source: what the compiler says of a line is of the line in the source.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda_text(name: &str, source: &str) -> String {
+    format!("{CUDA_PRELUDE}\n#line 1 \"{name}.cu\"\n{source}")
+}
+
 /// The block shape of a declaration, if it has one.
 #[doc(hidden)]
 pub const fn block(given: &[[u32; 3]]) -> Option<[u32; 3]> {

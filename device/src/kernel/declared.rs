@@ -23,6 +23,8 @@ pub struct Declared {
     /// In the order of [`Language::ALL`].
     is_written: [bool; Language::ALL.len()],
     describe: fn(&mut Slots),
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only CUDA compiles it"))]
+    cuda: Option<&'static str>,
 }
 
 impl Declared {
@@ -35,11 +37,17 @@ impl Declared {
             is_written[index] = kernel.is_written_in(Language::ALL[index]);
             index += 1;
         }
-        Declared { name: kernel.name(), module, is_written, describe: A::describe }
+        Declared { name: kernel.name(), module, is_written, describe: A::describe, cuda: kernel.code.cuda }
     }
 
     fn is_written_in(&self, language: Language) -> bool {
         Language::ALL.iter().zip(self.is_written).any(|(&one, is_written)| one == language && is_written)
+    }
+
+    /// Its name and its CUDA C source.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn cuda(&self) -> Option<(&'static str, &'static str)> {
+        Some((self.name, self.cuda?))
     }
 
     /// Whether a device of this language that cannot run it is good enough for the program: only some adapters have

@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use chare_device::cuda::{Code, Compiler, Cuda, CudaError, Extent, ImageKind, Parameters, Settings};
+use chare_device::CUDA_PRELUDE;
+use chare_device::cuda::{Code, Compiler, Cuda, CudaError, Extent, ImageKind, Parameters, Settings, ship};
 use cuda_stand_in::Parameter;
 
 use crate::apart::{apart, child};
@@ -141,6 +142,25 @@ fn compiled_code_is_kept() {
     compile(&AXPY.replace("a *", "-a *"), &[], (9, 0)).expect("it compiles");
     assert_eq!(folder.entries().len(), 4);
     assert!(compile("nonsense", &[], (9, 0)).is_err() && folder.entries().len() == 4);
+}
+
+#[test]
+fn what_was_shipped_needs_no_compiler() {
+    let folder = Folder::new("shipped");
+    let source = "KERNEL axpy(Grid grid) {}";
+    assert!(ship(&folder.0, ("axpy", source), (9, 0), b"shipped code"));
+    let compiler = Compiler::new(None, ImageKind::Cubin).with_shipped(Some(folder.0.clone()));
+    let compile = |source: &str, options: &[&str], capability| {
+        let text = format!("{CUDA_PRELUDE}\n#line 1 \"axpy.cu\"\n{source}");
+        compiler.compile("axpy", &text, options, capability)
+    };
+    assert_eq!(compile(source, &[], (9, 0)).expect("it is there").bytes(), b"shipped code\0");
+    // It is that of this source, with no options, on such devices.
+    for other in
+        [compile("nonsense", &[], (9, 0)), compile(source, &["-G"], (9, 0)), compile(source, &[], (8, 0))]
+    {
+        assert!(other.map_or(true, |image| image.bytes() != b"shipped code\0"));
+    }
 }
 
 #[test]
