@@ -5,7 +5,8 @@ use std::sync::mpsc;
 
 use chare::{Result, Runtime};
 
-/// Runs `program` on a runtime of `pes` PEs that lives as long as it, and returns its value.
+/// Runs `program` on a runtime of `pes` PEs that lives as long as it, and returns its value. On the host, so that figures of
+/// machines with and without GPUs compare, and kernels give the very values of plain loops.
 ///
 /// # Panics
 /// If the runtime cannot start, or if the program ends in any way but with a value: a bench that fails has no figures.
@@ -16,7 +17,7 @@ where
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel();
-    let options = chare::Options::default().with_pes(pes);
+    let options = chare::Options::default().with_pes(pes).with_device("host".parse().expect("a device"));
     let report = Runtime::run(options, |rt| {
         let program = program(rt);
         async move {

@@ -1,12 +1,15 @@
-//! The kernels of the suite, in every language of a backend that runs it. On CUDA that is the stand-in for its driver, which
-//! takes names for code and runs the Rust sources.
+//! The kernels of the suite, in every language of a backend that runs it. The stand-in for CUDA's driver runs the Rust sources
+//! under the names that it finds in the compiled ones.
 
 use chare_device::{Each, In, InOut, Launch, Maybe, Out, kernel};
 
 kernel! {
     pub(crate) const FILL: fn fill(out: Out<u32>, value: u32) {
         rust: |_: &Launch, (out, value): (&mut [u32], u32)| out.fill(value),
-        ptx: "kernel fill",
+        cuda: "KERNEL fill(Out<u32> out, u32 value, Grid grid) {
+            u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+            if (i < out.len) out[i] = value;
+        }",
         wgsl: "
             struct Arguments { grid: vec3<u32>, present: u32, @align(16) value: u32 }
             @group(0) @binding(0) var<storage, read_write> out: array<u32>;
@@ -20,7 +23,10 @@ kernel! {
 kernel! {
     pub(crate) const ADD: fn add(buffer: InOut<u32>, value: u32) {
         rust: |_: &Launch, (buffer, value): (&mut [u32], u32)| buffer.iter_mut().for_each(|x| *x += value),
-        ptx: "kernel add",
+        cuda: "KERNEL add(InOut<u32> buffer, u32 value, Grid grid) {
+            u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+            if (i < buffer.len) buffer[i] += value;
+        }",
         wgsl: "
             struct Arguments { grid: vec3<u32>, present: u32, @align(16) value: u32 }
             @group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
@@ -34,7 +40,10 @@ kernel! {
 kernel! {
     pub(crate) const COPY: fn copy(source: In<u32>, out: Out<u32>) {
         rust: |_: &Launch, (source, out): (&[u32], &mut [u32])| out.copy_from_slice(source),
-        ptx: "kernel copy",
+        cuda: "KERNEL copy(In<u32> source, Out<u32> out, Grid grid) {
+            u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+            if (i < out.len) out[i] = source[i];
+        }",
         wgsl: "
             @group(0) @binding(0) var<storage, read> source: array<u32>;
             @group(0) @binding(1) var<storage, read_write> out: array<u32>;
@@ -51,7 +60,17 @@ kernel! {
             sum[0] = parts.iter().flatten().map(|part| part[0]).sum();
             count[0] = parts.iter().flatten().count() as u32;
         },
-        ptx: "kernel gather",
+        cuda: "KERNEL gather(Each<Maybe<In<u32>>, 3> parts, Each<Out<u32>, 2> outs, Grid grid) {
+            if (blockIdx.x > 0 || threadIdx.x > 0) return;
+            u32 sum = 0, count = 0;
+            for (int i = 0; i < 3; i++) {
+                if (!parts[i]) continue;
+                sum += parts[i][0];
+                count++;
+            }
+            outs[0][0] = sum;
+            outs[1][0] = count;
+        }",
         wgsl: "
             struct Arguments { grid: vec3<u32>, present: u32 }
             @group(0) @binding(0) var<storage, read> a: array<u32>;
@@ -75,7 +94,12 @@ kernel! {
             a.fill(8);
             b.fill(9);
         },
-        ptx: "kernel both",
+        cuda: "KERNEL both(Out<u32> a, Out<u32> b, Grid grid) {
+            u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+            if (i > 0) return;
+            for (u64 at = 0; at < a.len; at++) a[at] = 8;
+            for (u64 at = 0; at < b.len; at++) b[at] = 9;
+        }",
         wgsl: "
             @group(0) @binding(0) var<storage, read_write> a: array<u32>;
             @group(0) @binding(1) var<storage, read_write> b: array<u32>;
@@ -89,11 +113,15 @@ kernel! {
 }
 
 kernel! {
-    /// Fails: in Rust by a panic, in WGSL by wanting a larger buffer than it is given, on CUDA by other parameters than the driver
-    /// knows.
+    /// Fails: in Rust by a panic, in WGSL by wanting a larger buffer than it is given, on CUDA by wanting groups of seven blocks
+    /// in a grid of one, which those from Hopper on know, or, of a stand-in, by other parameters than that knows.
     pub(crate) const PANIC: fn panic(buffer: InOut<u32>) {
         rust: |_: &Launch, (buffer,): (&mut [u32],)| panic!("no more {}", buffer.len()),
-        ptx: "kernel panic",
+        cuda: "
+            #if __CUDA_ARCH__ >= 900
+            KERNEL __cluster_dims__(7, 1, 1) panic(InOut<u32> buffer, Grid grid);
+            #endif
+            KERNEL panic(InOut<u32> buffer, Grid grid) { buffer[0] = 1; }",
         wgsl: "
             @group(0) @binding(0) var<storage, read_write> buffer: array<u32, 1000000>;
             @compute @workgroup_size(1) fn panic() { buffer[0] = 1u; }",

@@ -33,7 +33,7 @@ const BACKENDS: &[(&str, &str, &str)] = &[
     ("wgpu", "wgpu:0x", ""),
 ];
 
-/// Where the table has a column for the stand-in for CUDA, whose cases run in processes of their own.
+/// Where the table has a column for CUDA: the stand-in, whose cases run in processes of their own, or the machine's own.
 const CUDA: &[&str] = if cfg!(all(feature = "cuda", target_os = "linux")) { &["cuda"] } else { &[] };
 
 /// The columns of the table.
@@ -98,6 +98,13 @@ const CASES: &[Case] = cases! {
 type Table = BTreeMap<(&'static str, &'static str), &'static str>;
 
 fn main() {
+    // Not a run: all kernels of this binary for a machine without a compiler, as `--ship-kernels` has them of programs.
+    if let Ok(folder) = std::env::var("SHIP_KERNELS") {
+        let capability = std::env::var("SHIP_CAPABILITY").unwrap_or_else(|_| "9.0".to_owned());
+        let count = chare_device::ship_kernels(folder.as_ref(), capability.parse().unwrap()).unwrap();
+        println!("kernels compiled: {count}, in {folder}");
+        return;
+    }
     let arguments = Arguments::from_args();
     let table = Arc::new(Mutex::new(Table::new()));
     let mut trials = Vec::new();
@@ -125,6 +132,8 @@ fn main() {
         trials.push(cuda::trial(case, &table));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
+    #[cfg(all(feature = "cuda", target_os = "linux"))]
+    cuda::remove_listings();
     print(&table.lock().unwrap());
     conclusion.exit();
 }
@@ -134,16 +143,18 @@ fn open(spec: &str) -> Option<Devices> {
     match Devices::open(&spec.parse().unwrap(), HostMode::Inline) {
         Ok(devices) => Some(devices),
         Err(error @ DeviceError::NotFound { .. }) => {
-            let required = std::env::var("REQUIRE_DEVICE").unwrap_or_default();
             let kind = spec.split(':').next().unwrap();
-            assert!(
-                !required.split(',').any(|required| required == kind),
-                "REQUIRE_DEVICE wants {kind}: {error}"
-            );
+            assert!(!is_required(kind), "REQUIRE_DEVICE wants {kind}: {error}");
             None
         }
         Err(error) => panic!("{spec}: {error}"),
     }
+}
+
+/// Whether `REQUIRE_DEVICE` names this kind of devices.
+fn is_required(kind: &str) -> bool {
+    let required = std::env::var("REQUIRE_DEVICE").unwrap_or_default();
+    required.split(',').any(|required| required == kind)
 }
 
 /// One line a case, one column a backend. Cases that were not run are left out.
