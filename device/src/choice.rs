@@ -161,10 +161,15 @@ fn cuda_reason(error: &crate::cuda::CudaError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Kernel;
+    use crate::launch::Launch;
+    use crate::param::Out;
+
+    const TOUCH: Kernel<(Out<f32>,)> = Kernel::new("touch", |_: &Launch, _: (&mut [f32],)| ());
 
     fn chosen(candidates: &[Candidate]) -> (String, bool, &'static str) {
-        let kernels = Some(&*crate::kernel::declared::KERNELS);
-        let choice = best(candidates, &DeviceSpec::default(), HostMode::Inline, kernels).unwrap();
+        let kernels = [Declared::of(&TOUCH, "a")];
+        let choice = best(candidates, &DeviceSpec::default(), HostMode::Inline, Some(&kernels)).unwrap();
         let kind = if choice.opened.devices.len() == 2 { "the candidate" } else { "the host" };
         (choice.reason, choice.passes_over_gpus, kind)
     }
@@ -187,7 +192,7 @@ mod tests {
             ("the host, since this build has nothing else".to_owned(), false, "the host")
         );
         let (reason, passes_over, kind) = chosen(&[candidate(Language::Rust)]);
-        assert!(reason.starts_with("such GPUs, since there are GPUs and "), "{reason}");
+        assert_eq!(reason, "such GPUs, since there are GPUs and the program's kernel has a source in Rust");
         assert_eq!((passes_over, kind), (false, "the candidate"));
         let (reason, passes_over, kind) = chosen(&[absent(), candidate(Language::Rust)]);
         assert!(reason.ends_with(" in Rust; no such GPUs: none here"), "{reason}");
@@ -195,7 +200,6 @@ mod tests {
         let said = |text: &str, passes_over| (format!("the host: {text}"), passes_over, "the host");
         assert_eq!(chosen(&[absent()]), said("no such GPUs: none here", false));
         assert_eq!(chosen(&[refusing()]), said("no GPU: it is taken", false));
-        // The tests of this crate declare a kernel without WGSL.
         let (reason, passes_over, kind) = chosen(&[absent(), candidate(Language::Wgsl)]);
         let wanted = "the host: no such GPUs: none here; not such GPUs, since no kernel that the program declares has a WGSL source";
         assert_eq!((&*reason, passes_over, kind), (wanted, true, "the host"));
