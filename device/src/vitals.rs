@@ -4,7 +4,6 @@ use std::fmt;
 
 use crate::cpus::Cpus;
 use crate::device::{Device, Devices};
-use crate::kernel::Language;
 
 /// How a device is doing at some moment. What is `None` is unknown: of host devices and adapters of wgpu all is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -52,7 +51,7 @@ impl Devices {
         let uuids: Vec<&str> = self.iter().map(Device::uuid).collect();
         match self.get(0).language() {
             #[cfg(feature = "cuda")]
-            Language::CudaC => crate::cuda::vitals(&uuids),
+            crate::Language::CudaC => crate::cuda::vitals(&uuids),
             _ => vec![Vitals::default(); uuids.len()],
         }
     }

@@ -14,6 +14,7 @@ pub const RUNTIME_OPTIONS: &str = "\
 Runtime options:
       --pes <N>              Scheduling threads (PEs) of this process [default: one for each core]
       --device <DEVICE>      Where kernels run: auto, host:2@1,3:mem=1GiB, cuda:0, wgpu [default: auto]
+      --device-map <MAP>     Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block]
       --quiet                Report no progress";
 
 /// What a command line asks for.
