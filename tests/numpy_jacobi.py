@@ -105,6 +105,23 @@ class Checks:
         problems += picture_problems(image) if picture else []
         self.report(name, problems, ended)
 
+    def restarts(self, name, arguments):
+        """Runs over the field with and without coroutines that are started again: some are, and no byte differs."""
+        plain, output = self.folder / "plain.npy", self.folder / "out.npy"
+        for path in (plain, output):
+            path.unlink(missing_ok=True)
+        ended = self.run(*arguments, "--output", plain.name)
+        if ended.returncode != 0:
+            return self.report(name, [f"exit status {ended.returncode}"], ended)
+        ended = self.run(*arguments, "--output", output.name, "--restart-coroutines", "7")
+        problems = [] if ended.returncode == 0 else [f"exit status {ended.returncode}"]
+        counts = re.findall(r"^coroutines started again at sync points: (\d+)$", ended.stderr, re.MULTILINE)
+        if len(counts) != 1 or int(counts[0]) == 0:
+            problems.append(f"coroutines that were started again: {counts}, expected one number above 0")
+        if not output.exists() or output.read_bytes() != plain.read_bytes():
+            problems.append("the result differs from that of coroutines that run through")
+        self.report(name, problems, ended)
+
     def prints(self, name, arguments, found=(), not_found=(), stderr_lines=None):
         """Runs without fault, and standard output has what it should."""
         ended = self.run(*arguments)
@@ -245,6 +262,9 @@ def check_results(checks):
     for seed, pes in enumerate(PES):
         checks.solves(f"coroutines started again, {pes} PEs", field,
                       ["--blocks", "3,2,2", "--restart-coroutines", seed], pes=pes)
+    for pes in PES:
+        checks.restarts(f"started again or not, the same bytes, {pes} PEs",
+                        ["--input", "in.npy", "--steps", STEPS, "--blocks", "3,2,2", "--pes", pes])
     checks.solves("the default blocks", field, [], steps=20)
     _, residuals = jacobi(field, 60)
     assert residuals[37] < residuals[36], "the residual falls, so the tolerance is reached at one step"

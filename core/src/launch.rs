@@ -34,6 +34,9 @@ where
             if let Some(profile) = report.profile() {
                 say(&profile.to_string());
             }
+            if let Some(count) = report.restarted() {
+                say(&format!("coroutines started again at sync points: {count}"));
+            }
             let text = report.to_string();
             if !text.is_empty() {
                 say(&text);

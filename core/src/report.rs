@@ -37,6 +37,7 @@ pub struct ExitReport {
     text: String,
     hang: String,
     profile: Option<Profile>,
+    restarted: Option<u64>,
 }
 
 /// The exit code of a program that hangs.
@@ -44,12 +45,17 @@ pub const HANG_EXIT_CODE: i32 = 3;
 
 impl ExitReport {
     /// `hang` is the hang report, if the run hung.
-    pub(crate) fn new(reason: Reason, hang: String, profile: Option<Profile>) -> Self {
+    pub(crate) fn new(
+        reason: Reason,
+        hang: String,
+        profile: Option<Profile>,
+        restarted: Option<u64>,
+    ) -> Self {
         // Made once: it takes code of the user's, the `Display` of errors.
         let text = current::silently(|| text_of(&reason, &hang)).unwrap_or_else(|panic| {
             format!("error: an error of the program, whose own text panicked: {}", caught::text(panic))
         });
-        ExitReport { reason, text, hang, profile }
+        ExitReport { reason, text, hang, profile, restarted }
     }
 
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
@@ -97,6 +103,12 @@ impl ExitReport {
     /// prints it on standard error.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
+    }
+
+    /// How many times a coroutine was started again at a sync point, if that was asked for (`--restart-coroutines`,
+    /// [`crate::Options::with_restarts`]). `#[chare::main]` prints it on standard error.
+    pub fn restarted(&self) -> Option<u64> {
+        self.restarted
     }
 }
 

@@ -11,6 +11,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use crate::chares::{Chare, Cx};
@@ -142,7 +143,13 @@ impl<M: FnMut() -> F, F: Future> Future for Restartable<M, F> {
                 (polled, pe.restarts.is_wanted.take())
             });
             match polled {
-                Poll::Pending if is_wanted => *coroutine = None,
+                Poll::Pending if is_wanted => {
+                    *coroutine = None;
+                    current::on_pe("a coroutine", |pe| {
+                        // Relaxed: it is read when the PEs have ended.
+                        pe.shared().restarted.fetch_add(1, Ordering::Relaxed);
+                    });
+                }
                 polled => return polled,
             }
         }

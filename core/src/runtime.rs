@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     stopping: AtomicBool,
     reason: Mutex<Option<Reason>>,
     profiles: Mutex<Vec<PeProfile>>,
+    /// Coroutines that were started again.
+    pub(crate) restarted: AtomicU64,
     reported: Reported,
     oversubscribed: bool,
     started: Instant,
@@ -90,6 +92,7 @@ impl Shared {
             stopping: AtomicBool::new(false),
             reason: Mutex::new(None),
             profiles: Mutex::default(),
+            restarted: AtomicU64::default(),
             reported: Reported::default(),
             oversubscribed: pe_count > cores(),
             started: Instant::now(),
@@ -329,7 +332,8 @@ impl Runtime {
         shared.spoil_if_reported();
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let profile = shared.options.is_profiled().then(|| Profile::new(profiles));
-        Ok(ExitReport::new(shared.take_reason(), hang, profile))
+        let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
+        Ok(ExitReport::new(shared.take_reason(), hang, profile, restarted))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.

@@ -126,6 +126,7 @@ where
 
 const CELLS: usize = 8;
 
+/// What the cells end with, and whatever the report says of restarts is what the coroutines have counted.
 fn diffused(pes: usize, seed: Option<u64>) -> (Vec<u64>, Arc<Counts>) {
     let counts = Arc::<Counts>::default();
     let (result, for_cells) = (Arc::new(std::sync::Mutex::new(Vec::new())), counts.clone());
@@ -137,6 +138,8 @@ fn diffused(pes: usize, seed: Option<u64>) -> (Vec<u64>, Arc<Counts>) {
         Ok(())
     });
     assert!(report.is_success(), "{report}");
+    let restarted = seed.map(|_| counts.starts.load(Ordering::Relaxed) - CELLS as u64);
+    assert_eq!(report.restarted(), restarted);
     let values = result.lock().expect("nobody panics").clone();
     (values, counts)
 }

@@ -374,7 +374,7 @@ impl Model {
     /// Ends the run as its threads would, and says how it ended.
     fn conclude(mut self) -> ExitReport {
         let hang = self.dismantle();
-        ExitReport::new(self.shared.take_reason(), hang, None)
+        ExitReport::new(self.shared.take_reason(), hang, None, None)
     }
 
     /// Returns the hang report, if it hung.
