@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::Random;
 use chare::Options;
-use chare::device::{DeviceError, DeviceVec, InOut, Kernel, Launch};
+use chare::device::{Account, DeviceError, DeviceSlice, DeviceVec, InOut, Kernel, Launch};
 use chare::prelude::*;
 
 const ADD: Kernel<(InOut<f64>, f64)> =
@@ -22,9 +23,17 @@ where
     F: Fn(Runtime) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
+    on_each_of("host:2:workers=4", main);
+}
+
+#[track_caller]
+fn on_each_of<F, Fut>(device: &str, main: F)
+where
+    F: Fn(Runtime) -> Fut,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
     for pes in [1, 2, 4, 8] {
-        let options =
-            Options::default().with_pes(pes).with_device("host:2:workers=4".parse().expect("a device"));
+        let options = Options::default().with_pes(pes).with_device(device.parse().expect("a device"));
         let report = Runtime::run(options, &main).expect("the host device is always there");
         assert!(report.is_success(), "{pes} PEs: {report}");
     }
@@ -178,4 +187,129 @@ fn pending_kernels_are_no_quiescence() {
         finished.await?;
         Ok(())
     });
+}
+
+const CARRIERS: usize = 8;
+const ROUNDS: usize = 30;
+const LENGTH: usize = 64;
+const BYTES: u64 = LENGTH as u64 * 8;
+
+/// Sends snapshots of its buffer, takes those of another one, and moves all the time.
+struct Carrier {
+    buffer: DeviceVec<f64>,
+    moves: usize,
+    arguments: usize,
+}
+
+/// What the snapshots of a round hold: the one that goes by a channel, and the one that goes as an argument.
+fn contents(from: usize, round: usize) -> [f64; 2] {
+    let first = (from * ROUNDS + round) as f64 * 2.0 + 1.0;
+    [first, first + 1.0]
+}
+
+#[chare(index = usize)]
+impl Carrier {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        // Each snapshot is one more than the one before.
+        let buffer = cx.device().upload(vec![contents(cx.index(), 0)[0] - 1.0; LENGTH])?;
+        Ok(Carrier { buffer, moves: 0, arguments: 0 })
+    }
+
+    fn migrated(&mut self) {
+        self.moves += 1;
+    }
+
+    #[entry]
+    async fn send_all(this: This<Self>, to: Element<Carrier>) -> Result<()> {
+        let (channel, mut random) = (this.channel(&to, 0), Random(this.index() as u64));
+        for round in 0..ROUNDS {
+            let dev = this.device();
+            let add_and_share = || {
+                this.with(|carrier| {
+                    drop(dev.launch(&ADD, LENGTH as u32, (&mut carrier.buffer, 1.0))?);
+                    Ok::<_, DeviceError>(carrier.buffer.share())
+                })
+            };
+            channel.send(add_and_share()?)?;
+            to.take(this.index(), round, add_and_share()?).send();
+            if random.below(2) == 0 {
+                this.this().migrate(random.below(this.num_pes())).send();
+            }
+            this.sleep(Duration::ZERO).await;
+        }
+        Ok(())
+    }
+
+    #[entry]
+    async fn receive_all(this: This<Self>, from: Element<Carrier>) -> Result<()> {
+        let channel = this.channel::<DeviceSlice<f64>, _>(&from, 0);
+        let mut random = Random(!this.index() as u64);
+        for round in 0..ROUNDS {
+            let snapshot = channel.recv().await?;
+            if random.below(3) == 0 {
+                this.this().migrate(random.below(this.num_pes())).send();
+            }
+            let [expected, _] = contents(from.index(), round);
+            assert_eq!(read(&this.device(), snapshot).await?, [expected; LENGTH]);
+        }
+        Ok(())
+    }
+
+    #[entry]
+    async fn take(this: This<Self>, from: usize, round: usize, snapshot: DeviceSlice<f64>) -> Result<()> {
+        let [_, expected] = contents(from, round);
+        assert_eq!(read(&this.device(), snapshot).await?, [expected; LENGTH]);
+        this.with(|carrier| carrier.arguments += 1);
+        Ok(())
+    }
+
+    /// How often it has moved, how many snapshots have come as arguments, its own bytes and those of its device, and the
+    /// copies that its device has made from the other one.
+    #[entry]
+    fn account(&self, cx: &Cx<Self>) -> (usize, usize, [u64; 3]) {
+        let (dev, device) = (cx.device(), cx.device().device());
+        (self.moves, self.arguments, [dev.used_bytes(), device.used_bytes(), device.copies().from_peers])
+    }
+}
+
+async fn read(dev: &Account, snapshot: DeviceSlice<f64>) -> Result<Vec<f64>> {
+    let here = dev.import(&snapshot)?;
+    drop(snapshot);
+    Ok(dev.download(&here)?.await?)
+}
+
+/// Charm++ addresses device memory to a PE when it is sent, so a migration meanwhile leaves it behind: an abort, or a
+/// message that nobody ever matches. Here it follows its chare, by channels and as an argument.
+#[test]
+fn device_memory_follows_a_chare_that_moves() {
+    for device in ["host:2:inline", "host:2:workers=4", "host:2:polled"] {
+        on_each_of(device, async |rt: Runtime| {
+            let carriers = rt.array::<Carrier>(CARRIERS).create(()).await?;
+            // With several PEs each is on another device than its mate.
+            let mate = |carrier: Element<Carrier>| carriers.at(CARRIERS - 1 - carrier.index());
+            let work: Vec<_> = carriers
+                .elements()
+                .flat_map(|carrier| {
+                    let mate = mate(carrier);
+                    [carrier.send_all(mate).future(), carrier.receive_all(mate).future()]
+                })
+                .collect();
+            for work in work {
+                work.await?;
+            }
+            rt.quiescence().await?;
+            let is_alone = rt.num_pes() == 1;
+            let mut moves = 0;
+            for (moved, arguments, [own, all, from_peers]) in carriers.account().gather().await? {
+                moves += moved;
+                assert_eq!(arguments, ROUNDS);
+                let (mates, crossed) =
+                    if is_alone { (CARRIERS, 0) } else { (CARRIERS / 2, CARRIERS * ROUNDS) };
+                assert_eq!((own, all), (BYTES, mates as u64 * BYTES), "snapshots are gone");
+                assert_eq!(from_peers, crossed as u64);
+            }
+            assert!((moves == 0) == is_alone, "{moves} moves");
+            Ok(())
+        });
+    }
 }
