@@ -7,11 +7,13 @@
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::thread::{Thread, ThreadId};
 
 use crate::error::DeviceError;
 use crate::event::StreamKey;
 use crate::kernel::{Code, Language};
 use crate::operation::Operation;
+use crate::sleepers::{Pending, Rest};
 
 /// The devices of one kind.
 ///
@@ -77,8 +79,22 @@ pub(crate) trait Backend: Send + Sync {
     /// then nobody needs to look.
     fn poll(&self) -> bool;
 
-    /// Operations submitted whose completions have not all been published.
-    fn pending(&self) -> usize;
+    /// How often somebody has looked while something was pending. Zero where nobody needs to.
+    fn looks(&self) -> u64 {
+        0
+    }
+
+    /// A thread is about to sleep: how long it may. It is added to those that are woken when something may have ended, until
+    /// [`after_park`](Self::after_park). Ends nothing. To be overridden where somebody needs to look.
+    fn before_park(&self, _sleeper: &Thread) -> Rest {
+        Rest::Unlimited
+    }
+
+    /// The thread is awake.
+    fn after_park(&self, _sleeper: ThreadId) {}
+
+    /// Operations submitted whose completions have not all been published; `None` where there never is one.
+    fn pending(&self) -> Option<&Pending>;
 
     /// Takes nothing more and begins nothing more of what has been submitted.
     fn abandon(&self);

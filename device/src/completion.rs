@@ -252,6 +252,12 @@ impl Cell {
         self.lock().account.clone()
     }
 
+    /// Whether somebody is to be told of the end.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn is_awaited(&self) -> bool {
+        !matches!(self.lock().waiter, Waiter::Nobody)
+    }
+
     /// Keeps an outcome.
     fn put(&self, mut inside: MutexGuard<'_, Inside>, outcome: Result<Payload, Failure>) {
         inside.outcome = Some(outcome);

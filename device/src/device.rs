@@ -15,6 +15,7 @@ use crate::kernel::Language;
 use crate::kernel::declared::KERNELS;
 use crate::memory::{MAX_ALIGN, MemoryRef};
 use crate::pool::{self, DeviceMemory, Pool};
+use crate::sleepers::{Pending, Rest};
 use crate::spec::{DeviceSpec, HostMode};
 
 /// The devices of one runtime.
@@ -121,7 +122,7 @@ impl Devices {
     /// Operations submitted and not finished, over all devices. An operation counts until after the waker of
     /// its completion has been called, so at zero every waiter has been woken.
     pub fn pending(&self) -> usize {
-        self.backend.pending()
+        self.backend.pending().map_or(0, Pending::count)
     }
 
     /// Looks for operations that have finished, and wakes who waits for them, on the calling thread. False if the devices
@@ -130,6 +131,25 @@ impl Devices {
     /// Never waits. [`Completion::wait`](crate::Completion::wait) and [`close`](Self::close) call it.
     pub fn poll(&self) -> bool {
         self.backend.poll()
+    }
+
+    /// Asks how long this thread may sleep, having looked in vain ([`poll`](Self::poll)). It is unparked when something may have ended
+    /// that was submitted before, by itself or by a thread that is asleep too; and if `is_last_awake`, when nothing is
+    /// pending any more. It parks, then says that it is awake ([`after_park`](Self::after_park)), and looks.
+    ///
+    /// Ends nothing and calls no waker. Never waits for a device.
+    pub fn before_park(&self, is_last_awake: bool) -> Rest {
+        let Some(pending) = self.backend.pending() else { return Rest::Unlimited };
+        let sleeper = std::thread::current();
+        if is_last_awake && !pending.ask_at_zero(&sleeper) {
+            return Rest::LookFirst;
+        }
+        self.backend.before_park(&sleeper)
+    }
+
+    /// The thread that has called [`before_park`](Self::before_park) is awake, and about to look.
+    pub fn after_park(&self) {
+        self.backend.after_park(std::thread::current().id());
     }
 
     /// Waits until every submitted operation has finished and every completion has been published, then joins the
@@ -235,6 +255,12 @@ impl Device {
         let [from_host, to_host, from_peers] = [&counts.from_host, &counts.to_host, &counts.from_peers]
             .map(|count| count.load(Ordering::Relaxed));
         Copies { from_host, to_host, from_peers }
+    }
+
+    /// How often somebody has looked for what has ended, while something was pending on any device of the set. Zero where devices wake
+    /// who waits by themselves.
+    pub fn looks(&self) -> u64 {
+        self.core.backend.looks()
     }
 
     /// Opens an account: a stream of work on this device, and the bytes held by one owner. `label` stands in

@@ -73,6 +73,7 @@ mod path;
 mod pool;
 mod shape;
 mod ship;
+mod sleepers;
 mod spec;
 mod vitals;
 #[cfg(feature = "wgpu")]
@@ -109,5 +110,6 @@ pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Sc
 pub use path::Path;
 pub use shape::Shape;
 pub use ship::{Capability, CapabilityError, ship_kernels};
+pub use sleepers::Rest;
 pub use spec::{DeviceSpec, HostMode, SpecError};
 pub use vitals::Vitals;

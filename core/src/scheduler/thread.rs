@@ -4,12 +4,18 @@
 //! `quiescence`) and parks. It looks on for much longer than a wake-up takes (19-60 us here): otherwise two PEs that
 //! answer each other, once parked, would park and wake each other for ever. Where there are more PEs than cores it
 //! yields at once, since what it waits for may need its core.
+//!
+//! Devices that must be looked at are looked at between steps, and while a PE has just become idle. Before it parks with device work
+//! pending it asks the devices to wake it (`device/README.md`, "Who looks, and who sleeps"). A look may wake coroutines of this
+//! PE, so it comes only before the PE announces that it is idle, or after it has taken that back.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use chare_device::Rest;
 
 use crate::caught;
 use crate::ids::PeId;
@@ -26,8 +32,6 @@ const POLL: Duration = Duration::from_micros(4);
 const YIELD: Duration = Duration::from_micros(200);
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 64;
-/// How long a parked PE 0 sleeps while a device works on something that nobody waits for.
-const DEVICE_NAP: Duration = Duration::from_micros(500);
 
 /// The wall clock, from the runtime's beginning.
 pub(crate) struct WallClock(pub(crate) Instant);
@@ -128,9 +132,28 @@ impl Looker<'_> {
         }
     }
 
-    /// Whether a device works, and this PE should look when it is done. All PEs do: who waits may be on any.
-    fn awaits_devices(&self) -> bool {
-        self.polls_devices && self.shared.devices().pending() > 0
+    /// Sleeps until somebody or a device wakes this PE, or a timer is due. False, at once, if the devices must be looked at first:
+    /// what ends then may be of this PE, which has to be active.
+    ///
+    /// All PEs ask devices that must be looked at, since who waits may be on any. Others wake who waits by themselves; PE 0 asks
+    /// them for the end of all work if `only_devices_work`.
+    fn park(&self, only_devices_work: bool) -> bool {
+        let asks = self.polls_devices || only_devices_work;
+        let rest = if asks { self.shared.devices().before_park(only_devices_work) } else { Rest::Unlimited };
+        let nap = match rest {
+            Rest::LookFirst => return false,
+            Rest::AtMost(nap) => Some(nap),
+            _ => None,
+        };
+        let until = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(self.pe.now_ns()));
+        match self.pe.timers.next_deadline_ns().map(until).into_iter().chain(nap).min() {
+            Some(limit) => thread::park_timeout(limit),
+            None => thread::park(),
+        }
+        if asks {
+            self.shared.devices().after_park();
+        }
+        true
     }
 }
 
@@ -152,8 +175,7 @@ fn idle(looker: &Looker<'_>) {
             return;
         }
         waited = began.get_or_insert_with(Instant::now).elapsed();
-        // What a look at the devices may wake has to be waked before this PE says that it is idle.
-        if waited >= poll + YIELD && !looker.awaits_devices() {
+        if waited >= poll + YIELD {
             break;
         }
     }
@@ -163,25 +185,17 @@ fn idle(looker: &Looker<'_>) {
     announcement.make();
     loop {
         let verdict = if pe.id().index() == 0 { quiescence::judge(pe) } else { quiescence::Verdict::NotMine };
-        let is_asked = verdict == quiescence::Verdict::DeviceBusy && looker.polls_devices;
-        if is_asked || verdict == quiescence::Verdict::Answered || shared.is_stopping() {
+        if verdict == quiescence::Verdict::Answered || shared.is_stopping() {
             return;
         }
         let inbox = shared.inbox(pe.id());
+        let mut must_look = false;
         inbox.set_parked(true);
         if pe.mail_is_empty() && !timer_is_due(pe) && !shared.is_stopping() {
-            let timer = pe
-                .timers
-                .next_deadline_ns()
-                .map(|deadline| Duration::from_nanos(deadline.saturating_sub(pe.now_ns())));
-            let nap = (verdict == quiescence::Verdict::DeviceBusy).then_some(DEVICE_NAP);
-            match timer.into_iter().chain(nap).min() {
-                Some(limit) => thread::park_timeout(limit),
-                None => thread::park(),
-            }
+            must_look = !looker.park(verdict == quiescence::Verdict::DeviceBusy);
         }
         inbox.set_parked(false);
-        if pe.receive() || timer_is_due(pe) || shared.is_stopping() {
+        if must_look || pe.receive() || timer_is_due(pe) || shared.is_stopping() {
             return;
         }
     }

@@ -12,11 +12,12 @@
 //! One lock holds the order of all devices, from [`Operation::order`] to the driver's calls. Nothing that may lead back
 //! here (memory that is dropped, wakers) happens under it.
 
+mod notify;
+
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::ThreadId;
+use std::thread::{Thread, ThreadId};
 
 use super::compile::Image;
 use super::error::{CudaError, DeviceFault};
@@ -36,6 +37,7 @@ use crate::kernel::declare::cuda_text;
 use crate::kernel::{Code as KernelCode, Language};
 use crate::launch::Launch;
 use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
+use crate::sleepers::{Pending, Rest, Sleepers};
 
 /// Opens the GPUs with these numbers, or all if there are none.
 pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Opened, CudaError> {
@@ -60,7 +62,11 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         runs_at_once: false,
     };
     let devices = gpus.iter().map(facts).collect();
-    let queue = |gpu: &Gpu, lane| Queue { stream: Stream { gpu: gpu.clone(), lane }, given: VecDeque::new() };
+    let queue = |gpu: &Gpu, lane| Queue {
+        stream: Stream { gpu: gpu.clone(), lane },
+        given: VecDeque::new(),
+        notified: None,
+    };
     let queues = |gpu: &Gpu| (0..2 * settings.stream_count).map(|lane| queue(gpu, lane)).collect();
     let state = State {
         next_event: 0,
@@ -70,6 +76,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         parameters: Parameters::new(),
         ended: Vec::new(),
         runner: None,
+        looks: 0,
         closed: false,
     };
     let backend = Gpus {
@@ -79,7 +86,8 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         pinned: Mutex::default(),
         functions: Mutex::default(),
         state: Mutex::new(state),
-        pending: AtomicUsize::new(0),
+        pending: Pending::default(),
+        sleepers: Arc::default(),
     };
     Ok(Opened { backend: Arc::new(backend), devices })
 }
@@ -94,7 +102,8 @@ pub(super) struct Gpus {
     pinned: Mutex<HashMap<usize, Pinned>>,
     functions: Mutex<HashMap<FunctionKey, Arc<Function>>>,
     state: Mutex<State>,
-    pending: AtomicUsize,
+    pending: Pending,
+    sleepers: Arc<Sleepers>,
 }
 
 /// A device, and where the name and the code of a kernel are, and end: both are there for ever.
@@ -113,6 +122,7 @@ struct State {
     ended: Vec<Given>,
     /// The thread that ends operations.
     runner: Option<ThreadId>,
+    looks: u64,
     closed: bool,
 }
 
@@ -129,6 +139,8 @@ struct Live {
 struct Queue {
     stream: Stream,
     given: VecDeque<Given>,
+    /// A notification has been asked for behind this one.
+    notified: Option<Event>,
 }
 
 /// An operation that has been submitted.
@@ -432,7 +444,7 @@ impl Backend for Gpus {
         if state.closed {
             return Err(DeviceError::Closed { device: Arc::from(self.gpus[device].name()) });
         }
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.pending.begin();
         let event = Event(state.next_event);
         state.next_event += 1;
         let lane = operation.stream.key().0 as usize;
@@ -465,7 +477,7 @@ impl Backend for Gpus {
     }
 
     fn poll(&self) -> bool {
-        if self.pending() == 0 {
+        if self.pending.count() == 0 {
             return true;
         }
         // Else another thread submits, or looks; or this one does, in a waker.
@@ -473,6 +485,7 @@ impl Backend for Gpus {
         if state.runner.is_some() {
             return true;
         }
+        state.looks += 1;
         let mut ended = std::mem::take(&mut state.ended);
         self.take_ended(&mut state, &mut ended);
         if !ended.is_empty() {
@@ -481,19 +494,31 @@ impl Backend for Gpus {
             for Given { fault, operation, .. } in ended.drain(..) {
                 let entered = operation.enter();
                 operation.leave(fault.map_or(entered, Err)).publish();
-                // Pairs with the acquire in `pending`.
-                self.pending.fetch_sub(1, Ordering::Release);
+                self.pending.end();
             }
             state = self.state();
             state.runner = None;
+            self.see_to_sleepers(&mut state);
         }
         state.ended = ended;
         true
     }
 
-    fn pending(&self) -> usize {
-        // Pairs with the release in `poll`: at zero, what the wakers did is visible.
-        self.pending.load(Ordering::Acquire)
+    fn looks(&self) -> u64 {
+        self.state().looks
+    }
+
+    fn before_park(&self, sleeper: &Thread) -> Rest {
+        let mut state = self.state();
+        self.rest(&mut state, sleeper)
+    }
+
+    fn after_park(&self, sleeper: ThreadId) {
+        self.sleepers.remove(sleeper);
+    }
+
+    fn pending(&self) -> Option<&Pending> {
+        Some(&self.pending)
     }
 
     /// What has been submitted is the driver's, and has begun as far as can be told.
@@ -504,7 +529,7 @@ impl Backend for Gpus {
     fn close(&self) {
         self.state().closed = true;
         // A waker may drop the devices inside of `poll`; then nobody is left to look, but whoever awaits what is left.
-        while self.pending() > 0 && self.state().runner != Some(std::thread::current().id()) {
+        while self.pending.count() > 0 && self.state().runner != Some(std::thread::current().id()) {
             self.poll();
             std::thread::yield_now();
         }

@@ -20,6 +20,7 @@ use crate::event::StreamKey;
 use crate::kernel::Language;
 use crate::memory::MAX_ALIGN;
 use crate::operation::Operation;
+use crate::sleepers::Pending;
 use crate::spec::{DeviceSpec, HostMode};
 use polled::Polled;
 use workers::Workers;
@@ -127,8 +128,8 @@ impl Backend for Inline {
         false
     }
 
-    fn pending(&self) -> usize {
-        0
+    fn pending(&self) -> Option<&Pending> {
+        None
     }
 
     fn abandon(&self) {}

@@ -5,20 +5,25 @@
 //! small number; whoever forgot to look would wait for ever; and what an operation needs must be in it, since it
 //! runs later, maybe on another thread. One thread at a time runs operations, in the order of their submission, which is
 //! an order that everybody's accesses allow.
+//!
+//! On a slow device an operation *lingers* when it has run, until its time; what comes after it waits, and looks find nothing. That
+//! time is what a GPU's notification is: who sleeps sleeps until then.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
-use std::thread::ThreadId;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{Thread, ThreadId};
+use std::time::Instant;
 
 use super::{pace, run};
 use crate::arguments::Slots;
 use crate::backend::{Backend, Block, Fresh};
+use crate::completion::Cell;
 use crate::error::DeviceError;
 use crate::event::StreamKey;
 use crate::operation::{Command, Operation};
+use crate::sleepers::{Pending, Rest};
 
 /// Operations that one look ends at most, so that whoever looks gets back to its own work.
 const OPERATIONS_PER_LOOK: usize = 16;
@@ -27,12 +32,15 @@ const OPERATIONS_PER_LOOK: usize = 16;
 pub(super) struct Polled {
     slowdowns: Vec<f64>,
     state: Mutex<State>,
-    pending: AtomicUsize,
+    pending: Pending,
 }
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Box<Operation>>,
+    /// What has run, and when it ends.
+    lingering: Option<(Instant, Arc<Cell>)>,
+    looks: u64,
     /// The memory of block `n` at `n - 1`.
     memory: Vec<Option<Address>>,
     /// Places in `memory` that are free.
@@ -54,16 +62,27 @@ unsafe impl Send for Address {}
 
 impl Polled {
     pub(super) fn new(slowdowns: Vec<f64>) -> Self {
-        Polled { slowdowns, state: Mutex::default(), pending: AtomicUsize::new(0) }
+        Polled { slowdowns, state: Mutex::default(), pending: Pending::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics under this lock")
     }
 
-    /// Runs the first operation of the queue, if there is one.
+    /// Ends the operation that lingers, or runs the first of the queue. False if there is none, or it is not yet time.
     fn run_first(&self) -> bool {
         let mut state = self.state();
+        if let Some((end, _)) = &state.lingering
+            && !state.abandoned
+            && *end > Instant::now()
+        {
+            return false;
+        }
+        if let Some((_, completion)) = state.lingering.take() {
+            drop(state);
+            self.end(&completion);
+            return true;
+        }
         let Some(mut operation) = state.queue.pop_front() else { return false };
         let completion = if state.abandoned {
             drop(state);
@@ -73,15 +92,23 @@ impl Polled {
             state.resolve(&mut operation);
             drop(state);
             let mut outcome = Ok(());
-            pace::run_slowed(self.slowdowns[operation.device], || {
+            let end = pace::finish_time(self.slowdowns[operation.device], || {
                 outcome = run::run(&operation, |block| self.state().address(block));
             });
-            operation.leave(outcome)
+            let completion = operation.leave(outcome);
+            if let Some(end) = end {
+                self.state().lingering = Some((end, completion));
+                return true;
+            }
+            completion
         };
-        completion.publish();
-        // Pairs with the acquire in `pending`.
-        self.pending.fetch_sub(1, Ordering::Release);
+        self.end(&completion);
         true
+    }
+
+    fn end(&self, completion: &Arc<Cell>) {
+        completion.publish();
+        self.pending.end();
     }
 }
 
@@ -156,7 +183,7 @@ impl Backend for Polled {
         if state.closed {
             return Err(DeviceError::Closed { device: super::name(operation.device) });
         }
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.pending.begin();
         state.queue.push_back(operation);
         Ok(())
     }
@@ -166,6 +193,7 @@ impl Backend for Polled {
         // Else another thread is at it, or this one, in a waker.
         if state.runner.is_none() {
             state.runner = Some(std::thread::current().id());
+            state.looks += u64::from(self.pending.count() > 0);
             drop(state);
             (0..OPERATIONS_PER_LOOK).all(|_| self.run_first());
             self.state().runner = None;
@@ -173,9 +201,26 @@ impl Backend for Polled {
         true
     }
 
-    fn pending(&self) -> usize {
-        // Pairs with the release in `run_first`: at zero, what the wakers did is visible.
-        self.pending.load(Ordering::Acquire)
+    fn looks(&self) -> u64 {
+        self.state().looks
+    }
+
+    fn before_park(&self, _: &Thread) -> Rest {
+        let state = self.state();
+        match &state.lingering {
+            // Whoever runs operations may be in a waker, or not get back here soon.
+            _ if state.runner.is_some() => Rest::SHORT,
+            Some((end, _)) => match end.saturating_duration_since(Instant::now()) {
+                left if left.is_zero() || state.abandoned => Rest::LookFirst,
+                left => Rest::AtMost(left),
+            },
+            None if state.queue.is_empty() => Rest::Unlimited,
+            None => Rest::LookFirst,
+        }
+    }
+
+    fn pending(&self) -> Option<&Pending> {
+        Some(&self.pending)
     }
 
     fn abandon(&self) {
@@ -186,7 +231,7 @@ impl Backend for Polled {
     fn close(&self) {
         self.state().closed = true;
         // A waker may drop the devices inside of `poll`; then nobody is left to look, but whoever awaits what is left.
-        while self.pending() > 0 && self.state().runner != Some(std::thread::current().id()) {
+        while self.pending.count() > 0 && self.state().runner != Some(std::thread::current().id()) {
             self.poll();
             std::thread::yield_now();
         }

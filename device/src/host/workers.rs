@@ -41,7 +41,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -52,6 +51,7 @@ use crate::completion::Cell;
 use crate::error::DeviceError;
 use crate::event::{Event, LiveMap, StreamKey};
 use crate::operation::{InFlight, Operation};
+use crate::sleepers::Pending;
 
 const USUAL: StreamKey = StreamKey(0);
 const URGENT: StreamKey = StreamKey(1);
@@ -65,7 +65,7 @@ pub(crate) struct Workers {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
-    pending: AtomicUsize,
+    pending: Pending,
 }
 
 struct State {
@@ -132,7 +132,7 @@ impl Workers {
             abandoned: false,
         };
         let shared =
-            Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), pending: AtomicUsize::new(0) });
+            Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), pending: Pending::default() });
         let workers = Workers { shared, threads: Mutex::default() };
         for index in 0..count {
             let shared = workers.shared.clone();
@@ -186,7 +186,7 @@ impl Backend for Workers {
         if state.closed {
             return Err(DeviceError::Closed { device: super::name(operation.device) });
         }
-        self.shared.pending.fetch_add(1, Ordering::Relaxed);
+        self.shared.pending.begin();
         let event = Event(state.next_event);
         state.next_event += 1;
         let mut waits = Waits { live: &mut state.live, event, unmet: 0 };
@@ -209,9 +209,8 @@ impl Backend for Workers {
         false
     }
 
-    fn pending(&self) -> usize {
-        // Pairs with the release in `Shared::finish`: at zero, what the wakers did is visible.
-        self.shared.pending.load(Ordering::Acquire)
+    fn pending(&self) -> Option<&Pending> {
+        Some(&self.shared.pending)
     }
 
     /// Takes nothing more, and begins nothing more. Does not wait.
@@ -362,8 +361,7 @@ impl Shared {
             self.wake.notify_one();
         }
         completion.publish();
-        // Pairs with the acquire in `pending`.
-        self.pending.fetch_sub(1, Ordering::Release);
+        self.pending.end();
         self.lock()
     }
 

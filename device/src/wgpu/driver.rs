@@ -294,8 +294,7 @@ impl Driver {
 
     fn publish(&self, completion: &Arc<Cell>) {
         completion.publish();
-        // Pairs with the acquire in `Wgpu::pending`.
-        self.shared.pending.fetch_sub(1, Ordering::Release);
+        self.shared.pending.end();
     }
 
     /// Keeps the staging memory of a batch for later ones.

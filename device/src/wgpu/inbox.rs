@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::{self, Adapter, Lost};
@@ -12,6 +11,7 @@ use crate::error::DeviceError;
 use crate::fault::FaultRecord;
 use crate::memory::MemoryRef;
 use crate::operation::Operation;
+use crate::sleepers::Pending;
 
 /// One device.
 pub(super) struct Shared {
@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
     /// Operations of the whole set that have not been published.
-    pub(super) pending: Arc<AtomicUsize>,
+    pub(super) pending: Arc<Pending>,
     lost: Lost,
     inbox: Mutex<Inbox>,
     wake: Condvar,
@@ -116,7 +116,7 @@ impl Shared {
     pub(super) fn open(
         name: Arc<str>,
         adapter: &Adapter,
-        pending: Arc<AtomicUsize>,
+        pending: Arc<Pending>,
     ) -> Result<Arc<Self>, DeviceError> {
         let lost = Lost::default();
         let (device, queue) = adapter.open(&lost)?;

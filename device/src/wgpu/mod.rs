@@ -61,7 +61,6 @@ mod staging;
 mod tests;
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -71,6 +70,7 @@ use crate::event::StreamKey;
 use crate::host;
 use crate::kernel::Language;
 use crate::operation::{Command, Operation};
+use crate::sleepers::Pending;
 use crate::spec::DeviceSpec;
 use adapter::Adapter;
 use driver::Driver;
@@ -91,13 +91,13 @@ pub(crate) fn open(spec: &DeviceSpec, numbers: &[usize]) -> Result<Opened, Devic
 struct Wgpu {
     /// By ordinal.
     devices: Vec<Arc<Shared>>,
-    pending: Arc<AtomicUsize>,
+    pending: Arc<Pending>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Wgpu {
     fn open(spec: &DeviceSpec, numbers: &[usize]) -> Result<(Self, Vec<Facts>), DeviceError> {
-        let pending = Arc::new(AtomicUsize::new(0));
+        let pending = Arc::new(Pending::default());
         let mut backend = Wgpu { devices: Vec::new(), pending, threads: Mutex::default() };
         let mut facts = Vec::new();
         for adapter in Adapter::choose(numbers)? {
@@ -179,7 +179,7 @@ impl Backend for Wgpu {
             if inbox.closed {
                 return Err(closed());
             }
-            self.pending.fetch_add(1, Ordering::Relaxed);
+            self.pending.begin();
             device.push(&mut inbox, Job::Operation(operation));
             return Ok(());
         };
@@ -195,7 +195,7 @@ impl Backend for Wgpu {
         if from.closed || to.closed {
             return Err(closed());
         }
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.pending.begin();
         let relay = Relay::new(device.clone());
         let memory = operation.accesses[0].memory.clone();
         source.push(&mut from, Job::Export { memory, relay: relay.clone() });
@@ -207,9 +207,8 @@ impl Backend for Wgpu {
         false
     }
 
-    fn pending(&self) -> usize {
-        // Pairs with the release in `Driver::publish`: at zero, what the wakers did is visible.
-        self.pending.load(Ordering::Acquire)
+    fn pending(&self) -> Option<&Pending> {
+        Some(&self.pending)
     }
 
     fn abandon(&self) {

@@ -1,11 +1,16 @@
 //! The `cuda` backend by the face that all backends have: what goes wrong on a GPU, and who is told.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::thread::Thread;
 
 use chare_device::{
-    Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, kernel,
+    Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, Rest,
+    kernel,
 };
 use cuda_stand_in::Parameter;
 
@@ -142,6 +147,92 @@ fn without_a_driver_the_reason_is_said() {
     let is_clear = said.contains("said: no CUDA: libcuda not found")
         && said.contains("chose: the host: no CUDA: libcuda not found");
     assert!(is_clear || said.contains("said: this machine has a driver"), "{said}");
+}
+
+/// Looks once, then sleeps until something can be looked for. How often it slept; a wake-up that is lost makes this sleep for ever,
+/// as it does not trust the time that it is told.
+fn sleep_until_it_can_look(devices: &Devices, mut asleep: impl FnMut()) -> u32 {
+    let mut slept = 0;
+    loop {
+        match devices.before_park(false) {
+            Rest::LookFirst => return slept,
+            Rest::Unlimited => panic!("something is pending"),
+            _ => {
+                asleep();
+                std::thread::park();
+                devices.after_park();
+                slept += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn who_sleeps_is_woken_by_the_device() {
+    apart("neutral::who_sleeps_is_woken_by_the_device", &[], || {
+        let devices = open();
+        let [one, other] = ["one", "other"].map(|label| devices.get(0).account(label));
+        let (mut a, mut b) = (one.alloc::<u64>(1).expect("memory"), other.alloc::<u64>(1).expect("memory"));
+        assert!(devices.poll());
+        for _ in 0..20 {
+            let mut gate = Some(close_gate());
+            drop(one.launch(&GATE, 1, (&mut a,)).expect("it is taken"));
+            let last = other.launch(&COPY, 1, (&a, &mut b)).expect("it is taken");
+            let looks = devices.get(0).looks();
+            while !last.is_ready() {
+                // The kernel is let go when this thread has nothing to do but to sleep.
+                sleep_until_it_can_look(&devices, || drop(gate.take()));
+                devices.poll();
+            }
+            // The gate's end and the copy's, perhaps a fill's before: not many.
+            let looks = devices.get(0).looks() - looks;
+            assert!((1..=6).contains(&looks), "{looks} looks");
+            last.wait().expect("no fault");
+        }
+        // Nothing is pending; who wanted to know just that is told so.
+        let rests = [false, true].map(|is_last_awake| devices.before_park(is_last_awake));
+        assert_eq!(rests, [Rest::Unlimited, Rest::LookFirst]);
+    });
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[test]
+fn whoever_looks_sees_to_those_that_sleep() {
+    apart("neutral::whoever_looks_sees_to_those_that_sleep", &[("STAND_IN_WORKERS", "4")], || {
+        let devices = open();
+        let rounds = 200;
+        std::thread::scope(|scope| {
+            for index in 0..4 {
+                let devices = &devices;
+                scope.spawn(move || {
+                    let account = devices.get(0).account(format!("{index}"));
+                    let mut buffer = account.alloc::<u64>(1).expect("memory");
+                    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+                    let mut context = Context::from_waker(&waker);
+                    for _ in 0..rounds {
+                        let mut ended = account.launch(&ADD, 1, (&mut buffer, 1)).expect("it is taken");
+                        while Pin::new(&mut ended).poll(&mut context).is_pending() {
+                            match devices.before_park(false) {
+                                Rest::LookFirst => drop(devices.poll()),
+                                // As above; another one that ends it unparks this one by the waker.
+                                Rest::AtMost(_) => std::thread::park(),
+                                _ => {}
+                            }
+                            devices.after_park();
+                        }
+                    }
+                    assert_eq!(values(&account, &buffer), [rounds]);
+                });
+            }
+        });
+    });
 }
 
 #[test]
