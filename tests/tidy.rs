@@ -81,7 +81,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/tests/stand_in/kernels.rs", "runs a kernel's Rust source on memory of the stand-in"),
     ("device/tests/stand_in/main.rs", "calls the driver's functions as they are"),
     ("device/tests/stand_in/misuse.rs", "calls the driver's functions wrongly on purpose"),
-    ("device/tests/steady.rs", "a global allocator that counts"),
+    ("device/tests/counting/mod.rs", "a global allocator that counts"),
     ("device/tests/wakers.rs", "a waker whose clones run code of its own is made from a table"),
     ("kernels/src/jacobi3d/avx2.rs", "vector instructions on rows that are addresses"),
     ("kernels/src/jacobi3d/sweep.rs", "calls code for instructions that were found at run time"),

@@ -4,61 +4,14 @@
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[path = "stand_in/apart.rs"]
 mod apart;
+mod counting;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[path = "stand_in/kernels.rs"]
 mod register;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use chare_device::{Account, DeviceVec, Devices, HostMode, HostVec, In, InOut, Launch, Out, kernel};
 
-/// The system's allocator, counting.
-struct Counting;
-
-/// Allocations of all threads.
-static BY_ALL: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Those of this thread.
-    static BY_THIS: Cell<u64> = const { Cell::new(0) };
-}
-
-fn count() {
-    BY_ALL.fetch_add(1, Ordering::Relaxed);
-    // A thread that is ending has no counter any more.
-    let _ = BY_THIS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: it is the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, address: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        count();
-        // SAFETY: promised by the caller.
-        unsafe { System.realloc(address, layout, bytes) }
-    }
-
-    unsafe fn dealloc(&self, address: *mut u8, layout: Layout) {
-        // SAFETY: promised by the caller.
-        unsafe { System.dealloc(address, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use counting::{allocations_of_all_threads, allocations_of_this_thread};
 
 const LEN: usize = 100;
 const STEPS: u64 = 400;
@@ -139,12 +92,11 @@ fn allocations_of_steady_steps(spec: &str, allocations: impl Fn() -> u64) -> u64
 /// One test, since the allocations of another one's thread would count too.
 #[test]
 fn a_steady_step_allocates_nothing() {
-    let by_all = || BY_ALL.load(Ordering::Relaxed);
     for spec in ["host:inline", "host:polled"] {
-        assert_eq!(allocations_of_steady_steps(spec, by_all), 0, "{spec}");
+        assert_eq!(allocations_of_steady_steps(spec, allocations_of_all_threads), 0, "{spec}");
     }
     for spec in ["host:workers=1", "host:workers=3"] {
-        let count = allocations_of_steady_steps(spec, by_all);
+        let count = allocations_of_steady_steps(spec, allocations_of_all_threads);
         assert!(count < FEW, "{spec}: {count}");
     }
     #[cfg(all(feature = "cuda", target_os = "linux"))]
@@ -152,7 +104,7 @@ fn a_steady_step_allocates_nothing() {
         register::register(&DOUBLE);
         register::register(&ADD);
         // Kernels run on threads of the stand-in's, with memory of the tests'.
-        let count = allocations_of_steady_steps("cuda:0", || BY_THIS.with(Cell::get));
+        let count = allocations_of_steady_steps("cuda:0", allocations_of_this_thread);
         assert!(count < FEW, "cuda: {count}");
     });
 }

@@ -1,7 +1,7 @@
 //! The `cuda` backend: the operations of accounts as work of CUDA streams.
 //!
-//! An operation is given to the driver when it is submitted, behind the marks of what it must come after, and gets an
-//! event of its own. It ends when somebody looks: its mark is reached, and all that it came after has ended. So operations
+//! An operation is given to the driver when it is submitted, unless its stream is full ([`held`]), behind the marks of what it must
+//! come after, and gets an event of its own. It ends when somebody looks: its mark is reached, and all that it came after has ended. So operations
 //! end in an order that their accesses ask for, and only then each finds its inputs spoiled, or whole. Until then it may run
 //! on spoiled inputs; their bytes are some.
 //!
@@ -12,6 +12,7 @@
 //! One lock holds the order of all devices, from [`Operation::order`] to the driver's calls. Nothing that may lead back
 //! here (memory that is dropped, wakers) happens under it.
 
+mod held;
 mod notify;
 
 use std::collections::{HashMap, VecDeque};
@@ -65,6 +66,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
     let queue = |gpu: &Gpu, lane| Queue {
         stream: Stream { gpu: gpu.clone(), lane },
         given: VecDeque::new(),
+        held: VecDeque::new(),
         notified: None,
     };
     let queues = |gpu: &Gpu| (0..2 * settings.stream_count).map(|lane| queue(gpu, lane)).collect();
@@ -77,7 +79,9 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         ended: Vec::new(),
         runner: None,
         looks: 0,
+        held_count: 0,
         closed: false,
+        abandoned: false,
     };
     let backend = Gpus {
         cuda,
@@ -86,6 +90,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         pinned: Mutex::default(),
         functions: Mutex::default(),
         state: Mutex::new(state),
+        full_at: settings.full_at as usize,
         pending: Pending::default(),
         sleepers: Arc::default(),
     };
@@ -102,6 +107,8 @@ pub(super) struct Gpus {
     pinned: Mutex<HashMap<usize, Pinned>>,
     functions: Mutex<HashMap<FunctionKey, Arc<Function>>>,
     state: Mutex<State>,
+    /// From so many calls on, the driver may block whoever gives a stream more.
+    full_at: usize,
     pending: Pending,
     sleepers: Arc<Sleepers>,
 }
@@ -123,7 +130,10 @@ struct State {
     /// The thread that ends operations.
     runner: Option<ThreadId>,
     looks: u64,
+    /// Those in the `held` of all queues.
+    held_count: usize,
     closed: bool,
+    abandoned: bool,
 }
 
 /// What others ask of an operation that has not ended.
@@ -133,12 +143,18 @@ struct Live {
     mark: Option<Mark>,
     /// It is known to fail: what it was to write will be spoiled.
     is_void: bool,
+    /// The driver has not been given it.
+    is_held: bool,
+    /// The device, and its stream.
+    lane: (u16, u16),
 }
 
 /// What a stream has been given and has not ended, oldest first.
 struct Queue {
     stream: Stream,
     given: VecDeque<Given>,
+    /// What comes after that, and has not been given to the driver.
+    held: VecDeque<Given>,
     /// A notification has been asked for behind this one.
     notified: Option<Event>,
 }
@@ -149,6 +165,8 @@ struct Given {
     mark: Option<Mark>,
     /// Why it cannot succeed.
     fault: Option<Arc<FaultRecord>>,
+    /// The devices were abandoned before the driver was given it.
+    is_refused: bool,
     /// It ends when its mark is reached, and all that it comes `after` has ended.
     operation: Box<Operation>,
 }
@@ -162,9 +180,8 @@ struct Earlier<'a> {
 
 impl InFlight for Earlier<'_> {
     fn wait_for(&mut self, earlier: Event) {
-        let is_own = |mark: &Mark| (mark.device, mark.lane) == self.lane;
         if let Some(live) = self.live.get(&earlier)
-            && !live.mark.as_ref().is_some_and(is_own)
+            && live.lane != self.lane
             && !self.events.contains(&earlier)
         {
             self.events.push(earlier);
@@ -448,31 +465,18 @@ impl Backend for Gpus {
         let event = Event(state.next_event);
         state.next_event += 1;
         let lane = operation.stream.key().0 as usize;
-        let stream = state.queues[device][lane].stream.clone();
-        let lane_name = (self.gpus[device].index, stream.lane);
+        let queue = &state.queues[device][lane];
+        let lane_name = (self.gpus[device].index, queue.stream.lane);
         let is_spoiled = operation.reads_spoiled(|event| state.live.get(&event).map(|live| live.is_void));
         let events = std::mem::take(&mut operation.after);
         let mut earlier = Earlier { live: &state.live, lane: lane_name, events };
         operation.order(event, &mut earlier);
         operation.after = earlier.events;
-        let mut parameters = std::mem::take(&mut state.parameters);
-        let marks = operation.after.iter().filter_map(|event| state.live.get(event)?.mark);
-        let given = match is_spoiled {
-            // What comes after it relies on the waits. It finds its fault when it ends.
-            true => wait_for(&stream, marks).and_then(|()| stream.mark()),
-            false => self.give(&stream, &operation, marks, &mut parameters),
-        };
-        let (mark, fault) = match given {
-            Ok(mark) => (Some(mark), None),
-            Err(error) => {
-                let fault = self.refuse(&mut state, error, &operation);
-                // A part of it may be under way.
-                (stream.mark().ok(), Some(fault))
-            }
-        };
-        state.parameters = parameters;
-        state.live.insert(event, Live { mark, is_void: is_spoiled || fault.is_some() });
-        state.queues[device][lane].given.push_back(Given { event, mark, fault, operation });
+        state.live.insert(event, Live { mark: None, is_void: is_spoiled, is_held: true, lane: lane_name });
+        let given = Given { event, mark: None, fault: None, is_refused: false, operation };
+        state.queues[device][lane].held.push_back(given);
+        state.held_count += 1;
+        self.give_front(&mut state, device, lane);
         Ok(())
     }
 
@@ -491,13 +495,22 @@ impl Backend for Gpus {
         if !ended.is_empty() {
             state.runner = Some(std::thread::current().id());
             drop(state);
-            for Given { fault, operation, .. } in ended.drain(..) {
-                let entered = operation.enter();
-                operation.leave(fault.map_or(entered, Err)).publish();
+            for Given { fault, operation, is_refused, .. } in ended.drain(..) {
+                let completion = if is_refused {
+                    let device = Arc::from(self.gpus[operation.device].name());
+                    operation.refuse(device)
+                } else {
+                    let entered = operation.enter();
+                    operation.leave(fault.map_or(entered, Err))
+                };
+                completion.publish();
                 self.pending.end();
             }
             state = self.state();
             state.runner = None;
+            self.give_held(&mut state);
+            self.see_to_sleepers(&mut state);
+        } else if self.give_held(&mut state) {
             self.see_to_sleepers(&mut state);
         }
         state.ended = ended;
@@ -521,9 +534,10 @@ impl Backend for Gpus {
         Some(&self.pending)
     }
 
-    /// What has been submitted is the driver's, and has begun as far as can be told.
+    /// What the driver has been given has begun as far as can be told.
     fn abandon(&self) {
-        self.state().closed = true;
+        let mut state = self.state();
+        (state.closed, state.abandoned) = (true, true);
     }
 
     fn close(&self) {

@@ -39,7 +39,7 @@ impl Default for Settings {
             slab_bytes: 64 << 20,
             pinned_slab_bytes: 4 << 20,
             stream_count: 16,
-            full_at: 512,
+            full_at: 256,
             cache: super::cache::default_folder(),
             shipped: super::shipped::folder(),
             image: ImageKind::Cubin,

@@ -157,7 +157,8 @@ impl StandIn {
         assert_eq!(answer, 0, "a kernel can be registered");
     }
 
-    /// How often a driver function was called. `misuse` and `pageable copies` are counted too.
+    /// How often a driver function was called. `misuse`, `pageable copies` and `full queues` are counted too: work
+    /// that a stream was given which a driver would have had no room for, and blocked.
     ///
     /// # Panics
     ///

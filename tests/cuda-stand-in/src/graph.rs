@@ -12,6 +12,9 @@ use crate::code::Code;
 use crate::engine::Work;
 use crate::world::{State, world};
 
+/// What a stream of a driver has room for, about.
+const QUEUE_LENGTH: usize = 1024;
+
 /// `CU_STREAM_CAPTURE_MODE_GLOBAL`: no thread may do what could break the capture.
 pub(crate) const GLOBAL: u32 = 0;
 /// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: the thread that captures may not.
@@ -100,7 +103,12 @@ impl State {
     pub(crate) fn submit(&mut self, stream: u64, work: Work) -> Result<(), Code> {
         let target = self.stream(stream)?;
         match target.capture {
-            None => target.queue.push_back(work),
+            None => {
+                if target.queue.len() >= QUEUE_LENGTH {
+                    world().count_call("full queues");
+                }
+                target.queue.push_back(work);
+            }
             Some(id) => {
                 let capture = self.captures.get_mut(&id).expect("a stream captures into one that is there");
                 capture.nodes.push(work);

@@ -51,7 +51,7 @@ impl Gpus {
                 let asked = queue.stream.notify(move || sleepers.wake_one());
                 queue.notified = asked.is_ok().then_some(last);
             }
-            if tells_too_late(&queue.given) || queue.notified.is_none() {
+            if tells_too_late(&queue.given) || queue.notified.is_none() || !queue.held.is_empty() {
                 rest = Rest::SHORT;
             }
         }
