@@ -5,11 +5,13 @@
 //! end), and a fault that nobody was given makes the end a bad one. A run that ends badly has its reason already: work
 //! that has not begun is given up, kernels that have begun are waited for, since their threads cannot be stopped.
 
-use chare_device::{Fault, FaultKind, Language};
+use chare_device::{Devices, Fault, FaultKind, HostMode, Language};
 
+use crate::binding::BoundDevices;
 use crate::current;
+use crate::options::Options;
 use crate::report::Reason;
-use crate::runtime::{Runtime, Shared};
+use crate::runtime::{Runtime, Shared, StartError};
 
 impl Runtime {
     /// Why the devices of this run were chosen, in a few words.
@@ -39,6 +41,16 @@ impl Runtime {
     pub fn device_language(&self) -> Language {
         current::on_pe("device_language", |pe| pe.shared().devices().get(0).language())
     }
+}
+
+/// Opens the devices of a run. Kernels of host devices run where they are launched, unless there are cores that no PE needs.
+pub(crate) fn open(options: &Options, free_cores: usize) -> Result<BoundDevices, StartError> {
+    let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
+    let asked = options.device();
+    let spec = if options.is_profiled() { asked.clone().with_records() } else { asked.clone() };
+    let devices =
+        Devices::open(&spec, mode).map_err(|error| StartError::Device { spec: asked.to_string(), error })?;
+    Ok(BoundDevices::new(devices, options.pes(), options.device_map())?)
 }
 
 /// Why a run ends that has these faults, which nobody was given; `None` if there are none.

@@ -334,7 +334,7 @@ pub use migration::{Migrated, Migration};
 pub use options::{OPTIONS_HELP, Options, OptionsError};
 pub use placement::{OverDevices, Placement};
 pub use priority::Priority;
-pub use profile::{EntryProfile, Messages, PeProfile, Profile, Sent};
+pub use profile::{DeviceProfile, EntryProfile, Messages, PeProfile, Profile, Sent};
 pub use promise::{Promise, PromiseFuture, PromisesFuture};
 pub use proxy::{Array, Element, FromCallback, Group, GroupSlice, SparseArray, Target};
 pub use quiescence::Quiescence;

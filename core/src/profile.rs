@@ -8,6 +8,8 @@ mod recorder;
 use std::fmt;
 use std::time::Duration;
 
+use chare_device::{Device, Devices, Usage};
+
 use crate::entry::EntryInfo;
 use crate::ids::PeId;
 
@@ -49,6 +51,17 @@ pub(crate) use recorder::Recorder;
 pub struct Profile {
     /// Every PE, in order.
     pub pes: Vec<PeProfile>,
+    /// Every device, in order.
+    pub devices: Vec<DeviceProfile>,
+}
+
+/// What the chares have used one device for.
+#[derive(Clone, Debug)]
+pub struct DeviceProfile {
+    /// What messages call it.
+    pub name: String,
+    /// The launches of all chares, their time, and what was copied.
+    pub usage: Usage,
 }
 
 /// What one PE has done. `wall` is the sum of `idle`, `runtime` and the times of all entries.
@@ -199,9 +212,12 @@ impl PeProfile {
 }
 
 impl Profile {
-    pub(crate) fn new(mut pes: Vec<PeProfile>) -> Self {
+    /// `devices` have ended.
+    pub(crate) fn new(mut pes: Vec<PeProfile>, devices: &Devices) -> Self {
         pes.sort_by_key(|profile| profile.pe);
-        Profile { pes }
+        let of =
+            |device: &Device| Some(DeviceProfile { name: device.name().to_owned(), usage: device.usage()? });
+        Profile { pes, devices: devices.iter().filter_map(of).collect() }
     }
 
     /// Every entry method with the sums over all PEs, the one with the most time first.
@@ -269,8 +285,29 @@ fn write_table(f: &mut fmt::Formatter<'_>, entries: &[EntryProfile]) -> fmt::Res
     Ok(())
 }
 
+fn write_device(f: &mut fmt::Formatter<'_>, device: &DeviceProfile) -> fmt::Result {
+    let DeviceProfile { name, usage } = device;
+    let seconds = |time: Duration| format!("{:.6}", time.as_secs_f64());
+    let estimated = match usage.estimated_time {
+        Duration::ZERO => String::new(),
+        time => format!(", {} of it estimated", seconds(time)),
+    };
+    write!(
+        f,
+        "\n{name}: {} launches took {} s, {} of it alone{estimated}; bytes copied: {} from the host, {} to the host, {} \
+         from other devices, {} within",
+        usage.launches,
+        seconds(usage.launch_time),
+        seconds(usage.alone_time),
+        usage.from_host_bytes,
+        usage.to_host_bytes,
+        usage.from_peers_bytes,
+        usage.within_bytes,
+    )
+}
+
 impl fmt::Display for Profile {
-    /// One table per PE, and one of the sums. Several lines, without an end of line at the end.
+    /// One table per PE, one of the sums, and a line per device. Several lines, without an end of line at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -292,13 +329,15 @@ impl fmt::Display for Profile {
             write_table(f, &pe.entries)?;
         }
         write!(f, "\nall PEs:")?;
-        write_table(f, &self.total())
+        write_table(f, &self.total())?;
+        self.devices.iter().try_for_each(|device| write_device(f, device))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chare_device::HostMode;
 
     static SLOW: EntryInfo = EntryInfo { chare: "Block", name: "slow", file: "", line: 1 };
     static FAST: EntryInfo = EntryInfo { chare: "Block", name: "fast", file: "", line: 2 };
@@ -327,10 +366,10 @@ mod tests {
     }
 
     fn two_pes() -> Profile {
-        Profile::new(vec![
-            profile_of(1, &[(&FAST, 4), (&SLOW, 40)]),
-            profile_of(0, &[(&SLOW, 20), (&MAIN, 1)]),
-        ])
+        let pes = vec![profile_of(1, &[(&FAST, 4), (&SLOW, 40)]), profile_of(0, &[(&SLOW, 20), (&MAIN, 1)])];
+        let spec: chare_device::DeviceSpec = "host:2".parse().expect("a specification");
+        let devices = Devices::open(&spec.with_records(), HostMode::Inline).expect("the host is there");
+        Profile::new(pes, &devices)
     }
 
     #[test]
@@ -360,8 +399,11 @@ mod tests {
         assert!(
             lines[1].starts_with("PE 0: 0.000100 s = entries 0.000021 + runtime 0.000001 + idle 0.000010")
         );
-        assert_eq!(lines.len(), 1 + (1 + 3) + (1 + 3) + (1 + 4), "{text}");
-        let total = &lines[lines.len() - 4..];
+        assert_eq!(lines.len(), 1 + (1 + 3) + (1 + 3) + (1 + 4) + 2, "{text}");
+        let (total, devices) = lines[lines.len() - 6..].split_at(4);
+        let unused = "host:1: 0 launches took 0.000000 s, 0.000000 of it alone; bytes copied: 0 from the host, 0 to the \
+                      host, 0 from other devices, 0 within";
+        assert_eq!(devices[1], unused);
         assert!(total.iter().all(|line| line.len() == total[0].len()), "{text}");
         let cells: Vec<&str> = total[1].split_whitespace().collect();
         assert_eq!(

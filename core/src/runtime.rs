@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use chare_device::{Device, DeviceError, Devices, HostMode};
+use chare_device::{Device, DeviceError};
 
 use crate::binding::{BoundDevices, NoSuchDevice};
 use crate::caught::{self, Caught, PanicPayload};
@@ -318,11 +318,7 @@ impl Runtime {
     {
         caught::note_panics();
         CodeTable::check()?;
-        let free_cores = cores().saturating_sub(options.pes());
-        let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
-        let devices = Devices::open(options.device(), mode)
-            .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
-        let devices = BoundDevices::new(devices, options.pes(), options.device_map())?;
+        let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
         let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
         let outside = Outside::start()?;
         let (shared, readers) = Shared::new(&enrolment, options, devices);
@@ -331,7 +327,7 @@ impl Runtime {
         device_work::close(&shared);
         shared.spoil_if_reported();
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
-        let profile = shared.options.is_profiled().then(|| Profile::new(profiles));
+        let profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
         Ok(ExitReport::new(shared.take_reason(), hang, profile, restarted))
     }

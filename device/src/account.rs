@@ -30,6 +30,7 @@ use crate::memory::{MAX_ALIGN, Memory, MemoryRef};
 use crate::operation::{Access, AccessMode, Command, HostRange, Operation};
 use crate::param::{Element, Params};
 use crate::shape::Shape;
+use crate::usage::{Direction, Meter, Usage};
 
 /// Operations, and cells of completions, that an account keeps at most for later ones.
 const KEPT_OPERATIONS: usize = 64;
@@ -102,6 +103,34 @@ impl Account {
     /// others still hold, and freed memory that an operation still uses.
     pub fn used_bytes(&self) -> u64 {
         self.core.ledger.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What its owner has used the device for, by this account and others; `None` if no records are kept
+    /// ([`DeviceSpec::with_records`](crate::DeviceSpec::with_records)). An operation counts when it has ended, before its waiter is woken; a
+    /// copy when it is submitted.
+    pub fn usage(&self) -> Option<Usage> {
+        self.core.ledger.meter.as_ref().map(Meter::usage)
+    }
+
+    /// Leaves the record of an operation that ends.
+    pub(crate) fn note_end(&self, operation: &Operation) {
+        let AccountCore { device, ledger, .. } = &*self.core;
+        let (Some(of_device), Some(of_owner)) = (&device.meter, &ledger.meter) else { return };
+        let is_alone = of_device.end() && operation.was_alone;
+        let launches = operation.command.launches();
+        if launches > 0 {
+            of_device.add_launches(launches, operation.spent, is_alone);
+            of_owner.add_launches(launches, operation.spent, is_alone);
+        }
+    }
+
+    /// Counts a copy.
+    fn note_copy(&self, direction: Direction, bytes: usize) {
+        let AccountCore { device, ledger, .. } = &*self.core;
+        device.copies.note(direction);
+        for meter in [&device.meter, &ledger.meter].into_iter().flatten() {
+            meter.add_bytes(direction, bytes as u64);
+        }
     }
 
     /// A buffer of zeros. `shape` is a length or an array of extents.
@@ -322,7 +351,7 @@ impl Account {
         let command = Command::Upload(values.range());
         let operation = self.operation_on(buffer.memory(), AccessMode::Overwrite, command);
         let completion = self.submit("write", operation, Prepared::host(values))?;
-        self.core.device.copies.note_from_host();
+        self.note_copy(Direction::FromHost, buffer.memory().len_bytes());
         Ok(completion)
     }
 
@@ -343,7 +372,7 @@ impl Account {
         self.check_host_vec(&to, memory.len_elems())?;
         let operation = self.operation_on(memory, AccessMode::Read, Command::Download(to.range()));
         let completion = self.submit("read", operation, Prepared::host(to))?;
-        self.core.device.copies.note_to_host();
+        self.note_copy(Direction::ToHost, memory.len_bytes());
         Ok(completion)
     }
 
@@ -374,9 +403,8 @@ impl Account {
         operation.accesses.push(Access::new(&fresh, AccessMode::Overwrite));
         operation.command = Command::Copy;
         self.submit("copy", operation, Prepared::nothing())?;
-        if !Arc::ptr_eq(memory.device(), &self.core.device) {
-            self.core.device.copies.note_from_peer();
-        }
+        let is_peer = !Arc::ptr_eq(memory.device(), &self.core.device);
+        self.note_copy(if is_peer { Direction::FromPeer } else { Direction::Within }, memory.len_bytes());
         Ok(DeviceVec::new(fresh))
     }
 
@@ -472,7 +500,7 @@ impl Account {
     /// A new buffer with these values.
     fn filled<T: Element>(&self, shape: Shape, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
         let (memory, _) = self.reserve::<T>(shape)?;
-        self.core.device.copies.note_from_host();
+        self.note_copy(Direction::FromHost, memory.len_bytes());
         if self.core.device.facts.is_host_memory {
             let address = memory.block().address().cast::<T>().as_ptr();
             // SAFETY: the memory has `values.len()` elements, and nobody else has it yet.
@@ -497,7 +525,7 @@ impl Account {
         let memory = source.source();
         self.check_here(memory)?;
         let (len, bytes) = (memory.len_elems(), memory.len_bytes());
-        self.core.device.copies.note_to_host();
+        self.note_copy(Direction::ToHost, bytes);
         if self.core.device.facts.runs_at_once && !memory.is_poisoned() {
             let address = memory.block().address().cast::<T>().as_ptr().cast_const();
             // SAFETY: `source` keeps the memory alive; it is initialised and aligned, and an inline device has no operation
@@ -569,8 +597,16 @@ impl Account {
         let (payload, make) = prepared.split();
         cell.open(self.clone(), name, payload);
         operation.completion = Some(cell.clone());
+        if let Some(meter) = &self.core.device.meter {
+            operation.was_alone = meter.begin();
+            operation.is_timed = operation.command.launches() > 0;
+        }
         let submitted = self.core.device.backend.submit(operation);
-        submitted.inspect_err(|_| cell.withdraw())?;
+        if let Err(error) = submitted {
+            self.core.device.meter.as_ref().map(Meter::end);
+            cell.withdraw();
+            return Err(error);
+        }
         Ok(Completion::pending(cell, make))
     }
 

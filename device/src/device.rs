@@ -17,6 +17,7 @@ use crate::memory::{MAX_ALIGN, MemoryRef};
 use crate::pool::{self, DeviceMemory, Pool};
 use crate::sleepers::{Pending, Rest};
 use crate::spec::{DeviceSpec, HostMode};
+use crate::usage::{Direction, Meter, Usage};
 
 /// The devices of one runtime.
 ///
@@ -47,8 +48,10 @@ impl Devices {
     /// if the worker threads cannot be started, [`DeviceError::NotFound`] if the machine has no such device.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let Choice { opened, reason, passes_over_gpus } = choice::choose(spec, default_mode, Some(&KERNELS))?;
-        let mut devices = Self::of(opened, reason);
+        let Choice { mut opened, reason, passes_over_gpus } = choice::choose(spec, default_mode, Some(&KERNELS))?;
+        // What runs at once leaves no record.
+        opened.devices.iter_mut().for_each(|facts| facts.runs_at_once &= !spec.keeps_records());
+        let mut devices = Self::of(opened, reason, spec.keeps_records());
         devices.passes_over_gpus = passes_over_gpus;
         Ok(devices)
     }
@@ -61,10 +64,14 @@ impl Devices {
     pub fn open_for_any(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
         let Choice { opened, reason, .. } = choice::choose(spec, default_mode, None)?;
-        Ok(Self::of(opened, reason))
+        Ok(Self::of(opened, reason, false))
     }
 
-    pub(crate) fn of(Opened { backend, devices }: Opened, reason: impl Into<String>) -> Devices {
+    pub(crate) fn of(
+        Opened { backend, devices }: Opened,
+        reason: impl Into<String>,
+        keeps_records: bool,
+    ) -> Devices {
         let faults = Arc::new(FaultLog::default());
         let host_pool = HostPool::new(backend.clone());
         let device = |(ordinal, facts)| Device {
@@ -78,6 +85,7 @@ impl Devices {
                 backend: backend.clone(),
                 host_pool: host_pool.clone(),
                 copies: CopyCounts::default(),
+                meter: keeps_records.then(Meter::default),
             }),
         };
         let devices = devices.into_iter().enumerate().map(device).collect();
@@ -257,6 +265,11 @@ impl Device {
         Copies { from_host, to_host, from_peers }
     }
 
+    /// What all owners have used it for; `None` if no records are kept ([`DeviceSpec::with_records`](crate::DeviceSpec::with_records)).
+    pub fn usage(&self) -> Option<Usage> {
+        self.core.meter.as_ref().map(Meter::usage)
+    }
+
     /// How often somebody has looked for what has ended, while something was pending on any device of the set. Zero where devices wake
     /// who waits by themselves.
     pub fn looks(&self) -> u64 {
@@ -266,7 +279,7 @@ impl Device {
     /// Opens an account: a stream of work on this device, and the bytes held by one owner. `label` stands in
     /// messages.
     pub fn account(&self, label: impl Into<Arc<str>>) -> Account {
-        let ledger = Arc::new(Ledger::new(label.into(), self.core.owners.clone()));
+        let ledger = Arc::new(Ledger::new(label.into(), self.core.owners.clone(), self.core.meter.is_some()));
         let mut ledgers = self.core.ledgers();
         // Now and then forget the ones that are gone; doubling keeps the cost per account constant.
         if ledgers.len() == ledgers.capacity() {
@@ -310,16 +323,14 @@ pub(crate) struct CopyCounts {
 }
 
 impl CopyCounts {
-    pub(crate) fn note_from_host(&self) {
-        self.from_host.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn note_to_host(&self) {
-        self.to_host.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn note_from_peer(&self) {
-        self.from_peers.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn note(&self, direction: Direction) {
+        let count = match direction {
+            Direction::FromHost => &self.from_host,
+            Direction::ToHost => &self.to_host,
+            Direction::FromPeer => &self.from_peers,
+            Direction::Within => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -338,10 +349,12 @@ pub(crate) struct Ledger {
     shells: Mutex<Option<Vec<MemoryRef>>>,
     /// Counted by its clones.
     _owners: Arc<()>,
+    /// If records are kept.
+    pub(crate) meter: Option<Meter>,
 }
 
 impl Ledger {
-    fn new(label: Arc<str>, owners: Arc<()>) -> Self {
+    fn new(label: Arc<str>, owners: Arc<()>, keeps_records: bool) -> Self {
         let shells = Mutex::new(Some(Vec::new()));
         Ledger {
             label,
@@ -349,6 +362,7 @@ impl Ledger {
             accounts: AtomicUsize::new(0),
             shells,
             _owners: owners,
+            meter: keeps_records.then(Meter::default),
         }
     }
 
@@ -397,6 +411,8 @@ pub(crate) struct DeviceCore {
     /// That of the set.
     pub(crate) host_pool: Arc<HostPool>,
     pub(crate) copies: CopyCounts,
+    /// If records are kept.
+    pub(crate) meter: Option<Meter>,
 }
 
 impl DeviceCore {

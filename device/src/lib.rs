@@ -75,6 +75,7 @@ mod shape;
 mod ship;
 mod sleepers;
 mod spec;
+mod usage;
 mod vitals;
 #[cfg(feature = "wgpu")]
 mod wgpu;
@@ -112,4 +113,5 @@ pub use shape::Shape;
 pub use ship::{Capability, CapabilityError, ship_kernels};
 pub use sleepers::Rest;
 pub use spec::{DeviceSpec, HostMode, SpecError};
+pub use usage::Usage;
 pub use vitals::Vitals;

@@ -15,10 +15,11 @@ use crate::caught::Caught;
 use crate::completion::Cell;
 use crate::event::{Event, Stream};
 use crate::fault::{FaultKind, FaultRecord};
-use crate::graph::Plan;
+use crate::graph::{Plan, Step};
 use crate::kernel::Code;
 use crate::launch::Launch;
 use crate::memory::MemoryRef;
+use crate::usage::Spent;
 
 /// What one operation does to one buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,19 @@ pub(crate) enum Command {
     Fence,
 }
 
+impl Command {
+    /// How many kernels it launches.
+    pub(crate) fn launches(&self) -> u64 {
+        match self {
+            Command::Launch { .. } => 1,
+            Command::Graph(plan) => {
+                plan.steps.iter().filter(|step| matches!(step, Step::Launch(_))).count() as u64
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// Host memory that an operation reads or writes.
 ///
 /// It came from [`Backend::allocate_pinned`](crate::backend::Backend::allocate_pinned), unless the device's memory is the
@@ -99,6 +113,12 @@ pub(crate) struct Operation {
     pub(crate) completion: Option<Arc<Cell>>,
     /// For its backend, from `submit` to its end: those that it comes after. Kept for its memory; empty otherwise.
     pub(crate) after: Vec<Event>,
+    /// Its backend is to find out what it takes on the device.
+    pub(crate) is_timed: bool,
+    /// Nothing else of ours was on the device when it was submitted.
+    pub(crate) was_alone: bool,
+    /// What it took, if that is known when it ends.
+    pub(crate) spent: Option<Spent>,
 }
 
 /// The operations of a backend that have not ended.
@@ -115,7 +135,19 @@ impl Operation {
     pub(crate) fn new(device: usize, stream: Arc<Stream>) -> Box<Self> {
         let (command, arguments) = (Command::Fence, Arguments::default());
         let (accesses, completion, after) = Default::default();
-        Box::new(Operation { device, stream, accesses, command, arguments, completion, after })
+        let (is_timed, was_alone, spent) = (false, false, None);
+        Box::new(Operation {
+            device,
+            stream,
+            accesses,
+            command,
+            arguments,
+            completion,
+            after,
+            is_timed,
+            was_alone,
+            spent,
+        })
     }
 
     /// Records that the operation failed.
@@ -226,7 +258,9 @@ impl Operation {
 
     /// Ends an operation that has not begun and never will: its devices have been abandoned.
     #[must_use]
-    pub(crate) fn refuse(self: Box<Self>, device: Arc<str>) -> Arc<Cell> {
+    pub(crate) fn refuse(mut self: Box<Self>, device: Arc<str>) -> Arc<Cell> {
+        // No launch for the records.
+        self.command = Command::Fence;
         self.end(|completion| completion.refuse(device))
     }
 
@@ -235,10 +269,12 @@ impl Operation {
         store(&completion);
         // Before anybody can see that it has ended, so that its memory counts as free by then.
         self.accesses.clear();
-        self.command = Command::Fence;
         self.arguments.clear();
         self.after.clear();
         let account = completion.account().expect("the operation has not left its cell");
+        account.note_end(&self);
+        self.command = Command::Fence;
+        self.spent = None;
         account.keep(self);
         completion
     }

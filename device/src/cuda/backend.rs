@@ -28,7 +28,7 @@ use super::machine::{Gpu, Settings};
 use super::memory::Block;
 use super::open::Cuda;
 use super::pinned::Pinned;
-use super::stream::{Priority, Stream};
+use super::stream::{Priority, Stream, Timer};
 use crate::backend::{Backend, Block as Name, Facts, Fresh, Opened};
 use crate::caught::Caught;
 use crate::error::DeviceError;
@@ -39,6 +39,7 @@ use crate::kernel::{Code as KernelCode, Language};
 use crate::launch::Launch;
 use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
 use crate::sleepers::{Pending, Rest, Sleepers};
+use crate::usage::Spent;
 
 /// Opens the GPUs with these numbers, or all if there are none.
 pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Opened, CudaError> {
@@ -67,6 +68,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         stream: Stream { gpu: gpu.clone(), lane },
         given: VecDeque::new(),
         held: VecDeque::new(),
+        timers: Vec::new(),
         notified: None,
     };
     let queues = |gpu: &Gpu| (0..2 * settings.stream_count).map(|lane| queue(gpu, lane)).collect();
@@ -155,6 +157,8 @@ struct Queue {
     given: VecDeque<Given>,
     /// What comes after that, and has not been given to the driver.
     held: VecDeque<Given>,
+    /// Those of launches that have ended.
+    timers: Vec<Timer>,
     /// A notification has been asked for behind this one.
     notified: Option<Event>,
 }
@@ -165,6 +169,8 @@ struct Given {
     mark: Option<Mark>,
     /// Why it cannot succeed.
     fault: Option<Arc<FaultRecord>>,
+    /// Takes the time of a launch of which a record is kept.
+    timer: Option<Timer>,
     /// The devices were abandoned before the driver was given it.
     is_refused: bool,
     /// It ends when its mark is reached, and all that it comes `after` has ended.
@@ -235,6 +241,7 @@ impl Gpus {
         operation: &Operation,
         after: impl Iterator<Item = Mark>,
         parameters: &mut Parameters,
+        timer: Option<&Timer>,
     ) -> Result<Mark, CudaError> {
         wait_for(stream, after)?;
         let memory = self.memory();
@@ -249,11 +256,15 @@ impl Gpus {
                     zero(stream, find(access.memory.block()), access.memory.len_bytes())?;
                 }
                 drop(memory);
+                timer.inspect(|timer| stream.note_time(timer, false));
                 self.launch(stream, operation, code, launch, parameters)?;
+                timer.inspect(|timer| stream.note_time(timer, true));
             }
             Command::Graph(plan) => {
                 drop(memory);
+                timer.inspect(|timer| stream.note_time(timer, false));
                 self.replay(stream, operation, plan)?;
+                timer.inspect(|timer| stream.note_time(timer, true));
             }
             Command::Copy => {
                 let len_bytes = operation.accesses[0].memory.len_bytes();
@@ -372,6 +383,12 @@ impl Gpus {
                     let mut given =
                         state.queues[device][lane].given.pop_front().expect("it was just looked at");
                     given.fault = given.fault.or(fault);
+                    if let Some(timer) = given.timer.take() {
+                        if given.fault.is_none() {
+                            given.operation.spent = timer.elapsed().map(Spent::measured);
+                        }
+                        state.queues[device][lane].timers.push(timer);
+                    }
                     state.live.remove(&given.event);
                     ended.push(given);
                 }
@@ -473,7 +490,7 @@ impl Backend for Gpus {
         operation.order(event, &mut earlier);
         operation.after = earlier.events;
         state.live.insert(event, Live { mark: None, is_void: is_spoiled, is_held: true, lane: lane_name });
-        let given = Given { event, mark: None, fault: None, is_refused: false, operation };
+        let given = Given { event, mark: None, fault: None, timer: None, is_refused: false, operation };
         state.queues[device][lane].held.push_back(given);
         state.held_count += 1;
         self.give_front(&mut state, device, lane);

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::{CudaError, DeviceFault};
 use super::kernel::{Extent, Function, Parameters};
@@ -11,7 +12,7 @@ use super::lane::{Lane, Mark};
 use super::machine::{DeviceState, Gpu};
 use super::memory::Block;
 use super::pinned::{InFlight, Pinned};
-use super::raw::{Answer, RawStream, forget_bound};
+use super::raw::{Answer, RawEvent, RawStream, forget_bound};
 
 /// Whose work is preferred when a device has the choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,20 @@ pub enum Priority {
     Normal = 0,
     /// Work that others wait for, such as packing what is sent.
     High = 1,
+}
+
+/// Two events that note their times.
+pub(super) struct Timer {
+    start: RawEvent,
+    end: RawEvent,
+}
+
+impl Timer {
+    /// The time from one to the other, when both are complete.
+    pub(super) fn elapsed(&self) -> Option<Duration> {
+        let ms = self.end.since(&self.start).ok()?;
+        Duration::try_from_secs_f64(f64::from(ms) / 1e3).ok()
+    }
 }
 
 /// A stream of the pool of a device. Clones are the same stream.
@@ -319,6 +334,20 @@ impl Stream {
     pub fn notify(&self, code: impl FnOnce() + Send + 'static) -> Result<Mark, CudaError> {
         let code = Box::new(code);
         self.submit("notification", "cuLaunchHostFunc", std::iter::empty(), |stream| stream.notify(code))
+    }
+
+    /// A timer for work of this stream.
+    pub(super) fn make_timer(&self) -> Option<Timer> {
+        let make = || RawEvent::create_timed(&self.state().context).ok();
+        Some(Timer { start: make()?, end: make()? })
+    }
+
+    /// Notes the time when all is done that the stream has been given: the start, and then the end. What the driver refuses leaves no
+    /// time.
+    pub(super) fn note_time(&self, timer: &Timer, is_end: bool) {
+        let lane = self.lane();
+        let _order = lane.lock();
+        let _ = lane.raw().record(if is_end { &timer.end } else { &timer.start });
     }
 
     /// Runs code of others that gives work to the stream, by the driver's handle of it; the work comes after all that was

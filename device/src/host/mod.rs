@@ -13,6 +13,7 @@ mod workers;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::backend::{Backend, Block, Facts, Fresh, Opened};
 use crate::error::DeviceError;
@@ -22,6 +23,7 @@ use crate::memory::MAX_ALIGN;
 use crate::operation::Operation;
 use crate::sleepers::Pending;
 use crate::spec::{DeviceSpec, HostMode};
+use crate::usage::Spent;
 use polled::Polled;
 use workers::Workers;
 
@@ -117,9 +119,11 @@ impl Backend for Inline {
         unsafe { release(address, bytes) };
     }
 
-    fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
+    fn submit(&self, mut operation: Box<Operation>) -> Result<(), DeviceError> {
         let mut outcome = Ok(());
+        let start = operation.is_timed.then(Instant::now);
         pace::run_slowed(self.slowdowns[operation.device], || outcome = run::run(&operation, Block::address));
+        operation.spent = start.map(|start| Spent::measured(start.elapsed()));
         operation.leave(outcome).publish();
         Ok(())
     }

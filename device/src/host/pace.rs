@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::usage::Spent;
+
 /// Waits shorter than this are spun: a sleep is not that exact.
 const SPIN: Duration = Duration::from_micros(100);
 
@@ -41,6 +43,11 @@ pub(super) fn run_slowed(slowdown: f64, work: impl FnOnce()) {
             None => std::hint::spin_loop(),
         }
     }
+}
+
+/// What work took that has begun at `start` and counts as finished at `end`, or now.
+pub(super) fn spent(start: Instant, end: Option<Instant>) -> Spent {
+    Spent::measured(end.unwrap_or_else(Instant::now).saturating_duration_since(start))
 }
 
 #[cfg(test)]

@@ -92,9 +92,11 @@ impl Polled {
             state.resolve(&mut operation);
             drop(state);
             let mut outcome = Ok(());
+            let start = operation.is_timed.then(Instant::now);
             let end = pace::finish_time(self.slowdowns[operation.device], || {
                 outcome = run::run(&operation, |block| self.state().address(block));
             });
+            operation.spent = start.map(|start| pace::spent(start, end));
             let completion = operation.leave(outcome);
             if let Some(end) = end {
                 self.state().lingering = Some((end, completion));

@@ -313,7 +313,7 @@ impl Shared {
         loop {
             if let Some((event, completion)) = state.take_due() {
                 state = self.finish(state, event, completion);
-            } else if let Some((event, operation, slowdown)) = state.take_runnable() {
+            } else if let Some((event, mut operation, slowdown)) = state.take_runnable() {
                 if state.has_runnable() || !state.timers.is_empty() {
                     self.wake.notify_one();
                 }
@@ -324,7 +324,9 @@ impl Shared {
                     (None, operation.refuse(device))
                 } else {
                     let mut outcome = Ok(());
+                    let start = operation.is_timed.then(Instant::now);
                     let end = pace::finish_time(slowdown, || outcome = run::run(&operation, Block::address));
+                    operation.spent = start.map(|start| pace::spent(start, end));
                     (end, operation.leave(outcome))
                 };
                 state = self.lock();

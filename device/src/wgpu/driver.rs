@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wgpu::{CommandBuffer, MapMode, PollType, SubmissionIndex};
 
@@ -18,6 +18,7 @@ use crate::error::DeviceError;
 use crate::fault::FaultRecord;
 use crate::memory::{Memory, MemoryRef};
 use crate::operation::{Command, HostRange, Operation};
+use crate::usage::Spent;
 
 /// Jobs that are submitted together at most: an end waits for those of as many others.
 pub(super) const JOBS_PER_BATCH: usize = 64;
@@ -40,6 +41,8 @@ pub(super) struct Driver {
     recorded: Batch,
     /// Submitted, oldest first.
     in_flight: VecDeque<Batch>,
+    /// When the last batch had ended.
+    last_end: Instant,
 }
 
 /// Jobs that go to the device together.
@@ -52,6 +55,7 @@ pub(super) struct Batch {
     /// What is to be done when the device has done its part, in order.
     ends: VecDeque<End>,
     index: Option<SubmissionIndex>,
+    submitted: Option<Instant>,
     progress: Arc<Progress>,
     /// Why all of it failed.
     failed: Option<String>,
@@ -87,7 +91,8 @@ impl Driver {
         let recorder = Recorder::new(shared.clone());
         let recorder = recorder.map_err(|reason| DeviceError::NotFound { what: "wgpu adapter", reason })?;
         let (taken, recorded, in_flight) = Default::default();
-        Ok(Driver { shared, recorder, taken, abandoned: false, recorded, in_flight })
+        let last_end = Instant::now();
+        Ok(Driver { shared, recorder, taken, abandoned: false, recorded, in_flight, last_end })
     }
 
     /// Does what is put into the inbox until it is closed and empty.
@@ -233,6 +238,7 @@ impl Driver {
         in_flight.push_back(std::mem::take(recorded));
         let batch = in_flight.back_mut().expect("one has been put there");
         let commands = std::mem::take(&mut batch.commands);
+        batch.submitted = Some(Instant::now());
         if commands.is_empty() {
             return;
         }
@@ -268,6 +274,8 @@ impl Driver {
     }
 
     fn end_first(&mut self) {
+        let share = self.in_flight.front().and_then(|batch| batch.share(self.last_end));
+        self.last_end = Instant::now();
         while let Some(batch) = self.in_flight.front_mut()
             && let Some(end) = batch.ends.pop_front()
         {
@@ -275,7 +283,8 @@ impl Driver {
             match end {
                 End::Left(completion) => self.publish(&completion),
                 End::Export { relay, download, .. } => relay.fill(batch.exported(failed, download)),
-                End::Operation { operation, download } => {
+                End::Operation { mut operation, download } => {
+                    operation.spent = share.filter(|_| operation.is_timed);
                     let outcome = match failed {
                         Some(said) => Err(said),
                         None => batch.downloaded(&operation, download),
@@ -343,6 +352,14 @@ impl Progress {
 }
 
 impl Batch {
+    /// What each of its launches took, if it was the device's since its submission, or the end of the batch before it.
+    fn share(&self, last_end: Instant) -> Option<Spent> {
+        let is_timed = |end: &&End| matches!(end, End::Operation { operation, .. } if operation.is_timed);
+        let launches = u32::try_from(self.ends.iter().filter(is_timed).count()).ok()?;
+        let time = self.submitted?.max(last_end).elapsed().checked_div(launches)?;
+        Some(Spent { time, is_estimated: true })
+    }
+
     /// Gives it up; callbacks that are still called find nobody who looks.
     fn fail(&mut self, why: &str) {
         self.failed.get_or_insert_with(|| why.to_owned());

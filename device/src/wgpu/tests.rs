@@ -38,7 +38,7 @@ fn open() -> Option<(Devices, Vec<Arc<Shared>>)> {
     match Wgpu::open(&Default::default(), &[0, 0]) {
         Ok((backend, devices)) => {
             let inside = backend.devices.clone();
-            Some((Devices::of(Opened { backend: Arc::new(backend), devices }, "for a test"), inside))
+            Some((Devices::of(Opened { backend: Arc::new(backend), devices }, "for a test", false), inside))
         }
         Err(error) => {
             let required = std::env::var("REQUIRE_DEVICE").is_ok_and(|kinds| kinds.contains("wgpu"));

@@ -17,6 +17,7 @@ thread_local! {
     static BY_THIS: Cell<u64> = const { Cell::new(0) };
 }
 
+#[allow(dead_code, reason = "each test counts what it needs")]
 pub(crate) fn allocations_of_all_threads() -> u64 {
     BY_ALL.load(Ordering::Relaxed)
 }

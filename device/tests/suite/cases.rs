@@ -1,5 +1,7 @@
 //! The cases.
 
+use std::time::Duration;
+
 use chare_device::{Account, DeviceError, DeviceSlice, DeviceVec, Devices, Fault, Language};
 
 use crate::kernels::{ADD, BOTH, COPY, FILL, GATHER, PANIC};
@@ -330,4 +332,34 @@ pub(crate) fn what_is_dropped_in_flight_is_finished(devices: &Devices) {
     assert!(read.is_ready() && devices.pending() == 0);
     assert_eq!(read.wait().unwrap(), [100; 8]);
     assert_eq!(devices.iter().map(|device| device.used_bytes()).sum::<u64>(), 0);
+}
+
+/// Whoever launches and copies is known by it, and so is where.
+pub(crate) fn records_say_what_was_done(devices: &Devices) {
+    let (one, far) = (devices.get(0).account("one"), devices.get(1).account("far"));
+    let urgent = one.urgent();
+    let mut buffer = one.upload(vec![1_u32; 1000]).unwrap();
+    one.fence().unwrap().wait().unwrap();
+    for account in [&one, &urgent, &one] {
+        account.launch(&ADD, 1000, (&mut buffer, 1)).unwrap().wait().unwrap();
+    }
+    let copy = far.import(&buffer.share()).unwrap();
+    let twice = far.copy(&copy).unwrap();
+    assert_eq!(far.download(&twice).unwrap().wait().unwrap(), [4; 1000]);
+    let host = far.host_vec::<u32>(1000).unwrap();
+    far.read(&twice, host).unwrap().wait().unwrap();
+    let (of_one, of_far) = (one.usage().unwrap(), far.usage().unwrap());
+    assert_eq!((of_one.launches, of_one.from_host_bytes, of_one.to_host_bytes), (3, 4000, 0));
+    let bytes_of_far = (of_far.from_host_bytes, of_far.to_host_bytes, of_far.from_peers_bytes);
+    assert_eq!((of_far.launches, bytes_of_far, of_far.within_bytes), (0, (0, 8000, 4000), 4000));
+    assert!(of_one.launch_time > Duration::ZERO && of_far.launch_time == Duration::ZERO, "{of_one:?}");
+    // Each was waited for, so the device had nothing else to do.
+    assert_eq!(of_one.alone_time, of_one.launch_time);
+    let is_estimated = devices.get(0).name().starts_with("wgpu");
+    assert_eq!(of_one.estimated_time, if is_estimated { of_one.launch_time } else { Duration::ZERO });
+    assert_eq!((devices.get(0).usage(), devices.get(1).usage()), (Some(of_one), Some(of_far)));
+    // A launch that fails is one, and what nobody looked at yet is none.
+    let mut values = one.alloc::<u32>(8).unwrap();
+    assert!(one.launch(&PANIC, 8, (&mut values,)).unwrap().wait().is_err());
+    assert_eq!(one.usage().unwrap().launches, 4);
 }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, OnceLock};
 
 use chare_device::cuda::{Compiler, ImageKind, look, ship};
-use chare_device::{Devices, HostMode, Kernel, Params};
+use chare_device::{DeviceSpec, Devices, HostMode, Kernel, Params};
 use cuda_stand_in::StandIn;
 use libtest_mimic::{Completion, Trial};
 
@@ -46,7 +46,9 @@ fn run(case: &Case) {
     register_all();
     let ordinals = (0..case.devices).map(|ordinal| ordinal.to_string()).collect::<Vec<_>>();
     let spec = format!("cuda:{}{}", ordinals.join(","), case.options);
-    let devices = Devices::open(&spec.parse().unwrap(), HostMode::Inline).unwrap();
+    let spec: DeviceSpec = spec.parse().unwrap();
+    let spec = if case.keeps_records() { spec.with_records() } else { spec };
+    let devices = Devices::open(&spec, HostMode::Inline).unwrap();
     (case.run)(&devices);
 }
 

@@ -20,7 +20,7 @@ mod register;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use chare_device::{DeviceError, Devices, HostMode};
+use chare_device::{DeviceError, DeviceSpec, Devices, HostMode};
 use libtest_mimic::{Arguments, Trial};
 
 /// What the suite runs on: how it is called in the table, and its specification before and after the number of devices.
@@ -47,6 +47,12 @@ struct Case {
     devices: usize,
     options: &'static str,
     run: fn(&Devices),
+}
+
+impl Case {
+    fn keeps_records(&self) -> bool {
+        self.name == "records_say_what_was_done"
+    }
 }
 
 macro_rules! cases {
@@ -78,6 +84,7 @@ const CASES: &[Case] = cases! {
         buffers_of_another_device_are_imported: 2, "";
         memory_goes_around_all_devices_in_order: 3, "";
         what_is_dropped_in_flight_is_finished: 2, "";
+        records_say_what_was_done: 2, "";
     }
     graphs {
         a_graph_is_replayed_in_order: 1, "";
@@ -117,7 +124,7 @@ fn main() {
             };
             let trial = Trial::ignorable_test(format!("{} on {backend}", case.name), move || {
                 note("FAILED");
-                let Some(devices) = open(&spec) else {
+                let Some(devices) = open(&spec, case.keeps_records()) else {
                     note("skipped");
                     return Ok(libtest_mimic::Completion::ignored_with("there is no such device"));
                 };
@@ -139,8 +146,10 @@ fn main() {
 }
 
 /// Opens the devices; `None` if the machine has none of this kind.
-fn open(spec: &str) -> Option<Devices> {
-    match Devices::open(&spec.parse().unwrap(), HostMode::Inline) {
+fn open(spec: &str, keeps_records: bool) -> Option<Devices> {
+    let parsed: DeviceSpec = spec.parse().unwrap();
+    let parsed = if keeps_records { parsed.with_records() } else { parsed };
+    match Devices::open(&parsed, HostMode::Inline) {
         Ok(devices) => Some(devices),
         Err(error @ DeviceError::NotFound { .. }) => {
             let kind = spec.split(':').next().unwrap();

@@ -57,6 +57,9 @@ impl Gpus {
         let queue = &mut state.queues[device][lane];
         let mut given = queue.held.pop_front().expect("it was just looked at");
         let stream = queue.stream.clone();
+        if given.operation.is_timed {
+            given.timer = queue.timers.pop().or_else(|| stream.make_timer());
+        }
         let mut parameters = std::mem::take(&mut state.parameters);
         let marks = given.operation.after.iter().filter_map(|event| state.live.get(event)?.mark);
         let is_void = state.live.get(&given.event).is_some_and(|live| live.is_void);
@@ -65,7 +68,7 @@ impl Gpus {
             // What comes after it relies on the waits. It finds its fault when it ends.
             wait_for(&stream, marks).and_then(|()| stream.mark())
         } else {
-            self.give(&stream, &given.operation, marks, &mut parameters)
+            self.give(&stream, &given.operation, marks, &mut parameters, given.timer.as_ref())
         };
         (given.mark, given.fault) = match answer {
             Ok(mark) => (Some(mark), None),

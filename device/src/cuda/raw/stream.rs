@@ -43,6 +43,22 @@ impl RawEvent {
         Ok(RawEvent { context: context.clone(), handle })
     }
 
+    /// One that notes the time at which it is complete.
+    pub(in crate::cuda) fn create_timed(context: &Arc<Context>) -> Answer<RawEvent> {
+        context.bind()?;
+        let flags = sys::CUevent_flags::CU_EVENT_DEFAULT as c_uint;
+        // SAFETY: the event is written.
+        let handle = unsafe { written(|event| sys::cuEventCreate(event, flags)) }?;
+        Ok(RawEvent { context: context.clone(), handle })
+    }
+
+    /// Milliseconds from `start` to this event. Both are complete, and note their times.
+    pub(in crate::cuda) fn since(&self, start: &RawEvent) -> Answer<f32> {
+        self.context.bind()?;
+        // SAFETY: both are live; the time is written.
+        unsafe { written(|time| sys::cuEventElapsedTime_v2(time, start.handle, self.handle)) }
+    }
+
     pub(in crate::cuda) fn query(&self) -> Query {
         if let Err(status) = self.context.bind() {
             return Query::Failed(status);

@@ -1,0 +1,54 @@
+//! What devices were used for: in the profile of a run, and asked by a chare.
+
+use super::*;
+
+#[chare]
+impl Recorded {
+    fn new() -> Self {
+        Recorded
+    }
+
+    /// Launches and copies; what its own record then says.
+    #[entry]
+    async fn work(&mut self, cx: &Cx<Self>, launches: u64) -> Result<Option<(u64, u64, u64)>> {
+        let dev = cx.device();
+        let mut buffer = dev.upload(vec![1.0; 100])?;
+        for _ in 0..launches {
+            dev.launch(&ADD, 100, (&mut buffer, 1.0))?.await?;
+        }
+        dev.download(&buffer)?.await?;
+        Ok(dev.usage().map(|usage| (usage.launches, usage.from_host_bytes, usage.to_host_bytes)))
+    }
+}
+
+struct Recorded;
+
+#[test]
+fn a_profile_says_what_each_device_was_used_for() {
+    for (pes, kind) in [(1, "inline"), (2, "inline"), (2, "workers=2"), (4, "polled")] {
+        let device = format!("host:2:{kind}").parse().expect("a device");
+        let options = Options::default().with_pes(pes).with_device(device).with_profile(true);
+        let report = Runtime::run(options, async move |rt: Runtime| {
+            for (pe, launches) in [(0, 3), (pes - 1, 4)] {
+                let chare = rt.single::<Recorded>().on_pe(pe).create(()).await?;
+                assert_eq!(chare.work(launches).await?, Some((launches, 800, 800)));
+            }
+            Result::<()>::Ok(())
+        });
+        let report = report.expect("the host device is always there");
+        let profile = report.profile().unwrap_or_else(|| panic!("it was asked for: {report}"));
+        let launches: Vec<_> = profile.devices.iter().map(|device| device.usage.launches).collect();
+        assert_eq!(launches, if pes == 1 { [7, 0] } else { [3, 4] }, "{pes} PEs, {kind}");
+        assert!(profile.to_string().contains("\nhost:0: ") && profile.devices[1].name == "host:1");
+        assert!(profile.devices[0].usage.launch_time > std::time::Duration::ZERO);
+    }
+}
+
+#[test]
+fn without_a_profile_there_are_no_records() {
+    on_each(&KINDS, async |rt: Runtime| {
+        let chare = rt.single::<Recorded>().create(()).await?;
+        assert_eq!(chare.work(2).await?, None);
+        Ok(())
+    });
+}
