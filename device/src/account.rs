@@ -125,7 +125,7 @@ impl Account {
     }
 
     /// Counts a copy.
-    fn note_copy(&self, direction: Direction, bytes: usize) {
+    fn note_copied(&self, direction: Direction, bytes: usize) {
         let AccountCore { device, ledger, .. } = &*self.core;
         device.copies.note(direction);
         for meter in [&device.meter, &ledger.meter].into_iter().flatten() {
@@ -351,7 +351,7 @@ impl Account {
         let command = Command::Upload(values.range());
         let operation = self.operation_on(buffer.memory(), AccessMode::Overwrite, command);
         let completion = self.submit("write", operation, Prepared::host(values))?;
-        self.note_copy(Direction::FromHost, buffer.memory().len_bytes());
+        self.note_copied(Direction::FromHost, buffer.memory().len_bytes());
         Ok(completion)
     }
 
@@ -372,7 +372,7 @@ impl Account {
         self.check_host_vec(&to, memory.len_elems())?;
         let operation = self.operation_on(memory, AccessMode::Read, Command::Download(to.range()));
         let completion = self.submit("read", operation, Prepared::host(to))?;
-        self.note_copy(Direction::ToHost, memory.len_bytes());
+        self.note_copied(Direction::ToHost, memory.len_bytes());
         Ok(completion)
     }
 
@@ -404,7 +404,7 @@ impl Account {
         operation.command = Command::Copy;
         self.submit("copy", operation, Prepared::nothing())?;
         let is_peer = !Arc::ptr_eq(memory.device(), &self.core.device);
-        self.note_copy(if is_peer { Direction::FromPeer } else { Direction::Within }, memory.len_bytes());
+        self.note_copied(if is_peer { Direction::FromPeer } else { Direction::Within }, memory.len_bytes());
         Ok(DeviceVec::new(fresh))
     }
 
@@ -500,7 +500,7 @@ impl Account {
     /// A new buffer with these values.
     fn filled<T: Element>(&self, shape: Shape, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
         let (memory, _) = self.reserve::<T>(shape)?;
-        self.note_copy(Direction::FromHost, memory.len_bytes());
+        self.note_copied(Direction::FromHost, memory.len_bytes());
         if self.core.device.facts.is_host_memory {
             let address = memory.block().address().cast::<T>().as_ptr();
             // SAFETY: the memory has `values.len()` elements, and nobody else has it yet.
@@ -525,7 +525,7 @@ impl Account {
         let memory = source.source();
         self.check_here(memory)?;
         let (len, bytes) = (memory.len_elems(), memory.len_bytes());
-        self.note_copy(Direction::ToHost, bytes);
+        self.note_copied(Direction::ToHost, bytes);
         if self.core.device.facts.runs_at_once && !memory.is_poisoned() {
             let address = memory.block().address().cast::<T>().as_ptr().cast_const();
             // SAFETY: `source` keeps the memory alive; it is initialised and aligned, and an inline device has no operation

@@ -48,7 +48,8 @@ impl Devices {
     /// if the worker threads cannot be started, [`DeviceError::NotFound`] if the machine has no such device.
     pub fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Devices, DeviceError> {
         caught::install_hook();
-        let Choice { mut opened, reason, passes_over_gpus } = choice::choose(spec, default_mode, Some(&KERNELS))?;
+        let Choice { mut opened, reason, passes_over_gpus } =
+            choice::choose(spec, default_mode, Some(&KERNELS))?;
         // What runs at once leaves no record.
         opened.devices.iter_mut().for_each(|facts| facts.runs_at_once &= !spec.keeps_records());
         let mut devices = Self::of(opened, reason, spec.keeps_records());
