@@ -233,6 +233,13 @@ impl Msg {
         unsafe { (*self.0.as_ptr()).reply.sent_by(pe) }
     }
 
+    /// Notes that it goes from one PE to another, by a record of this epoch if there is one. For tests of moves.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn follow(&mut self, epoch: Option<u64>) {
+        // SAFETY: a `Msg` owns a live block, and nobody else looks at its reply.
+        unsafe { (*self.0.as_ptr()).reply.trail.follow(epoch) }
+    }
+
     /// The contents, if the message is of kind `P`.
     pub(crate) fn payload<P: Payload>(&self) -> Option<&P> {
         if self.head().table.payload_type != TypeId::of::<P>() {

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::ids::ChareId;
+use crate::location::Route;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
@@ -152,28 +153,45 @@ impl Rank {
 
 /// A message on its way to another PE, and its rank there.
 pub(crate) struct Ranked {
-    pub(crate) rank: Rank,
+    rank: Rank,
     pub(crate) msg: Msg,
+    /// A PE has sent it to where its chare is, as far as was known there.
+    is_routed: bool,
 }
 
 impl Payload for Ranked {
     const NAME: Name = Name::Runtime("a message with a priority");
     const IS_RANKED: bool = true;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        self.take_its_place(pe);
+        // All that came before it has been taken: its chare is here, or it goes on to it.
+        let Ranked { rank, msg, .. } = self;
+        if msg.is_for_pe() { pe.enqueue_ranked(rank, Work::Msg(msg)) } else { pe.send_ranked(rank, msg) }
     }
 }
 
 impl Ranked {
-    /// Joins what waits here, or goes on to where its chare is.
-    pub(crate) fn take_its_place(self, pe: &Pe) {
-        let Ranked { rank, msg } = self;
-        if msg.is_for_pe() { pe.enqueue_ranked(rank, Work::Msg(msg)) } else { pe.send_ranked(rank, msg) }
+    /// Joins what waits on a PE where it has just come to, ahead of what has come before. Unless its chare is not here: that
+    /// may be among what has come before.
+    pub(crate) fn arrive(wrapped: Msg, pe: &Pe) {
+        let Some(Ranked { msg, is_routed, .. }) = wrapped.payload() else {
+            unreachable!("the table of a message says whether it has a rank")
+        };
+        let is_here = msg.is_for_pe() || matches!(pe.route(msg.head().to), Route::Here);
+        if *is_routed && !is_here {
+            return pe.enqueue(Work::Msg(wrapped));
+        }
+        let Ranked { rank, msg, .. } = wrapped.into_payload(pe).expect("looked at above");
+        if is_here { pe.enqueue_ranked(rank, Work::Msg(msg)) } else { pe.send_ranked(rank, msg) }
     }
 
-    /// The message as it travels: one without a rank by itself.
+    /// The message as it travels to a PE that can find its chare: one without a rank by itself.
     pub(crate) fn wrapped(rank: Rank, msg: Msg) -> Msg {
-        if let Rank::Normal = rank { msg } else { Msg::for_pe(Ranked { rank, msg }) }
+        if let Rank::Normal = rank { msg } else { Msg::for_pe(Ranked { rank, msg, is_routed: false }) }
+    }
+
+    /// The message as it travels to where its chare is.
+    pub(crate) fn routed(rank: Rank, msg: Msg) -> Msg {
+        Msg::for_pe(Ranked { rank, msg, is_routed: true })
     }
 }
 

@@ -11,6 +11,8 @@ use crate::callback::Callback;
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
+#[cfg(all(test, not(loom)))]
+use crate::location::Trail;
 use crate::message::{Msg, Name, Payload};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
@@ -54,9 +56,14 @@ impl CellRef {
 pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// Where the outcome of a method goes. It stays in its run; 16 bytes, since every message has one.
-pub(crate) struct Reply(To);
+pub(crate) struct Reply {
+    to: To,
+    /// The way of the message that this belongs to.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) trail: Trail,
+}
 
-const _: () = assert!(size_of::<Reply>() == 16);
+const _: () = assert!(size_of::<To>() == 16 && (cfg!(test) || size_of::<Reply>() == 16));
 
 enum To {
     /// Nobody waits: an error ends the job. The PE that has sent the message, if it has left that PE.
@@ -96,7 +103,16 @@ pub(crate) trait AnyCallback: Send {
 }
 
 impl Reply {
-    const NONE: Reply = Reply(To::Nobody(Sender::NONE));
+    const NONE: Reply = Reply::new(To::Nobody(Sender::NONE));
+
+    #[inline(always)]
+    const fn new(to: To) -> Reply {
+        Reply {
+            to,
+            #[cfg(all(test, not(loom)))]
+            trail: Trail::NEW,
+        }
+    }
 
     #[inline(always)]
     pub(crate) const fn none() -> Reply {
@@ -105,7 +121,7 @@ impl Reply {
 
     /// Notes which PE has sent the message that this belongs to, unless another was noted before.
     pub(crate) fn sent_by(&mut self, pe: PeId) {
-        if let To::Nobody(from) = &mut self.0
+        if let To::Nobody(from) = &mut self.to
             && from.get().is_none()
         {
             *from = Sender { is_known: 1, pe, ..*from };
@@ -114,7 +130,7 @@ impl Reply {
 
     /// The PE that has sent the message, as far as that is known: whoever waits for the outcome is there.
     pub(crate) fn sender(&self) -> Option<PeId> {
-        match self.0 {
+        match self.to {
             To::Nobody(from) => from.get(),
             To::Cell { pe, .. } | To::Tracker { pe, .. } => Some(pe),
             To::Callback(_) => None,
@@ -123,13 +139,13 @@ impl Reply {
 
     #[inline]
     pub(crate) fn to(cell: CellRef) -> Reply {
-        Reply(To::Cell { pe: cell.pe, key: cell.key })
+        Reply::new(To::Cell { pe: cell.pe, key: cell.key })
     }
 
     /// Where the outcome of a broadcast on one element goes. If there is no such element it is waived, not refused.
     #[inline]
     pub(crate) fn of_broadcast(tracker: Option<CellRef>) -> Reply {
-        Reply(match tracker {
+        Reply::new(match tracker {
             Some(cell) => To::Tracker { pe: cell.pe, key: cell.key },
             None => To::Nobody(Sender { of_broadcast: 1, ..Sender::NONE }),
         })
@@ -137,26 +153,26 @@ impl Reply {
 
     /// Whether nobody waits.
     pub(crate) fn is_to_nobody(&self) -> bool {
-        matches!(self.0, To::Nobody(_))
+        matches!(self.to, To::Nobody(_))
     }
 
     /// Whether it is that of a broadcast.
     pub(crate) fn is_of_broadcast(&self) -> bool {
-        matches!(self.0, To::Tracker { .. } | To::Nobody(Sender { of_broadcast: 1, .. }))
+        matches!(self.to, To::Tracker { .. } | To::Nobody(Sender { of_broadcast: 1, .. }))
     }
 
     pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>) -> Reply {
-        Reply(To::Callback(Box::new(ErasedCallback(Box::new(callback)))))
+        Reply::new(To::Callback(Box::new(ErasedCallback(Box::new(callback)))))
     }
 
     fn into_destination(mut self) -> To {
-        mem::replace(&mut self.0, To::Nobody(Sender::NONE))
+        mem::replace(&mut self.to, To::Nobody(Sender::NONE))
     }
 
     /// Answers. An error with nobody to tell goes to `pe`, which ends the job with a report.
     #[inline(always)]
     pub(crate) fn answer<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
-        if matches!(self.0, To::Nobody(_)) && outcome.is_ok() {
+        if matches!(self.to, To::Nobody(_)) && outcome.is_ok() {
             // Nothing to drop in a reply to nobody.
             mem::forget(self);
             return;
@@ -255,7 +271,7 @@ pub(crate) fn refuse_from_anywhere(to: CellRef, error: CallError) {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let To::Cell { pe, key } | To::Tracker { pe, key } = self.0
+        if let To::Cell { pe, key } | To::Tracker { pe, key } = self.to
             && let Some(run) = current::run()
         {
             refuse_from_anywhere(CellRef { run, pe, key }, CallError::BrokenPromise);

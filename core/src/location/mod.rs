@@ -9,6 +9,8 @@
 mod endings;
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+pub(crate) use tests::Trail;
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -46,6 +48,9 @@ pub(crate) struct Locations {
     records: RefCell<FxHashMap<ChareId, Record>>,
     count: Cell<usize>,
     endings: Endings,
+    /// Messages that have been sent on from here.
+    #[cfg(all(test, not(loom)))]
+    forwards: Cell<u64>,
 }
 
 impl Locations {
@@ -159,7 +164,7 @@ impl Pe {
         match self.route(to) {
             Route::Here => self.enqueue(Work::Msg(msg)),
             Route::To(pe) => {
-                msg.sent_by(self.id());
+                self.note_way(&mut msg);
                 self.post(pe, msg);
             }
             Route::Nowhere => self.doubt(msg),
@@ -167,13 +172,14 @@ impl Pe {
         }
     }
 
-    /// Sends a message to its chare, with a rank among those that wait there.
+    /// Sends a message to its chare, with a rank among those that wait there; or on to it, if it has come from elsewhere.
     pub(crate) fn send_ranked(&self, rank: Rank, mut msg: Msg) {
         match self.route(msg.head().to) {
             Route::Here => self.enqueue_ranked(rank, Work::Msg(msg)),
             Route::To(pe) => {
-                msg.sent_by(self.id());
-                self.post(pe, Msg::for_pe(Ranked { rank, msg: msg.unpinned(self) }));
+                self.tell_sender(pe, &msg);
+                self.note_way(&mut msg);
+                self.post(pe, Ranked::routed(rank, msg.unpinned(self)));
             }
             Route::Nowhere | Route::Unknown => self.send_away(msg),
         }
@@ -199,8 +205,15 @@ impl Pe {
         }
     }
 
-    /// Sends a message on that has come too late, or to the wrong PE, and lets its sender be told where the chare is.
+    /// Sends a message on that has come too late, or to the wrong PE.
     fn forward(&self, to: PeId, mut msg: Msg) {
+        self.tell_sender(to, &msg);
+        self.note_way(&mut msg);
+        self.post(to, msg);
+    }
+
+    /// Lets the sender of a message which goes on from here be told where the chare is.
+    fn tell_sender(&self, to: PeId, msg: &Msg) {
         let id = msg.head().to;
         let sender = msg.head().reply.sender().filter(|&sender| sender != self.id() && sender != to);
         if let (Some(sender), Some(place)) = (sender, self.locations.confirmed(id)) {
@@ -211,8 +224,14 @@ impl Pe {
                 self.post(home, Msg::for_pe(Tell(id, sender)));
             }
         }
+    }
+
+    /// Notes that a message leaves this PE for its chare.
+    #[inline]
+    fn note_way(&self, msg: &mut Msg) {
         msg.sent_by(self.id());
-        self.post(to, msg);
+        #[cfg(all(test, not(loom)))]
+        self.note_trail(msg);
     }
 
     /// Gives a message up whose chare does not exist here at its home. Its sender may have inserted it before, and the

@@ -27,6 +27,7 @@ use crate::hang::HangReport;
 use crate::ids::PeId;
 use crate::message::{Head, Msg, Name};
 use crate::options::Options;
+use crate::priority::Ranked;
 use crate::quiescence::{self, Verdict};
 use crate::report::{ExitReport, Reason};
 use crate::runtime::{MainOutput, Runtime, Shared, start_main};
@@ -133,6 +134,16 @@ impl Net {
         from * self.case.pe_count + to
     }
 
+    /// In the order of today no call follows an old place of its chare after a newer one, or the same. (What the runtime asks
+    /// a chare for may be sent again when it has been there.)
+    fn check(&self, msg: &Msg) {
+        let msg = msg.payload::<Ranked>().map_or(msg, |ranked| &ranked.msg);
+        let reply = &msg.head().reply;
+        let is_call = matches!(msg.name(), Name::Entry(_));
+        let is_astray = is_call && self.case.order == Order::Inbox && reply.trail.goes_back;
+        assert!(!is_astray, "{} is sent back the way that it has come", Named(msg));
+    }
+
     fn trace(&self, text: impl FnOnce() -> String) {
         if self.case.is_traced {
             eprintln!("{}", text());
@@ -158,6 +169,7 @@ impl Mail for ModelMail {
     fn send(&self, to: PeId, msg: Msg) {
         let from = self.inbox.pe;
         self.net.trace(|| format!("    {from:?} sends {} to {to:?}", Named(&msg)));
+        self.net.check(&msg);
         self.net.lanes.borrow_mut()[self.net.lane(from.index(), to.index())].push_back(msg);
     }
 

@@ -271,11 +271,10 @@ impl Pe {
         self.queue.push_ranked(rank, work);
     }
 
+    /// Before what has come later: an element that moves here is found by what follows it.
     pub(crate) fn release_for_collection(&self, id: CollectionId) {
         let held = self.unborn_collections.borrow_mut().remove(&id);
-        for msg in held.into_iter().flatten() {
-            self.enqueue(Work::Msg(msg));
-        }
+        self.queue.push_first(held.into_iter().flatten().map(Work::Msg).collect());
     }
 
     // Chares.
@@ -550,17 +549,12 @@ impl Pe {
             // SAFETY: just taken apart.
             let msg = unsafe { Msg::from_raw(head) };
             if msg.is_ranked() {
-                self.unwrap_ranked(msg);
+                Ranked::arrive(msg, self);
             } else {
                 self.enqueue(Work::Msg(msg));
             }
         }
         true
-    }
-
-    #[cold]
-    fn unwrap_ranked(&self, msg: Msg) {
-        msg.into_payload::<Ranked>(self).expect("its table says so").take_its_place(self);
     }
 
     pub(crate) fn mail_is_empty(&self) -> bool {

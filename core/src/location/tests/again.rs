@@ -94,3 +94,8 @@ fn channels_of_elements_that_come_again_are_fresh() {
         check(order, 100, 0, main);
     }
 }
+
+#[test]
+fn shuttle_finds_no_order_that_breaks_a_channel_of_such_elements() {
+    check_shuttled(50, 0, main);
+}

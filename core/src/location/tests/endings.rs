@@ -123,3 +123,8 @@ fn what_has_ended_is_forgotten() {
         check(order, 60, 0, main);
     }
 }
+
+#[test]
+fn shuttle_finds_no_order_in_which_something_is_kept() {
+    check_shuttled(30, 0, main);
+}

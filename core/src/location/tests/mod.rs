@@ -10,6 +10,7 @@ mod bound;
 mod dense;
 mod endings;
 mod ends;
+mod forwards;
 mod sparse;
 
 use std::future::Future;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use crate::prelude::*;
 use crate::report::ExitReport;
 use crate::scheduler::model::{self, Case, Order, Rng, explore, shuttled};
+pub(crate) use forwards::Trail;
 
 /// What the chares of one run share: numbers that look random, and a log.
 struct World<L>(Arc<Shared<L>>);
