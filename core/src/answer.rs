@@ -165,6 +165,8 @@ struct Slot {
 }
 
 const NONE: u32 = u32::MAX;
+/// That of a slot which is not used again: its next cell would have the key of its first one.
+const RETIRED: u32 = u32::MAX;
 
 /// The cells of one PE.
 pub(crate) struct Cells(RefCell<Slab>);
@@ -185,8 +187,10 @@ impl Slab {
         let Some(slot) = self.get(key) else { return (Content::Empty, None) };
         let content = mem::replace(&mut slot.content, Content::Vacant { next: free });
         let waiter = slot.waiter.take();
-        slot.generation = slot.generation.wrapping_add(1);
-        self.free = key as u32;
+        slot.generation += 1;
+        if slot.generation != RETIRED {
+            self.free = key as u32;
+        }
         (content, waiter)
     }
 }
@@ -461,5 +465,30 @@ impl Cells {
                 pe.guard(|| waiter.wake(pe));
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_not_used_again() {
+        let cells = Cells::new();
+        let (first, other) = (cells.open(), cells.open());
+        assert!(matches!(cells.0.borrow_mut().close(first), (Content::Empty, None)));
+        cells.0.borrow_mut().slots[0].generation = RETIRED - 1;
+        let last = cells.open();
+        assert_eq!((last as u32, last >> 32), (0, u64::from(RETIRED - 1)));
+        cells.0.borrow_mut().close(last);
+        let fresh: Vec<u64> = (0..3).map(|_| cells.open()).collect();
+        assert_eq!(fresh, [2, 3, 4]);
+        let slab = &mut *cells.0.borrow_mut();
+        assert!(slab.get(first).is_none() && slab.get(last).is_none(), "no key leads to the slot");
+        assert!([other, 2, 3, 4].into_iter().all(|key| slab.get(key).is_some()));
+        // Those that are given back now are used again, by other keys.
+        slab.close(3);
+        slab.close(other);
+        assert_eq!((slab.free, slab.get(3).is_none()), (other as u32, true));
     }
 }

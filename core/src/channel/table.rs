@@ -439,6 +439,17 @@ mod tests {
     }
 
     #[test]
+    fn a_place_whose_lives_are_used_up_is_not_used_again() {
+        let mut table = table(2);
+        let first = table.insert();
+        let last = Life(NonZeroU32::new(first.life.0.get() + MAX_LIVES - 2).unwrap());
+        table.get(first).unwrap().life = Some(last);
+        let last = EndKey { life: last, ..first };
+        assert!(table.remove(last).is_some() && table.get(first).is_none() && table.get(last).is_none());
+        assert_ne!(table.insert().place, first.place);
+    }
+
+    #[test]
     fn an_end_of_pointers_is_one_line() {
         assert_eq!((size_of::<End<Box<u8>>>(), align_of::<End<Box<u8>>>()), (64, 64));
     }

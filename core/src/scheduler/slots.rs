@@ -26,6 +26,8 @@ use crate::scheduler::waker::{MAX_TASKS, PollKey, Wakeup};
 const PREFETCHED_LINES: usize = 6;
 /// Ends the list of vacant slots.
 const NONE: u32 = u32::MAX;
+/// That of a slot which is not used again: its next coroutine would have the key of its first one.
+const RETIRED: u32 = u32::MAX;
 
 /// Where a coroutine is between its polls.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,13 +126,16 @@ impl Tasks {
         let free = slab.free;
         let Some(slot) = slab.get(key) else { return };
         slot.head = None;
-        slot.generation = slot.generation.wrapping_add(1);
+        slot.generation += 1;
         slot.next_free = free;
+        let is_retired = slot.generation == RETIRED;
         let interest = std::mem::take(&mut slot.interest);
         if slot.is_external {
             self.external_count.set(self.external_count.get() - 1);
         }
-        slab.free = key.slot;
+        if !is_retired {
+            slab.free = key.slot;
+        }
         drop(slab);
         drop(interest);
     }
@@ -346,6 +351,46 @@ impl Tasks {
                 task::discard(pe, head);
                 pe.end_step();
             }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_whose_generations_are_used_up_is_not_used_again() {
+        let tasks = Tasks::new();
+        // Nobody looks at the coroutines.
+        let open = || tasks.open(NonNull::dangling(), Phase::Queued).expect("there are few");
+        let ((first, _), (other, other_poll)) = (open(), open());
+        tasks.close(first);
+        tasks.slab.borrow_mut().slots[0].generation = RETIRED - 1;
+        let (last, last_poll) = open();
+        assert_eq!((last.slot, last.generation), (0, RETIRED - 1));
+        tasks.close(last);
+        assert_eq!([open(), open()].map(|(key, _)| (key.slot, key.generation)), [(2, 0), (3, 0)]);
+        assert!(tasks.head(first).is_none() && tasks.head(last).is_none(), "no key leads to the slot");
+        assert!(tasks.task_of(last_poll).is_none(), "nor does a waker");
+        assert_eq!(tasks.task_of(other_poll), Some(other));
+        tasks.close(other);
+        assert_eq!((open().0.slot, open().0.slot), (other.slot, 4), "others are used again");
+    }
+
+    #[test]
+    fn wakers_of_coroutines_that_share_a_slot_are_told_apart() {
+        let tasks = Tasks::new();
+        let open = || tasks.open(NonNull::dangling(), Phase::Queued).expect("there are few");
+        let (key, poll) = open();
+        // The first of those that a waker's few bits of a generation do not tell from this one.
+        let period = 1 << crate::scheduler::waker::GENERATION_BITS;
+        let mut live = key;
+        for _ in 1..period {
+            tasks.close(live);
+            (live, _) = open();
+            assert_eq!(live.slot, key.slot);
+            assert!(tasks.task_of(poll).is_none(), "a waker of an earlier coroutine wakes {live:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::scheduler::pe::Pe;
 
 const SLOT_BITS: u32 = 24;
 const POLL_BITS: u32 = 10;
-const GENERATION_BITS: u32 = 12;
+pub(super) const GENERATION_BITS: u32 = 12;
 const PE_BITS: u32 = 12;
 
 /// Runtimes that may run in one process at a time.
