@@ -46,10 +46,8 @@ impl Runtime {
 /// Opens the devices of a run. Kernels of host devices run where they are launched, unless there are cores that no PE needs.
 pub(crate) fn open(options: &Options, free_cores: usize) -> Result<BoundDevices, StartError> {
     let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
-    let asked = options.device();
-    let spec = if options.is_profiled() { asked.clone().with_records() } else { asked.clone() };
-    let devices =
-        Devices::open(&spec, mode).map_err(|error| StartError::Device { spec: asked.to_string(), error })?;
+    let devices = Devices::open(&options.opened_device(), mode)
+        .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
     Ok(BoundDevices::new(devices, options.pes(), options.device_map())?)
 }
 

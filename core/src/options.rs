@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chare_device::{Capability, CapabilityError, DeviceSpec};
 
@@ -18,6 +19,8 @@ pub const OPTIONS_HELP: &str = "\
   --device SPEC   auto, host:4, host:4@1,3,1,3:mem=1GiB, cuda:0, wgpu, ... [default: auto] [env: CHARE_DEVICE]
   --device-map MAP
                   Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block] [env: CHARE_DEVICE_MAP]
+  --device-timeout SECONDS
+                  A kernel that runs longer is a fault, and its device counts as lost [default: no limit]
   --unawaited WHAT
                   When an error is awaited by nobody: end the run, or report it and go on [default: end]
   --mailbox-budget N
@@ -38,6 +41,7 @@ pub struct Options {
     names_device: bool,
     device_map: DeviceMap,
     ships_kernels: Option<(PathBuf, Capability)>,
+    device_timeout: Option<Duration>,
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
@@ -61,6 +65,7 @@ impl Default for Options {
             names_device: false,
             device_map: DeviceMap::default(),
             ships_kernels: None,
+            device_timeout: None,
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
@@ -125,6 +130,7 @@ impl Options {
                 }
                 "--device-map" => options.device_map = parse_device_map("--device-map", &value()?)?,
                 "--ship-kernels" => options.ships_kernels = Some(parse_shipping(&value()?)?),
+                "--device-timeout" => options.device_timeout = Some(parse_device_timeout(&value()?)?),
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
@@ -156,6 +162,13 @@ impl Options {
     /// Binds PEs to devices in this way.
     pub fn with_device_map(mut self, map: DeviceMap) -> Self {
         self.device_map = map;
+        self
+    }
+
+    /// Bounds the time of a kernel, also where the device specification has another limit; zero is no limit. A kernel that takes longer is
+    /// a fault, and its device counts as lost (see [`DeviceSpec::with_time_limit`]).
+    pub fn with_device_timeout(mut self, limit: Duration) -> Self {
+        self.device_timeout = Some(limit);
         self
     }
 
@@ -211,6 +224,16 @@ impl Options {
     /// Whether the user asks the program to choose devices, in so many words.
     pub(crate) fn asks_to_choose(&self) -> bool {
         self.names_device && self.device.is_auto()
+    }
+
+    /// The devices as they are opened.
+    pub(crate) fn opened_device(&self) -> DeviceSpec {
+        let spec = self.device.clone();
+        let spec = if self.profile { spec.with_records() } else { spec };
+        match self.device_timeout {
+            Some(limit) => spec.with_time_limit(limit),
+            None => spec,
+        }
     }
 
     /// Whether programs are asked to report no progress.
@@ -278,6 +301,15 @@ fn parse_budget(value: &str) -> Result<usize, OptionsError> {
     value.parse().map_err(|_| {
         OptionsError(format!(
             "--mailbox-budget {value}: not a number; give how many messages may wait in one place, or 0 for any number"
+        ))
+    })
+}
+
+fn parse_device_timeout(value: &str) -> Result<Duration, OptionsError> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds > 0.0 && *seconds <= 1e6);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| {
+        OptionsError(format!(
+            "--device-timeout {value}: no time; give the seconds that a kernel may run, more than 0 and at most 1000000"
         ))
     })
 }
@@ -353,6 +385,12 @@ mod tests {
             ("prog --device-map 0,x", ["--device-map 0,x", "`cyclic`"]),
             ("prog --ship-kernels a", ["--ship-kernels a: there is no capability", "`kernels:9.0`"]),
             ("prog --ship-kernels a:sm_90", ["`sm_90` is no compute capability", "`kernels:9.0`"]),
+            ("prog --device-timeout 0", ["--device-timeout 0", "more than 0"]),
+            ("prog --device-timeout soon", ["--device-timeout soon", "the seconds"]),
+            ("prog --device-timeout nan", ["--device-timeout nan", "the seconds"]),
+            ("prog --device-timeout 1e9", ["--device-timeout 1e9", "at most 1000000"]),
+            ("prog --device-timeout", ["--device-timeout needs a value", "--device-timeout=VALUE"]),
+            ("prog --device host:timeout=0", ["`timeout=0`", "more than 0"]),
             ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),
         ] {

@@ -148,7 +148,7 @@ fn gpu_count(count: usize) -> String {
 #[cfg(feature = "cuda")]
 fn open_cuda(spec: &DeviceSpec, numbers: &[usize]) -> Result<Opened, DeviceError> {
     let not_found = |error| DeviceError::NotFound { what: "CUDA", reason: cuda_reason(&error) };
-    crate::cuda::open(numbers, spec.capacity_bytes()).map_err(not_found)
+    crate::cuda::open(numbers, spec).map_err(not_found)
 }
 
 /// Why there is no CUDA, without saying that there is none.

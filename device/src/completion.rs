@@ -169,6 +169,8 @@ struct Inside {
     outcome: Option<Result<Payload, Failure>>,
     waiter: Waiter,
     published: bool,
+    /// A fault has been published in the place of the outcome, which may still come, and is not wanted.
+    is_overdue: bool,
     /// The completion will not look at the cell again.
     completion_left: bool,
     /// Nor will the operation.
@@ -341,6 +343,10 @@ impl Cell {
     pub(crate) fn store(&self, outcome: Result<(), Arc<FaultRecord>>) {
         let mut inside = self.lock();
         let prepared = inside.prepared.take().expect("an operation ends once");
+        if inside.is_overdue {
+            drop(inside);
+            return drop(prepared);
+        }
         match (outcome, prepared) {
             (Err(fault), prepared) => {
                 self.put(inside, Err(Failure::Fault(fault)));
@@ -366,11 +372,24 @@ impl Cell {
     /// Makes the stored outcome visible and wakes who waits for it; the operation leaves the cell. Does not panic: the waker's
     /// panic is noted.
     pub(crate) fn publish(self: &Arc<Self>) {
+        self.announce(true);
+    }
+
+    /// Publishes a fault for an operation that has not ended, and may never end. It keeps its side of the cell, and what was
+    /// prepared, in case that it does.
+    pub(crate) fn publish_overdue(self: &Arc<Self>, fault: Arc<FaultRecord>) {
+        let mut inside = self.lock();
+        inside.is_overdue = true;
+        self.put(inside, Err(Failure::Fault(fault)));
+        self.announce(false);
+    }
+
+    fn announce(self: &Arc<Self>, has_ended: bool) {
         let mut inside = self.lock();
         inside.published = true;
         let waiter = std::mem::take(&mut inside.waiter);
         if let Waiter::Nobody = waiter {
-            inside.operation_left = true;
+            inside.operation_left = has_ended;
             return self.leave(inside);
         }
         drop(inside);
@@ -384,7 +403,7 @@ impl Cell {
             }
         }
         let mut inside = self.lock();
-        inside.operation_left = true;
+        inside.operation_left = has_ended;
         self.leave(inside);
     }
 

@@ -90,6 +90,11 @@ impl FaultRecord {
         self.fault.clone()
     }
 
+    /// What it says.
+    pub(crate) fn text(&self) -> Arc<str> {
+        self.fault.to_string().into()
+    }
+
     /// Notes that a completion carrying this fault was dropped unpolled.
     pub(crate) fn drop_unpolled(&self) {
         if self.status.compare_exchange(HELD, DROPPED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {

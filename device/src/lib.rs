@@ -77,6 +77,7 @@ mod sleepers;
 mod spec;
 mod usage;
 mod vitals;
+mod watchdog;
 #[cfg(feature = "wgpu")]
 mod wgpu;
 

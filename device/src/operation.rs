@@ -256,6 +256,20 @@ impl Operation {
         self.end(|completion| completion.store(outcome))
     }
 
+    /// Gives its waiter a fault, though the operation has not ended, and may never. What it was to write is spoiled; what it holds, it
+    /// keeps.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn desert(&self, fault: &Arc<FaultRecord>) {
+        for access in self.accesses.iter().filter(|access| access.mode != AccessMode::Read) {
+            access.memory.set_poison(Some(fault.clone()));
+        }
+        let completion =
+            self.completion.as_ref().expect("an operation that has not ended has its completion");
+        let account = completion.account().expect("the operation has not left its cell");
+        account.note_end(self);
+        completion.publish_overdue(fault.clone());
+    }
+
     /// Ends an operation that has not begun and never will: its devices have been abandoned.
     #[must_use]
     pub(crate) fn refuse(mut self: Box<Self>, device: Arc<str>) -> Arc<Cell> {

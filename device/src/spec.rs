@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Where the kernels of host devices run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +29,8 @@ pub enum HostMode {
 /// the fastest runs at native speed, one of a third of its speed takes three times as long; none may be more than a
 /// million times as fast as another), `cuda` and `wgpu` (all of that kind), `cuda:0,2` (those with these numbers),
 /// `wgpu:0x2` (two devices of one adapter).
-/// Suffixes: `:mem=1GiB` (capacity of each device); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
+/// Suffixes: `:mem=1GiB` (capacity of each device); `:timeout=10` (the seconds that a kernel may run, see
+/// [`with_time_limit`](Self::with_time_limit)); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
 ///
 /// ```
 /// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
@@ -41,6 +43,7 @@ pub struct DeviceSpec {
     capacity_bytes: Option<u64>,
     mode: Option<HostMode>,
     keeps_records: bool,
+    time_limit: Option<Duration>,
 }
 
 /// Which backend, and which of its devices.
@@ -81,6 +84,20 @@ impl DeviceSpec {
     pub fn with_records(mut self) -> Self {
         self.keeps_records = true;
         self
+    }
+
+    /// These devices, with a limit for the time of a kernel, if that is not zero. One that passes it is a fault, and its device counts as
+    /// lost: a kernel cannot be stopped. The time is that on the device, from when the kernel is the first of its stream; on CUDA and
+    /// wgpu, from when somebody has seen it there, so that it includes what work of other streams takes meanwhile.
+    #[must_use]
+    pub fn with_time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit).filter(|limit| !limit.is_zero());
+        self
+    }
+
+    /// The limit for the time of a kernel.
+    pub fn time_limit(&self) -> Option<Duration> {
+        self.time_limit
     }
 
     /// Whether records are kept.
@@ -168,8 +185,16 @@ impl FromStr for DeviceSpec {
         }
         let is_gpu = matches!(spec.kind, Kind::Cuda(_) | Kind::Wgpu(_));
         for part in parts {
-            if is_gpu && !part.starts_with("mem=") {
-                return Err(bad(part, "expected device numbers, as in `cuda:0,2`, or `mem=<bytes>`"));
+            if let Some(seconds) = part.strip_prefix("timeout=") {
+                let limit = parse_seconds(seconds).ok_or(SECONDS);
+                limit
+                    .and_then(|limit| set_once(&mut spec.time_limit, limit))
+                    .map_err(|reason| bad(part, reason))?;
+            } else if is_gpu && !part.starts_with("mem=") {
+                return Err(bad(
+                    part,
+                    "expected device numbers, as in `cuda:0,2`, `mem=<bytes>` or `timeout=<seconds>`",
+                ));
             } else if part == "inline" {
                 set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
             } else if part == "polled" {
@@ -185,7 +210,10 @@ impl FromStr for DeviceSpec {
                     .and_then(|bytes| set_once(&mut spec.capacity_bytes, bytes))
                     .map_err(|reason| bad(part, reason))?;
             } else {
-                return Err(bad(part, "expected `mem=<bytes>`, `inline`, `workers=<count>` or `polled`"));
+                return Err(bad(
+                    part,
+                    "expected `mem=<bytes>`, `timeout=<seconds>`, `inline`, `workers=<count>` or `polled`",
+                ));
             }
         }
         Ok(spec)
@@ -257,6 +285,15 @@ fn parse_adapters(part: &str) -> Result<Vec<usize>, &'static str> {
     Ok(numbers)
 }
 
+/// What a time limit is.
+const SECONDS: &str = "expected seconds, more than 0 and at most 1000000, such as 10 or 0.5";
+
+/// A time limit: more than nothing, and not so long that there is no such time.
+pub(crate) fn parse_seconds(text: &str) -> Option<Duration> {
+    let seconds = text.parse().ok().filter(|seconds| (1e-9..=1e6).contains(seconds))?;
+    Some(Duration::from_secs_f64(seconds))
+}
+
 const UNITS: [(&str, u32); 3] = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
 fn parse_bytes(text: &str) -> Option<u64> {
@@ -293,6 +330,9 @@ impl fmt::Display for DeviceSpec {
                 None => write!(f, ":mem={bytes}")?,
             }
         }
+        if let Some(limit) = self.time_limit {
+            write!(f, ":timeout={}", limit.as_secs_f64())?;
+        }
         match self.mode {
             None => Ok(()),
             Some(HostMode::Inline) => write!(f, ":inline"),
@@ -327,6 +367,8 @@ mod tests {
             "wgpu:1x3,0:mem=1GiB",
             "wgpu:mem=5MiB",
             "host:1@2:mem=1000:workers=3",
+            "host:timeout=0.5:inline",
+            "cuda:0:mem=1GiB:timeout=10",
         ] {
             let spec: DeviceSpec = text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(spec.to_string(), text);
@@ -386,6 +428,12 @@ mod tests {
             ("wgpu:0x2x2", "0x2x2"),
             ("wgpu:0:inline", "inline"),
             ("wgpu:workers=2", "workers=2"),
+            ("host:timeout=0", "timeout=0"),
+            ("host:timeout=-1", "timeout=-1"),
+            ("host:timeout=nan", "timeout=nan"),
+            ("host:timeout=1e7", "timeout=1e7"),
+            ("cuda:timeout=soon", "timeout=soon"),
+            ("host:timeout=1:timeout=2", "timeout=2"),
         ] {
             match text.parse::<DeviceSpec>() {
                 Err(SpecError::BadPart { part: found, .. }) => assert_eq!(found, part, "{text}"),

@@ -14,11 +14,13 @@
 
 mod held;
 mod notify;
+mod overdue;
 
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
+use std::time::{Duration, Instant};
 
 use super::compile::Image;
 use super::error::{CudaError, DeviceFault};
@@ -39,10 +41,11 @@ use crate::kernel::{Code as KernelCode, Language};
 use crate::launch::Launch;
 use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
 use crate::sleepers::{Pending, Rest, Sleepers};
+use crate::spec::DeviceSpec;
 use crate::usage::Spent;
 
 /// Opens the GPUs with these numbers, or all if there are none.
-pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Opened, CudaError> {
+pub(crate) fn open(numbers: &[usize], spec: &DeviceSpec) -> Result<Opened, CudaError> {
     let settings = Settings::default();
     let cuda = Cuda::open(settings.clone())?;
     if let Some(wrong) = numbers.iter().find(|&&number| number >= cuda.len()) {
@@ -57,7 +60,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         uuid: gpu.uuid(),
         speed: 1.0,
         model: Some(gpu.product().to_owned()),
-        capacity_bytes: capacity_bytes.unwrap_or(u64::MAX).min(gpu.total_bytes() as u64),
+        capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX).min(gpu.total_bytes() as u64),
         max_buffer_bytes: u64::MAX,
         language: Language::CudaC,
         is_host_memory: false,
@@ -82,6 +85,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         runner: None,
         looks: 0,
         held_count: 0,
+        deserted: Vec::new(),
         closed: false,
         abandoned: false,
     };
@@ -93,6 +97,7 @@ pub(crate) fn open(numbers: &[usize], capacity_bytes: Option<u64>) -> Result<Ope
         functions: Mutex::default(),
         state: Mutex::new(state),
         full_at: settings.full_at as usize,
+        limit: spec.time_limit(),
         pending: Pending::default(),
         sleepers: Arc::default(),
     };
@@ -111,6 +116,8 @@ pub(super) struct Gpus {
     state: Mutex<State>,
     /// From so many calls on, the driver may block whoever gives a stream more.
     full_at: usize,
+    /// For the time that an operation may be the first of its stream.
+    limit: Option<Duration>,
     pending: Pending,
     sleepers: Arc<Sleepers>,
 }
@@ -134,6 +141,9 @@ struct State {
     looks: u64,
     /// Those in the `held` of all queues.
     held_count: usize,
+    /// What lost devices may still use.
+    #[allow(clippy::vec_box, reason = "operations move by pointer everywhere")]
+    deserted: Vec<Box<Operation>>,
     closed: bool,
     abandoned: bool,
 }
@@ -171,10 +181,22 @@ struct Given {
     fault: Option<Arc<FaultRecord>>,
     /// Takes the time of a launch of which a record is kept.
     timer: Option<Timer>,
-    /// The devices were abandoned before the driver was given it.
-    is_refused: bool,
+    /// When somebody has first seen it at the head of its stream, if there is a limit for that.
+    since: Option<Instant>,
+    fate: Fate,
     /// It ends when its mark is reached, and all that it comes `after` has ended.
     operation: Box<Operation>,
+}
+
+/// How an operation ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It has been done, or has failed.
+    Done,
+    /// The devices were abandoned before the driver was given it.
+    Refused,
+    /// The driver may still be at it.
+    Deserted,
 }
 
 /// Finds those that an operation must come after on the device, but for those of its own stream.
@@ -376,7 +398,12 @@ impl Gpus {
                     }
                     let progress = front.mark.map_or(Progress::Ready, |mark| self.gpus[device].query(mark));
                     let fault = match progress {
-                        Progress::Pending => break,
+                        Progress::Pending => {
+                            if self.watch_first(state, device, lane) {
+                                self.give_up(state, device, lane, ended);
+                            }
+                            break;
+                        }
                         Progress::Ready => source_fault(state, &front.operation),
                         Progress::Fault(fault) => Some(self.lose(state, &fault, None)),
                     };
@@ -490,7 +517,8 @@ impl Backend for Gpus {
         operation.order(event, &mut earlier);
         operation.after = earlier.events;
         state.live.insert(event, Live { mark: None, is_void: is_spoiled, is_held: true, lane: lane_name });
-        let given = Given { event, mark: None, fault: None, timer: None, is_refused: false, operation };
+        let (mark, fault, timer, since) = Default::default();
+        let given = Given { event, mark, fault, timer, since, fate: Fate::Done, operation };
         state.queues[device][lane].held.push_back(given);
         state.held_count += 1;
         self.give_front(&mut state, device, lane);
@@ -512,15 +540,21 @@ impl Backend for Gpus {
         if !ended.is_empty() {
             state.runner = Some(std::thread::current().id());
             drop(state);
-            for Given { fault, operation, is_refused, .. } in ended.drain(..) {
-                let completion = if is_refused {
-                    let device = Arc::from(self.gpus[operation.device].name());
-                    operation.refuse(device)
-                } else {
-                    let entered = operation.enter();
-                    operation.leave(fault.map_or(entered, Err))
-                };
-                completion.publish();
+            for Given { fault, operation, fate, .. } in ended.drain(..) {
+                match (fate, fault) {
+                    (Fate::Deserted, Some(fault)) => {
+                        operation.desert(&fault);
+                        self.keep_for_ever(operation);
+                    }
+                    (Fate::Refused, _) => {
+                        let device = Arc::from(self.gpus[operation.device].name());
+                        operation.refuse(device).publish();
+                    }
+                    (_, fault) => {
+                        let entered = operation.enter();
+                        operation.leave(fault.map_or(entered, Err)).publish();
+                    }
+                }
                 self.pending.end();
             }
             state = self.state();

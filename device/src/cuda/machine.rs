@@ -273,6 +273,11 @@ impl Gpu {
         self.state().fault.get().cloned()
     }
 
+    /// Loses the device, which has taken too long.
+    pub(super) fn give_up(&self) {
+        drop(self.state().fail(Status::timeout()));
+    }
+
     /// How far a mark of any stream of this machine has got. Does not wait.
     pub fn query(&self, mark: Mark) -> Progress {
         self.machine.query(mark)

@@ -5,6 +5,7 @@
 //! [`HostMode::Workers`] the [`workers`] run it; with [`HostMode::Polled`] whoever [polls](polled) does, and memory is
 //! known by numbers, so that nothing outside of the backend can use it.
 
+mod limits;
 mod pace;
 mod polled;
 mod run;
@@ -13,7 +14,6 @@ mod workers;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::backend::{Backend, Block, Facts, Fresh, Opened};
 use crate::error::DeviceError;
@@ -23,7 +23,7 @@ use crate::memory::MAX_ALIGN;
 use crate::operation::Operation;
 use crate::sleepers::Pending;
 use crate::spec::{DeviceSpec, HostMode};
-use crate::usage::Spent;
+use limits::Limits;
 use polled::Polled;
 use workers::Workers;
 
@@ -43,13 +43,15 @@ pub(crate) fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Opened, 
         is_host_memory: mode != HostMode::Polled,
         model: None,
         max_buffer_bytes: u64::MAX,
-        runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0,
+        // A launch that has a limit is watched, by an operation.
+        runs_at_once: mode == HostMode::Inline && slowdowns[ordinal] == 1.0 && spec.time_limit().is_none(),
     };
     let devices = (0..speeds.len()).map(facts).collect();
+    let limits = Limits::new(spec.time_limit(), slowdowns);
     let backend: Arc<dyn Backend> = match mode {
-        HostMode::Inline => Arc::new(Inline { slowdowns }),
-        HostMode::Workers(count) => Arc::new(Workers::start(count, &slowdowns)?),
-        HostMode::Polled => Arc::new(Polled::new(slowdowns)),
+        HostMode::Inline => Arc::new(Inline { limits }),
+        HostMode::Workers(count) => Arc::new(Workers::start(count, speeds.len(), limits)?),
+        HostMode::Polled => Arc::new(Polled::new(limits)),
     };
     Ok(Opened { backend, devices })
 }
@@ -90,7 +92,7 @@ pub(crate) unsafe fn release(address: NonNull<u8>, bytes: usize) {
 
 /// Devices whose operations run where they are submitted. Nothing is ever in flight, so nothing needs to be ordered.
 struct Inline {
-    slowdowns: Vec<f64>,
+    limits: Limits,
 }
 
 impl Backend for Inline {
@@ -120,12 +122,14 @@ impl Backend for Inline {
     }
 
     fn submit(&self, mut operation: Box<Operation>) -> Result<(), DeviceError> {
-        let mut outcome = Ok(());
-        let start = operation.is_timed.then(Instant::now);
-        pace::run_slowed(self.slowdowns[operation.device], || outcome = run::run(&operation, Block::address));
-        operation.spent = start.map(|start| Spent::measured(start.elapsed()));
+        let (end, outcome) = self.limits.run(&mut operation, Block::address);
+        end.inspect(|&end| pace::wait_until(end));
         operation.leave(outcome).publish();
         Ok(())
+    }
+
+    fn loss(&self, device: usize) -> Option<Arc<str>> {
+        self.limits.loss(device)
     }
 
     fn poll(&self) -> bool {

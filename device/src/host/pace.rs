@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use crate::usage::Spent;
-
 /// Waits shorter than this are spun: a sleep is not that exact.
 const SPIN: Duration = Duration::from_micros(100);
 
@@ -28,11 +26,8 @@ fn slowed_end(start: Instant, host_time: Duration, slowdown: f64) -> Instant {
     start + Duration::from_secs_f64(slowed_s.min(LONGEST.as_secs_f64()))
 }
 
-/// Does `work` and returns when it counts as finished.
-pub(super) fn run_slowed(slowdown: f64, work: impl FnOnce()) {
-    let Some(end) = finish_time(slowdown, work) else {
-        return;
-    };
+/// Waits until a time.
+pub(super) fn wait_until(end: Instant) {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -43,11 +38,6 @@ pub(super) fn run_slowed(slowdown: f64, work: impl FnOnce()) {
             None => std::hint::spin_loop(),
         }
     }
-}
-
-/// What work took that has begun at `start` and counts as finished at `end`, or now.
-pub(super) fn spent(start: Instant, end: Option<Instant>) -> Spent {
-    Spent::measured(end.unwrap_or_else(Instant::now).saturating_duration_since(start))
 }
 
 #[cfg(test)]
@@ -66,7 +56,7 @@ mod tests {
         assert_eq!(finish_time(1.0, || runs += 1), None);
         let end = finish_time(2.5, || runs += 1).unwrap();
         assert!(end >= start && runs == 2);
-        run_slowed(4.0, || runs += 1);
-        assert_eq!(runs, 3);
+        wait_until(end);
+        assert!(Instant::now() >= end);
     }
 }

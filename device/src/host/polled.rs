@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{Thread, ThreadId};
 use std::time::Instant;
 
-use super::{pace, run};
+use super::limits::Limits;
 use crate::arguments::Slots;
 use crate::backend::{Backend, Block, Fresh};
 use crate::completion::Cell;
@@ -30,7 +30,7 @@ const OPERATIONS_PER_LOOK: usize = 16;
 
 /// The devices of one set.
 pub(super) struct Polled {
-    slowdowns: Vec<f64>,
+    limits: Limits,
     state: Mutex<State>,
     pending: Pending,
 }
@@ -61,8 +61,8 @@ struct Address(NonNull<u8>);
 unsafe impl Send for Address {}
 
 impl Polled {
-    pub(super) fn new(slowdowns: Vec<f64>) -> Self {
-        Polled { slowdowns, state: Mutex::default(), pending: Pending::default() }
+    pub(super) fn new(limits: Limits) -> Self {
+        Polled { limits, state: Mutex::default(), pending: Pending::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,12 +91,7 @@ impl Polled {
         } else {
             state.resolve(&mut operation);
             drop(state);
-            let mut outcome = Ok(());
-            let start = operation.is_timed.then(Instant::now);
-            let end = pace::finish_time(self.slowdowns[operation.device], || {
-                outcome = run::run(&operation, |block| self.state().address(block));
-            });
-            operation.spent = start.map(|start| pace::spent(start, end));
+            let (end, outcome) = self.limits.run(&mut operation, |block| self.state().address(block));
             let completion = operation.leave(outcome);
             if let Some(end) = end {
                 self.state().lingering = Some((end, completion));
@@ -201,6 +196,10 @@ impl Backend for Polled {
             self.state().runner = None;
         }
         true
+    }
+
+    fn loss(&self, device: usize) -> Option<Arc<str>> {
+        self.limits.loss(device)
     }
 
     fn looks(&self) -> u64 {

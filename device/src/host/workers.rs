@@ -38,20 +38,26 @@
 //! once, and a slow device's lane is busy for the whole of the slowed time. So a device of half the speed has
 //! half the throughput.
 
+mod watch;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
 
-use super::{pace, run};
+use super::limits::Limits;
 use crate::backend::{Backend, Block, Fresh};
 use crate::completion::Cell;
 use crate::error::DeviceError;
 use crate::event::{Event, LiveMap, StreamKey};
 use crate::operation::{InFlight, Operation};
 use crate::sleepers::Pending;
+use watch::Running;
+
+/// Between two looks whether a thread has ended that may never.
+const END_OF_THREAD: Duration = Duration::from_millis(1);
 
 const USUAL: StreamKey = StreamKey(0);
 const URGENT: StreamKey = StreamKey(1);
@@ -59,13 +65,16 @@ const URGENT: StreamKey = StreamKey(1);
 /// The worker threads of one set of devices.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// For the thread that watches for overdue kernels.
+    watching: Condvar,
     pending: Pending,
+    limits: Limits,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct State {
@@ -81,6 +90,8 @@ struct State {
     closed: bool,
     /// Nothing more is begun.
     abandoned: bool,
+    /// Workers whose kernels are overdue.
+    overdue: Vec<ThreadId>,
 }
 
 /// An operation that has not finished.
@@ -93,11 +104,12 @@ struct Live {
     operation: Option<Box<Operation>>,
     /// Kept while it lingers.
     lingering: Option<Arc<Cell>>,
+    /// While a kernel runs that has a limit.
+    running: Option<Running>,
 }
 
 /// One device's ready operations, and how many more may start.
 struct Lanes {
-    slowdown: f64,
     /// Those of urgent streams, which go first.
     urgent: VecDeque<Event>,
     ready: VecDeque<Event>,
@@ -115,42 +127,39 @@ impl Lanes {
 }
 
 impl Workers {
-    /// Starts `count` threads for devices with these slowdowns.
-    pub(super) fn start(count: usize, slowdowns: &[f64]) -> Result<Self, DeviceError> {
+    /// Starts `count` threads for so many devices.
+    pub(super) fn start(count: usize, device_count: usize, limits: Limits) -> Result<Self, DeviceError> {
         let count = count.max(1);
-        let free = count.div_ceil(slowdowns.len());
-        let lanes =
-            |&slowdown: &f64| Lanes { slowdown, urgent: VecDeque::new(), ready: VecDeque::new(), free };
+        let free = count.div_ceil(device_count);
+        let lanes = |_| Lanes { urgent: VecDeque::new(), ready: VecDeque::new(), free };
         let state = State {
             next_event: 0,
             live: LiveMap::default(),
             spare: Vec::new(),
-            devices: slowdowns.iter().map(lanes).collect(),
+            devices: (0..device_count).map(lanes).collect(),
             timers: BinaryHeap::new(),
             first: 0,
             closed: false,
             abandoned: false,
+            overdue: Vec::new(),
         };
-        let shared =
-            Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new(), pending: Pending::default() });
-        let workers = Workers { shared, threads: Mutex::default() };
-        for index in 0..count {
-            let shared = workers.shared.clone();
-            let thread =
-                std::thread::Builder::new().name(format!("device-{index}")).spawn(move || shared.work());
-            match thread {
-                Ok(thread) => workers.threads().push(thread),
-                Err(error) => {
-                    workers.close();
-                    return Err(DeviceError::Workers { message: error.to_string() });
-                }
+        let (wake, watching) = (Condvar::new(), Condvar::new());
+        let (pending, threads) = (Pending::default(), Mutex::default());
+        let limit = limits.limit;
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake, watching, pending, limits, threads });
+        let workers = Workers { shared };
+        let mut started = (0..count).try_for_each(|_| workers.shared.start_worker());
+        if let (Ok(()), Some(limit)) = (&started, limit) {
+            let watcher = workers.shared.clone();
+            started = workers.shared.start("device-watch".to_owned(), move || watcher.watch(limit));
+        }
+        match started {
+            Ok(()) => Ok(workers),
+            Err(error) => {
+                workers.close();
+                Err(DeviceError::Workers { message: error.to_string() })
             }
         }
-        Ok(workers)
-    }
-
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().expect("nothing panics under this lock")
     }
 }
 
@@ -195,7 +204,7 @@ impl Backend for Workers {
         let (device, is_urgent) = (operation.device, operation.stream.key() == URGENT);
         let followers = state.spare.pop().unwrap_or_default();
         let (operation, lingering) = (Some(operation), None);
-        let live = Live { unmet, followers, device, is_urgent, operation, lingering };
+        let live = Live { unmet, followers, device, is_urgent, operation, lingering, running: None };
         state.live.insert(event, live);
         if unmet == 0 {
             state.devices[device].push(event, is_urgent);
@@ -203,6 +212,10 @@ impl Backend for Workers {
             self.shared.wake.notify_one();
         }
         Ok(())
+    }
+
+    fn loss(&self, device: usize) -> Option<Arc<str>> {
+        self.shared.limits.loss(device)
     }
 
     fn poll(&self) -> bool {
@@ -225,9 +238,11 @@ impl Backend for Workers {
     fn close(&self) {
         self.shared.lock().closed = true;
         self.shared.wake.notify_all();
-        for thread in std::mem::take(&mut *self.threads()) {
-            // A waker may drop the devices on a worker; that one ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
+        self.shared.watching.notify_all();
+        while let Some(thread) = self.shared.take_thread() {
+            // A waker may drop the devices on a worker; that one ends by itself. So does one with an overdue kernel, or not.
+            let id = thread.thread().id();
+            if id != std::thread::current().id() && self.shared.will_end(&thread) {
                 thread.join().expect("workers catch the panics of kernels and have none of their own");
             }
         }
@@ -256,7 +271,7 @@ impl InFlight for Waits<'_> {
 
 impl State {
     /// Takes the next runnable operation.
-    fn take_runnable(&mut self) -> Option<(Event, Box<Operation>, f64)> {
+    fn take_runnable(&mut self) -> Option<(Event, Box<Operation>)> {
         let count = self.devices.len();
         let index = (0..count).map(|n| (self.first + n) % count).find(|&n| self.devices[n].is_runnable())?;
         self.first = (index + 1) % count;
@@ -269,7 +284,7 @@ impl State {
             .expect("a runnable device has a ready operation");
         let live = self.live.get_mut(&event).expect("a ready operation has not finished");
         let operation = live.operation.take().expect("an operation is run once");
-        Some((event, operation, lanes.slowdown))
+        Some((event, operation))
     }
 
     fn has_runnable(&self) -> bool {
@@ -290,6 +305,15 @@ impl State {
         self.spare.push(finished.followers);
     }
 
+    /// Whether an operation that this thread has run was given up meanwhile, since it was overdue. Else it is no longer watched.
+    fn has_retired(&mut self, event: Event) -> bool {
+        match self.live.get_mut(&event) {
+            Some(live) => live.running = None,
+            None => self.overdue.retain(|&worker| worker != std::thread::current().id()),
+        }
+        !self.live.contains_key(&event)
+    }
+
     /// Takes a lingering operation whose time has come.
     fn take_due(&mut self) -> Option<(Event, Arc<Cell>)> {
         let &Reverse((time, event)) = self.timers.peek()?;
@@ -307,29 +331,72 @@ impl Shared {
         self.state.lock().expect("nothing panics under this lock")
     }
 
+    /// Starts a thread that `close` waits for.
+    fn start(&self, name: String, body: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name).spawn(body)?;
+        self.threads().push(thread);
+        Ok(())
+    }
+
+    fn start_worker(self: &Arc<Self>) -> std::io::Result<()> {
+        let shared = self.clone();
+        let name = format!("device-{}", self.threads().len());
+        self.start(name, move || shared.work())
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().expect("nothing panics under this lock")
+    }
+
+    fn take_thread(&self) -> Option<JoinHandle<()>> {
+        self.threads().pop()
+    }
+
+    /// Waits until a thread has ended, or is found to have an overdue kernel. Whether it has ended, or will without a limit.
+    fn will_end(&self, thread: &JoinHandle<()>) -> bool {
+        if self.limits.limit.is_none() {
+            return true;
+        }
+        let id = thread.thread().id();
+        while !thread.is_finished() {
+            if self.lock().overdue.contains(&id) {
+                return false;
+            }
+            std::thread::sleep(END_OF_THREAD);
+        }
+        true
+    }
+
     /// The loop of one worker.
     fn work(&self) {
         let mut state = self.lock();
         loop {
             if let Some((event, completion)) = state.take_due() {
                 state = self.finish(state, event, completion);
-            } else if let Some((event, mut operation, slowdown)) = state.take_runnable() {
+            } else if let Some((event, mut operation)) = state.take_runnable() {
                 if state.has_runnable() || !state.timers.is_empty() {
                     self.wake.notify_one();
                 }
                 let abandoned = state.abandoned;
+                if self.limits.of(&operation).is_some() {
+                    let live = state.live.get_mut(&event).expect("it was just taken");
+                    live.running = Some(Running::new(&operation));
+                }
                 drop(state);
                 let (end, completion) = if abandoned {
                     let device = super::name(operation.device);
                     (None, operation.refuse(device))
                 } else {
-                    let mut outcome = Ok(());
-                    let start = operation.is_timed.then(Instant::now);
-                    let end = pace::finish_time(slowdown, || outcome = run::run(&operation, Block::address));
-                    operation.spent = start.map(|start| pace::spent(start, end));
+                    let (end, outcome) = self.limits.run(&mut operation, Block::address);
                     (end, operation.leave(outcome))
                 };
                 state = self.lock();
+                if self.limits.limit.is_some() && state.has_retired(event) {
+                    drop(state);
+                    completion.publish();
+                    state = self.lock();
+                    continue;
+                }
                 match end {
                     None => state = self.finish(state, event, completion),
                     Some(end) => {
@@ -340,6 +407,7 @@ impl Shared {
                 }
             } else if state.closed && state.live.is_empty() {
                 self.wake.notify_all();
+                self.watching.notify_all();
                 return;
             } else {
                 state = self.sleep(state);

@@ -19,6 +19,7 @@ use crate::fault::FaultRecord;
 use crate::memory::{Memory, MemoryRef};
 use crate::operation::{Command, HostRange, Operation};
 use crate::usage::Spent;
+use crate::watchdog::overdue;
 
 /// Jobs that are submitted together at most: an end waits for those of as many others.
 pub(super) const JOBS_PER_BATCH: usize = 64;
@@ -270,6 +271,13 @@ impl Driver {
         }
         while self.in_flight.front().is_some_and(|batch| batch.progress.is_done()) {
             self.end_first();
+        }
+        let since = self.in_flight.front().and_then(|batch| batch.submitted);
+        if let (Some(limit), Some(since)) = (self.shared.time_limit, since)
+            && since.max(self.last_end).elapsed() > limit
+        {
+            // All that is in flight is given up in the next round.
+            self.shared.lose(&overdue(limit).message);
         }
     }
 

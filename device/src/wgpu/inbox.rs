@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::adapter::{self, Adapter, Lost};
 use super::errors::scoped;
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
+    /// For the time of a batch.
+    pub(super) time_limit: Option<Duration>,
     /// Operations of the whole set that have not been published.
     pub(super) pending: Arc<Pending>,
     lost: Lost,
@@ -117,12 +120,13 @@ impl Shared {
         name: Arc<str>,
         adapter: &Adapter,
         pending: Arc<Pending>,
+        time_limit: Option<Duration>,
     ) -> Result<Arc<Self>, DeviceError> {
         let lost = Lost::default();
         let (device, queue) = adapter.open(&lost)?;
         let (limits, wake) = (device.limits(), Condvar::new());
         let (inbox, blocks) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Shared { name, device, queue, limits, pending, lost, inbox, wake, blocks }))
+        Ok(Arc::new(Shared { name, device, queue, limits, time_limit, pending, lost, inbox, wake, blocks }))
     }
 
     pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {

@@ -48,7 +48,8 @@
 //! Every call of wgpu that can fail is made inside of error scopes ([`errors`]); what they catch is the fault of the job, or
 //! of all jobs of a batch if it came from its submission. A device that is *lost* (its driver said so, an error came
 //! outside of all scopes, or its thread caught a panic of wgpu) stays so: every job in flight and every job that follows
-//! is left with a fault that says why. Other devices go on.
+//! is left with a fault that says why. Other devices go on. Where there is a time limit, a device is lost too if a batch is not done
+//! in time; what it has downloaded is copied out by this thread, so nobody's memory is touched later.
 
 mod adapter;
 mod driver;
@@ -115,7 +116,7 @@ impl Wgpu {
                 model: Some(adapter.model()),
                 max_buffer_bytes: limits.max_buffer_size,
             });
-            let shared = Shared::open(name, &adapter, backend.pending.clone())?;
+            let shared = Shared::open(name, &adapter, backend.pending.clone(), spec.time_limit())?;
             backend.devices.push(shared.clone());
             let thread = std::thread::Builder::new().name(format!("wgpu-{ordinal}"));
             match Driver::new(shared).and_then(|driver| {

@@ -38,7 +38,8 @@ fn a_profile_says_what_each_device_was_used_for() {
         let report = report.expect("the host device is always there");
         let profile = report.profile().unwrap_or_else(|| panic!("it was asked for: {report}"));
         let launches: Vec<_> = profile.devices.iter().map(|device| device.usage.launches).collect();
-        assert_eq!(launches, if pes == 1 { [7, 0] } else { [3, 4] }, "{pes} PEs, {kind}");
+        // A PE that has both devices deals them out.
+        assert_eq!(launches, [3, 4], "{pes} PEs, {kind}");
         assert!(profile.to_string().contains("\nhost:0: ") && profile.devices[1].name == "host:1");
         assert!(profile.devices[0].usage.launch_time > std::time::Duration::ZERO);
     }

@@ -7,7 +7,7 @@
 //! All of them are: the oldest held operation comes after none that is held, and is the first of its stream; so it is given as
 //! soon as the stream is not full, which comes when what it has been given is done, or its device lost.
 
-use super::{Gpus, Live, State, wait_for};
+use super::{Fate, Gpus, Live, State, wait_for};
 
 /// Calls of the driver that one operation makes, for most: waits, a fill, a copy, the command.
 const CALLS_PER_OPERATION: usize = 4;
@@ -63,8 +63,10 @@ impl Gpus {
         let mut parameters = std::mem::take(&mut state.parameters);
         let marks = given.operation.after.iter().filter_map(|event| state.live.get(event)?.mark);
         let is_void = state.live.get(&given.event).is_some_and(|live| live.is_void);
-        given.is_refused = state.abandoned;
-        let answer = if is_void || given.is_refused {
+        if state.abandoned {
+            given.fate = Fate::Refused;
+        }
+        let answer = if is_void || given.fate == Fate::Refused {
             // What comes after it relies on the waits. It finds its fault when it ends.
             wait_for(&stream, marks).and_then(|()| stream.mark())
         } else {

@@ -32,7 +32,9 @@ impl Gpus {
     pub(super) fn can_end(&self, state: &State) -> bool {
         let is_over = |given: &Given, gpu: &Gpu| {
             !given.operation.after.iter().any(|event| state.live.contains_key(event))
-                && given.mark.is_none_or(|mark| !matches!(gpu.query(mark), Progress::Pending))
+                && given.mark.is_none_or(|mark| {
+                    !matches!(gpu.query(mark), Progress::Pending) || self.is_overdue(given)
+                })
         };
         let queues_of = self.gpus.iter().zip(&state.queues);
         queues_of

@@ -49,6 +49,11 @@ impl Status {
         )
     }
 
+    /// That of a kernel that has run for too long.
+    pub(in crate::cuda) fn timeout() -> Status {
+        Status(CUresult::CUDA_ERROR_LAUNCH_TIMEOUT)
+    }
+
     /// Whether there was not enough memory.
     pub(in crate::cuda) fn is_out_of_memory(self) -> bool {
         self.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY
