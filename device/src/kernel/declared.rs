@@ -40,6 +40,24 @@ impl Declared {
         Declared { name: kernel.name(), module, is_written, describe: A::describe, cuda: kernel.code.cuda }
     }
 
+    /// The name of the kernel.
+    #[doc(hidden)]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The path of the module that it stands in.
+    #[doc(hidden)]
+    pub fn module(&self) -> &'static str {
+        self.module
+    }
+
+    /// As [`Kernel::layout`].
+    #[doc(hidden)]
+    pub fn layout(&self) -> Vec<(usize, usize, bool)> {
+        super::layout(self.describe)
+    }
+
     fn is_written_in(&self, language: Language) -> bool {
         Language::ALL.iter().zip(self.is_written).any(|(&one, is_written)| one == language && is_written)
     }

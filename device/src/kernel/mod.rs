@@ -218,9 +218,7 @@ impl<A: Params> Kernel<A> {
     /// length of a buffer. For stand-ins of devices, which [run](Self::run_for) the Rust source.
     #[doc(hidden)]
     pub fn layout(&self) -> Vec<(usize, usize, bool)> {
-        let mut slots = Slots::default();
-        (self.code.describe)(&mut slots);
-        slots.list.iter().map(|slot| (slot.offset, slot.bytes, slot.buffer.is_some())).collect()
+        layout(self.code.describe)
     }
 
     /// Calls the Rust source as a device would.
@@ -245,6 +243,13 @@ impl<A: Params> Kernel<A> {
     pub(crate) fn code(&self) -> Code {
         self.code
     }
+}
+
+/// See [`Kernel::layout`].
+fn layout(describe: fn(&mut Slots)) -> Vec<(usize, usize, bool)> {
+    let mut slots = Slots::default();
+    describe(&mut slots);
+    slots.list.iter().map(|slot| (slot.offset, slot.bytes, slot.buffer.is_some())).collect()
 }
 
 impl<A: Params> Clone for Kernel<A> {

@@ -45,8 +45,10 @@ mod graph;
 mod kernel;
 mod memory;
 mod module;
+mod packed;
 mod settings;
 mod world;
 
 pub use door::{Arguments, Geometry, StandIn, folder};
 pub use kernel::{Fault, Parameter};
+pub use packed::Field;
