@@ -7,13 +7,7 @@ use chare_device::{Account, DeviceError, DeviceVec, Devices, HostMode, Language}
 use chare_kernels::reduce::{self, Reduce};
 use chare_kernels::scan::{self, Scan};
 
-const SPECS: &[&str] = &[
-    "host:inline",
-    "host:workers=2",
-    "host:polled",
-    #[cfg(feature = "wgpu")]
-    "wgpu:0",
-];
+const SPECS: &[&str] = &["host:inline", "host:workers=2", "host:polled", "wgpu:0", "cuda:0"];
 
 /// Around the sizes of warps, blocks and chunks; the last takes two levels of all.
 const SIZES: [usize; 12] = [0, 1, 31, 32, 33, 1000, 1024, 1025, 4096, 4097, 100_003, 4096 * 257];
@@ -24,8 +18,9 @@ fn on_each(test: impl Fn(&Account, Language)) {
         let devices = match Devices::open(&spec.parse().unwrap(), HostMode::Inline) {
             Ok(devices) => devices,
             Err(error) => {
-                let required = std::env::var("REQUIRE_DEVICE").is_ok_and(|kinds| kinds.contains("wgpu"));
-                assert!(spec.starts_with("wgpu") && !required, "{spec}: {error}");
+                let kind = spec.split(':').next().unwrap();
+                let required = std::env::var("REQUIRE_DEVICE").is_ok_and(|kinds| kinds.contains(kind));
+                assert!(kind != "host" && !required, "{spec}: {error}");
                 eprintln!("{spec} is skipped: {error}");
                 continue;
             }

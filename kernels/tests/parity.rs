@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is an assertion")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use chare_device::{DeviceSpec, Devices, HostMode, parity};
+use chare_device::cuda::{Compiler, ImageKind};
+use chare_device::{DeviceSpec, Devices, HostMode, parity, ship_kernels};
 use chare_kernels::cases;
 
 #[test]
@@ -21,6 +22,22 @@ fn inputs_differ() {
         let all_alike = outcomes.iter().all(|outcome| case.difference(&outcomes[0], outcome).is_none());
         assert!(!all_alike, "{}", case.kernel());
     }
+}
+
+/// With `SHIP_KERNELS`, that folder gets the kernels of this binary, compiled for a machine without a compiler (`scripts/gpu-check`).
+#[test]
+fn every_kernel_can_be_shipped() {
+    if Compiler::new(None, ImageKind::Cubin).version().is_none() {
+        let required = std::env::var("REQUIRE_NVRTC").is_ok_and(|required| required == "1");
+        assert!(!required, "REQUIRE_NVRTC is set and libnvrtc is not found");
+        println!("skipped: there is no NVRTC");
+        return;
+    }
+    let folder = std::env::var("SHIP_KERNELS")
+        .map_or_else(|_| Path::new(env!("CARGO_TARGET_TMPDIR")).join("shipped"), PathBuf::from);
+    let capability = std::env::var("SHIP_CAPABILITY").unwrap_or_else(|_| "9.0".to_owned());
+    let count = ship_kernels(&folder, capability.parse().unwrap()).unwrap();
+    assert_eq!(count, cases().len());
 }
 
 /// The name of the kernel that is declared after `KERNEL `.
