@@ -510,6 +510,13 @@ fn a_kernel_with_a_block_shape_is_launched_with_it() {
             let shape = shapes.recv().expect("it has run");
             assert_eq!(shape, (blocks, [16, 4, 2], [grid.x, grid.y, grid.z]));
         }
+        let twice = account.record::<(InOut<u64>,)>("twice", |recording, (mut values,)| {
+            recording.launch(&TILED, Grid::new(17, 9, 2), (&mut values,))?;
+            recording.launch(&TILED, TILED.blocks(2), (&mut values,))
+        });
+        twice.expect("it is recorded").replay((&mut buffer,)).expect("it is taken").wait().expect("it runs");
+        assert_eq!(shapes.recv().expect("it has run"), ([2, 3, 1], [16, 4, 2], [17, 9, 2]));
+        assert_eq!(shapes.recv().expect("it has run"), ([2, 1, 1], [16, 4, 2], [32, 4, 2]));
         // Nothing runs on a grid without threads.
         account
             .launch(&TILED, TILED.blocks(0), (&mut buffer,))
