@@ -95,6 +95,7 @@ impl Bench {
         usage: &str,
         own: impl FnMut(&str, &mut OptionValue<'_>) -> Result<bool, OptionsError>,
     ) -> Self {
+        ship_kernels();
         match Options::parse_with(std::env::args().skip(1), own) {
             Ok(options) => Bench::new(name, options),
             Err(OptionsError::Help) => {
@@ -140,6 +141,27 @@ impl Bench {
             );
         }
         println!("{row}");
+    }
+}
+
+/// If `SHIP_KERNELS` names a folder, compiles the kernels of this bench for machines without a compiler, and ends the
+/// process: what `--ship-kernels` is to programs.
+fn ship_kernels() {
+    let Ok(folder) = std::env::var("SHIP_KERNELS") else { return };
+    let capability = std::env::var("SHIP_CAPABILITY").unwrap_or_else(|_| "9.0".to_owned());
+    let shipped = capability.parse().map_err(|error: chare::device::CapabilityError| error.to_string());
+    let shipped = shipped.and_then(|capability| {
+        chare::device::ship_kernels(folder.as_ref(), capability).map_err(|error| error.to_string())
+    });
+    match shipped {
+        Ok(count) => {
+            println!("kernels compiled: {count}, in {folder}");
+            std::process::exit(0);
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            std::process::exit(2);
+        }
     }
 }
 
