@@ -37,6 +37,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("core/src/scheduler/task.rs", "a coroutine is polled in place in its block"),
     ("core/src/scheduler/thread.rs", "a message is taken out of the inbox by pointer"),
     ("core/src/scheduler/waker.rs", "a waker is one word, not a counted reference"),
+    ("device/examples/cublas.rs", "calls the functions of a library that is loaded"),
     ("device/src/account.rs", "a plain launch is a call with views; host memory is filled and read in place"),
     (
         "device/src/args.rs",
@@ -74,6 +75,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/src/wgpu/mod.rs", "device memory and host memory are released"),
     ("device/src/wgpu/record.rs", "what is uploaded is copied from host memory"),
     ("device/tests/cuda/compile.rs", "launches a kernel with the parameters that it takes"),
+    ("device/tests/cuda/enqueue.rs", "calls the driver as a user's code does"),
     ("device/tests/cuda/graph.rs", "records a kernel with the parameters that it takes"),
     ("device/tests/cuda/order.rs", "launches kernels, and calls the driver as a user's code does"),
     ("device/tests/cuda/setting.rs", "launches kernels with the parameters that they take"),

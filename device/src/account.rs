@@ -250,7 +250,7 @@ impl Account {
         }
     }
 
-    /// Makes an operation of a launch, or of the replay of a graph, whose arguments have been committed.
+    /// Makes an operation of a launch, of the replay of a graph, or of code of others, whose arguments have been committed.
     #[inline(never)]
     pub(crate) fn enqueue<A: Params, X: Args<A>>(
         &self,

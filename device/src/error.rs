@@ -98,6 +98,18 @@ pub enum DeviceError {
         /// The kernel's name, and what the compiler said, with line and caret.
         message: Arc<str>,
     },
+    /// Code that gives work to a CUDA stream was to be called on a device that has none.
+    #[error(
+        "`{name}` of {owner} is for CUDA, and {device} is no CUDA device; launch a kernel there, or run with `--device cuda`"
+    )]
+    NotCuda {
+        /// The device.
+        device: Arc<str>,
+        /// The label of the account.
+        owner: Arc<str>,
+        /// What it is called.
+        name: &'static str,
+    },
     /// A graph was recorded that does not what it declares.
     #[error("graph `{graph}` {problem}")]
     Graph {

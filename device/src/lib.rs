@@ -57,6 +57,7 @@ mod cpus;
 #[doc(hidden)]
 pub mod cuda;
 mod device;
+mod enqueue;
 mod error;
 mod event;
 mod fault;
@@ -91,6 +92,7 @@ pub use choice::{Kind as BackendKind, kinds as backend_kinds};
 pub use completion::Completion;
 pub use cpus::{Cpus, CpusError};
 pub use device::{Copies, Device, Devices};
+pub use enqueue::{CudaStream, DevicePtr};
 pub use error::{DeviceError, OutOfMemory};
 pub use fault::{Fault, FaultKind};
 pub use graph::{

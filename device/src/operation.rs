@@ -7,12 +7,13 @@
 //! the completion, to be published.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::arguments::Arguments;
 use crate::backend::Block;
 use crate::caught::Caught;
 use crate::completion::Cell;
+use crate::enqueue::OtherCode;
 use crate::event::{Event, Stream};
 use crate::fault::{FaultKind, FaultRecord};
 use crate::graph::{Plan, Step};
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Launch { code: Code, launch: Launch },
     /// Does the steps of a graph with the operation's `arguments`, which are those of the graph.
     Graph(Arc<Plan>),
+    /// Is given to the driver by code of others, which has this name and is called once, or never if the operation is refused.
+    Code { name: &'static str, code: Mutex<Option<OtherCode>> },
     /// Copies the first access into the second, which may be on another device.
     Copy,
     /// Fills the one access with zeros.
@@ -78,7 +81,8 @@ impl Command {
     /// How many kernels it launches.
     pub(crate) fn launches(&self) -> u64 {
         match self {
-            Command::Launch { .. } => 1,
+            // How many those of others are is not known.
+            Command::Launch { .. } | Command::Code { .. } => 1,
             Command::Graph(plan) => {
                 plan.steps.iter().filter(|step| matches!(step, Step::Launch(_))).count() as u64
             }

@@ -18,7 +18,7 @@ mod overdue;
 
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,8 @@ use super::open::Cuda;
 use super::pinned::Pinned;
 use super::stream::{Priority, Stream, Timer};
 use crate::backend::{Backend, Block as Name, Facts, Fresh, Opened};
-use crate::caught::Caught;
+use crate::caught::{Caught, catch};
+use crate::enqueue::OtherCode;
 use crate::error::DeviceError;
 use crate::event::{Event, LiveMap, StreamKey};
 use crate::fault::FaultRecord;
@@ -100,6 +101,7 @@ pub(crate) fn open(numbers: &[usize], spec: &DeviceSpec) -> Result<Opened, CudaE
         limit: spec.time_limit(),
         pending: Pending::default(),
         sleepers: Arc::default(),
+        inside: Mutex::default(),
     };
     Ok(Opened { backend: Arc::new(backend), devices })
 }
@@ -120,6 +122,8 @@ pub(super) struct Gpus {
     limit: Option<Duration>,
     pending: Pending,
     sleepers: Arc<Sleepers>,
+    /// The thread that calls code of others with the state locked.
+    inside: Mutex<Option<ThreadId>>,
 }
 
 /// A device, and where the name and the code of a kernel are, and end: both are there for ever.
@@ -222,8 +226,31 @@ impl InFlight for Earlier<'_> {
 }
 
 impl Gpus {
+    /// # Panics
+    ///
+    /// In code of others that is called with this lock held.
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics under this lock")
+        match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::WouldBlock) => {
+                self.check_outside();
+                self.state.lock().expect("nothing panics under this lock")
+            }
+            Err(TryLockError::Poisoned(_)) => panic!("nothing panics under this lock"),
+        }
+    }
+
+    /// Panics in code of others that is called with the state locked.
+    fn check_outside(&self) {
+        let inside = *self.inside();
+        assert!(
+            inside != Some(std::thread::current().id()),
+            "the code given to `enqueue_cuda` must not use its devices otherwise"
+        );
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn memory(&self) -> MutexGuard<'_, HashMap<u64, Block>> {
@@ -288,6 +315,16 @@ impl Gpus {
                 self.replay(stream, operation, plan)?;
                 timer.inspect(|timer| stream.note_time(timer, true));
             }
+            Command::Code { name, code } => {
+                for access in operation.accesses.iter().filter(|access| access.mode == AccessMode::Zeroed) {
+                    stream.fill(find(access.memory.block()), 0)?;
+                }
+                drop(memory);
+                let code = code.lock().expect("nothing panics under this lock").take();
+                timer.inspect(|timer| stream.note_time(timer, false));
+                self.call(stream, name, code.expect("an operation is given to the driver once"))?;
+                timer.inspect(|timer| stream.note_time(timer, true));
+            }
             Command::Copy => {
                 let len_bytes = operation.accesses[0].memory.len_bytes();
                 if len_bytes > 0 {
@@ -308,6 +345,23 @@ impl Gpus {
             Command::Fence => {}
         }
         stream.mark()
+    }
+
+    /// Calls code of others, which gives work to the stream.
+    fn call(&self, stream: &Stream, name: &'static str, code: OtherCode) -> Result<(), CudaError> {
+        *self.inside() = Some(std::thread::current().id());
+        // SAFETY: what is unsafe in the code answers for what it gives to the stream (`Account::enqueue_cuda`). The operation keeps
+        // the memory until it has ended, so no blocks need to be noted.
+        let called = unsafe { stream.enqueue(name, &[], |raw| catch(|| code(raw))) };
+        *self.inside() = None;
+        let failed = match called?.0 {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(said)) => said,
+            Err(Caught { message, location: Some(place) }) => format!("{message}, at {place}"),
+            Err(Caught { message, location: None }) => message.to_string(),
+        };
+        let device = Arc::from(stream.gpu().name());
+        Err(CudaError::Launch { kernel: name, device, reason: failed })
     }
 
     fn launch(
@@ -364,6 +418,7 @@ impl Gpus {
         let is_suspect = |operation: &&Operation| match &operation.command {
             Command::Launch { code, .. } => fault.suspects.contains(&code.name),
             Command::Graph(plan) => fault.suspects.contains(&plan.name),
+            Command::Code { name, .. } => fault.suspects.contains(name),
             _ => false,
         };
         let suspect = unfinished.clone().find(is_suspect);
@@ -530,7 +585,10 @@ impl Backend for Gpus {
             return true;
         }
         // Else another thread submits, or looks; or this one does, in a waker.
-        let Ok(mut state) = self.state.try_lock() else { return true };
+        let Ok(mut state) = self.state.try_lock() else {
+            self.check_outside();
+            return true;
+        };
         if state.runner.is_some() {
             return true;
         }

@@ -53,6 +53,7 @@ pub(super) fn run(
             // SAFETY: both have this many bytes; one is an access of the operation, the other is valid until its end.
             unsafe { to.copy_from_nonoverlapping(memory(0).0, *bytes) };
         }
+        Command::Code { name, .. } => unreachable!("`{name}` is for CUDA"),
         Command::Fence => {}
     }
     Ok(())

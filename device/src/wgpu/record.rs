@@ -89,6 +89,7 @@ impl Recorder {
                     recorder.upload(batch, encoder, access(0), bytes)?;
                 }
                 Command::Download(_) => return recorder.download(batch, encoder, access(0)),
+                Command::Code { name, .. } => unreachable!("`{name}` is for CUDA"),
                 Command::Fence => {}
             }
             Ok(None)

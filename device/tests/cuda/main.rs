@@ -5,6 +5,7 @@
 #[path = "../stand_in/apart.rs"]
 mod apart;
 mod compile;
+mod enqueue;
 mod fault;
 mod graph;
 mod ipc;

@@ -1,8 +1,10 @@
 //! The cases.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chare_device::{Account, DeviceError, DeviceSlice, DeviceVec, Devices, Fault, Language};
+use chare_device::{Account, DeviceError, DeviceSlice, DeviceVec, Devices, Fault, InOut, Language};
 
 use crate::kernels::{ADD, BOTH, COPY, FILL, GATHER, PANIC};
 
@@ -362,4 +364,29 @@ pub(crate) fn records_say_what_was_done(devices: &Devices) {
     let mut values = one.alloc::<u32>(8).unwrap();
     assert!(one.launch(&PANIC, 8, (&mut values,)).unwrap().wait().is_err());
     assert_eq!(one.usage().unwrap().launches, 4);
+}
+
+pub(crate) fn code_for_cuda_is_refused_elsewhere(devices: &Devices) {
+    let account = devices.get(0).account("sgemm");
+    let mut buffer = account.upload(vec![1_u32, 2]).unwrap();
+    let is_called = Arc::new(AtomicBool::new(false));
+    let note = is_called.clone();
+    let outcome =
+        account.enqueue_cuda::<(InOut<u32>,)>("nothing", (&mut buffer,), move |stream, (buffer,)| {
+            note.store(!stream.as_ptr().is_null() && buffer.len() == 2, Ordering::Relaxed);
+            Ok(())
+        });
+    let is_cuda = devices.get(0).language() == Language::CudaC;
+    match outcome {
+        Ok(completion) => completion.wait().unwrap(),
+        Err(error) => assert_eq!(
+            error.to_string(),
+            format!(
+                "`nothing` of sgemm is for CUDA, and {} is no CUDA device; launch a kernel there, or run with `--device cuda`",
+                devices.get(0).name()
+            )
+        ),
+    }
+    assert_eq!(is_called.load(Ordering::Relaxed), is_cuda);
+    assert_eq!(values(&account, &buffer), [1, 2]);
 }

@@ -85,6 +85,7 @@ const CASES: &[Case] = cases! {
         memory_goes_around_all_devices_in_order: 3, "";
         what_is_dropped_in_flight_is_finished: 2, "";
         records_say_what_was_done: 2, "";
+        code_for_cuda_is_refused_elsewhere: 1, "";
     }
     graphs {
         a_graph_is_replayed_in_order: 1, "";
