@@ -405,6 +405,9 @@ impl Account {
         self.submit("copy", operation, Prepared::nothing())?;
         let is_peer = !Arc::ptr_eq(memory.device(), &self.core.device);
         self.note_copied(if is_peer { Direction::FromPeer } else { Direction::Within }, memory.len_bytes());
+        if is_peer && self.core.device.backend.is_staged(memory.device().ordinal, self.core.device.ordinal) {
+            self.core.device.copies.note_staged();
+        }
         Ok(DeviceVec::new(fresh))
     }
 

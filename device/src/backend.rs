@@ -72,6 +72,11 @@ pub(crate) trait Backend: Send + Sync {
         None
     }
 
+    /// Whether a copy from one device to another goes through memory of the host.
+    fn is_staged(&self, _from: usize, _to: usize) -> bool {
+        false
+    }
+
     /// Accepts an operation. If it is refused, nothing has been done.
     fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError>;
 

@@ -261,9 +261,9 @@ impl Device {
     /// How many copies have been enqueued so far that cross the border of this device's memory, by where they come from or go.
     pub fn copies(&self) -> Copies {
         let counts = &self.core.copies;
-        let [from_host, to_host, from_peers] = [&counts.from_host, &counts.to_host, &counts.from_peers]
-            .map(|count| count.load(Ordering::Relaxed));
-        Copies { from_host, to_host, from_peers }
+        let all = [&counts.from_host, &counts.to_host, &counts.from_peers, &counts.staged];
+        let [from_host, to_host, from_peers, staged] = all.map(|count| count.load(Ordering::Relaxed));
+        Copies { from_host, to_host, from_peers, staged }
     }
 
     /// What all owners have used it for; `None` if no records are kept ([`DeviceSpec::with_records`](crate::DeviceSpec::with_records)).
@@ -313,6 +313,8 @@ pub struct Copies {
     pub to_host: u64,
     /// From other devices of the set.
     pub from_peers: u64,
+    /// Those of `from_peers` that go through memory of the host, as far as is known here: what the driver does between two GPUs is not.
+    pub staged: u64,
 }
 
 /// What is counted for [`Copies`].
@@ -321,6 +323,7 @@ pub(crate) struct CopyCounts {
     from_host: AtomicU64,
     to_host: AtomicU64,
     from_peers: AtomicU64,
+    staged: AtomicU64,
 }
 
 impl CopyCounts {
@@ -332,6 +335,10 @@ impl CopyCounts {
             Direction::Within => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_staged(&self) {
+        self.staged.fetch_add(1, Ordering::Relaxed);
     }
 }
 

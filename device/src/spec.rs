@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2  :polled
-//! cuda | cuda:0 | cuda:0,2 | wgpu | wgpu:1 | wgpu:0x2            then:  :mem=1GiB
+//! cuda | cuda:0 | cuda:0,2 | wgpu | wgpu:1 | wgpu:0x2            then:  :mem=1GiB  (wgpu) :apart
 //! ```
 //! A specification that parses can be printed and parsed again to the same value. Every build parses all; which devices
 //! there are is found when they are opened.
@@ -28,9 +28,10 @@ pub enum HostMode {
 /// Parsed from text: `auto`, `host`, `host:4` (four virtual devices), `host:4@1,3,1,3` (with relative speeds:
 /// the fastest runs at native speed, one of a third of its speed takes three times as long; none may be more than a
 /// million times as fast as another), `cuda` and `wgpu` (all of that kind), `cuda:0,2` (those with these numbers),
-/// `wgpu:0x2` (two devices of one adapter).
+/// `wgpu:0x2` (two devices of one adapter, which share its queue, and are lost together).
 /// Suffixes: `:mem=1GiB` (capacity of each device); `:timeout=10` (the seconds that a kernel may run, see
-/// [`with_time_limit`](Self::with_time_limit)); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
+/// [`with_time_limit`](Self::with_time_limit)); `wgpu:0x2:apart` (the devices of an adapter share nothing: each has a queue and a
+/// thread of its own, and copies between them go through the host); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
 ///
 /// ```
 /// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
@@ -44,6 +45,7 @@ pub struct DeviceSpec {
     mode: Option<HostMode>,
     keeps_records: bool,
     time_limit: Option<Duration>,
+    is_apart: bool,
 }
 
 /// Which backend, and which of its devices.
@@ -108,6 +110,12 @@ impl DeviceSpec {
     /// Whether the choice of backend is left to the program.
     pub fn is_auto(&self) -> bool {
         self.kind == Kind::Auto
+    }
+
+    /// Whether devices of one adapter share nothing.
+    #[cfg(feature = "wgpu")]
+    pub(crate) fn is_apart(&self) -> bool {
+        self.is_apart
     }
 
     pub(crate) fn kind(&self) -> &Kind {
@@ -190,6 +198,8 @@ impl FromStr for DeviceSpec {
                 limit
                     .and_then(|limit| set_once(&mut spec.time_limit, limit))
                     .map_err(|reason| bad(part, reason))?;
+            } else if part == "apart" && matches!(spec.kind, Kind::Wgpu(_)) && !spec.is_apart {
+                spec.is_apart = true;
             } else if is_gpu && !part.starts_with("mem=") {
                 return Err(bad(
                     part,
@@ -333,6 +343,9 @@ impl fmt::Display for DeviceSpec {
         if let Some(limit) = self.time_limit {
             write!(f, ":timeout={}", limit.as_secs_f64())?;
         }
+        if self.is_apart {
+            write!(f, ":apart")?;
+        }
         match self.mode {
             None => Ok(()),
             Some(HostMode::Inline) => write!(f, ":inline"),
@@ -364,6 +377,7 @@ mod tests {
             "cuda:0,2:mem=1GiB",
             "wgpu:1",
             "wgpu:0x2",
+            "wgpu:0x2:mem=1GiB:apart",
             "wgpu:1x3,0:mem=1GiB",
             "wgpu:mem=5MiB",
             "host:1@2:mem=1000:workers=3",
@@ -434,6 +448,9 @@ mod tests {
             ("host:timeout=1e7", "timeout=1e7"),
             ("cuda:timeout=soon", "timeout=soon"),
             ("host:timeout=1:timeout=2", "timeout=2"),
+            ("wgpu:0x2:apart:apart", "apart"),
+            ("cuda:apart", "apart"),
+            ("host:2:apart", "apart"),
         ] {
             match text.parse::<DeviceSpec>() {
                 Err(SpecError::BadPart { part: found, .. }) => assert_eq!(found, part, "{text}"),

@@ -213,8 +213,30 @@ fn an_adapter_is_several_devices() {
 }
 
 #[test]
+fn memory_goes_between_devices_of_an_adapter_past_the_host() {
+    for (spec, is_staged) in [("wgpu:0x2", false), ("wgpu:0x2:apart", true)] {
+        let Some(devices) = open(spec) else { return };
+        let (here, there) = (devices.get(0).account("here"), devices.get(1).account("there"));
+        let mut source = there.upload(vec![1_u32; 1000]).unwrap();
+        let mut copies = Vec::new();
+        for _ in 0..100 {
+            copies.push(here.copy(&source).unwrap());
+            there.launch(&ADD, 1000, (&mut source, 1)).unwrap();
+        }
+        let counted = devices.get(0).copies();
+        assert_eq!((counted.from_host, counted.from_peers), (0, 100));
+        assert_eq!(counted.staged, if is_staged { 100 } else { 0 }, "{spec}");
+        for (value, copy) in (1..).zip(&copies) {
+            assert_eq!(values(&here, copy), [value; 1000]);
+        }
+        // What each may take is its own.
+        assert!(devices.get(0).used_bytes() > 50 * devices.get(1).used_bytes());
+    }
+}
+
+#[test]
 fn what_waits_for_an_abandoned_device_is_refused() {
-    let Some(devices) = open("wgpu:0x2") else { return };
+    let Some(devices) = open("wgpu:0x2:apart") else { return };
     let (here, there) = (devices.get(0).account("here"), devices.get(1).account("there"));
     let mut source = there.alloc::<u32>(100_000).unwrap();
     let mut reads = Vec::new();

@@ -18,7 +18,7 @@ const INSTALL: &str = "install a driver for Vulkan: that of your GPU, or `mesa-v
 /// An adapter that is to be a device.
 pub(super) struct Adapter {
     adapter: wgpu::Adapter,
-    number: usize,
+    pub(super) number: usize,
     /// Which device of this adapter it will be.
     copy: usize,
 }

@@ -163,14 +163,14 @@ impl Driver {
                 Err(missing) => return relay.fill(Err(missing)),
             },
             Job::Operation(operation) | Job::Import { operation, .. } if self.abandoned => {
-                End::Left(operation.refuse(self.shared.name.clone()))
+                self.refuse(operation)
             }
             Job::Operation(operation) => {
                 let begun = operation.enter().and_then(|()| self.record(&operation, None, lost));
                 finish_beginning(operation, begun)
             }
             Job::Import { operation, relay } => match relay.take() {
-                Err(Missing::Abandoned) => End::Left(operation.refuse(self.shared.name.clone())),
+                Err(Missing::Abandoned) => self.refuse(operation),
                 Err(Missing::Spoiled(fault)) => End::Left(operation.leave(Err(fault))),
                 Err(Missing::Unread(said)) => {
                     let fault = fault(&operation, said);
@@ -184,6 +184,11 @@ impl Driver {
             },
         };
         self.recorded.ends.push_back(end);
+    }
+
+    fn refuse(&self, operation: Box<Operation>) -> End {
+        let name = self.shared.name(operation.device);
+        End::Left(operation.refuse(name))
     }
 
     fn begin_export(&mut self, memory: &Memory, lost: Option<&str>) -> Result<Option<Piece>, Missing> {

@@ -14,9 +14,10 @@ use crate::memory::MemoryRef;
 use crate::operation::Operation;
 use crate::sleepers::Pending;
 
-/// One device.
+/// One device of wgpu's, and as many of ours as share it.
 pub(super) struct Shared {
-    pub(super) name: Arc<str>,
+    /// Ours, by ordinal.
+    names: Vec<(usize, Arc<str>)>,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     pub(super) limits: wgpu::Limits,
@@ -117,7 +118,7 @@ impl Relay {
 
 impl Shared {
     pub(super) fn open(
-        name: Arc<str>,
+        names: Vec<(usize, Arc<str>)>,
         adapter: &Adapter,
         pending: Arc<Pending>,
         time_limit: Option<Duration>,
@@ -126,7 +127,13 @@ impl Shared {
         let (device, queue) = adapter.open(&lost)?;
         let (limits, wake) = (device.limits(), Condvar::new());
         let (inbox, blocks) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Shared { name, device, queue, limits, time_limit, pending, lost, inbox, wake, blocks }))
+        Ok(Arc::new(Shared { names, device, queue, limits, time_limit, pending, lost, inbox, wake, blocks }))
+    }
+
+    /// What messages call one of the devices that share this.
+    pub(super) fn name(&self, ordinal: usize) -> Arc<str> {
+        let named = self.names.iter().find(|(named, _)| *named == ordinal);
+        named.expect("an operation is on a device that shares this").1.clone()
     }
 
     pub(super) fn inbox(&self) -> MutexGuard<'_, Inbox> {

@@ -2,6 +2,10 @@
 //!
 //! # Who owns what
 //!
+//! Devices of one adapter share one device of wgpu's, and all that is said here of a device, unless they are asked for *apart*: they have one
+//! queue, one inbox, one thread, one numbering of memory. So a copy between them is a copy on the device, and the order of submission is
+//! that of both. What they do not share is the memory that each may take, and whose fault something is. They are lost together.
+//!
 //! Each device has one thread, its [`Driver`](driver::Driver), and only this thread records commands, submits and polls.
 //! That is a must, and not only simple: a driver may block in `submit` while earlier work runs, callbacks are called inside of
 //! `submit` and `poll` only, and neither may happen to a PE. Others do two things with a device: they make and drop buffers
@@ -17,7 +21,7 @@
 //!
 //! A device begins its jobs in the order in which they were submitted, and what it begins takes effect in the order in which it
 //! was begun: wgpu puts the barriers. That order is one that all accesses to its memory allow, so events are not looked at.
-//! A copy between devices is two jobs, an *export* on the device of the source and an *import* on the other one, put into both
+//! A copy between devices that share nothing is two jobs, an *export* on the device of the source and an *import* on the other one, put into both
 //! inboxes while both locks are held. The import cannot begin before its relay is filled, and what comes after it on its
 //! device waits too. A job waits only for jobs that were submitted before it, so there are no cycles, and each begins.
 //!
@@ -90,7 +94,7 @@ pub(crate) fn open(spec: &DeviceSpec, numbers: &[usize]) -> Result<Opened, Devic
 
 /// The devices of one set.
 struct Wgpu {
-    /// By ordinal.
+    /// By ordinal; devices of one adapter have the same, unless they are apart.
     devices: Vec<Arc<Shared>>,
     pending: Arc<Pending>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -101,12 +105,11 @@ impl Wgpu {
         let pending = Arc::new(Pending::default());
         let mut backend = Wgpu { devices: Vec::new(), pending, threads: Mutex::default() };
         let mut facts = Vec::new();
-        for adapter in Adapter::choose(numbers)? {
-            let ordinal = facts.len();
-            let name: Arc<str> = Arc::from(format!("wgpu:{ordinal}"));
-            let limits = adapter.limits();
+        let adapters = Adapter::choose(numbers)?;
+        let name = |ordinal: usize| Arc::<str>::from(format!("wgpu:{ordinal}"));
+        for (ordinal, adapter) in adapters.iter().enumerate() {
             facts.push(Facts {
-                name: name.clone(),
+                name: name(ordinal),
                 uuid: adapter.uuid(),
                 speed: 1.0,
                 capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
@@ -114,9 +117,18 @@ impl Wgpu {
                 is_host_memory: false,
                 runs_at_once: false,
                 model: Some(adapter.model()),
-                max_buffer_bytes: limits.max_buffer_size,
+                max_buffer_bytes: adapter.limits().max_buffer_size,
             });
-            let shared = Shared::open(name, &adapter, backend.pending.clone(), spec.time_limit())?;
+            let is_shared = |other: usize| {
+                other == ordinal || !spec.is_apart() && adapters[other].number == adapter.number
+            };
+            let alike: Vec<usize> = (0..adapters.len()).filter(|&other| is_shared(other)).collect();
+            if alike[0] < ordinal {
+                backend.devices.push(backend.devices[alike[0]].clone());
+                continue;
+            }
+            let names = alike.into_iter().map(|alike| (alike, name(alike))).collect();
+            let shared = Shared::open(names, adapter, backend.pending.clone(), spec.time_limit())?;
             backend.devices.push(shared.clone());
             let thread = std::thread::Builder::new().name(format!("wgpu-{ordinal}"));
             match Driver::new(shared).and_then(|driver| {
@@ -137,10 +149,11 @@ impl Wgpu {
         self.threads.lock().expect("nothing panics under this lock")
     }
 
-    /// The device of the source, if an operation copies from another device.
-    fn source_of(operation: &Operation) -> Option<usize> {
+    /// The device of the source, if an operation copies from one that shares nothing with its own.
+    fn source_of(&self, operation: &Operation) -> Option<usize> {
         let source = operation.accesses.first()?.memory.device().ordinal;
-        (matches!(operation.command, Command::Copy) && source != operation.device).then_some(source)
+        let is_copy = matches!(operation.command, Command::Copy);
+        (is_copy && self.is_staged(source, operation.device)).then_some(source)
     }
 }
 
@@ -172,10 +185,15 @@ impl Backend for Wgpu {
         unsafe { host::release(address, bytes) };
     }
 
+    fn is_staged(&self, from: usize, to: usize) -> bool {
+        !Arc::ptr_eq(&self.devices[from], &self.devices[to])
+    }
+
     fn submit(&self, operation: Box<Operation>) -> Result<(), DeviceError> {
-        let device = &self.devices[operation.device];
-        let closed = || DeviceError::Closed { device: device.name.clone() };
-        let Some(source) = Self::source_of(&operation) else {
+        let ordinal = operation.device;
+        let device = &self.devices[ordinal];
+        let closed = || DeviceError::Closed { device: device.name(ordinal) };
+        let Some(source) = self.source_of(&operation) else {
             let mut inbox = device.inbox();
             if inbox.closed {
                 return Err(closed());

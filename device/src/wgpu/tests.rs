@@ -33,9 +33,13 @@ kernel! {
     }
 }
 
-/// Two devices of one adapter, and how to get inside; `None`, and a word about it, on a machine without adapters.
+/// Two devices of one adapter that share nothing, and how to get inside; `None`, and a word about it, on a machine without adapters.
 fn open() -> Option<(Devices, Vec<Arc<Shared>>)> {
-    match Wgpu::open(&Default::default(), &[0, 0]) {
+    open_as("wgpu:0x2:apart")
+}
+
+fn open_as(spec: &str) -> Option<(Devices, Vec<Arc<Shared>>)> {
+    match Wgpu::open(&spec.parse().unwrap(), &[0, 0]) {
         Ok((backend, devices)) => {
             let inside = backend.devices.clone();
             Some((Devices::of(Opened { backend: Arc::new(backend), devices }, "for a test", false), inside))
@@ -125,4 +129,22 @@ fn an_error_that_no_scope_has_caught_loses_the_device_and_panics_nowhere() {
     }));
     let fault = fault_of(account.download(&buffer).unwrap().wait());
     assert!(fault.kernel == "download" && fault.message.starts_with("the device is lost: "), "{fault}");
+}
+
+#[test]
+fn devices_that_share_an_adapter_are_lost_together() {
+    let Some((devices, inside)) = open_as("wgpu:0x2") else { return };
+    assert!(Arc::ptr_eq(&inside[0], &inside[1]));
+    let (account, other) = (devices.get(0).account("mine"), devices.get(1).account("other"));
+    let (buffer, whole) = (account.upload(vec![1u32]).unwrap(), other.upload(vec![1u32]).unwrap());
+    account.fence().unwrap().wait().unwrap();
+    other.fence().unwrap().wait().unwrap();
+    inside[0].lose("its cable was pulled");
+    let faults =
+        [account.download(&buffer), other.download(&whole)].map(|read| fault_of(read.unwrap().wait()));
+    let seen = faults.each_ref().map(|fault| (&*fault.device, &*fault.owner));
+    assert_eq!(seen, [("wgpu:0", "mine"), ("wgpu:1", "other")]);
+    devices.abandon();
+    let refused = other.fence().err().unwrap().to_string();
+    assert_eq!(refused, "wgpu:1 has been closed");
 }

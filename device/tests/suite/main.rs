@@ -31,6 +31,8 @@ const BACKENDS: &[(&str, &str, &str)] = &[
     ("polled", "host:", ":polled"),
     #[cfg(feature = "wgpu")]
     ("wgpu", "wgpu:0x", ""),
+    #[cfg(feature = "wgpu")]
+    ("wgpu apart", "wgpu:0x", ":apart"),
 ];
 
 /// Where the table has a column for CUDA: the stand-in, whose cases run in processes of their own, or the machine's own.
@@ -172,7 +174,7 @@ fn print(table: &Table) {
     let ran = || CASES.iter().filter(|case| table.keys().any(|(name, _)| *name == case.name));
     let Some(width) = ran().map(|case| case.name.len()).max() else { return };
     let row = |first: &str, cell: &dyn Fn(&'static str) -> &'static str| {
-        let cells = columns().map(|backend| format!("  {:<9}", cell(backend))).collect::<String>();
+        let cells = columns().map(|backend| format!("  {:<10}", cell(backend))).collect::<String>();
         println!("{first:<width$}{}", cells.trim_end());
     };
     println!();
