@@ -328,6 +328,18 @@ impl Account {
             .ok_or(DeviceError::HostMemory { len, elem_bytes: size_of::<T>() })
     }
 
+    /// A vector of the program's as one that devices copy from and to without a detour: its memory is pinned where it is, by the driver that
+    /// wants that, and not copied. Takes the driver a while, so it is for memory that is used often. [`HostVec::into_vec`] gives it back.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Pin`] if the driver refuses, with its words. The vector is gone then.
+    pub fn host_vec_of<T: Element>(&self, values: Vec<T>) -> Result<HostVec<T>, DeviceError> {
+        let len = values.len();
+        let refused = |said| DeviceError::Pin { len, elem_bytes: size_of::<T>(), said };
+        HostVec::of(&self.core.device.host_pool, values).map_err(refused)
+    }
+
     /// Enqueues a copy of `values` over a buffer of as many elements; shares of it keep their values, as for a launch. The
     /// completion gives the vector back. No memory is allocated unless the buffer is shared.
     ///

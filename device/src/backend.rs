@@ -56,6 +56,18 @@ pub(crate) trait Backend: Send + Sync {
     /// uses it.
     unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize);
 
+    /// Lets operations copy from and to host memory of others, from [`pin`](Self::pin) to [`unpin`](Self::unpin); or says why they cannot.
+    fn pin(&self, _address: NonNull<u8>, _bytes: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Takes it back.
+    ///
+    /// # Safety
+    ///
+    /// `address` was given to [`pin`](Self::pin), which has succeeded, the memory is still there, and no operation uses it.
+    unsafe fn unpin(&self, _address: NonNull<u8>) {}
+
     /// Sees to it that a kernel can be launched on a device, where something can be wrong with it that the caller should know
     /// before anything is enqueued.
     fn prepare(&self, _device: usize, _code: &Code) -> Result<(), DeviceError> {

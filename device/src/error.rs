@@ -54,6 +54,18 @@ pub enum DeviceError {
         /// Bytes of each.
         elem_bytes: usize,
     },
+    /// The driver does not pin a vector of the program's.
+    #[error(
+        "a vector of {len} elements of {elem_bytes} bytes cannot be pinned where it is: {said}; copy it into one of `Account::host_vec`"
+    )]
+    Pin {
+        /// Elements of the vector.
+        len: usize,
+        /// Bytes of each.
+        elem_bytes: usize,
+        /// What the driver said.
+        said: String,
+    },
     /// A [`HostVec`](crate::HostVec) belongs to another set of devices, such as another run's.
     #[error(
         "a host vector that belongs to other devices (another run's) was used by {owner}; copy its values to one of its own"

@@ -48,20 +48,31 @@ impl Drop for HostPool {
 
 /// A vector of plain data in host memory that devices of one set copy from and to without a detour.
 ///
-/// Made by [`Account::host_vec`](crate::Account::host_vec); seen as a slice. It is passed by value to
+/// Made by [`Account::host_vec`](crate::Account::host_vec), or of a vector of the program's by
+/// [`Account::host_vec_of`](crate::Account::host_vec_of); seen as a slice. It is passed by value to
 /// [`Account::write`](crate::Account::write) and [`Account::read`](crate::Account::read), whose completions
-/// give it back. Dropping it returns its memory to the devices' pool.
+/// give it back. Dropping it returns its memory to the devices' pool, or frees it if it was the program's.
 pub struct HostVec<T> {
     memory: HostMemory,
     len: usize,
     elements: PhantomData<T>,
 }
 
-/// Pooled host memory, whatever is in it. Goes back to its pool when it is dropped.
+/// Host memory of a set of devices, whatever is in it.
 pub(crate) struct HostMemory {
     pool: Arc<HostPool>,
     block: Block,
-    class_bytes: usize,
+    origin: Origin,
+}
+
+/// Where host memory goes when it is dropped.
+enum Origin {
+    /// Back to its pool.
+    Pool { class_bytes: usize },
+    /// It is a vector of so many elements of room, which this frees; it was pinned where it is.
+    Vector { capacity: usize, free: unsafe fn(NonNull<u8>, usize) },
+    /// Nowhere: it has been taken out.
+    Taken,
 }
 
 impl<T: Element> HostVec<T> {
@@ -79,8 +90,46 @@ impl<T: Element> HostVec<T> {
             // SAFETY: the block has at least so many bytes, and nobody else has it.
             unsafe { block.address().write_bytes(0, bytes) };
         }
-        let memory = HostMemory { pool: pool.clone(), block, class_bytes };
+        let memory = HostMemory { pool: pool.clone(), block, origin: Origin::Pool { class_bytes } };
         Some(HostVec { memory, len, elements: PhantomData })
+    }
+
+    /// A vector of the program's, pinned where it is; or why it cannot be.
+    pub(crate) fn of(pool: &Arc<HostPool>, values: Vec<T>) -> Result<Self, String> {
+        let mut values = std::mem::ManuallyDrop::new(values);
+        let address = NonNull::new(values.as_mut_ptr()).expect("a vector's address is not null");
+        let (len, capacity) = (values.len(), values.capacity());
+        let free: unsafe fn(NonNull<u8>, usize) = |address, capacity| {
+            // SAFETY: the caller promises that this was a vector's, which had this room; plain data has no destructors, so it may be
+            // seen as empty.
+            drop(unsafe { Vec::<T>::from_raw_parts(address.cast().as_ptr(), 0, capacity) });
+        };
+        if let Err(said) = pool.backend.pin(address.cast(), len * size_of::<T>()) {
+            // SAFETY: it is the vector's, and nobody else has it.
+            unsafe { free(address.cast(), capacity) };
+            return Err(said);
+        }
+        let origin = Origin::Vector { capacity, free };
+        let memory = HostMemory { pool: pool.clone(), block: Block::at(address.cast()), origin };
+        Ok(HostVec { memory, len, elements: PhantomData })
+    }
+
+    /// The values as a vector: the one that it was made of, which is not pinned any more, or a copy of pooled memory.
+    pub fn into_vec(mut self) -> Vec<T> {
+        let (address, len) = (self.address(), self.len);
+        match std::mem::replace(&mut self.memory.origin, Origin::Taken) {
+            Origin::Vector { capacity, .. } => {
+                // SAFETY: it was pinned by `pin`, and no operation uses what is not given away.
+                unsafe { self.memory.pool.backend.unpin(address.cast()) };
+                // SAFETY: it was made of a vector of this type, with this room, whose elements have always been initialised; it is
+                // nobody else's any more.
+                unsafe { Vec::from_raw_parts(address.as_ptr(), len, capacity) }
+            }
+            pooled => {
+                self.memory.origin = pooled;
+                self.to_vec()
+            }
+        }
     }
 
     /// Its memory, for an operation whose completion keeps this vector.
@@ -113,7 +162,7 @@ impl<T: Element> Deref for HostVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the block holds `len` initialised elements, aligned to 256, and only this vector uses it.
+        // SAFETY: the block holds `len` initialised elements, aligned for them, and only this vector uses it.
         unsafe { std::slice::from_raw_parts(self.address().as_ptr(), self.len) }
     }
 }
@@ -127,7 +176,19 @@ impl<T: Element> DerefMut for HostVec<T> {
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        self.pool.pool.lock().expect("nothing panics under this lock").give(self.block, self.class_bytes);
+        match self.origin {
+            Origin::Pool { class_bytes } => {
+                self.pool.pool.lock().expect("nothing panics under this lock").give(self.block, class_bytes);
+            }
+            Origin::Vector { capacity, free } => {
+                let address = self.block.address();
+                // SAFETY: it was pinned by `pin`; what is dropped is used by no operation.
+                unsafe { self.pool.backend.unpin(address) };
+                // SAFETY: it is the vector's that this was made of.
+                unsafe { free(address, capacity) };
+            }
+            Origin::Taken => {}
+        }
     }
 }
 

@@ -29,7 +29,8 @@ use super::lane::{Mark, Progress};
 use super::machine::{Gpu, Settings};
 use super::memory::Block;
 use super::open::Cuda;
-use super::pinned::Pinned;
+use super::pinned::{self, Pinned};
+use super::raw::RegisteredMemory;
 use super::stream::{Priority, Stream, Timer};
 use crate::backend::{Backend, Block as Name, Facts, Fresh, Opened};
 use crate::caught::{Caught, catch};
@@ -95,6 +96,7 @@ pub(crate) fn open(numbers: &[usize], spec: &DeviceSpec) -> Result<Opened, CudaE
         gpus,
         memory: Mutex::default(),
         pinned: Mutex::default(),
+        registered: Mutex::default(),
         functions: Mutex::default(),
         state: Mutex::new(state),
         full_at: settings.full_at as usize,
@@ -114,6 +116,8 @@ pub(super) struct Gpus {
     /// What has been allocated, by address.
     memory: Mutex<HashMap<u64, Block>>,
     pinned: Mutex<HashMap<usize, Pinned>>,
+    /// Memory of the program's that is pinned where it is.
+    registered: Mutex<HashMap<usize, RegisteredMemory>>,
     functions: Mutex<HashMap<FunctionKey, Arc<Function>>>,
     state: Mutex<State>,
     /// From so many calls on, the driver may block whoever gives a stream more.
@@ -334,7 +338,7 @@ impl Gpus {
             Command::Zero => zero(stream, block(0), operation.accesses[0].memory.len_bytes())?,
             Command::Upload(range) | Command::Download(range) if range.bytes == 0 => {}
             Command::Upload(HostRange { address, bytes }) => {
-                // SAFETY: it is pinned memory of this set, and valid and nobody else's until the operation has ended: when its
+                // SAFETY: it is pinned memory of this set, or was pinned by it, and valid and nobody else's until the operation has ended: when its
                 // mark is reached or the device lost.
                 unsafe { stream.upload_from(block(0), (*address, *bytes)) }?;
             }
@@ -535,6 +539,24 @@ impl Backend for Gpus {
     unsafe fn release_pinned(&self, address: NonNull<u8>, _: usize) {
         let key = address.as_ptr().addr();
         let released = self.pinned.lock().expect("nothing panics under this lock").remove(&key);
+        drop(released);
+    }
+
+    fn pin(&self, address: NonNull<u8>, bytes: usize) -> Result<(), String> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        // One device that is not lost is enough.
+        let usable = self.gpus.iter().find(|gpu| gpu.fault().is_none()).unwrap_or(&self.gpus[0]);
+        let registered = pinned::register(usable, address, bytes).map_err(|error| error.to_string())?;
+        let key = address.as_ptr().addr();
+        self.registered.lock().expect("nothing panics under this lock").insert(key, registered);
+        Ok(())
+    }
+
+    unsafe fn unpin(&self, address: NonNull<u8>) {
+        let key = address.as_ptr().addr();
+        let released = self.registered.lock().expect("nothing panics under this lock").remove(&key);
         drop(released);
     }
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, MutexGuard};
 use super::arena::{Arena, Piece};
 use super::error::{CudaError, DeviceFault};
 use super::lane::{Mark, Progress};
-use super::machine::Machine;
-use super::raw::HostMemory;
+use super::machine::{Gpu, Machine};
+use super::raw::{HostMemory, RegisteredMemory};
 use crate::pool;
 
 /// Pinned memory that nobody else uses. Goes back to the pool when it is dropped.
@@ -70,6 +70,18 @@ pub(super) fn allocate(machine: &Arc<Machine>, len_bytes: usize) -> Result<Pinne
         }
     }
     Err(refusal)
+}
+
+/// Pins memory of others where it is, for all devices.
+pub(super) fn register(
+    gpu: &Gpu,
+    address: NonNull<u8>,
+    len_bytes: usize,
+) -> Result<RegisteredMemory, CudaError> {
+    let state = gpu.state();
+    state.check()?;
+    let registered = RegisteredMemory::register(&state.context, address, len_bytes);
+    registered.map_err(|status| state.explain("cuMemHostRegister", status))
 }
 
 impl Pinned {

@@ -202,7 +202,7 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// `from` are so many bytes of a [`Pinned`] of this machine, which stays, unchanged, until the mark is reached or the
+    /// `from` are so many bytes of a [`Pinned`] of this machine, or registered with it, which stay, unchanged, until the mark is reached or the
     /// device lost.
     pub(super) unsafe fn upload_from(
         &self,
@@ -224,7 +224,7 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// `to` are so many bytes of a [`Pinned`] of this machine, which stays, used by nobody, until the mark is reached or the
+    /// `to` are so many bytes of a [`Pinned`] of this machine, or registered with it, which stay, used by nobody, until the mark is reached or the
     /// device lost.
     pub(super) unsafe fn download_to(
         &self,

@@ -51,7 +51,8 @@ impl Account {
     /// Records a graph with the parameters `A`: `body` says what each replay does, and does nothing by itself. It is called once,
     /// with what stands for the parameters ([`Formal`]).
     ///
-    /// A graph has the account's device, and its replays go to the account's stream. It may stay longer than any buffer. What it is good for:
+    /// A graph has the account's device, and its replays go to the account's stream. It may stay longer than any buffer; an owner
+    /// that goes to another device records again there. What it is good for:
     /// many small kernels, whose launches take longer than they do. On CUDA a replay is one call of the driver's; elsewhere it
     /// is one operation, with one completion, instead of many.
     ///

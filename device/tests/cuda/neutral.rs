@@ -566,3 +566,36 @@ fn a_kernel_without_source_is_an_error_of_the_launch() {
         );
     });
 }
+
+#[test]
+fn a_vector_of_the_program_is_pinned_once() {
+    apart("neutral::a_vector_of_the_program_is_pinned_once", &[], || {
+        let devices = open();
+        let account = devices.get(0).account("own");
+        let mut buffer = account.alloc::<u64>(100).expect("memory");
+        let calls = || {
+            let calls = ["cuMemHostRegister_v2", "cuMemHostUnregister", "cuMemHostAlloc"];
+            calls.map(|call| stand_in().call_count(call))
+        };
+        let mut pinned = account.host_vec_of(vec![7_u64; 100]).expect("it is pinned");
+        for _ in 0..10 {
+            let written =
+                account.write(&mut buffer, pinned).expect("it is taken").wait().expect("all is well");
+            account.launch(&ADD, 100, (&mut buffer, 1)).expect("it is taken");
+            pinned = account.read(&buffer, written).expect("it is taken").wait().expect("all is well");
+        }
+        assert_eq!((calls(), pinned[99]), ([1, 0, 0], 17));
+        let own = pinned.into_vec();
+        assert_eq!((calls(), own[99]), ([1, 1, 0], 17));
+        drop(account.host_vec_of(own));
+        assert_eq!(calls(), [2, 2, 0]);
+        stand_in().fail_device(0, 999);
+        stand_in().fail_device(1, 999);
+        let refused = account.host_vec_of(vec![1_u64]).expect_err("no device is there").to_string();
+        assert!(
+            refused.contains("a vector of 1 elements of 8 bytes cannot be pinned where it is: "),
+            "{refused}"
+        );
+        assert!(refused.contains("CUDA_ERROR_UNKNOWN"), "{refused}");
+    });
+}

@@ -390,3 +390,34 @@ pub(crate) fn code_for_cuda_is_refused_elsewhere(devices: &Devices) {
     assert_eq!(is_called.load(Ordering::Relaxed), is_cuda);
     assert_eq!(values(&account, &buffer), [1, 2]);
 }
+
+pub(crate) fn vectors_of_the_program_are_copied_from_where_they_are(devices: &Devices) {
+    let account = devices.get(0).account("own");
+    let mut buffer = account.alloc::<u32>(1000).unwrap();
+    let mut own = Vec::with_capacity(2000);
+    own.extend(0..1000_u32);
+    let address = own.as_ptr();
+    let mut pinned = account.host_vec_of(own).unwrap();
+    assert_eq!((pinned.as_ptr(), pinned[999]), (address, 999));
+    for _ in 0..10 {
+        pinned[0] += 1;
+        pinned = account.write(&mut buffer, pinned).unwrap().wait().unwrap();
+        account.launch(&ADD, 1000, (&mut buffer, 1)).unwrap();
+        pinned = account.read(&buffer, pinned).unwrap().wait().unwrap();
+    }
+    let own = pinned.into_vec();
+    assert_eq!((own.as_ptr(), own.capacity()), (address, 2000), "it is the one that was given");
+    assert_eq!((own[0], own[999]), (20, 1009));
+    // Again, and dropped while a copy is under way; or with nothing in it; or of pooled memory.
+    let again = account.host_vec_of(own).unwrap();
+    drop(account.write(&mut buffer, again).unwrap());
+    assert_eq!(values(&account, &buffer)[999], 1009);
+    let nothing = account.host_vec_of(Vec::<u32>::new()).unwrap();
+    let mut none = account.alloc::<u32>(0).unwrap();
+    assert!(account.write(&mut none, nothing).unwrap().wait().unwrap().into_vec().is_empty());
+    let mut pooled = account.host_vec::<u32>(3).unwrap();
+    pooled[1] = 5;
+    assert_eq!(pooled.into_vec(), [0, 5, 0]);
+    let wrong = account.host_vec_of(vec![1_u32]).unwrap();
+    assert!(matches!(account.write(&mut buffer, wrong), Err(DeviceError::Shape { .. })));
+}

@@ -76,6 +76,7 @@ const CASES: &[Case] = cases! {
         groups_of_buffers_and_absent_ones: 1, "";
         arrays_keep_their_shape: 1, "";
         host_vectors_come_back_with_their_memory: 1, "";
+        vectors_of_the_program_are_copied_from_where_they_are: 1, "";
         a_fault_reaches_its_waiter_and_what_depends_on_it: 1, "";
         a_fault_nobody_awaited_is_returned_by_the_next_call: 1, "";
         faults_that_nobody_asked_for_are_taken_at_the_end: 1, "";

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
 
-use super::{Answer, Context, Status, owned, written};
+use super::{Answer, Context, Status, check, owned, written};
 
 owned!(
     /// Device memory of the driver's.
@@ -88,6 +88,38 @@ impl Drop for HostMemory {
         if self.context.bind().is_ok() {
             // SAFETY: the memory is ours, and no copy uses it (`arena`).
             let _ = unsafe { sys::cuMemFreeHost(self.address.as_ptr().cast()) };
+        }
+    }
+}
+
+/// Host memory of others that devices can copy from and to at any time, while this lives.
+pub(in crate::cuda) struct RegisteredMemory {
+    context: Arc<Context>,
+    address: NonNull<u8>,
+}
+
+// SAFETY: an address that is not looked at here.
+unsafe impl Send for RegisteredMemory {}
+
+impl RegisteredMemory {
+    pub(in crate::cuda) fn register(
+        context: &Arc<Context>,
+        address: NonNull<u8>,
+        len_bytes: usize,
+    ) -> Answer<RegisteredMemory> {
+        context.bind()?;
+        let flags = sys::CU_MEMHOSTREGISTER_PORTABLE;
+        // SAFETY: the driver pins what is there and does not write it.
+        check(unsafe { sys::cuMemHostRegister_v2(address.as_ptr().cast(), len_bytes, flags) })?;
+        Ok(RegisteredMemory { context: context.clone(), address })
+    }
+}
+
+impl Drop for RegisteredMemory {
+    fn drop(&mut self) {
+        if self.context.bind().is_ok() {
+            // SAFETY: it was registered, and no copy uses it (`Gpu::register`).
+            let _ = unsafe { sys::cuMemHostUnregister(self.address.as_ptr().cast()) };
         }
     }
 }

@@ -11,7 +11,7 @@ mod stream;
 
 pub(in crate::cuda) use code::{RawExecutable, RawFunction, RawGraph};
 pub(in crate::cuda) use context::{Context, forget_bound};
-pub(in crate::cuda) use memory::{DeviceMemory, HostMemory, ImportedMemory};
+pub(in crate::cuda) use memory::{DeviceMemory, HostMemory, ImportedMemory, RegisteredMemory};
 pub(in crate::cuda) use stream::{Query, RawEvent, RawParameters, RawStream};
 
 use std::ffi::{CStr, c_int};
