@@ -9,7 +9,9 @@ mod counting;
 #[path = "stand_in/kernels.rs"]
 mod register;
 
-use chare_device::{Account, DeviceVec, Devices, HostMode, HostVec, In, InOut, Launch, Out, kernel};
+use chare_device::{
+    Account, DeviceVec, Devices, Graph, HostMode, HostVec, In, InOut, Launch, Out, Zeroed, kernel,
+};
 
 use counting::{allocations_of_all_threads, allocations_of_this_thread};
 
@@ -38,12 +40,18 @@ kernel! {
     }
 }
 
+/// The parameters of the program's graph.
+type Half = (In<f64>, InOut<f64>, Zeroed<f64>, f64);
+
 /// A program of two owners, each with a buffer.
 struct Program {
     accounts: [Account; 3],
     values: DeviceVec<f64>,
     sum: DeviceVec<f64>,
     host: Option<HostVec<f64>>,
+    graph: Graph<Half>,
+    /// Of the graph, two of which swap their parts: other memory each time would be other graphs to the driver.
+    kept: [DeviceVec<f64>; 3],
 }
 
 impl Program {
@@ -52,7 +60,14 @@ impl Program {
         let (values, sum) = (first.alloc(LEN).expect("memory"), second.alloc(LEN).expect("memory"));
         let host = Some(first.host_vec(LEN).expect("memory"));
         let urgent = first.urgent();
-        Program { accounts: [first, second, urgent], values, sum, host }
+        let graph = first.record::<Half>("half", |recording, (from, mut to, mut zeros, factor)| {
+            recording.copy(&from, &mut to)?;
+            recording.launch(&DOUBLE, LEN as u32, (&mut to, &factor))?;
+            recording.launch(&ADD, LEN as u32, (&from, &to, &mut zeros))
+        });
+        let graph = graph.expect("the kernels are there");
+        let kept = [(); 3].map(|()| first.alloc(LEN).expect("memory"));
+        Program { accounts: [first, second, urgent], values, sum, host, graph, kept }
     }
 
     /// Every kind of operation, on streams that wait for each other.
@@ -73,6 +88,10 @@ impl Program {
         sent.wait().expect("no fault");
         let host = first.read(&scratch, host).expect("accepted").wait().expect("no fault");
         assert!(host.iter().all(|&value| value == 5.0), "{host:?}");
+        let [from, to, zeros] = &mut self.kept;
+        let replayed = self.graph.replay((&*from, &mut *to, zeros, 0.5));
+        std::mem::swap(from, to);
+        drop(replayed.expect("accepted"));
         second.fence().expect("accepted").wait().expect("no fault");
         drop(scratch);
         self.host = Some(host);

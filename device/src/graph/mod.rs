@@ -199,15 +199,17 @@ impl<A: FormalParams> Graph<A> {
         self.account.check()?;
         let mut bound = args.bind();
         X::check(&mut bound, &self.account)?;
-        if self.plan.steps.iter().any(|step| matches!(step, Step::Copy { .. })) {
-            let mut lens = Vec::new();
-            X::visit(&bound, &mut |used| lens.push(used.memory.len_elems()));
-            for step in &self.plan.steps {
-                if let Step::Copy { from, to } = *step
-                    && lens[from] != lens[to]
-                {
-                    return Err(DeviceError::Shape { len: lens[from], wanted: lens[to] });
+        for step in &self.plan.steps {
+            let Step::Copy { from, to } = *step else { continue };
+            let (mut index, mut lens) = (0, [0; 2]);
+            X::visit(&bound, &mut |used| {
+                for (len, _) in lens.iter_mut().zip([from, to]).filter(|(_, place)| *place == index) {
+                    *len = used.memory.len_elems();
                 }
+                index += 1;
+            });
+            if lens[0] != lens[1] {
+                return Err(DeviceError::Shape { len: lens[0], wanted: lens[1] });
             }
         }
         let raw = X::commit(&mut bound);

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::arguments::{Arguments, Reader};
+use crate::arguments::Reader;
 use crate::backend::Block;
 use crate::caught::catch;
 use crate::fault::FaultRecord;
@@ -65,7 +65,7 @@ fn run_graph(
     plan: &Plan,
     memory: &dyn Fn(usize) -> (NonNull<u8>, usize),
 ) -> Result<(), Arc<FaultRecord>> {
-    let mut filled = Arguments::default();
+    let mut filled = plan.filled.lock().expect("the panics of kernels are caught");
     for step in &plan.steps {
         match step {
             Step::Launch(LaunchStep { code, launch, arguments }) => {
