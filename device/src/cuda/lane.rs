@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::error::DeviceFault;
 use super::raw::{Answer, Query, RawEvent, RawStream};
 
+/// The label of a notification.
+pub(super) const NOTIFICATION: &str = "notification";
+
 /// A stream records an event at the latest after so many operations.
 const OPERATIONS_PER_EVENT: u64 = 64;
 
@@ -197,9 +200,9 @@ impl Lane {
         self.lock().submitted - completed
     }
 
-    /// The oldest operation that is not known to be done.
+    /// The oldest operation that is not known to be done. A notification is none: it cannot fail, and one that has been called may not be known.
     pub(super) fn oldest(&self) -> Option<&'static str> {
         let timeline = &mut *self.lock();
-        timeline.labels.front().map(|(_, label)| *label)
+        timeline.labels.iter().map(|(_, label)| *label).find(|&label| label != NOTIFICATION)
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::error::{CudaError, DeviceFault};
 use super::kernel::{Extent, Function, Parameters};
-use super::lane::{Lane, Mark};
+use super::lane::{Lane, Mark, NOTIFICATION};
 use super::machine::{DeviceState, Gpu};
 use super::memory::Block;
 use super::pinned::{InFlight, Pinned};
@@ -333,7 +333,7 @@ impl Stream {
     /// If the device is lost.
     pub fn notify(&self, code: impl FnOnce() + Send + 'static) -> Result<Mark, CudaError> {
         let code = Box::new(code);
-        self.submit("notification", "cuLaunchHostFunc", std::iter::empty(), |stream| stream.notify(code))
+        self.submit(NOTIFICATION, "cuLaunchHostFunc", std::iter::empty(), |stream| stream.notify(code))
     }
 
     /// A timer for work of this stream.
