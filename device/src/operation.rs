@@ -64,6 +64,7 @@ pub(crate) enum Command {
     /// Does the steps of a graph with the operation's `arguments`, which are those of the graph.
     Graph(Arc<Plan>),
     /// Is given to the driver by code of others, which has this name and is called once, or never if the operation is refused.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only CUDA calls it"))]
     Code { name: &'static str, code: Mutex<Option<OtherCode>> },
     /// Copies the first access into the second, which may be on another device.
     Copy,
