@@ -1,0 +1,308 @@
+//! The half of a transport that all threads share: frames are queued here, in order of their `send`s.
+//!
+//! The invariant: a rank stands in the ready list exactly when its lane is not empty, but for the moment between a lane's
+//! lock and that list's, in which the sender that filled the lane, or the driver that empties it, sees to it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crossbeam_utils::CachePadded;
+
+use crate::facts::Facts;
+use crate::frame::{Frame, Rank};
+use crate::limits::Limits;
+use crate::network::FreeBatches;
+use crate::protocol::Outgoing;
+use crate::wire::{Batch, Plan, RECORD_BYTES, push_record};
+
+/// Sends frames to the processes of a job; cheap to clone, and for all threads.
+#[derive(Clone)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+}
+
+/// What became of a frame that was sent.
+#[must_use = "who is pressed should produce less"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It is queued, or on its way.
+    Room,
+    /// It is queued too, but more is queued for that rank than [`Limits::queue_bytes`].
+    Pressed,
+}
+
+/// A frame that was not queued, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("a frame was not sent to {to}: {refusal}")]
+pub struct SendError<'a> {
+    /// Where it should have gone.
+    pub to: Rank,
+    /// Why it did not.
+    pub refusal: Refusal,
+    /// The frame, as it was.
+    pub frame: Frame<'a>,
+}
+
+/// Why a frame was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// There is no such rank.
+    #[error("there are {size} ranks")]
+    NoSuchRank {
+        /// The number of ranks.
+        size: usize,
+    },
+    /// It has more buffers than a frame may have.
+    #[error("it has {count} buffers, and the limit is {limit}")]
+    TooManyBuffers {
+        /// How many it has.
+        count: usize,
+        /// [`Limits::buffers`].
+        limit: usize,
+    },
+    /// It is larger than a frame may be.
+    #[error("it has {bytes} bytes, and the limit is {limit}")]
+    TooLarge {
+        /// How large it is.
+        bytes: u64,
+        /// [`Limits::frame_bytes`].
+        limit: u64,
+    },
+    /// The driver has begun to close, has failed, or is gone.
+    #[error("this process sends no more")]
+    Closed,
+}
+
+impl Outbox {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Outbox { shared }
+    }
+
+    /// What this process knows about the job.
+    pub fn facts(&self) -> &Facts {
+        &self.shared.facts
+    }
+
+    /// Queues a frame. Never waits for the network; takes the lock of one lane for the time of a copy of what travels inline.
+    ///
+    /// Frames to one rank arrive in the order in which their `send`s took that lock: so those of one thread do.
+    ///
+    /// # Errors
+    /// If there is no such rank, if the frame is over a limit, and after the driver has closed; the frame comes back.
+    pub fn send<'a>(&self, to: Rank, frame: Frame<'a>) -> Result<Queued, SendError<'a>> {
+        let limits = &self.shared.limits;
+        let refuse = |refusal, frame| Err(SendError { to, refusal, frame });
+        let Some(lane) = self.shared.lanes.get(to.index()) else {
+            return refuse(Refusal::NoSuchRank { size: self.shared.lanes.len() }, frame);
+        };
+        if frame.buffers.len() > limits.buffers {
+            let (count, limit) = (frame.buffers.len(), limits.buffers);
+            return refuse(Refusal::TooManyBuffers { count, limit }, frame);
+        }
+        let bytes = frame.len_bytes();
+        if bytes > limits.frame_bytes {
+            return refuse(Refusal::TooLarge { bytes, limit: limits.frame_bytes }, frame);
+        }
+        let plan = Plan::of(&frame, limits);
+
+        let mut state = lane.lock();
+        if state.is_closed {
+            drop(state);
+            return refuse(Refusal::Closed, frame);
+        }
+        let was_empty = state.is_empty();
+        let open = state.open_for(plan, limits);
+        // A frame without bytes counts too.
+        let queued = bytes + RECORD_BYTES as u64;
+        push_record(&mut open.batch, frame, limits, &mut open.bulk);
+        open.bulk_cost += plan.bulk_cost;
+        open.queued_bytes += queued;
+        // A figure that nothing depends on but the answer.
+        let queued = lane.queued_bytes.fetch_add(queued, Ordering::Relaxed) + queued;
+        drop(state);
+        if was_empty {
+            self.shared.ready(to);
+        }
+        Ok(if queued > limits.queue_bytes { Queued::Pressed } else { Queued::Room })
+    }
+
+    /// The bytes that are queued for a rank and not handed to the network yet; 0 for a rank that is none.
+    pub fn queued_bytes(&self, to: Rank) -> u64 {
+        self.shared.lanes.get(to.index()).map_or(0, |lane| lane.queued_bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Outbox of {} of {}", self.facts().rank(), self.facts().size())
+    }
+}
+
+/// What the outboxes and the driver of a process have in common.
+pub(crate) struct Shared {
+    pub(crate) facts: Facts,
+    pub(crate) limits: Limits,
+    lanes: Box<[CachePadded<Lane>]>,
+    /// Whether the list below has any, for a look without its lock.
+    has_ready: AtomicBool,
+    ready: Mutex<Ready>,
+}
+
+/// The frames for one rank.
+struct Lane {
+    state: Mutex<LaneState>,
+    queued_bytes: AtomicU64,
+}
+
+#[derive(Default)]
+struct LaneState {
+    /// The batch that is being filled.
+    open: Option<Outgoing>,
+    /// Batches that are full, oldest first.
+    full: VecDeque<Outgoing>,
+    /// Memory for the next ones.
+    spare: Vec<Batch>,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Ready {
+    ranks: Vec<Rank>,
+    is_napping: bool,
+    hook: Option<Arc<Hook>>,
+}
+
+/// What wakes a driver that naps.
+pub(crate) type Hook = dyn Fn() + Send + Sync;
+
+/// What a lane keeps for its next batches.
+const MOST_SPARE: usize = 4;
+
+impl Lane {
+    fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock().expect("nothing panics under the lock of a lane")
+    }
+}
+
+impl LaneState {
+    fn is_empty(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// The batch that a record of this size goes into.
+    fn open_for(&mut self, plan: Plan, limits: &Limits) -> &mut Outgoing {
+        let fits = |open: &Outgoing| {
+            let bulk_cost = open.bulk_cost + plan.bulk_cost;
+            let has_credit =
+                plan.bulk_cost == 0 || open.bulk_cost == 0 || bulk_cost <= limits.bulk_window_bytes;
+            open.batch.has_room(plan.record_bytes) && has_credit
+        };
+        if let Some(full) = self.open.take_if(|open| !fits(open)) {
+            self.full.push_back(full);
+        }
+        let spare = &mut self.spare;
+        self.open.get_or_insert_with(|| {
+            let batch = spare.pop().unwrap_or_else(|| Batch::new(limits.batch_bytes));
+            Outgoing { batch, bulk: Vec::new(), bulk_cost: 0, queued_bytes: 0 }
+        })
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(facts: Facts, limits: Limits) -> Self {
+        let lane = |_| CachePadded::new(Lane { state: Mutex::default(), queued_bytes: AtomicU64::new(0) });
+        Shared {
+            lanes: (0..facts.size()).map(lane).collect(),
+            facts,
+            limits,
+            has_ready: AtomicBool::new(false),
+            ready: Mutex::default(),
+        }
+    }
+
+    fn lock_ready(&self) -> MutexGuard<'_, Ready> {
+        self.ready.lock().expect("nothing panics under the lock of the ready list")
+    }
+
+    /// A lane has got its first frame.
+    fn ready(&self, rank: Rank) {
+        let mut ready = self.lock_ready();
+        ready.ranks.push(rank);
+        // Pairs with the load in `take_ready`. A driver that misses it finds the rank before it naps, under the lock.
+        self.has_ready.store(true, Ordering::Release);
+        wake(ready);
+    }
+
+    /// Wakes the driver if it naps.
+    pub(crate) fn wake(&self) {
+        wake(self.lock_ready());
+    }
+
+    pub(crate) fn set_hook(&self, hook: Arc<Hook>) {
+        self.lock_ready().hook = Some(hook);
+    }
+
+    /// Notes that the driver is about to nap, unless a lane is ready.
+    pub(crate) fn begin_nap(&self) -> bool {
+        let mut ready = self.lock_ready();
+        ready.is_napping = ready.ranks.is_empty();
+        ready.is_napping
+    }
+
+    pub(crate) fn end_nap(&self) {
+        self.lock_ready().is_napping = false;
+    }
+
+    /// Moves the ready list to `ranks`, which is empty.
+    pub(crate) fn take_ready(&self, ranks: &mut Vec<Rank>) {
+        // Pairs with the store in `ready`.
+        if self.has_ready.load(Ordering::Acquire) {
+            let mut ready = self.lock_ready();
+            std::mem::swap(&mut ready.ranks, ranks);
+            self.has_ready.store(false, Ordering::Release);
+        }
+    }
+
+    /// Takes all that is queued for a rank, and leaves memory for more.
+    pub(crate) fn drain(&self, rank: Rank, free: &mut FreeBatches, mut take: impl FnMut(Outgoing)) {
+        let mut full = VecDeque::new();
+        let mut state = self.lanes[rank.index()].lock();
+        if !state.full.is_empty() {
+            std::mem::swap(&mut state.full, &mut full);
+        }
+        let open = state.open.take();
+        while state.spare.len() < MOST_SPARE.min(full.len() + 1) {
+            state.spare.push(free.take());
+        }
+        drop(state);
+        full.into_iter().chain(open).for_each(&mut take);
+    }
+
+    /// Refuses all further frames.
+    pub(crate) fn close(&self) {
+        for lane in &self.lanes {
+            lane.lock().is_closed = true;
+        }
+    }
+
+    /// So much of what was queued for a rank has been handed to the network.
+    pub(crate) fn release(&self, rank: Rank, bytes: u64) {
+        if bytes > 0 {
+            self.lanes[rank.index()].queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+fn wake(mut ready: MutexGuard<'_, Ready>) {
+    if ready.is_napping {
+        ready.is_napping = false;
+        let hook = ready.hook.clone();
+        drop(ready);
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}

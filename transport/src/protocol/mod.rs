@@ -1,0 +1,220 @@
+//! The protocol of a process with all its peers, without input or output: what happens goes in, actions come out.
+//!
+//! The argument for order, credit and end is in `README.md` of the crate. The invariant kept here: a batch that leaves in
+//! an action is within the credit of its link, and a frame that the sink gets is the next of its peer.
+
+mod incoming;
+mod outgoing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use crate::buffer::{Buffer, Landing};
+use crate::error::Error;
+use crate::frame::{Frame, Rank};
+use crate::limits::Limits;
+use crate::network::{Event, FreeBatches};
+use crate::wire::{self, Batch, Header, WireError};
+
+use incoming::Incoming;
+pub(crate) use outgoing::Outgoing;
+use outgoing::Pushed;
+
+/// Takes frames.
+pub(crate) type Sink<'s> = dyn FnMut(Rank, Frame<'_>) + 's;
+
+/// What the network is to do.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Send a batch; `queued_bytes` of what was queued for the rank leave with it.
+    Batch { to: Rank, batch: Batch, queued_bytes: u64 },
+    /// Send a buffer.
+    Bulk { to: Rank, buffer: Buffer },
+    /// Receive the next buffer from a rank into this memory.
+    Receive { from: Rank, id: u64, landing: Landing },
+}
+
+/// One pair of processes, seen from one of them.
+struct Link {
+    out: outgoing::Pending,
+    incoming: Incoming,
+    /// Stands in the list of those to be looked at.
+    is_touched: bool,
+    /// Nothing comes and nothing goes any more.
+    is_over: bool,
+}
+
+/// All links of a process.
+pub(crate) struct Engine {
+    limits: Limits,
+    links: Vec<Link>,
+    touched: Vec<Rank>,
+    open_links: usize,
+    pub(crate) actions: VecDeque<Action>,
+    pub(crate) free: FreeBatches,
+    /// For the driver to carry batches from a lane; kept for its memory.
+    pub(crate) drained: Vec<Outgoing>,
+}
+
+/// The longest reason of an abort.
+const MOST_REASON_BYTES: usize = 4096;
+
+impl Engine {
+    pub(crate) fn new(ranks: usize, limits: Limits) -> Engine {
+        let link = || Link {
+            out: outgoing::Pending::default(),
+            incoming: Incoming::default(),
+            is_touched: false,
+            is_over: false,
+        };
+        Engine {
+            links: (0..ranks).map(|_| link()).collect(),
+            touched: Vec::with_capacity(ranks),
+            open_links: ranks,
+            actions: VecDeque::new(),
+            drained: Vec::new(),
+            free: FreeBatches::new(limits.batch_bytes),
+            limits,
+        }
+    }
+
+    /// Takes frames that were queued for a rank.
+    pub(crate) fn submit(&mut self, to: Rank, outgoing: Outgoing) {
+        self.links[to.index()].out.queue.push_back(outgoing);
+        self.touch(to);
+    }
+
+    /// No frames will be submitted any more.
+    pub(crate) fn close(&mut self) {
+        for index in 0..self.links.len() {
+            self.links[index].out.is_closing = true;
+            self.touch(Rank(index as u32));
+        }
+    }
+
+    /// Whether all links are over.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.open_links == 0
+    }
+
+    /// Takes what has happened on the network, and gives the sink the frames that are complete by it.
+    pub(crate) fn handle(&mut self, event: Event, sink: &mut Sink<'_>) -> Result<(), Error> {
+        match event {
+            Event::BatchSent(batch) => {
+                self.free.put(batch);
+                Ok(())
+            }
+            Event::Batch { from, batch } => {
+                self.touch(from);
+                self.take_batch(from, batch, sink)
+            }
+            Event::Bulk { from, id, buffer } => {
+                self.touch(from);
+                let incoming = &mut self.links[from.index()].incoming;
+                let taken = incoming.take_bulk(from, id, buffer, &mut self.free, sink);
+                taken.map_err(|what| Error::Corrupt { rank: from, what })
+            }
+        }
+    }
+
+    fn take_batch(&mut self, from: Rank, batch: Batch, sink: &mut Sink<'_>) -> Result<(), Error> {
+        let corrupt = |what| Error::Corrupt { rank: from, what };
+        let link = &mut self.links[from.index()];
+        let header = Header::read(batch.bytes()).map_err(corrupt)?;
+        link.incoming.expect(&header).map_err(corrupt)?;
+        if header.flags & wire::ABORT != 0 {
+            let said = &batch.bytes()[wire::HEADER_BYTES..];
+            let said = String::from_utf8_lossy(&said[..said.len().min(MOST_REASON_BYTES)]);
+            let (said, left) = (said.into_owned(), header.flags & wire::LAST != 0);
+            return Err(if left {
+                Error::Lost { rank: from, why: said }
+            } else {
+                Error::Aborted { by: from, reason: said }
+            });
+        }
+        link.out.acknowledge(&header).map_err(corrupt)?;
+        let to_be_received = &mut |id, landing| self.actions.push_back(Action::Receive { from, id, landing });
+        let taken = link.incoming.take_batch(
+            from,
+            &header,
+            batch,
+            &self.limits,
+            &mut self.free,
+            to_be_received,
+            sink,
+        );
+        taken.map_err(corrupt)
+    }
+
+    /// Decides what may go now. To be called after each round of [`Engine::submit`] and [`Engine::handle`].
+    pub(crate) fn pump(&mut self) {
+        while let Some(rank) = self.touched.pop() {
+            self.links[rank.index()].is_touched = false;
+            self.pump_link(rank);
+        }
+    }
+
+    fn pump_link(&mut self, to: Rank) {
+        loop {
+            let link = &mut self.links[to.index()];
+            let Some(Pushed { mut batch, bulk, queued_bytes, flags }) =
+                link.out.next(&link.incoming, &self.limits, &mut self.free)
+            else {
+                break;
+            };
+            let header = link.incoming.header(link.out.next_sequence(), flags, self.limits.checksums);
+            batch.seal(&header);
+            self.actions.push_back(Action::Batch { to, batch, queued_bytes });
+            self.actions.extend(bulk.into_iter().map(|buffer| Action::Bulk { to, buffer }));
+        }
+        let link = &mut self.links[to.index()];
+        if !link.is_over && link.out.is_over() && link.incoming.is_over() {
+            link.is_over = true;
+            self.open_links -= 1;
+        }
+    }
+
+    /// Tells all peers that still listen that this process ends the job, and why. Nothing else is sent afterwards.
+    pub(crate) fn abort(&mut self, myself: Rank, reason: &str) {
+        self.end_links(myself, wire::ABORT, reason);
+    }
+
+    /// Tells all peers that still listen that this process is no longer there. Nothing else is sent afterwards.
+    pub(crate) fn leave(&mut self, myself: Rank) {
+        self.end_links(myself, wire::ABORT | wire::LAST, "it has ended without closing");
+    }
+
+    fn end_links(&mut self, myself: Rank, flags: u8, reason: &str) {
+        for index in 0..self.links.len() {
+            let (link, to) = (&mut self.links[index], Rank(index as u32));
+            if to == myself || link.out.is_over() && flags & wire::LAST == 0 || link.is_over {
+                continue;
+            }
+            let mut batch = self.free.take();
+            let room = (batch.capacity() - wire::HEADER_BYTES).min(MOST_REASON_BYTES);
+            batch.push(&reason.as_bytes()[..reason.len().min(room)]);
+            batch.seal(&link.incoming.header(link.out.next_sequence(), flags, self.limits.checksums));
+            link.out.end();
+            self.actions.push_back(Action::Batch { to, batch, queued_bytes: 0 });
+        }
+    }
+
+    /// Of a batch that came after an abort of ours: whether its sender says that it has gone.
+    pub(crate) fn says_farewell(batch: &Batch) -> bool {
+        Header::read(batch.bytes()).is_ok_and(|header| header.flags & wire::LAST != 0)
+    }
+
+    fn touch(&mut self, rank: Rank) {
+        let link = &mut self.links[rank.index()];
+        if !link.is_touched {
+            link.is_touched = true;
+            self.touched.push(rank);
+        }
+    }
+}
+
+/// What a number told by a peer must be: no less than before, and no more than was sent.
+fn acknowledged(before: u64, told: u64, sent: u64) -> Result<u64, WireError> {
+    if (before..=sent).contains(&told) { Ok(told) } else { Err(WireError::Credit) }
+}
