@@ -222,6 +222,21 @@ impl Landing {
         unsafe { self.memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         self.memory
     }
+
+    /// Where a network writes what comes: `len` bytes.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.memory.start.as_ptr()
+    }
+
+    /// What has come.
+    ///
+    /// # Safety
+    /// All `len` bytes have been written, and nobody writes them any more.
+    #[cfg(feature = "mpi")]
+    pub(crate) unsafe fn assume_filled(self) -> HostBuf {
+        self.memory
+    }
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ mod facts;
 mod frame;
 mod limits;
 pub mod local;
+#[cfg(feature = "mpi")]
+pub mod mpi;
 pub mod network;
 mod outbox;
 mod protocol;

@@ -1,0 +1,125 @@
+//! A job whose processes are those of an MPI program, on any number of hosts.
+//!
+//! MPI is started by an [`Environment`], once in a process, and finalised when it and all drivers are gone. Without a launcher
+//! the program is a job of one process.
+
+mod call;
+mod network;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, ThreadId};
+
+use ::mpi::Threading;
+use ::mpi::environment::{Universe, initialize_with_threading, processor_name};
+
+use crate::error::ConnectError;
+use crate::facts::ThreadLevel;
+use crate::frame::Rank;
+use crate::limits::Limits;
+use crate::start::{self, Hello, Identity, Process};
+
+use call::Comm;
+use network::Mpi;
+
+/// MPI, started.
+#[derive(Debug)]
+pub struct Environment {
+    started: Arc<Started>,
+}
+
+/// What finalises MPI when nobody needs it any more.
+struct Started {
+    /// Taken by `drop` only.
+    universe: Option<Universe>,
+    level: ThreadLevel,
+    /// The thread that started MPI, and must finalise it.
+    thread: ThreadId,
+    /// A driver was dropped before all had closed: finalising would wait for processes that may never come.
+    is_broken: AtomicBool,
+}
+
+impl Environment {
+    /// Starts MPI, for use by several threads if the library grants that. To be called by the main thread, which should also be
+    /// the one that drops it.
+    ///
+    /// # Errors
+    /// If MPI was started before in this process, by this or by another library.
+    pub fn start() -> Result<Environment, ConnectError> {
+        Environment::start_with(ThreadLevel::Multiple)
+    }
+
+    /// As [`Environment::start`], but asks for no more than a level: libraries spare locks below [`ThreadLevel::Multiple`].
+    ///
+    /// # Errors
+    /// As [`Environment::start`].
+    pub fn start_with(level: ThreadLevel) -> Result<Environment, ConnectError> {
+        let wanted = match level {
+            ThreadLevel::Single => Threading::Single,
+            ThreadLevel::Funneled => Threading::Funneled,
+            ThreadLevel::Serialized => Threading::Serialized,
+            ThreadLevel::Multiple => Threading::Multiple,
+        };
+        let (universe, granted) = initialize_with_threading(wanted).ok_or_else(|| {
+            ConnectError::Network("MPI was started before; start it once in a process".into())
+        })?;
+        let level = match granted {
+            Threading::Single => ThreadLevel::Single,
+            Threading::Funneled => ThreadLevel::Funneled,
+            Threading::Serialized => ThreadLevel::Serialized,
+            Threading::Multiple => ThreadLevel::Multiple,
+        };
+        Ok(Environment {
+            started: Arc::new(Started {
+                universe: Some(universe),
+                level,
+                thread: thread::current().id(),
+                is_broken: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// Joins the other processes of the MPI program. All of them call it, each as often as the others, and it waits for them. Several
+    /// jobs at a time do not disturb each other.
+    ///
+    /// # Errors
+    /// If the identities or limits of the ranks differ, or if the limits cannot work; the same on all ranks. If MPI fails.
+    pub fn connect(&self, identity: &Identity, limits: &Limits) -> Result<Process, ConnectError> {
+        let failed = |error: call::Failure| ConnectError::Network(error.to_string());
+        let host = processor_name().unwrap_or_else(|_| "an unknown host".into());
+        let batches = Comm::duplicate_world().map_err(failed)?;
+        let bulk = Comm::duplicate_world().map_err(failed)?;
+        let rank = Rank(batches.rank().map_err(failed)?);
+        let mut hellos = vec![[0_u8; start::HELLO_BYTES]; batches.size().map_err(failed)?];
+        let mine: Hello = start::hello(identity, limits, &host);
+        batches.gather_all(&mine, hellos.as_flattened_mut()).map_err(failed)?;
+        // After the exchange: a rank that refuses before it would leave the others waiting.
+        let hosts = start::meet(&hellos)?;
+        start::check_limits(limits)?;
+        let started = self.started.clone();
+        let network = Mpi::new(started, batches, bulk, limits).map_err(failed)?;
+        Ok(start::process(rank, &hosts, self.started.level, limits, |_| Box::new(network)))
+    }
+}
+
+impl Started {
+    /// Which threads may use MPI.
+    fn admits_this_thread(&self) -> bool {
+        self.level.lets_drivers_move() || thread::current().id() == self.thread
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let is_at_home = thread::current().id() == self.thread;
+        if self.is_broken.load(Ordering::Relaxed) || !is_at_home {
+            std::mem::forget(self.universe.take());
+        }
+    }
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MPI with threads {:?}", self.level)
+    }
+}

@@ -1,0 +1,316 @@
+//! Batches and buffers over MPI.
+//!
+//! The invariant: memory that MPI may still touch is owned here, and is leaked rather than freed if MPI cannot be waited for.
+//! Batches and buffers may be moved meanwhile: their memory stays where it is.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::buffer::{Buffer, Landing};
+use crate::error::Error;
+use crate::frame::Rank;
+use crate::limits::Limits;
+use crate::network::{Event, FreeBatches, Nap, Network};
+use crate::wire::{Batch, WireError};
+
+use super::Started;
+use super::call::{self, Comm, Completions, Failure, Request};
+
+/// How many batches can come before the next poll without a copy by MPI.
+const POSTED: usize = 8;
+/// How many batches one poll takes at most.
+const MOST_ARRIVALS: usize = 64;
+
+pub(super) struct Mpi {
+    started: Arc<Started>,
+    batch_comm: Option<Comm>,
+    bulk_comm: Option<Comm>,
+    chunk_bytes: usize,
+    /// Receives for batches, oldest first.
+    posted: VecDeque<(Batch, Request)>,
+    /// All other operations; what each is stands at the same place in `owners`.
+    requests: Vec<Request>,
+    owners: Vec<Owner>,
+    /// Buffers in flight, by the number that their operations have.
+    transfers: Vec<Option<Transfer>>,
+    free_transfers: Vec<usize>,
+    completions: Completions,
+    /// Of the last look, kept for its memory.
+    ended: Vec<(usize, Result<call::Ended, Failure>)>,
+    is_closed: bool,
+}
+
+// SAFETY: communicators and requests are names that MPI gives; whether another thread may use them is asked before each use
+// (`admit`).
+unsafe impl Send for Mpi {}
+
+/// What an operation is for.
+enum Owner {
+    Batch(Batch),
+    Transfer(usize),
+}
+
+/// A buffer in flight, in one or more pieces.
+struct Transfer {
+    memory: Memory,
+    pieces_left: usize,
+    bytes_came: usize,
+}
+
+enum Memory {
+    #[expect(dead_code, reason = "owned for as long as MPI reads it")]
+    Sent(Buffer),
+    Received {
+        from: Rank,
+        id: u64,
+        landing: Landing,
+    },
+}
+
+impl Mpi {
+    pub(super) fn new(
+        started: Arc<Started>,
+        batch_comm: Comm,
+        bulk_comm: Comm,
+        limits: &Limits,
+    ) -> Result<Mpi, Failure> {
+        let mut mpi = Mpi {
+            started,
+            batch_comm: Some(batch_comm),
+            bulk_comm: Some(bulk_comm),
+            chunk_bytes: limits.chunk_bytes,
+            posted: VecDeque::with_capacity(POSTED),
+            requests: Vec::new(),
+            owners: Vec::new(),
+            transfers: Vec::new(),
+            free_transfers: Vec::new(),
+            completions: Completions::default(),
+            ended: Vec::new(),
+            is_closed: false,
+        };
+        for _ in 0..POSTED {
+            mpi.post(Batch::new(limits.batch_bytes))?;
+        }
+        Ok(mpi)
+    }
+
+    fn batch_comm(&self) -> &Comm {
+        self.batch_comm.as_ref().expect("freed by drop only")
+    }
+
+    fn bulk_comm(&self) -> &Comm {
+        self.bulk_comm.as_ref().expect("freed by drop only")
+    }
+
+    /// Refuses a thread that may not use MPI.
+    fn admit(&self) -> Result<(), Error> {
+        if self.started.admits_this_thread() {
+            return Ok(());
+        }
+        let is_funneled = self.started.level == crate::ThreadLevel::Funneled;
+        Err(Error::WrongThread {
+            granted: if is_funneled { "MPI_THREAD_FUNNELED" } else { "MPI_THREAD_SINGLE" },
+        })
+    }
+
+    /// Posts a receive for the next batch of anybody.
+    fn post(&mut self, mut batch: Batch) -> Result<(), Failure> {
+        let memory = batch.memory_mut();
+        let (start, len) = (memory.as_mut_ptr(), memory.len());
+        // SAFETY: the memory is owned by `posted` until the receive has ended or is cancelled, and is leaked otherwise.
+        let request = unsafe { self.batch_comm().receive(start, len, None) }?;
+        self.posted.push_back((batch, request));
+        Ok(())
+    }
+
+    /// The number of a new transfer.
+    fn transfer(&mut self, transfer: Transfer) -> usize {
+        match self.free_transfers.pop() {
+            Some(place) => {
+                self.transfers[place] = Some(transfer);
+                place
+            }
+            None => {
+                self.transfers.push(Some(transfer));
+                self.transfers.len() - 1
+            }
+        }
+    }
+
+    /// Where the pieces of a buffer begin, and how long they are.
+    fn pieces(&self, len: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let chunk_bytes = self.chunk_bytes;
+        (0..len).step_by(chunk_bytes).map(move |start| (start, chunk_bytes.min(len - start)))
+    }
+
+    fn begin(&mut self, request: Request, owner: Owner) {
+        self.requests.push(request);
+        self.owners.push(owner);
+    }
+
+    /// Takes the batches that have come.
+    fn take_arrivals(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
+        for _ in 0..MOST_ARRIVALS {
+            let (_, request) = self.posted.front_mut().expect("receives are always posted");
+            let Some(ended) = call::test(request).map_err(failed)? else { break };
+            let (mut batch, _) = self.posted.pop_front().expect("it is the first");
+            batch.set_len(ended.bytes);
+            events.push(Event::Batch { from: Rank(ended.source), batch });
+            self.post(free.take()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the ends of all else.
+    fn take_ends(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
+        if self.requests.is_empty() {
+            return Ok(());
+        }
+        let mut ended = mem::take(&mut self.ended);
+        let tested = self.completions.test_some(&mut self.requests, |index, end| ended.push((index, end)));
+        // From the last to the first, so that those that move into the places of removed ones are not among them.
+        ended.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        let mut outcome = tested.map_err(failed);
+        for (index, end) in ended.drain(..) {
+            self.requests.swap_remove(index);
+            let taken = match self.owners.swap_remove(index) {
+                Owner::Batch(batch) => {
+                    free.put(batch);
+                    end.map(drop).map_err(failed)
+                }
+                Owner::Transfer(number) => self.take_piece(number, end, events),
+            };
+            outcome = outcome.and(taken);
+        }
+        self.ended = ended;
+        outcome
+    }
+
+    fn take_piece(
+        &mut self,
+        number: usize,
+        end: Result<call::Ended, Failure>,
+        events: &mut Vec<Event>,
+    ) -> Result<(), Error> {
+        let transfer = self.transfers[number].as_mut().expect("a piece belongs to a transfer");
+        transfer.pieces_left -= 1;
+        let ended = end.map_err(|failure| match &transfer.memory {
+            Memory::Sent(_) => failed(failure),
+            Memory::Received { from, .. } => Error::Network(format!("a buffer from {from}: {failure}")),
+        })?;
+        transfer.bytes_came += ended.bytes;
+        if transfer.pieces_left > 0 {
+            return Ok(());
+        }
+        let transfer = self.transfers[number].take().expect("it is here");
+        self.free_transfers.push(number);
+        if let Memory::Received { from, id, landing } = transfer.memory {
+            if transfer.bytes_came != landing.len() {
+                let (announced, came) = (landing.len() as u64, transfer.bytes_came as u64);
+                return Err(Error::Corrupt { rank: from, what: WireError::BufferLength { announced, came } });
+            }
+            // SAFETY: as many bytes have come as there are, in pieces that do not overlap, and no piece is in flight.
+            let memory = unsafe { landing.assume_filled() };
+            events.push(Event::Bulk { from, id, buffer: Buffer::Host(memory) });
+        }
+        Ok(())
+    }
+}
+
+impl Network for Mpi {
+    fn send_batch(&mut self, to: Rank, batch: Batch, free: &mut FreeBatches) -> Result<(), Error> {
+        self.admit()?;
+        let bytes = batch.bytes();
+        // SAFETY: the memory is owned by `owners` until the send has ended, or is leaked; nobody writes it.
+        let request = unsafe { self.batch_comm().send(bytes.as_ptr(), bytes.len(), to.0) };
+        let mut request = request.map_err(|failure| lost(to, failure))?;
+        if call::test_send(&mut request).map_err(|failure| lost(to, failure))? {
+            free.put(batch);
+        } else {
+            self.begin(request, Owner::Batch(batch));
+        }
+        Ok(())
+    }
+
+    fn send_bulk(&mut self, to: Rank, buffer: Buffer) -> Result<(), Error> {
+        self.admit()?;
+        let Buffer::Host(memory) = &buffer;
+        let (start, len) = (memory.as_bytes().as_ptr(), memory.len());
+        let pieces_left = self.pieces(len).count();
+        let number = self.transfer(Transfer { memory: Memory::Sent(buffer), pieces_left, bytes_came: 0 });
+        for (offset, len) in self.pieces(len) {
+            // SAFETY: the piece lies in the buffer, which is owned by `transfers` until all pieces have ended, or is leaked.
+            let request = unsafe { self.bulk_comm().send(start.add(offset), len, to.0) };
+            self.begin(request.map_err(|failure| lost(to, failure))?, Owner::Transfer(number));
+        }
+        Ok(())
+    }
+
+    fn receive_bulk(&mut self, from: Rank, id: u64, mut landing: Landing) -> Result<(), Error> {
+        self.admit()?;
+        let (start, len) = (landing.as_mut_ptr(), landing.len());
+        let pieces_left = self.pieces(len).count();
+        let memory = Memory::Received { from, id, landing };
+        let number = self.transfer(Transfer { memory, pieces_left, bytes_came: 0 });
+        for (offset, len) in self.pieces(len) {
+            // SAFETY: as in `send_bulk`; pieces do not overlap, and nobody reads the landing before all have ended.
+            let request = unsafe { self.bulk_comm().receive(start.add(offset), len, Some(from.0)) };
+            self.begin(request.map_err(|failure| lost(from, failure))?, Owner::Transfer(number));
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
+        self.admit()?;
+        self.take_arrivals(free, events)?;
+        self.take_ends(free, events)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    fn before_nap(&mut self) -> Nap {
+        Nap::Briefly
+    }
+
+    fn closed(&mut self) {
+        self.is_closed = true;
+    }
+
+    fn ends_processes(&self) -> bool {
+        true
+    }
+
+    fn abort(&mut self, exit_code: i32) {
+        call::abort(exit_code);
+    }
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        if self.is_closed && self.started.admits_this_thread() {
+            for (_, request) in self.posted.drain(..) {
+                call::cancel(request);
+            }
+            for comm in [self.batch_comm.take(), self.bulk_comm.take()].into_iter().flatten() {
+                comm.free();
+            }
+        } else {
+            self.started.is_broken.store(true, Ordering::Relaxed);
+            mem::forget(mem::take(&mut self.posted));
+            mem::forget(mem::take(&mut self.owners));
+            mem::forget(mem::take(&mut self.transfers));
+        }
+    }
+}
+
+fn failed(failure: Failure) -> Error {
+    Error::Network(failure.to_string())
+}
+
+fn lost(rank: Rank, failure: Failure) -> Error {
+    Error::Lost { rank, why: failure.to_string() }
+}
