@@ -25,7 +25,6 @@ pub struct Driver {
     network: Box<dyn Network>,
     engine: Engine,
     events: Vec<Event>,
-    ready: Vec<Rank>,
     state: State,
     has_announced_nap: bool,
     /// A driver may change threads, but is never shared by them.
@@ -58,7 +57,6 @@ impl Driver {
             shared,
             network,
             events: Vec::new(),
-            ready: Vec::new(),
             state: State::Open,
             has_announced_nap: false,
             not_shared: PhantomData,
@@ -111,10 +109,7 @@ impl Driver {
 
     /// Hands the network what is queued and may go; whether there was anything.
     fn push(&mut self) -> Result<bool, Error> {
-        self.shared.take_ready(&mut self.ready);
-        while let Some(rank) = self.ready.pop() {
-            self.drain(rank);
-        }
+        self.shared.take_ready(|rank| self.engine.take_queued(&self.shared, rank));
         self.engine.pump();
         let is_busy = !self.engine.actions.is_empty();
         while let Some(action) = self.engine.actions.pop_front() {
@@ -130,13 +125,6 @@ impl Driver {
         Ok(is_busy)
     }
 
-    fn drain(&mut self, rank: Rank) {
-        let mut batches = std::mem::take(&mut self.engine.drained);
-        self.shared.drain(rank, &mut self.engine.free, |outgoing| batches.push(outgoing));
-        batches.drain(..).for_each(|outgoing| self.engine.submit(rank, outgoing));
-        self.engine.drained = batches;
-    }
-
     fn fail(&mut self, error: Error) -> Error {
         self.shared.close();
         self.state = State::Failed(error.clone());
@@ -150,7 +138,7 @@ impl Driver {
             self.state = State::Closing;
             self.shared.close();
             for index in 0..self.facts().size() {
-                self.drain(Rank(index as u32));
+                self.engine.take_queued(&self.shared, Rank(index as u32));
             }
             self.engine.close();
         }
@@ -191,6 +179,9 @@ impl Driver {
 
     /// Has `hook` called when a driver that naps should poll again. It is called by threads that send, under no lock, and should
     /// only unpark a thread.
+    ///
+    /// # Panics
+    /// If there is one already.
     pub fn set_wake_hook(&mut self, hook: impl Fn() + Send + Sync + 'static) {
         self.shared.set_hook(Arc::new(hook));
     }

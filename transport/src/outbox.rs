@@ -1,12 +1,12 @@
 //! The half of a transport that all threads share: frames are queued here, in order of their `send`s.
 //!
-//! The invariant: a rank stands in the ready list exactly when its lane is not empty, but for the moment between a lane's
-//! lock and that list's, in which the sender that filled the lane, or the driver that empties it, sees to it.
+//! The invariant: a rank is marked as ready whenever its lane is not empty, but for the moment between the lane's lock and the
+//! mark, in which the sender that has filled the lane is about to set it.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
@@ -120,18 +120,19 @@ impl Outbox {
         push_record(&mut open.batch, frame, limits, &mut open.bulk);
         open.bulk_cost += plan.bulk_cost;
         open.queued_bytes += queued;
-        // A figure that nothing depends on but the answer.
-        let queued = lane.queued_bytes.fetch_add(queued, Ordering::Relaxed) + queued;
+        state.queued_bytes += queued;
+        let queued = lane.still_queued(&state);
         drop(state);
         if was_empty {
-            self.shared.ready(to);
+            self.shared.mark_ready(to);
         }
         Ok(if queued > limits.queue_bytes { Queued::Pressed } else { Queued::Room })
     }
 
-    /// The bytes that are queued for a rank and not handed to the network yet; 0 for a rank that is none.
+    /// The bytes that are queued for a rank and not handed to the network yet; 0 for a rank that is none. Takes the lock of
+    /// its lane.
     pub fn queued_bytes(&self, to: Rank) -> u64 {
-        self.shared.lanes.get(to.index()).map_or(0, |lane| lane.queued_bytes.load(Ordering::Relaxed))
+        self.shared.lanes.get(to.index()).map_or(0, |lane| lane.still_queued(&lane.lock()))
     }
 }
 
@@ -146,15 +147,18 @@ pub(crate) struct Shared {
     pub(crate) facts: Facts,
     pub(crate) limits: Limits,
     lanes: Box<[CachePadded<Lane>]>,
-    /// Whether the list below has any, for a look without its lock.
-    has_ready: AtomicBool,
-    ready: Mutex<Ready>,
+    /// A bit for each lane that has got its first frame since the driver last took its frames.
+    ready: Box<[AtomicU64]>,
+    /// The driver naps, or is about to.
+    is_napping: AtomicBool,
+    hook: OnceLock<Arc<Hook>>,
 }
 
 /// The frames for one rank.
 struct Lane {
     state: Mutex<LaneState>,
-    queued_bytes: AtomicU64,
+    /// Of all that was ever queued here, what the network has got. Written by the driver only.
+    handed_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -165,18 +169,15 @@ struct LaneState {
     full: VecDeque<Outgoing>,
     /// Memory for the next ones.
     spare: Vec<Batch>,
+    /// Of all frames ever.
+    queued_bytes: u64,
     is_closed: bool,
-}
-
-#[derive(Default)]
-struct Ready {
-    ranks: Vec<Rank>,
-    is_napping: bool,
-    hook: Option<Arc<Hook>>,
 }
 
 /// What wakes a driver that naps.
 pub(crate) type Hook = dyn Fn() + Send + Sync;
+
+const BITS: usize = u64::BITS as usize;
 
 /// What a lane keeps for its next batches.
 const MOST_SPARE: usize = 4;
@@ -184,6 +185,11 @@ const MOST_SPARE: usize = 4;
 impl Lane {
     fn lock(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock().expect("nothing panics under the lock of a lane")
+    }
+
+    fn still_queued(&self, state: &LaneState) -> u64 {
+        // A figure that nothing depends on but the answer.
+        state.queued_bytes - self.handed_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -213,72 +219,82 @@ impl LaneState {
 
 impl Shared {
     pub(crate) fn new(facts: Facts, limits: Limits) -> Self {
-        let lane = |_| CachePadded::new(Lane { state: Mutex::default(), queued_bytes: AtomicU64::new(0) });
+        let lane = |_| CachePadded::new(Lane { state: Mutex::default(), handed_bytes: AtomicU64::new(0) });
         Shared {
             lanes: (0..facts.size()).map(lane).collect(),
+            ready: (0..facts.size().div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect(),
+            is_napping: AtomicBool::new(false),
+            hook: OnceLock::new(),
             facts,
             limits,
-            has_ready: AtomicBool::new(false),
-            ready: Mutex::default(),
         }
     }
 
-    fn lock_ready(&self) -> MutexGuard<'_, Ready> {
-        self.ready.lock().expect("nothing panics under the lock of the ready list")
-    }
-
     /// A lane has got its first frame.
-    fn ready(&self, rank: Rank) {
-        let mut ready = self.lock_ready();
-        ready.ranks.push(rank);
-        // Pairs with the load in `take_ready`. A driver that misses it finds the rank before it naps, under the lock.
-        self.has_ready.store(true, Ordering::Release);
-        wake(ready);
+    fn mark_ready(&self, rank: Rank) {
+        let (word, bit) = (rank.index() / BITS, rank.index() % BITS);
+        // Pairs with the swap in `take_ready`, and with the loads in `begin_nap`: either those see this bit, or we see the nap.
+        self.ready[word].fetch_or(1 << bit, Ordering::SeqCst);
+        self.wake();
     }
 
-    /// Wakes the driver if it naps.
+    /// Wakes the driver if it naps. What it is to find must be there before: in the total order of SeqCst operations, for
+    /// what is not under a lock.
     pub(crate) fn wake(&self) {
-        wake(self.lock_ready());
+        if self.is_napping.load(Ordering::SeqCst)
+            && self.is_napping.swap(false, Ordering::SeqCst)
+            && let Some(hook) = self.hook.get()
+        {
+            hook();
+        }
     }
 
+    /// Sets the hook, once.
     pub(crate) fn set_hook(&self, hook: Arc<Hook>) {
-        self.lock_ready().hook = Some(hook);
+        let is_first = self.hook.set(hook).is_ok();
+        assert!(is_first, "a driver has one wake hook");
     }
 
     /// Notes that the driver is about to nap, unless a lane is ready.
     pub(crate) fn begin_nap(&self) -> bool {
-        let mut ready = self.lock_ready();
-        ready.is_napping = ready.ranks.is_empty();
-        ready.is_napping
+        // Pairs with the load in `wake`: after it we look once more.
+        self.is_napping.store(true, Ordering::SeqCst);
+        let may_nap = self.ready.iter().all(|word| word.load(Ordering::SeqCst) == 0);
+        if !may_nap {
+            self.end_nap();
+        }
+        may_nap
     }
 
     pub(crate) fn end_nap(&self) {
-        self.lock_ready().is_napping = false;
+        self.is_napping.store(false, Ordering::SeqCst);
     }
 
-    /// Moves the ready list to `ranks`, which is empty.
-    pub(crate) fn take_ready(&self, ranks: &mut Vec<Rank>) {
-        // Pairs with the store in `ready`.
-        if self.has_ready.load(Ordering::Acquire) {
-            let mut ready = self.lock_ready();
-            std::mem::swap(&mut ready.ranks, ranks);
-            self.has_ready.store(false, Ordering::Release);
+    /// Calls `each` with the ranks that are ready, which then are so no longer.
+    pub(crate) fn take_ready(&self, mut each: impl FnMut(Rank)) {
+        for (index, word) in self.ready.iter().enumerate() {
+            // Pairs with `mark_ready`; what this look misses the next one sees.
+            if word.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let mut bits = word.swap(0, Ordering::SeqCst);
+            while bits != 0 {
+                each(Rank((index * BITS) as u32 + bits.trailing_zeros()));
+                bits &= bits - 1;
+            }
         }
     }
 
-    /// Takes all that is queued for a rank, and leaves memory for more.
-    pub(crate) fn drain(&self, rank: Rank, free: &mut FreeBatches, mut take: impl FnMut(Outgoing)) {
-        let mut full = VecDeque::new();
+    /// Moves all that is queued for a rank to `queue`, and leaves memory for more.
+    pub(crate) fn drain(&self, rank: Rank, free: &mut FreeBatches, queue: &mut VecDeque<Outgoing>) {
         let mut state = self.lanes[rank.index()].lock();
-        if !state.full.is_empty() {
-            std::mem::swap(&mut state.full, &mut full);
-        }
-        let open = state.open.take();
-        while state.spare.len() < MOST_SPARE.min(full.len() + 1) {
+        let state = &mut *state;
+        let wanted = MOST_SPARE.min(state.full.len() + 1);
+        queue.append(&mut state.full);
+        queue.extend(state.open.take());
+        while state.spare.len() < wanted {
             state.spare.push(free.take());
         }
-        drop(state);
-        full.into_iter().chain(open).for_each(&mut take);
     }
 
     /// Refuses all further frames.
@@ -288,21 +304,9 @@ impl Shared {
         }
     }
 
-    /// So much of what was queued for a rank has been handed to the network.
+    /// So much of what was queued for a rank has been handed to the network; called by the driver only.
     pub(crate) fn release(&self, rank: Rank, bytes: u64) {
-        if bytes > 0 {
-            self.lanes[rank.index()].queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-fn wake(mut ready: MutexGuard<'_, Ready>) {
-    if ready.is_napping {
-        ready.is_napping = false;
-        let hook = ready.hook.clone();
-        drop(ready);
-        if let Some(hook) = hook {
-            hook();
-        }
+        let handed = &self.lanes[rank.index()].handed_bytes;
+        handed.store(handed.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
     }
 }

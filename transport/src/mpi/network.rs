@@ -20,8 +20,6 @@ use super::call::{self, Comm, Completions, Failure, Request};
 
 /// How many batches can come before the next poll without a copy by MPI.
 const POSTED: usize = 8;
-/// How many batches one poll takes at most.
-const MOST_ARRIVALS: usize = 64;
 
 pub(super) struct Mpi {
     started: Arc<Started>,
@@ -150,11 +148,11 @@ impl Mpi {
         self.owners.push(owner);
     }
 
-    /// Takes the batches that have come.
-    fn take_arrivals(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
-        for _ in 0..MOST_ARRIVALS {
-            let (_, request) = self.posted.front_mut().expect("receives are always posted");
-            let Some(ended) = call::test(request).map_err(failed)? else { break };
+    /// Takes the batch that has come, if one has. Only one: to look for a second one costs what the first one costs, and would
+    /// be paid before the first one is read.
+    fn take_arrival(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
+        let (_, request) = self.posted.front_mut().expect("receives are always posted");
+        if let Some(ended) = call::test(request).map_err(failed)? {
             let (mut batch, _) = self.posted.pop_front().expect("it is the first");
             batch.set_len(ended.bytes);
             events.push(Event::Batch { from: Rank(ended.source), batch });
@@ -264,7 +262,7 @@ impl Network for Mpi {
 
     fn poll(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
         self.admit()?;
-        self.take_arrivals(free, events)?;
+        self.take_arrival(free, events)?;
         self.take_ends(free, events)
     }
 

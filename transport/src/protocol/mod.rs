@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::{Event, FreeBatches};
+use crate::outbox::Shared;
 use crate::wire::{self, Batch, Header, WireError};
 
 use incoming::Incoming;
@@ -53,8 +54,6 @@ pub(crate) struct Engine {
     open_links: usize,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) free: FreeBatches,
-    /// For the driver to carry batches from a lane; kept for its memory.
-    pub(crate) drained: Vec<Outgoing>,
 }
 
 /// The longest reason of an abort.
@@ -73,15 +72,14 @@ impl Engine {
             touched: Vec::with_capacity(ranks),
             open_links: ranks,
             actions: VecDeque::new(),
-            drained: Vec::new(),
             free: FreeBatches::new(limits.batch_bytes),
             limits,
         }
     }
 
-    /// Takes frames that were queued for a rank.
-    pub(crate) fn submit(&mut self, to: Rank, outgoing: Outgoing) {
-        self.links[to.index()].out.queue.push_back(outgoing);
+    /// Takes the frames that are queued for a rank.
+    pub(crate) fn take_queued(&mut self, shared: &Shared, to: Rank) {
+        shared.drain(to, &mut self.free, &mut self.links[to.index()].out.queue);
         self.touch(to);
     }
 
@@ -147,7 +145,7 @@ impl Engine {
         taken.map_err(corrupt)
     }
 
-    /// Decides what may go now. To be called after each round of [`Engine::submit`] and [`Engine::handle`].
+    /// Decides what may go now. To be called after each round of [`Engine::take_queued`] and [`Engine::handle`].
     pub(crate) fn pump(&mut self) {
         while let Some(rank) = self.touched.pop() {
             self.links[rank.index()].is_touched = false;

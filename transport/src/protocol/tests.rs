@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::HostBuf;
 use crate::facts::{Facts, ThreadLevel};
-use crate::outbox::{Outbox, Shared};
+use crate::outbox::Outbox;
 
 /// Small, so that a few frames meet every limit.
 fn narrow(checksums: bool) -> Limits {
@@ -108,13 +108,7 @@ impl Job {
     /// Lets a process decide, and carries out what it has decided.
     fn pump(&mut self, from: usize) {
         let node = &mut self.nodes[from];
-        let mut ready = Vec::new();
-        node.shared.take_ready(&mut ready);
-        for to in ready {
-            let mut batches = Vec::new();
-            node.shared.drain(to, &mut node.engine.free, |outgoing| batches.push(outgoing));
-            batches.into_iter().for_each(|outgoing| node.engine.submit(to, outgoing));
-        }
+        node.shared.take_ready(|to| node.engine.take_queued(&node.shared, to));
         node.engine.pump();
         let ranks = self.nodes.len();
         while let Some(action) = self.nodes[from].engine.actions.pop_front() {
