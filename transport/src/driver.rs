@@ -91,14 +91,14 @@ impl Driver {
     }
 
     fn advance(&mut self, sink: &mut dyn FnMut(Rank, Frame<'_>)) -> Result<Progress, Error> {
-        let mut is_busy = self.push()?;
+        let mut is_busy = self.has_work() && self.push()?;
         let polled = self.network.poll(&mut self.engine.free, &mut self.events);
-        is_busy |= !self.events.is_empty();
-        for event in self.events.drain(..) {
-            self.engine.handle(event, sink)?;
+        if !self.events.is_empty() {
+            is_busy = true;
+            self.take_events(sink)?;
         }
         polled?;
-        is_busy |= self.push()?;
+        is_busy |= self.has_work() && self.push()?;
         if matches!(self.state, State::Closing) && self.engine.is_closed() && self.network.is_idle() {
             self.network.closed();
             self.state = State::Closed;
@@ -107,7 +107,19 @@ impl Driver {
         Ok(if is_busy { Progress::Busy } else { Progress::Idle })
     }
 
+    /// Whether there may be something to push.
+    fn has_work(&self) -> bool {
+        self.engine.has_work() || self.shared.has_ready()
+    }
+
+    // Apart, like `push`: a poll that finds nothing is what the next arrival waits for.
+    #[inline(never)]
+    fn take_events(&mut self, sink: &mut dyn FnMut(Rank, Frame<'_>)) -> Result<(), Error> {
+        self.events.drain(..).try_for_each(|event| self.engine.handle(event, sink))
+    }
+
     /// Hands the network what is queued and may go; whether there was anything.
+    #[inline(never)]
     fn push(&mut self) -> Result<bool, Error> {
         self.shared.take_ready(|rank| self.engine.take_queued(&self.shared, rank));
         self.engine.pump();

@@ -270,6 +270,11 @@ impl Shared {
         self.is_napping.store(false, Ordering::SeqCst);
     }
 
+    /// Whether any lane is ready.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.ready.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
     /// Calls `each` with the ranks that are ready, which then are so no longer.
     pub(crate) fn take_ready(&self, mut each: impl FnMut(Rank)) {
         for (index, word) in self.ready.iter().enumerate() {

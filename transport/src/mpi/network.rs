@@ -152,10 +152,14 @@ impl Mpi {
     /// be paid before the first one is read.
     fn take_arrival(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
         let (_, request) = self.posted.front_mut().expect("receives are always posted");
-        if let Some(ended) = call::test(request).map_err(failed)? {
+        let ended = call::test(request).map_err(failed)?;
+        if let Some(ended) = ended {
             let (mut batch, _) = self.posted.pop_front().expect("it is the first");
             batch.set_len(ended.bytes);
             events.push(Event::Batch { from: Rank(ended.source), batch });
+        }
+        // The place of a batch that has come is posted again when nothing comes, or when few are left: an answer need not wait for it.
+        if self.posted.len() < if ended.is_some() { POSTED / 2 } else { POSTED } {
             self.post(free.take()).map_err(failed)?;
         }
         Ok(())

@@ -104,15 +104,26 @@ impl Engine {
                 Ok(())
             }
             Event::Batch { from, batch } => {
-                self.touch(from);
-                self.take_batch(from, batch, sink)
+                self.take_batch(from, batch, sink)?;
+                self.touch_if_due(from);
+                Ok(())
             }
             Event::Bulk { from, id, buffer } => {
-                self.touch(from);
                 let incoming = &mut self.links[from.index()].incoming;
                 let taken = incoming.take_bulk(from, id, buffer, &mut self.free, sink);
-                taken.map_err(|what| Error::Corrupt { rank: from, what })
+                taken.map_err(|what| Error::Corrupt { rank: from, what })?;
+                self.touch_if_due(from);
+                Ok(())
             }
+        }
+    }
+
+    /// Has a link looked at after an event, if that can have changed what may be sent: mostly nothing waits, and what was taken
+    /// need not be told yet.
+    fn touch_if_due(&mut self, rank: Rank) {
+        let link = &self.links[rank.index()];
+        if !link.out.queue.is_empty() || link.out.is_closing || link.incoming.must_tell(&self.limits) {
+            self.touch(rank);
         }
     }
 
@@ -143,6 +154,11 @@ impl Engine {
             sink,
         );
         taken.map_err(corrupt)
+    }
+
+    /// Whether [`Engine::pump`] has something to look at, or has left actions.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.touched.is_empty() || !self.actions.is_empty()
     }
 
     /// Decides what may go now. To be called after each round of [`Engine::take_queued`] and [`Engine::handle`].
