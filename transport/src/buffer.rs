@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vectors_come_and_go_without_a_copy() {
+    fn vectors_come_and_go_where_they_lie() {
         let triples = vec![[1.0_f64, 2.0, 3.0]; 5];
         let place = triples.as_ptr().addr();
         let memory = HostBuf::from(triples);
