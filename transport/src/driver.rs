@@ -158,7 +158,7 @@ impl Driver {
 
     /// Ends the job for all processes, and tells them why; `exit_code` is that of the launcher, where the network has one.
     ///
-    /// Over MPI it waits up to a second for the others to have noticed, and does not return. In one process it returns, and the
+    /// Over MPI it waits up to a second for the others to have dropped their drivers, and does not return. In one process it returns, and the
     /// others find [`Error::Aborted`] when they poll.
     pub fn abort(mut self, reason: &str, exit_code: i32) {
         let myself = self.facts().rank();
@@ -217,14 +217,31 @@ impl Driver {
 
 impl Drop for Driver {
     /// Tells the others, unless all have closed.
+    ///
+    /// Where a peer has ended the job and the network ends its processes, this waits for that, up to twice the time that the
+    /// peer waits: launchers end all when one has gone, and others may have something to say yet. So say what is to be said
+    /// before the driver is dropped.
     fn drop(&mut self) {
         self.shared.close();
-        if !matches!(self.state, State::Closed) {
-            let myself = self.facts().rank();
-            self.engine.actions.clear();
-            self.engine.leave(myself);
-            // Whoever cannot be told finds out otherwise.
-            drop(self.push());
+        if matches!(self.state, State::Closed) {
+            return;
+        }
+        let myself = self.facts().rank();
+        self.engine.actions.clear();
+        self.engine.leave(myself);
+        // Whoever cannot be told finds out otherwise.
+        let told = self.push().is_ok();
+        if told && matches!(self.state, State::Failed(Error::Aborted { .. })) && self.network.ends_processes()
+        {
+            let begin = Instant::now();
+            while begin.elapsed() < 2 * ABORT_GRACE {
+                let polled = self.network.poll(&mut self.engine.free, &mut self.events);
+                self.events.clear();
+                if polled.is_err() {
+                    break;
+                }
+                thread::yield_now();
+            }
         }
     }
 }

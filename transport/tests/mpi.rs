@@ -6,6 +6,7 @@ mod scenarios;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use chare_transport::mpi::Environment;
@@ -18,6 +19,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 const CASE: &str = "CHARE_TRANSPORT_CASE";
 /// A file that one process of a case makes and another waits for.
 const MARK: &str = "CHARE_TRANSPORT_MARK";
+/// How long a process may be there after its job has failed.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// No case takes so long, however busy the machine is.
 const LIMIT_S: &str = "300";
 
@@ -141,14 +144,18 @@ fn ends_with(output: Output, size: usize, said: &[&str]) -> Result<(), Failed> {
     check(!output.status.success() && output.status.code() != Some(124), &output)?;
     let text = text(&output);
     check(said.iter().all(|part| text.contains(part)), &output)?;
-    let pids = text.lines().filter_map(|line| line.split_once("process ")?.1.parse::<u32>().ok());
+    let pids = text.lines().filter_map(|line| line.strip_prefix("process ")?.parse::<u32>().ok());
     let pids: Vec<u32> = pids.collect();
     check(pids.len() == size, &output)?;
-    // The launcher has ended after them; what is left of them for a moment is no process any more.
+    // Some launchers return a moment before the processes have gone; what is left of one then is no process any more.
     let runs = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/stat"))
             .is_ok_and(|stat| !stat.contains(") Z") && stat.contains("mpi"))
     };
+    let begin = Instant::now();
+    while pids.iter().any(runs) && begin.elapsed() < GONE_WITHIN {
+        thread::yield_now();
+    }
     check(!pids.iter().any(runs), &output)
 }
 
@@ -193,7 +200,11 @@ fn differ() -> Result<(), String> {
     let rank = env::var("OMPI_COMM_WORLD_RANK").or_else(|_| env::var("PMI_RANK"));
     let hash = if rank.is_ok_and(|rank| rank == "2") { 11 } else { 10 };
     match environment.connect(&Identity::new(hash, "test"), &Limits::default()) {
-        Err(error @ ConnectError::Mismatch { .. }) => Err(error.to_string()),
+        Err(error @ ConnectError::Mismatch { .. }) => {
+            // Before MPI is finalised, which waits for all: the launcher ends all when one has failed.
+            println!("{error}");
+            Err("this rank has said so".into())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -219,7 +230,9 @@ fn abort() -> Result<(), String> {
         process.driver.abort("the sun has set", 5);
         panic!("an abort over MPI does not return");
     }
-    Err(error_of(&mut process).to_string())
+    // Before the driver is dropped, which tells the one that aborts that this rank has said what it knows.
+    println!("{}", error_of(&mut process));
+    Err("this rank has said so".into())
 }
 
 fn die() -> Result<(), String> {
@@ -251,8 +264,9 @@ fn leave() -> Result<(), String> {
         }
         return Err("it is known".into());
     }
-    println!("{}", error_of(&mut process));
-    fs::write(mark, "").map_err(|error| error.to_string())
+    let error = error_of(&mut process);
+    fs::write(mark, "").map_err(|error| error.to_string())?;
+    Err(error.to_string())
 }
 
 /// Each process has heard of each, so that all are there.

@@ -83,7 +83,8 @@ impl Environment {
     /// jobs at a time do not disturb each other.
     ///
     /// # Errors
-    /// If the identities or limits of the ranks differ, or if the limits cannot work; the same on all ranks. If MPI fails.
+    /// If the identities or limits of the ranks differ, or if the limits cannot work; the same on all ranks. If MPI fails. Say so
+    /// before the environment is dropped, which waits for all: launchers end all processes when one has failed.
     pub fn connect(&self, identity: &Identity, limits: &Limits) -> Result<Process, ConnectError> {
         let failed = |error: call::Failure| ConnectError::Network(error.to_string());
         let host = processor_name().unwrap_or_else(|_| "an unknown host".into());

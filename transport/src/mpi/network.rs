@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -288,6 +289,8 @@ impl Network for Mpi {
 
     fn abort(&mut self, exit_code: i32) {
         call::abort(exit_code);
+        // Some libraries return while the launcher is still at it.
+        process::exit(exit_code);
     }
 }
 
