@@ -19,6 +19,9 @@ use crate::protocol::{Action, Engine};
 /// How long a process that ends the job waits for the others to have noticed.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
 
+/// How long it waits then for launchers to pass on what the others have printed.
+const PRINT_GRACE: Duration = Duration::from_millis(100);
+
 /// Moves frames between the outbox and the network, in both directions.
 pub struct Driver {
     shared: Arc<Shared>,
@@ -173,13 +176,19 @@ impl Driver {
     }
 
     fn wait_for_farewells(&mut self) {
-        let begin = Instant::now();
+        let mut until = Instant::now() + ABORT_GRACE;
         let mut waited_for = self.facts().size() - 1;
-        while waited_for > 0 && begin.elapsed() < ABORT_GRACE {
+        if waited_for == 0 {
+            return;
+        }
+        while Instant::now() < until {
             let polled = self.network.poll(&mut self.engine.free, &mut self.events);
             for event in self.events.drain(..) {
                 if matches!(&event, Event::Batch { batch, .. } if Engine::says_farewell(batch)) {
                     waited_for -= 1;
+                    if waited_for == 0 {
+                        until = until.min(Instant::now() + PRINT_GRACE);
+                    }
                 }
             }
             if polled.is_err() {
