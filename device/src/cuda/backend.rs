@@ -46,17 +46,14 @@ use crate::sleepers::{Pending, Rest, Sleepers};
 use crate::spec::DeviceSpec;
 use crate::usage::Spent;
 
-/// Opens the GPUs with these numbers, or all if there are none.
+/// Opens the GPUs with these numbers and no others, or all if there are none.
 pub(crate) fn open(numbers: &[usize], spec: &DeviceSpec) -> Result<Opened, CudaError> {
     let settings = Settings::default();
-    let cuda = Cuda::open(settings.clone())?;
-    if let Some(wrong) = numbers.iter().find(|&&number| number >= cuda.len()) {
-        let reason = format!("`cuda:{wrong}` was asked for, and there are {}, from `cuda:0`", cuda.len());
-        return Err(CudaError::NoDevice { reason });
-    }
-    let all = (0..cuda.len()).collect::<Vec<_>>();
-    let chosen = if numbers.is_empty() { &all } else { numbers };
-    let gpus: Vec<Gpu> = chosen.iter().map(|&number| cuda.gpu(number)).collect();
+    let cuda = match numbers {
+        [] => Cuda::open(settings.clone())?,
+        numbers => Cuda::open_only(settings.clone(), numbers)?,
+    };
+    let gpus: Vec<Gpu> = cuda.gpus().collect();
     let facts = |gpu: &Gpu| Facts {
         name: Arc::from(gpu.name()),
         uuid: gpu.uuid(),

@@ -43,6 +43,18 @@ pub enum CudaError {
         /// What the device has.
         total_bytes: usize,
     },
+    /// A device is there and cannot be opened: it is taken, or broken.
+    #[error(
+        "{device} cannot be opened: {call}: {status}; leave it out by naming others, as in `--device cuda:0,2`"
+    )]
+    Open {
+        /// The driver's function.
+        call: &'static str,
+        /// The device.
+        device: Arc<str>,
+        /// What it returned.
+        status: Status,
+    },
     /// A kernel failed, or the device was lost: nothing can be done with this device any more.
     #[error(transparent)]
     Fault(Arc<DeviceFault>),

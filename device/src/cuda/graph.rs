@@ -54,7 +54,7 @@ impl Gpu {
     ) -> Result<(RawGraph, Vec<Block>), CudaError> {
         let state = self.state();
         state.check()?;
-        let stream = state.recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let stream = state.recorder()?;
         stream.begin_capture().map_err(|status| state.explain("cuStreamBeginCapture", status))?;
         let mut recording = Recording { gpu: self, stream, blocks: Vec::new(), is_open: true };
         let outcome = body(&mut recording);

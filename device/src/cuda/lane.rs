@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::error::DeviceFault;
-use super::raw::{Answer, Query, RawEvent, RawStream};
+use super::raw::{Answer, Context, Query, RawEvent, RawStream};
 
 /// The label of a notification.
 pub(super) const NOTIFICATION: &str = "notification";
@@ -35,7 +35,10 @@ pub enum Progress {
 
 /// A stream of the driver's, with its order.
 pub(super) struct Lane {
-    raw: RawStream,
+    context: Arc<Context>,
+    priority: i32,
+    /// Made when it is first used: most programs use few, and each takes memory of the device.
+    raw: OnceLock<RawStream>,
     /// The position up to which all is known to be done. Written under the lock.
     completed: AtomicU64,
     timeline: Mutex<Timeline>,
@@ -63,7 +66,7 @@ impl Timeline {
 }
 
 impl Lane {
-    pub(super) fn new(raw: RawStream) -> Lane {
+    pub(super) fn new(context: Arc<Context>, priority: i32) -> Lane {
         let timeline = Timeline {
             submitted: 0,
             marked: 0,
@@ -71,11 +74,21 @@ impl Lane {
             spare: Vec::new(),
             labels: VecDeque::new(),
         };
-        Lane { raw, completed: AtomicU64::new(0), timeline: Mutex::new(timeline) }
+        let (completed, timeline) = (AtomicU64::new(0), Mutex::new(timeline));
+        Lane { context, priority, raw: OnceLock::new(), completed, timeline }
     }
 
-    pub(super) fn raw(&self) -> &RawStream {
-        &self.raw
+    /// The driver's stream.
+    #[inline]
+    pub(super) fn raw(&self) -> Answer<&RawStream> {
+        self.raw.get().map_or_else(|| self.make(), Ok)
+    }
+
+    #[cold]
+    fn make(&self) -> Answer<&RawStream> {
+        // Another thread may be faster; then this one's goes.
+        let made = RawStream::create(&self.context, self.priority)?;
+        Ok(self.raw.get_or_init(|| made))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Timeline> {
@@ -97,7 +110,7 @@ impl Lane {
         label: &'static str,
         call: impl FnOnce(&RawStream) -> Answer<()>,
     ) -> Answer<u64> {
-        call(&self.raw)?;
+        call(self.raw()?)?;
         timeline.submitted += 1;
         timeline.labels.push_back((timeline.submitted, label));
         let position = timeline.submitted;
@@ -111,7 +124,7 @@ impl Lane {
     /// Records an event after all that was submitted.
     fn record(&self, timeline: &mut Timeline, create: impl FnOnce() -> Answer<RawEvent>) -> Answer<()> {
         let event = timeline.spare.pop().map_or_else(create, Ok)?;
-        self.raw.record(&event)?;
+        self.raw()?.record(&event)?;
         timeline.marked = timeline.submitted;
         timeline.events.push_back((timeline.submitted, event));
         Ok(())
@@ -189,7 +202,7 @@ impl Lane {
                 return Ok(());
             }
         }
-        self.raw.synchronize()?;
+        self.raw()?.synchronize()?;
         self.poll()
     }
 

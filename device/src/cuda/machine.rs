@@ -69,8 +69,9 @@ pub(super) struct DeviceState {
     pub(super) peers: Vec<bool>,
     /// First those of normal priority, then those of high priority.
     pub(super) lanes: Vec<Lane>,
-    /// Records graphs, and nothing else.
-    pub(super) recorder: Mutex<RawStream>,
+    pub(super) lowest_priority: i32,
+    /// Records graphs, and nothing else; made when the first is recorded.
+    pub(super) recorder: OnceLock<Mutex<RawStream>>,
     pub(super) next_lane: [AtomicUsize; 2],
     pub(super) memory: Mutex<Arena<DeviceMemory>>,
     /// Memory of other processes, by handle: opened once, and closed with the machine.
@@ -132,6 +133,19 @@ impl DeviceState {
 
     pub(super) fn create_event(&self) -> Result<RawEvent, Status> {
         RawEvent::create(&self.context)
+    }
+
+    /// The stream that records graphs.
+    pub(super) fn recorder(&self) -> Result<MutexGuard<'_, RawStream>, CudaError> {
+        let recorder = match self.recorder.get() {
+            Some(recorder) => recorder,
+            None => {
+                let made = RawStream::create(&self.context, self.lowest_priority);
+                let made = made.map_err(|status| self.explain("cuStreamCreate", status))?;
+                self.recorder.get_or_init(|| Mutex::new(made))
+            }
+        };
+        Ok(recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     pub(super) fn arena(&self) -> MutexGuard<'_, Arena<DeviceMemory>> {

@@ -8,7 +8,7 @@ use super::error::CudaError;
 use super::lane::Lane;
 use super::machine::{DeviceState, Gpu, Machine, Settings};
 use super::pinned::{self, Pinned};
-use super::raw::{self, Context, RawStream, Status};
+use super::raw::{self, Context, Status};
 
 /// The oldest driver that has all functions that are called here, as major and minor.
 const OLDEST_DRIVER: (i32, i32) = (12, 8);
@@ -51,28 +51,40 @@ impl Cuda {
     ///
     /// # Errors
     ///
-    /// [`CudaError::NoDriver`], [`CudaError::DriverTooOld`], [`CudaError::NoDevice`]; or what the driver says while it opens a
-    /// device.
-    pub fn open(mut settings: Settings) -> Result<Cuda, CudaError> {
+    /// [`CudaError::NoDriver`], [`CudaError::DriverTooOld`], [`CudaError::NoDevice`]; [`CudaError::Open`] if one cannot be opened.
+    pub fn open(settings: Settings) -> Result<Cuda, CudaError> {
+        let all = (0..look()?).collect::<Vec<_>>();
+        Cuda::open_only(settings, &all)
+    }
+
+    /// Opens the devices with these of the driver's numbers, in this order, each given once. The others are not touched: they may
+    /// be taken or broken.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); [`CudaError::NoDevice`] also if there is none with one of the numbers.
+    pub fn open_only(mut settings: Settings, numbers: &[usize]) -> Result<Cuda, CudaError> {
         settings.stream_count = settings.stream_count.max(1);
         let count = look()?;
-        let mut devices = Vec::new();
-        for ordinal in 0..count as i32 {
-            devices.push(open_device(ordinal, &settings)?);
+        if let Some(wrong) = numbers.iter().find(|&&number| number >= count) {
+            let reason = format!("`cuda:{wrong}` was asked for, and there are {count}, from `cuda:0`");
+            return Err(CudaError::NoDevice { reason });
         }
+        let open = |(index, &number): (usize, &usize)| open_device(index as u16, number as i32, &settings);
+        let mut devices = numbers.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
         connect(&mut devices)?;
         let compiler =
             Compiler::new(settings.cache.clone(), settings.image).with_shipped(settings.shipped.clone());
         Ok(Cuda { machine: Arc::new(Machine { devices, pinned: Mutex::default(), compiler, settings }) })
     }
 
-    /// How many devices there are.
-    #[allow(clippy::len_without_is_empty, reason = "there is at least one")]
+    /// How many devices were opened.
+    #[allow(clippy::len_without_is_empty, reason = "nobody opens none")]
     pub fn len(&self) -> usize {
         self.machine.devices.len()
     }
 
-    /// The device with this ordinal.
+    /// The device with this ordinal, among those that were opened.
     ///
     /// # Panics
     ///
@@ -102,25 +114,21 @@ impl Cuda {
     }
 }
 
-fn open_device(ordinal: i32, settings: &Settings) -> Result<DeviceState, CudaError> {
-    let name: Arc<str> = Arc::from(format!("cuda:{ordinal}"));
+/// Opens the device with this number of the driver's. Its streams are made when they are first used.
+fn open_device(index: u16, number: i32, settings: &Settings) -> Result<DeviceState, CudaError> {
+    let name: Arc<str> = Arc::from(format!("cuda:{number}"));
     let refused = |call: &'static str| {
         let device = name.clone();
-        move |status: Status| CudaError::Call { call, device, status }
+        move |status: Status| CudaError::Open { call, device, status }
     };
-    let found = raw::describe(ordinal).map_err(refused("cuDeviceGet"))?;
+    let found = raw::describe(number).map_err(refused("cuDeviceGet"))?;
     let context = Context::retain(found.device).map_err(refused("cuDevicePrimaryCtxRetain"))?;
     let (lowest, highest) = context.priorities().map_err(refused("cuCtxGetStreamPriorityRange"))?;
-    let mut lanes = Vec::new();
-    for priority in [lowest, highest] {
-        for _ in 0..settings.stream_count {
-            let stream = RawStream::create(&context, priority).map_err(refused("cuStreamCreate"))?;
-            lanes.push(Lane::new(stream));
-        }
-    }
-    let recorder = RawStream::create(&context, lowest).map_err(refused("cuStreamCreate"))?;
+    let lanes_of = |priority| (0..settings.stream_count).map(move |_| priority);
+    let priorities = lanes_of(lowest).chain(lanes_of(highest));
+    let lanes = priorities.map(|priority| Lane::new(context.clone(), priority)).collect();
     Ok(DeviceState {
-        index: ordinal as u16,
+        index,
         name: name.clone(),
         product: found.name,
         uuid: found.uuid,
@@ -130,7 +138,8 @@ fn open_device(ordinal: i32, settings: &Settings) -> Result<DeviceState, CudaErr
         max_threads_of_block: found.max_threads_of_block,
         peers: Vec::new(),
         lanes,
-        recorder: Mutex::new(recorder),
+        lowest_priority: lowest,
+        recorder: OnceLock::new(),
         next_lane: [const { AtomicUsize::new(0) }; 2],
         memory: Mutex::default(),
         imports: Mutex::default(),

@@ -58,6 +58,11 @@ impl Stream {
         &self.state().lanes[usize::from(self.lane)]
     }
 
+    /// The driver's stream, made if it is not there.
+    fn raw(&self) -> Result<&RawStream, CudaError> {
+        self.lane().raw().map_err(|status| self.state().explain("cuStreamCreate", status))
+    }
+
     fn mark_at(&self, position: u64) -> Mark {
         Mark { device: self.gpu.index, lane: self.lane, position }
     }
@@ -81,6 +86,7 @@ impl Stream {
             assert!(is_ours, "a block is used with the devices that it was allocated with");
             block.each_before(self.gpu.index, self.lane, |mark| self.come_after(mark))?;
         }
+        self.raw()?;
         let lane = self.lane();
         let answer = lane.submit(&mut lane.lock(), || state.create_event(), label, call);
         let devices = || blocks.clone().map(|block| block.gpu().state());
@@ -96,7 +102,7 @@ impl Stream {
         }
         let source = &self.gpu.machine.devices[usize::from(mark.device)];
         let create = || source.create_event();
-        let held = self.gpu.machine.lane(mark).hold_back(self.lane().raw(), mark.position, create);
+        let held = self.gpu.machine.lane(mark).hold_back(self.raw()?, mark.position, create);
         held.map_err(|status| self.state().blame("cuStreamWaitEvent", status, std::iter::once(source)))
     }
 
@@ -347,7 +353,7 @@ impl Stream {
     pub(super) fn note_time(&self, timer: &Timer, is_end: bool) {
         let lane = self.lane();
         let _order = lane.lock();
-        let _ = lane.raw().record(if is_end { &timer.end } else { &timer.start });
+        let _ = lane.raw().and_then(|raw| raw.record(if is_end { &timer.end } else { &timer.start }));
     }
 
     /// Runs code of others that gives work to the stream, by the driver's handle of it; the work comes after all that was
@@ -376,10 +382,10 @@ impl Stream {
         for block in blocks {
             block.each_before(self.gpu.index, self.lane, |mark| self.come_after(mark))?;
         }
-        let lane = self.lane();
-        lane.raw().bind().map_err(|status| state.explain("cuCtxSetCurrent", status))?;
+        let raw = self.raw()?;
+        raw.bind().map_err(|status| state.explain("cuCtxSetCurrent", status))?;
         let unbound = Unbound;
-        let value = code(lane.raw().address());
+        let value = code(raw.address());
         drop(unbound);
         let mark = self.submit(label, "cuEventRecord", blocks.iter().copied(), |_| Ok(()))?;
         Ok((value, mark))

@@ -37,6 +37,24 @@ fn devices_are_described() {
 }
 
 #[test]
+fn streams_are_made_when_they_are_used() {
+    apart("streams_are_made_when_they_are_used", &[], || {
+        let cuda = open();
+        let made = || stand_in().call_count("cuStreamCreateWithPriority");
+        let (one, other) = (stream(&cuda.gpu(0)), stream(&cuda.gpu(0)));
+        assert_eq!(made(), 0);
+        let block = block_of(&cuda, &one, 9, 1);
+        assert!(holds(&cuda, &one, &block, 1));
+        assert_eq!(made(), 1);
+        assert!(holds(&cuda, &other, &block, 1));
+        assert_eq!(made(), 2);
+        cuda.gpu(0).record("empty", |_| Ok(())).expect("a graph");
+        cuda.gpu(0).record("empty", |_| Ok(())).expect("a graph");
+        assert_eq!(made(), 3, "one stream records all graphs");
+    });
+}
+
+#[test]
 fn devices_can_be_opened_twice() {
     apart("devices_can_be_opened_twice", &[], || {
         let (first, second) = (open(), open());

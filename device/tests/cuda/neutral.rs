@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread::Thread;
 
+use chare_device::cuda::look;
 use chare_device::{
     Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, Rest,
     kernel,
@@ -91,6 +92,44 @@ fn devices_are_described_by_the_driver() {
             "no CUDA: CUDA is there but no device: `cuda:3` was asked for, and there are 3, from `cuda:0`"
         );
         assert!(open("auto:inline").expect("it opens").get(0).name().starts_with("host"));
+    });
+}
+
+/// `CUDA_ERROR_DEVICE_UNAVAILABLE`: another process has the device for itself.
+const UNAVAILABLE: i32 = 46;
+
+#[test]
+fn only_the_devices_that_are_asked_for_are_opened() {
+    let name = "neutral::only_the_devices_that_are_asked_for_are_opened";
+    apart(name, &[("STAND_IN_DEVICES", "4")], || {
+        let open = |spec: &str| Devices::open(&spec.parse().expect("a specification"), HostMode::Inline);
+        let calls = |function| stand_in().call_count(function);
+        assert_eq!(look().expect("it answers"), 4);
+        stand_in().fail_device(1, UNAVAILABLE);
+        register(&ADD);
+        let devices = open("cuda:3,0").expect("neither is taken");
+        assert_eq!(calls("cuDevicePrimaryCtxRetain"), 2);
+        assert_eq!(calls("cuCtxEnablePeerAccess"), 2, "each of the two reaches the other");
+        assert_eq!(calls("cuStreamCreateWithPriority"), 0);
+        for (device, name) in devices.iter().zip(["cuda:3", "cuda:0"]) {
+            assert_eq!(device.name(), name);
+            let account = device.account("works");
+            let mut buffer = account.upload(vec![1, 2]).expect("there is memory");
+            account.launch(&ADD, 2, (&mut buffer, 1)).expect("it is taken");
+            assert_eq!(values(&account, &buffer), [2, 3]);
+        }
+        let account = devices.get(0).account("brings over");
+        let far = devices.get(1).account("far").upload(vec![7]).expect("there is memory");
+        let near = account.import(&far.share()).expect("it is taken");
+        assert_eq!(account.download(&near).expect("it is taken").wait().expect("it succeeds"), [7]);
+        let wanted = "no CUDA: cuda:1 cannot be opened: cuDevicePrimaryCtxRetain: CUDA_ERROR_DEVICE_UNAVAILABLE (CUDA-capable \
+                      device(s) is/are busy or unavailable); leave it out by naming others, as in `--device cuda:0,2`";
+        for spec in ["cuda", "cuda:1", "cuda:0,1"] {
+            assert_eq!(open(spec).expect_err("one is taken").to_string(), wanted, "{spec}");
+        }
+        let before = calls("cuDevicePrimaryCtxRelease_v2");
+        drop((far, near, account, devices));
+        assert_eq!(calls("cuDevicePrimaryCtxRelease_v2") - before, 2, "both are given back");
     });
 }
 

@@ -13,7 +13,8 @@ macro_rules! codes {
             pub(crate) fn describe(value: i32) -> Option<(&'static str, &'static str)> {
                 match value {
                     0 => Some(("CUDA_SUCCESS\0", "no error\0")),
-                    // What a lost device brings; only tests return it.
+                    // What a device brings that is taken, or lost; only tests return it.
+                    46 => Some(("CUDA_ERROR_DEVICE_UNAVAILABLE\0", "CUDA-capable device(s) is/are busy or unavailable\0")),
                     999 => Some(("CUDA_ERROR_UNKNOWN\0", "unknown error\0")),
                     $($value => Some((concat!("CUDA_ERROR_", stringify!($name), "\0"), concat!($text, "\0"))),)*
                     _ => None,
