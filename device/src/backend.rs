@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread::{Thread, ThreadId};
 
-use crate::error::DeviceError;
+use crate::error::{DeviceError, DriverMemory};
 use crate::event::StreamKey;
 use crate::kernel::{Code, Language};
 use crate::operation::Operation;
@@ -87,6 +87,11 @@ pub(crate) trait Backend: Send + Sync {
     /// Whether a copy from one device to another goes through memory of the host.
     fn is_staged(&self, _from: usize, _to: usize) -> bool {
         false
+    }
+
+    /// What the driver of a device says of its memory; `None` where no driver deals it out to several programs, or says nothing.
+    fn driver_memory(&self, _device: usize) -> Option<DriverMemory> {
+        None
     }
 
     /// Accepts an operation. If it is refused, nothing has been done.

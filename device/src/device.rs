@@ -462,9 +462,14 @@ impl DeviceCore {
     /// The error for a request of `bytes` by the owner of `ledger`.
     #[cold]
     pub(crate) fn out_of_memory(&self, ledger: &Ledger, bytes: usize) -> DeviceError {
+        let driver = self.backend.driver_memory(self.ordinal);
+        // What has just been asked may have found it lost.
         if let Some(message) = self.backend.loss(self.ordinal) {
             return DeviceError::Lost { message };
         }
+        let (used_bytes, capacity_bytes) = (self.pool().live_bytes() as u64, self.facts.capacity_bytes);
+        let is_capped = used_bytes.saturating_add(bytes as u64) > capacity_bytes;
+        let driver = driver.filter(|driver| !is_capped || capacity_bytes >= driver.total_bytes);
         let ledgers = self.ledgers();
         let held = |ledger: Arc<Ledger>| (ledger.label.clone(), ledger.used_bytes.load(Ordering::Relaxed));
         let mut owners: Vec<_> = ledgers.iter().filter_map(Weak::upgrade).map(held).collect();
@@ -475,9 +480,10 @@ impl DeviceCore {
             device: self.facts.name.clone(),
             owner: ledger.label.clone(),
             requested_bytes: bytes as u64,
-            capacity_bytes: self.facts.capacity_bytes,
-            used_bytes: self.pool().live_bytes() as u64,
+            capacity_bytes,
+            used_bytes,
             owners,
+            driver,
         }))
     }
 }

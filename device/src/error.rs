@@ -188,6 +188,20 @@ pub struct OutOfMemory {
     pub used_bytes: u64,
     /// Bytes by owner, largest first.
     pub owners: Vec<(Arc<str>, u64)>,
+    /// What the driver has left, if that is what did not suffice; `None` if it is the capacity, which `mem=` gives.
+    pub driver: Option<DriverMemory>,
+}
+
+/// The memory of a device, as its driver sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DriverMemory {
+    /// What nobody has taken.
+    pub free_bytes: u64,
+    /// All that the device has.
+    pub total_bytes: u64,
+    /// What has been taken for buffers of this set of devices, which may not fill it.
+    pub taken_bytes: u64,
 }
 
 /// How many owners the message of an [`OutOfMemory`] lists.
@@ -195,12 +209,52 @@ const LISTED_OWNERS: usize = 8;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OutOfMemory { device, owner, requested_bytes, capacity_bytes, used_bytes, owners } = self;
+        let OutOfMemory { device, owner, requested_bytes, capacity_bytes, used_bytes, .. } = self;
         write!(f, "{device} is out of memory: {owner} asked for {requested_bytes} bytes, ")?;
-        match *capacity_bytes {
-            u64::MAX => write!(f, "{used_bytes} are in use, and there is no more; held by")?,
-            _ => write!(f, "{used_bytes} of {capacity_bytes} are in use; held by")?,
+        match (&self.driver, *capacity_bytes) {
+            (Some(driver), _) => {
+                driver.describe(f, *requested_bytes, *used_bytes)?;
+                self.list_owners(f)?;
+                write!(
+                    f,
+                    "; drop buffers, end other programs on the device (`nvidia-smi` lists them), or choose another device with \
+                     `--device`"
+                )
+            }
+            (None, u64::MAX) => {
+                write!(f, "{used_bytes} are in use, and there is no more; held by")?;
+                self.list_owners(f)?;
+                write!(f, "; drop buffers")
+            }
+            (None, _) => {
+                write!(f, "{used_bytes} of {capacity_bytes} are in use; held by")?;
+                self.list_owners(f)?;
+                write!(f, "; drop buffers, or give the device more with `mem=`")
+            }
         }
+    }
+}
+
+impl DriverMemory {
+    /// Who has how much of it.
+    fn describe(&self, f: &mut fmt::Formatter<'_>, requested_bytes: u64, used_bytes: u64) -> fmt::Result {
+        let DriverMemory { free_bytes, total_bytes, taken_bytes } = *self;
+        write!(f, "and of {total_bytes} the driver has {free_bytes} free")?;
+        if free_bytes >= requested_bytes {
+            write!(f, ", in pieces too small")?;
+        }
+        let others = total_bytes.saturating_sub(free_bytes).saturating_sub(taken_bytes);
+        let between = taken_bytes.saturating_sub(used_bytes);
+        write!(
+            f,
+            "; others have {others}, and buffers here {used_bytes} with {between} between them; held by"
+        )
+    }
+}
+
+impl OutOfMemory {
+    fn list_owners(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owners = &self.owners;
         if owners.is_empty() {
             write!(f, " nobody")?;
         }
@@ -211,11 +265,46 @@ impl fmt::Display for OutOfMemory {
             let rest: u64 = owners[LISTED_OWNERS..].iter().map(|(_, bytes)| bytes).sum();
             write!(f, ", {} more: {rest}", owners.len() - LISTED_OWNERS)?;
         }
-        match *capacity_bytes {
-            u64::MAX => write!(f, "; drop buffers"),
-            _ => write!(f, "; drop buffers, or give the device more with `mem=`"),
-        }
+        Ok(())
     }
 }
 
 impl std::error::Error for OutOfMemory {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_names_what_is_short_and_what_helps() {
+        let mut error = OutOfMemory {
+            device: "gpu".into(),
+            owner: "a".into(),
+            requested_bytes: 60,
+            capacity_bytes: u64::MAX,
+            used_bytes: 0,
+            owners: Vec::new(),
+            driver: None,
+        };
+        let none = "gpu is out of memory: a asked for 60 bytes, 0 are in use, and there is no more; held by nobody; drop buffers";
+        assert_eq!(error.to_string(), none);
+        (error.capacity_bytes, error.used_bytes) = (100, 49);
+        error.owners = (0..10).map(|index| (format!("o{index}").into(), 10 - index)).collect();
+        let owners = "held by o0: 10, o1: 9, o2: 8, o3: 7, o4: 6, o5: 5, o6: 4, o7: 3, 2 more: 3";
+        let capped = "gpu is out of memory: a asked for 60 bytes, 49 of 100 are in use";
+        let more = "drop buffers, or give the device more with `mem=`";
+        assert_eq!(error.to_string(), format!("{capped}; {owners}; {more}"));
+        let others = "drop buffers, end other programs on the device (`nvidia-smi` lists them), or choose another device with \
+                      `--device`";
+        for (free_bytes, words) in [
+            (59, "59 free; others have 991, and buffers here 49 with 1 between them"),
+            (60, "60 free, in pieces too small; others have 990, and buffers here 49 with 1 between them"),
+        ] {
+            error.driver = Some(DriverMemory { free_bytes, total_bytes: 1100, taken_bytes: 50 });
+            let wanted = format!(
+                "gpu is out of memory: a asked for 60 bytes, and of 1100 the driver has {words}; {owners}; {others}"
+            );
+            assert_eq!(error.to_string(), wanted);
+        }
+    }
+}

@@ -93,7 +93,7 @@ pub use completion::Completion;
 pub use cpus::{Cpus, CpusError};
 pub use device::{Copies, Device, Devices};
 pub use enqueue::{CudaStream, DevicePtr};
-pub use error::{DeviceError, OutOfMemory};
+pub use error::{DeviceError, DriverMemory, OutOfMemory};
 pub use fault::{Fault, FaultKind};
 pub use graph::{
     BufferParam, Formal, FormalParam, FormalParams, Graph, Recording, StepArg, StepArgs, WrittenParam,

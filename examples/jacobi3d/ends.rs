@@ -15,13 +15,7 @@ pub(crate) fn end_of(error: CallError) -> BoxError {
         return exit_with(Error::Overflow { step, residual });
     }
     if let Some(DeviceError::OutOfMemory(full)) = error.downcast_ref() {
-        return exit_with(Error::DeviceMemory {
-            device: full.device.to_string(),
-            owner: full.owner.to_string(),
-            requested_bytes: full.requested_bytes,
-            capacity_bytes: full.capacity_bytes,
-            used_bytes: full.used_bytes,
-        });
+        return exit_with(Error::DeviceMemory { full: full.to_string() });
     }
     error.into()
 }

@@ -121,21 +121,10 @@ pub enum Error {
     },
 
     /// The devices have not the memory for the blocks and what they exchange.
-    #[error(
-        "{device} has {capacity_bytes} bytes, of which {used_bytes} are in use when {owner} needs {requested_bytes} more; \
-         compute fewer cells, or give each device more with mem= in --device"
-    )]
+    #[error("{full}; or compute fewer cells")]
     DeviceMemory {
-        /// The device.
-        device: String,
-        /// The block.
-        owner: String,
-        /// The bytes that it asked for.
-        requested_bytes: u64,
-        /// The bytes that the device has in all.
-        capacity_bytes: u64,
-        /// The bytes that were in use.
-        used_bytes: u64,
+        /// What the devices say: who has what, and where there may be more.
+        full: String,
     },
 
     /// The numbers of a field are so large that a step leaves the range of its precision.

@@ -50,6 +50,11 @@ impl<M> Arena<M> {
         self.live_bytes
     }
 
+    /// Bytes of all slabs.
+    pub(super) fn slab_bytes(&self) -> usize {
+        self.slabs.iter().flatten().map(|slab| slab.len_bytes).sum()
+    }
+
     /// The memory of a slab that a piece is of.
     pub(super) fn memory(&mut self, slab: usize) -> &mut M {
         &mut self.slabs[slab].as_mut().expect("a slab with a piece is kept").memory

@@ -35,7 +35,7 @@ use super::stream::{Priority, Stream, Timer};
 use crate::backend::{Backend, Block as Name, Facts, Fresh, Opened};
 use crate::caught::{Caught, catch};
 use crate::enqueue::OtherCode;
-use crate::error::DeviceError;
+use crate::error::{DeviceError, DriverMemory};
 use crate::event::{Event, LiveMap, StreamKey};
 use crate::fault::FaultRecord;
 use crate::kernel::declare::cuda_text;
@@ -567,6 +567,15 @@ impl Backend for Gpus {
 
     fn reaches(&self, device: usize, other: usize) -> bool {
         self.gpus[device].reaches(&self.gpus[other])
+    }
+
+    fn driver_memory(&self, device: usize) -> Option<DriverMemory> {
+        let gpu = &self.gpus[device];
+        Some(DriverMemory {
+            free_bytes: gpu.free_bytes().ok()? as u64,
+            total_bytes: gpu.total_bytes() as u64,
+            taken_bytes: gpu.taken_bytes() as u64,
+        })
     }
 
     fn loss(&self, device: usize) -> Option<Arc<str>> {

@@ -264,6 +264,11 @@ impl Gpu {
         self.state().arena().live_bytes()
     }
 
+    /// The bytes that have been taken from the driver for blocks.
+    pub fn taken_bytes(&self) -> usize {
+        self.state().arena().slab_bytes()
+    }
+
     /// How many blocks of threads run at once, at least.
     pub fn multiprocessor_count(&self) -> u32 {
         self.state().multiprocessor_count

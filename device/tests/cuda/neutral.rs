@@ -428,14 +428,33 @@ fn memory_that_others_hold_is_missed_and_not_waited_for() {
         let (devices, others) = (open(), open());
         let (mine, theirs) = (devices.get(0).account("mine"), others.get(0).account("theirs"));
         let held = theirs.alloc::<u8>(6 << 20).expect("memory");
-        let error = mine.alloc::<u8>(4 << 20).expect_err("there is not so much");
-        assert!(
-            error.to_string().starts_with("cuda:0 is out of memory: mine asked for 4194304 bytes"),
-            "{error}"
+        let _own = mine.alloc::<u8>(1 << 19).expect("memory");
+        let cannot = |bytes: usize| mine.alloc::<u8>(bytes).expect_err("there is not so much").to_string();
+        let rest = "and of 8388608 the driver has 1572864 free; others have 6291456, and buffers here 524288 with 0 between them; \
+                    held by mine: 524288; drop buffers, end other programs on the device (`nvidia-smi` lists them), or choose \
+                    another device with `--device`";
+        for bytes in [4 << 20, 16 << 20] {
+            assert_eq!(
+                cannot(bytes),
+                format!("cuda:0 is out of memory: mine asked for {bytes} bytes, {rest}")
+            );
+        }
+        let spec = "cuda:mem=1MiB".parse().expect("a specification");
+        let capped = Devices::open(&spec, HostMode::Inline).expect("it opens");
+        assert_eq!(
+            capped
+                .get(0)
+                .account("more")
+                .alloc::<u8>(2 << 20)
+                .expect_err("more than its capacity")
+                .to_string(),
+            "cuda:0 is out of memory: more asked for 2097152 bytes, 0 of 1048576 are in use; held by nobody; drop buffers, or \
+             give the device more with `mem=`"
         );
         drop(held);
         theirs.fence().expect("it is taken").wait().expect("all is well");
         drop((theirs, others));
+        drop(capped);
         let mut buffer = mine.alloc::<u64>(512 << 10).expect("it is free again");
         mine.launch(&ADD, 1, (&mut buffer, 2)).expect("it is taken").wait().expect("all is well");
     });
