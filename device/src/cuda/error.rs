@@ -103,6 +103,16 @@ pub enum CudaError {
         /// What NVRTC wrote, with line and caret.
         log: String,
     },
+    /// PTX or a cubin that the driver refuses.
+    #[error("kernel `{kernel}` cannot be loaded on {device}: {reason}")]
+    Load {
+        /// The kernel.
+        kernel: &'static str,
+        /// The device.
+        device: Arc<str>,
+        /// The driver's code, what to do, and what its compiler wrote.
+        reason: String,
+    },
     /// A module without the kernel that it was loaded for.
     #[error("the code loaded on {device} has no kernel `{kernel}`; declare it `extern \"C\" __global__`")]
     NoKernel {

@@ -9,7 +9,7 @@ use super::compile::Image;
 use super::error::CudaError;
 use super::machine::{DeviceState, Gpu};
 use super::memory::Block;
-use super::raw::{Answer, RawFunction, RawParameters, RawStream};
+use super::raw::{Answer, RawFunction, RawParameters, RawStream, Refusal};
 
 /// A launch takes at most so many parameters.
 const MAX_PARAMETERS: usize = 128;
@@ -150,11 +150,27 @@ fn load(state: &DeviceState, name: &'static str, image: &Image) -> Result<Functi
     let symbol = CString::new(name).map_err(|_| missing())?;
     // SAFETY: an image is complete.
     let raw = unsafe { RawFunction::load(&state.context, image.bytes(), &symbol) };
-    let raw = raw.map_err(|status| match status.is_not_found() {
+    let raw = raw.map_err(|refusal| match refusal.is_without_kernel {
         true => missing(),
-        false => state.explain("cuModuleLoadData", status),
+        false => refused(state, name, refusal),
     })?;
     Ok(Function { name, device: state.index, raw, best_block: OnceLock::new() })
+}
+
+/// The error for code that the driver does not take: the kernel's name, and what the driver's compiler says.
+#[cold]
+fn refused(state: &DeviceState, kernel: &'static str, Refusal { status, log, .. }: Refusal) -> CudaError {
+    if status.is_sticky() {
+        return state.explain("cuModuleLoadData", status);
+    }
+    let mut reason = status.to_string();
+    if let Some(remedy) = status.remedy_for_code(state.capability) {
+        reason = format!("{reason}; {remedy}");
+    }
+    if !log.is_empty() {
+        reason = format!("{reason}:\n{log}");
+    }
+    CudaError::Load { kernel, device: state.name.clone(), reason }
 }
 
 impl Function {

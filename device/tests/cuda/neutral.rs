@@ -610,6 +610,50 @@ fn a_kernel_that_does_not_compile_is_an_error_of_the_launch() {
     });
 }
 
+const TOO_NEW: Kernel<(InOut<u64>,)> = Kernel::new("too_new", |_: &Launch, _: (&mut [u64],)| ())
+    .with_ptx(".version 9.1\n.target sm_90\n.visible .entry too_new()\n{ ret; }");
+const MALFORMED: Kernel<(InOut<u64>,)> = Kernel::new("malformed", |_: &Launch, _: (&mut [u64],)| ())
+    .with_ptx(".version 9.0\n.target sm_90\n.visible .entry malformed(.param .u64 a\n{ ret; }");
+const NO_CODE: Kernel<(InOut<u64>,)> =
+    Kernel::new("no_code", |_: &Launch, _: (&mut [u64],)| ()).with_ptx("nonsense");
+const LOST: Kernel<(InOut<u64>,)> =
+    Kernel::new("lost", |_: &Launch, _: (&mut [u64],)| ()).with_ptx("kernel another");
+
+#[test]
+fn code_that_the_driver_refuses_has_its_kernels_name_and_the_log() {
+    apart("neutral::code_that_the_driver_refuses_has_its_kernels_name_and_the_log", &[], || {
+        let devices = open();
+        let account = devices.get(0).account("refused");
+        let mut buffer = account.upload(vec![1_u64]).expect("memory");
+        for (kernel, wanted) in [
+            (
+                TOO_NEW,
+                "kernel `too_new` cannot be loaded on cuda:0: CUDA_ERROR_UNSUPPORTED_PTX_VERSION (the provided PTX was compiled \
+                 with an unsupported toolchain); update the driver, or compile with a CUDA that is no newer than the \
+                 driver's:\nptxas application ptx input, line 1; fatal   : Unsupported .version; current version is '9.0'",
+            ),
+            (
+                MALFORMED,
+                "kernel `malformed` cannot be loaded on cuda:0: CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed):\nptxas \
+                 application ptx input, line 3; error   : Parsing error",
+            ),
+            (
+                NO_CODE,
+                "kernel `no_code` cannot be loaded on cuda:0: CUDA_ERROR_INVALID_IMAGE (device kernel image is invalid); it must \
+                 be the text of PTX, or a whole cubin, and have the parameters of its declaration",
+            ),
+            (LOST, "the code loaded on cuda:0 has no kernel `lost`; declare it `extern \"C\" __global__`"),
+        ] {
+            let error = account.launch(&kernel, 1, (&mut buffer,)).expect_err("the driver refuses it");
+            assert!(matches!(error, DeviceError::Kernel { .. }), "{error:?}");
+            assert_eq!(error.to_string(), wanted);
+        }
+        // The device goes on, and all is as before.
+        account.launch(&ADD, 1, (&mut buffer, 1)).expect("it is taken");
+        assert_eq!(values(&account, &buffer), [2]);
+    });
+}
+
 #[test]
 fn a_kernel_without_source_is_an_error_of_the_launch() {
     apart("neutral::a_kernel_without_source_is_an_error_of_the_launch", &[], || {

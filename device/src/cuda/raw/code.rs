@@ -1,6 +1,6 @@
 //! Code that is loaded, and graphs of its launches.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
@@ -24,6 +24,24 @@ owned!(
     sys::cuGraphExecDestroy
 );
 
+/// Bytes of what the driver's compiler has to say that are kept.
+const LOG_BYTES: usize = 16 << 10;
+
+/// Code that was not loaded.
+pub(in crate::cuda) struct Refusal {
+    pub(in crate::cuda) status: Status,
+    /// It was loaded, and has no kernel of the name.
+    pub(in crate::cuda) is_without_kernel: bool,
+    /// What the driver's compiler wrote; empty if it had nothing to compile, or to say.
+    pub(in crate::cuda) log: String,
+}
+
+impl From<Status> for Refusal {
+    fn from(status: Status) -> Refusal {
+        Refusal { status, is_without_kernel: false, log: String::new() }
+    }
+}
+
 /// The code of a kernel, in a loaded module that it keeps.
 pub(in crate::cuda) struct RawFunction {
     pub(in crate::cuda::raw) handle: sys::CUfunction,
@@ -45,15 +63,31 @@ impl RawFunction {
         context: &Arc<Context>,
         image: &[u8],
         name: &CStr,
-    ) -> Answer<RawFunction> {
+    ) -> Result<RawFunction, Refusal> {
         context.bind()?;
-        // SAFETY: the image is complete, as the caller promises; the module is written.
-        let module = unsafe { written(|module| sys::cuModuleLoadData(module, image.as_ptr().cast())) }?;
+        let mut log = vec![0_u8; LOG_BYTES];
+        let mut options = [
+            sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER,
+            sys::CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+        ];
+        let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(LOG_BYTES)];
+        let (count, image) = (options.len() as u32, image.as_ptr().cast());
+        let load = |module| {
+            // SAFETY: the image is complete, as the caller promises; both lists have `count` entries; the log has room for as
+            // much as is said; the module is written.
+            unsafe {
+                sys::cuModuleLoadDataEx(module, image, count, options.as_mut_ptr(), values.as_mut_ptr())
+            }
+        };
+        // SAFETY: as above.
+        let module = unsafe { written(load) };
+        let module = module.map_err(|status| Refusal { log: text_of(&log), ..status.into() })?;
         let module = RawModule { context: context.clone(), handle: module };
         // SAFETY: the module is live; the function is written.
         let handle =
-            unsafe { written(|function| sys::cuModuleGetFunction(function, module.handle, name.as_ptr())) }?;
-        Ok(RawFunction { handle, module })
+            unsafe { written(|function| sys::cuModuleGetFunction(function, module.handle, name.as_ptr())) };
+        let refused = |status: Status| Refusal { is_without_kernel: status.is_not_found(), ..status.into() };
+        Ok(RawFunction { handle: handle.map_err(refused)?, module })
     }
 
     /// Threads of a block that fill the device best.
@@ -68,6 +102,12 @@ impl RawFunction {
         }?;
         Ok(block.max(1) as u32)
     }
+}
+
+/// The text of a buffer that a C string was written to, or nothing.
+fn text_of(buffer: &[u8]) -> String {
+    let text = buffer.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).trim().to_owned()
 }
 
 impl RawExecutable {

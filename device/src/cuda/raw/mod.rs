@@ -9,7 +9,7 @@ mod context;
 mod memory;
 mod stream;
 
-pub(in crate::cuda) use code::{RawExecutable, RawFunction, RawGraph};
+pub(in crate::cuda) use code::{RawExecutable, RawFunction, RawGraph, Refusal};
 pub(in crate::cuda) use context::{Context, forget_bound};
 pub(in crate::cuda) use memory::{DeviceMemory, HostMemory, ImportedMemory, RegisteredMemory};
 pub(in crate::cuda) use stream::{Query, RawEvent, RawParameters, RawStream};
@@ -65,6 +65,23 @@ impl Status {
 
     pub(in crate::cuda) fn is_not_found(self) -> bool {
         self.0 == CUresult::CUDA_ERROR_NOT_FOUND
+    }
+
+    /// What to do about code that is refused with it, for a device of this compute capability.
+    pub(in crate::cuda) fn remedy_for_code(self, (major, minor): (u32, u32)) -> Option<String> {
+        match self.0 {
+            CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => Some(
+                "update the driver, or compile with a CUDA that is no newer than the driver's".to_owned(),
+            ),
+            CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU => Some(format!(
+                "compile it for this device, sm_{major}{minor}, or as PTX for one that is no newer"
+            )),
+            CUresult::CUDA_ERROR_INVALID_IMAGE => Some(
+                "it must be the text of PTX, or a whole cubin, and have the parameters of its declaration"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
     }
 
     fn text(

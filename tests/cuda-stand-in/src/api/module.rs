@@ -23,6 +23,10 @@ const MAX_THREADS_OF_KERNEL: i32 = 0;
 const REGISTERS: i32 = 4;
 const MAX_DYNAMIC_SHARED: i32 = 8;
 
+/// `CU_JIT_ERROR_LOG_BUFFER` and its size.
+const ERROR_LOG: i32 = 5;
+const ERROR_LOG_BYTES: i32 = 6;
+
 /// `CU_LAUNCH_PARAM_END` and others.
 const END: usize = 0;
 const BUFFER_POINTER: usize = 1;
@@ -43,6 +47,27 @@ fn read_image(image: &In<u8>) -> Result<Vec<Entry>, Code> {
     module::read_elf(&image.read_all(module::elf_bytes(&header).ok_or(Code::INVALID_IMAGE)?)?)
 }
 
+fn load(handle: Out<u64>, image: In<u8>) -> Result<(), Code> {
+    let entries = read_image(&image)?;
+    let mut state = world().lock();
+    let device = state.current()?;
+    state.check_no_capture("cuModuleLoadData")?;
+    let made = state.new_handle();
+    state.modules.insert(made, Module { device, entries });
+    handle.put(made)
+}
+
+/// What a driver's compiler of PTX writes, about.
+fn compiler_log(code: Code) -> &'static str {
+    match code {
+        Code::UNSUPPORTED_PTX_VERSION => {
+            "ptxas application ptx input, line 1; fatal   : Unsupported .version; current version is '9.0'\n"
+        }
+        Code::INVALID_PTX => "ptxas application ptx input, line 3; error   : Parsing error\n",
+        _ => "",
+    }
+}
+
 fn check_geometry(geometry: &RawGeometry, max_shared_bytes: u32) -> Result<(), Code> {
     let RawGeometry { grid, block, shared_bytes } = *geometry;
     let fits = |size: [u32; 3], most: [u32; 3]| {
@@ -59,13 +84,24 @@ fn check_geometry(geometry: &RawGeometry, max_shared_bytes: u32) -> Result<(), C
 
 driver! {
     fn cuModuleLoadData(handle: Out<u64>, image: In<u8>) {
-        let entries = read_image(&image)?;
-        let mut state = world().lock();
-        let device = state.current()?;
-        state.check_no_capture("cuModuleLoadData")?;
-        let made = state.new_handle();
-        state.modules.insert(made, Module { device, entries });
-        handle.put(made)
+        load(handle, image)
+    }
+
+    fn cuModuleLoadDataEx(handle: Out<u64>, image: In<u8>, count: u32, options: In<i32>, values: In<In<u8>>) {
+        let loaded = load(handle, image);
+        let text = loaded.err().map_or("", compiler_log);
+        let value = |option: i32| -> Result<Option<In<u8>>, Code> {
+            for index in 0..count as usize {
+                if options.read(index)? == option {
+                    return values.read(index).map(Some);
+                }
+            }
+            Ok(None)
+        };
+        if let (Some(buffer), Some(bytes)) = (value(ERROR_LOG)?, value(ERROR_LOG_BYTES)?) {
+            Out(buffer.address()).put_text(text, bytes.address().addr() as i32)?;
+        }
+        loaded
     }
 
     fn cuModuleUnload(module: u64) {
