@@ -20,6 +20,10 @@ use crate::scheduler::pe::Pe;
 /// PEs are counted over all processes of the machine that were started together (by `mpirun` or `srun`), and devices come in the
 /// order of their UUIDs then, so that all these processes agree. Such a process uses only devices near the processors that
 /// it may run on, as far as NVML tells, if there are any.
+///
+/// All these processes are taken to see the same devices. The exception is known from what Slurm says: if `srun` shows a process
+/// only a part of the GPUs of its step or job (`--gpus-per-task`, `--gpu-bind`), it uses all that it sees, as if it were
+/// alone. Devices that a script hides under `mpirun` look like devices that are hidden from all alike; give a list then.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum DeviceMap {
     /// `block`: neighbouring PEs share a device, or each PE has several neighbouring ones.
@@ -77,32 +81,67 @@ pub struct NoSuchDevice {
 pub(crate) struct NodeRank {
     pub(crate) rank: usize,
     pub(crate) count: usize,
+    /// Others are taken not to see the devices of this one.
+    pub(crate) has_own_devices: bool,
 }
 
 impl NodeRank {
+    const ALONE: NodeRank = NodeRank { rank: 0, count: 1, has_own_devices: false };
+
     pub(crate) fn of_this_process() -> NodeRank {
         NodeRank::from_env(|name| std::env::var(name).ok())
     }
 
     /// As the launcher says in the environment, which `env` looks up; alone, if nobody says.
     fn from_env(env: impl Fn(&str) -> Option<String>) -> NodeRank {
-        // Open MPI; MPICH and Intel MPI; MVAPICH; Slurm, whose count may read `2(x3)`.
+        // Open MPI; MPICH and Intel MPI; MVAPICH; Slurm, whose count may read `2(x3)`. What `mpirun` starts under Slurm has the
+        // variables of both, and those of Slurm are about `mpirun` itself then.
         let launchers = [
             ("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
             ("MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
             ("MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
-            ("SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+            (SLURM_RANK, "SLURM_STEP_TASKS_PER_NODE"),
         ];
         let number = |name: &str| -> Option<usize> {
             let text = env(name)?;
             text.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
         };
-        let said = launchers.iter().find_map(|(rank, count)| Some((number(rank)?, number(count)?)));
+        let said = launchers.iter().find_map(|&(rank, count)| Some((rank, number(rank)?, number(count)?)));
         match said {
-            Some((rank, count)) if rank < count => NodeRank { rank, count },
-            _ => NodeRank { rank: 0, count: 1 },
+            Some((by, rank, count)) if rank < count => {
+                let has_own_devices = by == SLURM_RANK && count > 1 && sees_a_part(&env);
+                NodeRank { rank, count, has_own_devices }
+            }
+            _ => NodeRank::ALONE,
         }
     }
+}
+
+/// Where Slurm says which of the processes of a machine this is.
+const SLURM_RANK: &str = "SLURM_LOCALID";
+
+/// Whether a process that Slurm has started sees only a part of the GPUs that its step, or else its job, has on this machine: as
+/// many as each process was promised, or fewer than there are. Without a list of what it sees it is taken to see all.
+fn sees_a_part(env: impl Fn(&str) -> Option<String>) -> bool {
+    let listed = |name: &&str| Some(count_listed(&env(name)?)).filter(|&count| count > 0);
+    let visible = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"];
+    let Some(visible) = visible.iter().find_map(listed) else { return false };
+    // It may name the kind: `a100:2`. Slurm may list for a step only what the process sees of it.
+    let promised = env("SLURM_GPUS_PER_TASK").and_then(|text| text.rsplit(':').next()?.parse().ok());
+    let all = ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"].iter().find_map(listed);
+    promised == Some(visible) || all.is_some_and(|all| visible < all)
+}
+
+/// How many devices a list such as `0,2-3` or `GPU-63756461-2073,1` names.
+fn count_listed(list: &str) -> usize {
+    let count = |item: &str| {
+        let range = item.split_once('-').and_then(|(first, last)| {
+            let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+            (last - first.min(last)).checked_add(1)
+        });
+        range.unwrap_or(1)
+    };
+    list.split(',').map(str::trim).filter(|item| !item.is_empty()).map(count).fold(0, usize::saturating_add)
 }
 
 /// What the binding wants to know of a device.
@@ -127,6 +166,7 @@ pub(crate) fn bind(
         }
         return Ok((0..pes).map(|pe| vec![list[pe % list.len()]]).collect());
     }
+    let node = if node.has_own_devices { NodeRank::ALONE } else { node };
     let mut order: Vec<usize> = (0..seats.len()).collect();
     if node.count > 1 {
         // Each process may see them in an order of its own.
@@ -282,8 +322,13 @@ impl<C: Chare> Cx<C> {
 mod tests {
     use super::*;
 
-    const ALONE: NodeRank = NodeRank { rank: 0, count: 1 };
-    const SECOND: NodeRank = NodeRank { rank: 1, count: 2 };
+    const ALONE: NodeRank = NodeRank::ALONE;
+    const SECOND: NodeRank = of_several(1, 2);
+
+    /// A process that sees what its neighbours see.
+    const fn of_several(rank: usize, count: usize) -> NodeRank {
+        NodeRank { rank, count, has_own_devices: false }
+    }
 
     fn seats(count: usize) -> Vec<Seat> {
         (0..count).map(|ordinal| Seat { uuid: format!("{ordinal}"), cpus: None }).collect()
@@ -334,12 +379,12 @@ mod tests {
         let bound = |rank: usize, pes: usize| {
             let seats: Vec<_> =
                 orders[rank].iter().map(|uuid| Seat { uuid: (*uuid).to_owned(), cpus: None }).collect();
-            let bound = bind(pes, NodeRank { rank, count: 2 }, &seats, None, &DeviceMap::Block).unwrap();
+            let bound = bind(pes, of_several(rank, 2), &seats, None, &DeviceMap::Block).unwrap();
             bound.iter().flatten().map(|&ordinal| orders[rank][ordinal]).collect::<String>()
         };
         assert_eq!((bound(0, 1), bound(1, 1)), ("a".to_owned(), "b".to_owned()));
         assert_eq!((bound(0, 2), bound(1, 2)), ("aa".to_owned(), "bb".to_owned()));
-        let one_each = |rank| show(bind(2, NodeRank { rank, count: 2 }, &seats(4), None, &DeviceMap::Block));
+        let one_each = |rank| show(bind(2, of_several(rank, 2), &seats(4), None, &DeviceMap::Block));
         assert_eq!((one_each(0), one_each(1)), ("0 1".to_owned(), "2 3".to_owned()));
     }
 
@@ -360,8 +405,8 @@ mod tests {
             (&two_sockets, "8-9", SECOND, "2 3"),
             (&two_sockets, "16", SECOND, "2 3"),
             (&near(&[Some("0-7"), None]), "9", SECOND, "1 1"),
-            (&two_sockets, "8", NodeRank { rank: 2, count: 4 }, "2 3"),
-            (&two_sockets, "8", NodeRank { rank: 3, count: 4 }, "2 3"),
+            (&two_sockets, "8", of_several(2, 4), "2 3"),
+            (&two_sockets, "8", of_several(3, 4), "2 3"),
         ] {
             let own: Cpus = own.parse().unwrap();
             assert_eq!(show(bind(2, node, seats, Some(&own), &DeviceMap::Block)), bound, "{own}");
@@ -373,7 +418,7 @@ mod tests {
         let rank = |pairs: &[(&str, &str)]| {
             let env =
                 |name: &str| pairs.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
-            let NodeRank { rank, count } = NodeRank::from_env(env);
+            let NodeRank { rank, count, .. } = NodeRank::from_env(env);
             (rank, count)
         };
         assert_eq!(rank(&[]), (0, 1));
@@ -383,6 +428,58 @@ mod tests {
         assert_eq!(rank(&[("SLURM_LOCALID", "1"), ("SLURM_STEP_TASKS_PER_NODE", "2(x3)")]), (1, 2));
         assert_eq!(rank(&[("SLURM_LOCALID", "2"), ("SLURM_STEP_TASKS_PER_NODE", "2(x3),4")]), (0, 1));
         assert_eq!(rank(&open_mpi[..1]), (0, 1));
+    }
+
+    #[test]
+    fn slurm_says_who_has_devices_of_its_own() {
+        let srun = [("SLURM_LOCALID", "1"), ("SLURM_STEP_TASKS_PER_NODE", "2")];
+        let mpirun = [("OMPI_COMM_WORLD_LOCAL_RANK", "1"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "2")];
+        let alone = [("SLURM_LOCALID", "0"), ("SLURM_STEP_TASKS_PER_NODE", "1")];
+        let visible = |list| ("CUDA_VISIBLE_DEVICES", list);
+        let (step, job) = (("SLURM_STEP_GPUS", "0,1,2,3"), ("SLURM_JOB_GPUS", "4-7"));
+        let promised = |text| ("SLURM_GPUS_PER_TASK", text);
+        for (launcher, said, has_own) in [
+            // `srun --gpus-per-task=2`, with and without a list of the step's.
+            (srun, vec![visible("0,1"), promised("2"), step], true),
+            (srun, vec![visible("0,1"), promised("2"), ("SLURM_STEP_GPUS", "0,1")], true),
+            (srun, vec![visible("2,3"), promised("a100:2")], true),
+            (srun, vec![("ROCR_VISIBLE_DEVICES", "0,1"), promised("2")], true),
+            // `--gpu-bind` without a promise, and UUIDs.
+            (srun, vec![visible("0,1"), step], true),
+            (srun, vec![visible("GPU-6-7,GPU-6-8,GPU-9"), job], true),
+            // All see all: `--gpus=4`, or `--gpus-per-task=2 --gpu-bind=none`.
+            (srun, vec![visible("0,1,2,3"), step, job], false),
+            (srun, vec![visible("0,1,2,3"), promised("2"), step], false),
+            (srun, vec![visible("0-3"), job], false),
+            // A step that has two of the job's four, which both processes see.
+            (srun, vec![visible("0,1"), ("SLURM_STEP_GPUS", "0,1"), job], false),
+            // Nothing is said of what this process sees.
+            (srun, vec![promised("2"), step], false),
+            (srun, vec![visible(""), promised("2"), step], false),
+            (srun, vec![visible("0,1")], false),
+            // What Slurm says is about `mpirun`; and whoever is alone shares with nobody.
+            (mpirun, vec![visible("0,1"), promised("2"), step], false),
+            (alone, vec![visible("0,1"), promised("2"), step], false),
+        ] {
+            let all: Vec<_> = launcher.iter().chain(&said).collect();
+            let env =
+                |name: &str| all.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
+            assert_eq!(NodeRank::from_env(env).has_own_devices, has_own, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn devices_of_its_own_are_all_used() {
+        for rank in 0..2 {
+            let own = NodeRank { has_own_devices: true, ..of_several(rank, 2) };
+            for (pes, devices, bound) in [(1, 2, "01"), (2, 2, "0 1"), (4, 2, "0 0 1 1"), (3, 1, "0 0 0")] {
+                assert_eq!(
+                    show(bind(pes, own, &seats(devices), None, &DeviceMap::Block)),
+                    bound,
+                    "{pes} PEs"
+                );
+            }
+        }
     }
 
     #[test]

@@ -94,11 +94,14 @@ fn what(device: &Device) -> String {
 
 impl fmt::Display for Info {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NodeRank { rank, count } = self.node;
+        let NodeRank { rank, count, has_own_devices } = self.node;
         write!(f, "PEs: {} of this process", self.by_pe.len())?;
         match count {
             1 => writeln!(f)?,
-            _ => writeln!(f, ", which is number {rank} of {count} on this machine")?,
+            _ => {
+                let own = if has_own_devices { ", with devices of its own" } else { "" };
+                writeln!(f, ", which is number {rank} of {count} on this machine{own}")?;
+            }
         }
         for (pe, own) in self.by_pe.iter().enumerate() {
             let names: Vec<&str> = own.iter().map(|&ordinal| self.name(ordinal)).collect();

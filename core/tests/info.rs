@@ -98,6 +98,15 @@ fn one_of_several_processes_takes_the_devices_near_it() {
     let first_line = |rank| format!("PEs: 1 of this process, which is number {rank} of 2 on this machine");
     assert_eq!(bound(&rank), [first_line(0), "  PE 0    cuda:0".to_owned()]);
     assert_eq!(bound(&second), [first_line(1), "  PE 0    cuda:1".to_owned()]);
+    // Slurm shows each process GPUs of its own.
+    let slurm = [
+        ("SLURM_LOCALID", "1"),
+        ("SLURM_STEP_TASKS_PER_NODE", "2"),
+        ("SLURM_GPUS_PER_TASK", "2"),
+        ("CUDA_VISIBLE_DEVICES", "2,3"),
+    ];
+    let all_it_sees = [first_line(1) + ", with devices of its own", "  PE 0    cuda:0, cuda:1".to_owned()];
+    assert_eq!(bound(&slurm), all_it_sees);
     // Now only device 0 is near a processor that this process runs on.
     let far = [("STAND_IN_NEAR_CPU", own)];
     assert_eq!(bound(&[&second[..], &far].concat()), [first_line(1), "  PE 0    cuda:0".to_owned()]);
