@@ -135,6 +135,11 @@ impl Account {
 
     /// A buffer of zeros. `shape` is a length or an array of extents.
     ///
+    /// Does not wait. The memory of a buffer that has been dropped comes back when the last operation on it has ended and somebody has
+    /// looked; an allocation that finds no room looks once. So a loop that allocates more than half of the device, launches and
+    /// drops runs out while the first launch still runs: await its [`Completion`] (or that of a [`fence`](Self::fence))
+    /// before, or use one buffer again.
+    ///
     /// # Errors
     ///
     /// [`DeviceError::OutOfMemory`] with what each owner holds; a fault nobody awaited.

@@ -461,6 +461,24 @@ fn memory_that_others_hold_is_missed_and_not_waited_for() {
 }
 
 #[test]
+fn memory_that_is_dropped_is_there_when_its_last_operation_has_ended() {
+    let variables = [("STAND_IN_MEMORY_MIB", "8")];
+    apart("neutral::memory_that_is_dropped_is_there_when_its_last_operation_has_ended", &variables, || {
+        let devices = open();
+        let account = devices.get(0).account("greedy");
+        let gate = close_gate();
+        let mut buffer = account.alloc::<u64>(640 << 10).expect("memory");
+        let running = account.launch(&GATE, 1, (&mut buffer,)).expect("it is taken");
+        drop(buffer);
+        let error = account.alloc::<u64>(640 << 10).expect_err("it is still used").to_string();
+        assert!(error.contains("held by greedy: 5242880; drop buffers"), "{error}");
+        drop(gate);
+        running.wait().expect("all is well");
+        drop(account.alloc::<u64>(640 << 10).expect("it is free again"));
+    });
+}
+
+#[test]
 fn a_launch_that_the_driver_refuses_is_a_fault_of_its_own() {
     apart("neutral::a_launch_that_the_driver_refuses_is_a_fault_of_its_own", &[], || {
         let devices = open();

@@ -11,7 +11,7 @@ use libtest_mimic::{Completion, Trial};
 use crate::apart::apart;
 use crate::kernels::{ADD, BOTH, COPY, FILL, GATHER, PANIC};
 use crate::register::register;
-use crate::{Case, Table, is_required};
+use crate::{Case, Outcome, Table, is_required};
 
 /// What the stand-in says that its devices can.
 const CAPABILITY: (u32, u32) = (9, 0);
@@ -21,10 +21,10 @@ pub(crate) fn trial(case: &'static Case, table: &Arc<Mutex<Table>>) -> Trial {
     let name = format!("{} on cuda", case.name);
     let table = table.clone();
     Trial::ignorable_test(name.clone(), move || {
-        let note = |word| {
-            let _ = table.lock().unwrap().insert((case.name, "cuda"), word);
+        let note = |outcome| {
+            let _ = table.lock().unwrap().insert((case.name, "cuda"), outcome);
         };
-        note("FAILED");
+        note(Outcome::Failed);
         if !is_required("cuda") {
             let count = case.devices.to_string();
             // The process of the case has what it needs.
@@ -34,10 +34,11 @@ pub(crate) fn trial(case: &'static Case, table: &Arc<Mutex<Table>>) -> Trial {
         } else if case.devices <= look().unwrap() {
             run(case);
         } else {
-            note("skipped");
-            return Ok(Completion::ignored_with(format!("it wants {} GPUs", case.devices)));
+            let reason = format!("it wants {} GPUs, and there are {}", case.devices, look().unwrap());
+            note(Outcome::Skipped(reason.clone()));
+            return Ok(Completion::ignored_with(reason));
         }
-        note("ok");
+        note(Outcome::Ok);
         Ok(Completion::Completed)
     })
 }

@@ -105,8 +105,26 @@ const CASES: &[Case] = cases! {
     }
 };
 
+/// What has become of a case on a backend.
+pub(crate) enum Outcome {
+    Ok,
+    Failed,
+    /// Why it was not run.
+    Skipped(String),
+}
+
+impl Outcome {
+    fn word(&self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Failed => "FAILED",
+            Outcome::Skipped(_) => "skipped",
+        }
+    }
+}
+
 /// What has become of each case on each backend.
-type Table = BTreeMap<(&'static str, &'static str), &'static str>;
+type Table = BTreeMap<(&'static str, &'static str), Outcome>;
 
 fn main() {
     // Not a run: all kernels of this binary for a machine without a compiler, as `--ship-kernels` has them of programs.
@@ -123,18 +141,21 @@ fn main() {
         for &(backend, before, after) in BACKENDS {
             let spec = format!("{before}{}{}{after}", case.devices, case.options);
             let table = table.clone();
-            let note = move |word| {
-                let _ = table.lock().unwrap().insert((case.name, backend), word);
+            let note = move |outcome| {
+                let _ = table.lock().unwrap().insert((case.name, backend), outcome);
             };
             let trial = Trial::ignorable_test(format!("{} on {backend}", case.name), move || {
-                note("FAILED");
-                let Some(devices) = open(&spec, case.keeps_records()) else {
-                    note("skipped");
-                    return Ok(libtest_mimic::Completion::ignored_with("there is no such device"));
+                note(Outcome::Failed);
+                let devices = match open(&spec, case.keeps_records()) {
+                    Ok(devices) => devices,
+                    Err(reason) => {
+                        note(Outcome::Skipped(reason.clone()));
+                        return Ok(libtest_mimic::Completion::ignored_with(reason));
+                    }
                 };
                 (case.run)(&devices);
                 drop(devices);
-                note("ok");
+                note(Outcome::Ok);
                 Ok(libtest_mimic::Completion::Completed)
             });
             trials.push(trial);
@@ -149,16 +170,16 @@ fn main() {
     conclusion.exit();
 }
 
-/// Opens the devices; `None` if the machine has none of this kind.
-fn open(spec: &str, keeps_records: bool) -> Option<Devices> {
+/// Opens the devices; why not, if the machine has none of this kind.
+fn open(spec: &str, keeps_records: bool) -> Result<Devices, String> {
     let parsed: DeviceSpec = spec.parse().unwrap();
     let parsed = if keeps_records { parsed.with_records() } else { parsed };
     match Devices::open(&parsed, HostMode::Inline) {
-        Ok(devices) => Some(devices),
+        Ok(devices) => Ok(devices),
         Err(error @ DeviceError::NotFound { .. }) => {
             let kind = spec.split(':').next().unwrap();
             assert!(!is_required(kind), "REQUIRE_DEVICE wants {kind}: {error}");
-            None
+            Err(error.to_string())
         }
         Err(error) => panic!("{spec}: {error}"),
     }
@@ -170,7 +191,7 @@ fn is_required(kind: &str) -> bool {
     required.split(',').any(|required| required == kind)
 }
 
-/// One line a case, one column a backend. Cases that were not run are left out.
+/// One line a case, one column a backend, and under it why cases were skipped. Cases that were not asked for are left out.
 fn print(table: &Table) {
     let ran = || CASES.iter().filter(|case| table.keys().any(|(name, _)| *name == case.name));
     let Some(width) = ran().map(|case| case.name.len()).max() else { return };
@@ -181,6 +202,11 @@ fn print(table: &Table) {
     println!();
     row("", &|backend| backend);
     for case in ran() {
-        row(case.name, &|backend| table.get(&(case.name, backend)).copied().unwrap_or("-"));
+        row(case.name, &|backend| table.get(&(case.name, backend)).map_or("-", Outcome::word));
+    }
+    for ((case, backend), outcome) in table {
+        if let Outcome::Skipped(reason) = outcome {
+            println!("skipped: {case} on {backend}: {reason}");
+        }
     }
 }
