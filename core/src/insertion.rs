@@ -41,7 +41,8 @@ struct Insert<C: Chare> {
 }
 
 impl<C: ArrayElement> SparseArray<C> {
-    /// The insertion of an element; `init` are the arguments of `new`. From any PE, at any time, in any order. Awaiting
+    /// The insertion of an element; `init` are the arguments of `new`. From any PE (not from threads that have entered the
+    /// run), at any time, in any order. Awaiting
     /// it waits until the constructor has run, and brings the proxy of the element.
     ///
     /// If the constructor fails the element is not there: calls that have waited for it bring the same error, broadcasts and

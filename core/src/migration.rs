@@ -65,6 +65,8 @@ impl<C: Chare> Element<C> {
     /// Awaiting it waits until that has run; while an exclusive coroutine owns the chare, until the chare has arrived, and
     /// `migrated` runs when that ends. To the PE where the chare is already it does nothing.
     ///
+    /// Its device stays the one that it has, whatever the other PE's is: buffers do not move from device to device with it.
+    ///
     /// Elements of bound arrays ([`ArrayBuilder::bound_to`](crate::ArrayBuilder::bound_to)) move with it, once their
     /// constructors have ended. Their `migrated` methods run before its own; nobody awaits what goes wrong in them.
     ///

@@ -4,6 +4,7 @@ pub(super) mod callback {
     //! Charm++ tests/charm++/megatest/callback: callbacks of every kind, called here or sent to another PE and called there,
     //! call what they were made for and nothing else, with their parameter: an entry of a single chare, of an array element,
     //! of a group member, a future, all elements, all members; and a coroutine that waits for one answer after the other.
+    //! The origin's callback to a C function has no counterpart: here code runs in chares.
 
     use crate::Random;
     use chare::prelude::*;
