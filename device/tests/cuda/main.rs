@@ -4,6 +4,7 @@
 
 #[path = "../stand_in/apart.rs"]
 mod apart;
+mod code;
 mod compile;
 mod enqueue;
 mod fault;

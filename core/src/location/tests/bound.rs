@@ -326,8 +326,3 @@ fn bound_arrays_keep_their_promises() {
 fn bound_arrays_keep_their_promises_without_any_order() {
     check(Order::Chaos, 250, 60, main);
 }
-
-#[test]
-fn shuttle_finds_no_order_that_breaks_a_bound_array() {
-    check_shuttled(100, 60, main);
-}
