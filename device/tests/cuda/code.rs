@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use chare_device::{Grid, InOut, Kernel, Launch, kernel};
+use chare_device::{DeviceError, Grid, InOut, Kernel, Launch, kernel};
 use cuda_stand_in::Parameter;
 
 use crate::apart::apart;

@@ -10,8 +10,9 @@ use std::thread::Thread;
 
 use chare_device::cuda::look;
 use chare_device::{
-    Account, DeviceError, DeviceVec, Devices, Fault, HostMode, In, InOut, Kernel, Launch, Out, Rest,
+    Account, DeviceError, DeviceVec, Devices, Fault, Grid, HostMode, In, InOut, Kernel, Launch, Out, Rest,
 };
+use cuda_stand_in::Parameter;
 
 use crate::apart::{apart, child};
 use crate::kernels::register;
