@@ -32,6 +32,12 @@
 //! nobody to watch them: it wakes one more. So while anything is runnable, some worker is awake and on its
 //! way to look.
 //!
+//! Waking a thread takes longer than many kernels (20 us and more), so a worker that has found nothing first *looks on* for a
+//! while, if no other does: it yields until `is_looked_on` is taken from it. The flag is set and cleared under the lock only. Who would wake
+//! a worker clears it instead, if it is set; then the one that has looked on takes the lock and finds what there is, as
+//! one that has been woken would. If its time is over it clears the flag itself, and looks once more under the lock before it
+//! sleeps: what came before has been queued under that lock, and what comes later finds the flag cleared and wakes.
+//!
 //! # Lanes
 //!
 //! The workers are spread over the devices: each device runs at most `ceil(workers / devices)` operations at
@@ -43,6 +49,7 @@ mod watch;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
@@ -59,6 +66,9 @@ use watch::Running;
 /// Between two looks whether a thread has ended that may never.
 const END_OF_THREAD: Duration = Duration::from_millis(1);
 
+/// How long a worker looks on before it sleeps.
+const LOOK: Duration = Duration::from_micros(50);
+
 const USUAL: StreamKey = StreamKey(0);
 const URGENT: StreamKey = StreamKey(1);
 
@@ -70,6 +80,8 @@ pub(crate) struct Workers {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// A worker looks on.
+    is_looked_on: AtomicBool,
     /// For the thread that watches for overdue kernels.
     watching: Condvar,
     pending: Pending,
@@ -146,7 +158,8 @@ impl Workers {
         let (wake, watching) = (Condvar::new(), Condvar::new());
         let (pending, threads) = (Pending::default(), Mutex::default());
         let limit = limits.limit;
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake, watching, pending, limits, threads });
+        let (state, is_looked_on) = (Mutex::new(state), AtomicBool::new(false));
+        let shared = Arc::new(Shared { state, wake, is_looked_on, watching, pending, limits, threads });
         let workers = Workers { shared };
         let mut started = (0..count).try_for_each(|_| workers.shared.start_worker());
         if let (Ok(()), Some(limit)) = (&started, limit) {
@@ -208,8 +221,7 @@ impl Backend for Workers {
         state.live.insert(event, live);
         if unmet == 0 {
             state.devices[device].push(event, is_urgent);
-            drop(state);
-            self.shared.wake.notify_one();
+            self.shared.wake_one(state);
         }
         Ok(())
     }
@@ -285,6 +297,11 @@ impl State {
         let live = self.live.get_mut(&event).expect("a ready operation has not finished");
         let operation = live.operation.take().expect("an operation is run once");
         Some((event, operation))
+    }
+
+    /// Whether all is done that ever will be.
+    fn has_ended(&self) -> bool {
+        self.closed && self.live.is_empty()
     }
 
     fn has_runnable(&self) -> bool {
@@ -375,7 +392,8 @@ impl Shared {
                 state = self.finish(state, event, completion);
             } else if let Some((event, mut operation)) = state.take_runnable() {
                 if state.has_runnable() || !state.timers.is_empty() {
-                    self.wake.notify_one();
+                    self.wake_one(state);
+                    state = self.lock();
                 }
                 let abandoned = state.abandoned;
                 if self.limits.of(&operation).is_some() {
@@ -405,7 +423,7 @@ impl Shared {
                         state.timers.push(Reverse((end, event)));
                     }
                 }
-            } else if state.closed && state.live.is_empty() {
+            } else if state.has_ended() {
                 self.wake.notify_all();
                 self.watching.notify_all();
                 return;
@@ -424,18 +442,40 @@ impl Shared {
         completion: Arc<Cell>,
     ) -> MutexGuard<'a, State> {
         state.retire(event);
-        let more = state.has_runnable();
-        drop(state);
-        if more {
+        if state.has_runnable() {
             // This worker is about to call a waker, which may take long.
-            self.wake.notify_one();
+            self.wake_one(state);
+        } else {
+            drop(state);
         }
         completion.publish();
         self.pending.end();
         self.lock()
     }
 
-    fn sleep<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    /// Sees to it that a worker looks.
+    fn wake_one(&self, state: MutexGuard<'_, State>) {
+        let is_looked_on = self.is_looked_on.swap(false, Ordering::Relaxed);
+        drop(state);
+        if !is_looked_on {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits until there may be something to do.
+    fn sleep<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.timers.is_empty() && !self.is_looked_on.swap(true, Ordering::Relaxed) {
+            drop(state);
+            let began = Instant::now();
+            while self.is_looked_on.load(Ordering::Relaxed) && began.elapsed() < LOOK {
+                std::thread::yield_now();
+            }
+            state = self.lock();
+            self.is_looked_on.store(false, Ordering::Relaxed);
+            if state.has_runnable() || state.has_ended() || !state.timers.is_empty() {
+                return state;
+            }
+        }
         match state.timers.peek() {
             None => self.wake.wait(state).expect("nothing panics under this lock"),
             Some(&Reverse((time, _))) => {

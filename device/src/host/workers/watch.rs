@@ -50,7 +50,7 @@ impl Shared {
     /// The loop of the watching thread.
     pub(super) fn watch(self: &Arc<Self>, limit: Duration) {
         let mut state = self.lock();
-        while !(state.closed && state.live.is_empty()) {
+        while !state.has_ended() {
             match state.overdue(limit) {
                 Ok(event) => {
                     self.give_up(state, event, limit);
