@@ -116,8 +116,11 @@ impl Owner {
     }
 
     #[entry]
-    fn drop_all(&mut self) {
+    async fn drop_all(&mut self, cx: &Cx<Self>) -> Result<()> {
+        // Memory is back when what was done with it has ended.
+        cx.device().fence()?.await?;
         self.held.clear();
+        Ok(())
     }
 }
 
