@@ -1,14 +1,16 @@
 //! The arguments of a launch: what may be passed for which parameter, and the snapshot rule.
 //!
 //! An argument goes through four steps. `bind` borrows it. `check` looks whether it is on the right device;
-//! for a buffer that is written while shares of it live it also reserves other memory. Nothing has changed
-//! yet, so a launch that fails here leaves every argument as it was. `commit` cannot fail: it puts the
+//! for a buffer that is written while shares of it live it also reserves other memory, and what is elsewhere is copied here
+//! (`branch`). No handle has changed yet, so a launch that fails here leaves every argument as it was. `commit` cannot fail: it puts the
 //! reserved memory in place and returns the raw form. `visit` lists the buffers for ordering and faults. All
 //! are generic over the argument, so that in the usual case (nothing shared, nothing spoiled) they melt into
 //! a few loads and compares; the only step that can fail passes nothing on, so that the loads of all buffers,
 //! each in a cache line of its own, are under way together.
 
-use crate::account::Account;
+use std::sync::Arc;
+
+use crate::branch::Branch;
 use crate::buffer::{DeviceSlice, DeviceVec};
 use crate::error::DeviceError;
 use crate::memory::{Memory, MemoryRef};
@@ -111,7 +113,7 @@ pub unsafe trait Arg<P: Param> {
     fn bind(self) -> Self::Bound;
 
     #[doc(hidden)]
-    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError>;
+    fn check(bound: &mut Self::Bound, branch: &Arc<Branch>) -> Result<(), DeviceError>;
 
     #[doc(hidden)]
     fn commit(bound: &mut Self::Bound) -> P::Raw;
@@ -130,7 +132,7 @@ unsafe impl<S: Scalar> Arg<S> for S {
     }
 
     #[inline(always)]
-    fn check(_: &mut S, _: &Account) -> Result<(), DeviceError> {
+    fn check(_: &mut S, _: &Arc<Branch>) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -148,30 +150,51 @@ fn raw<T: Element>(memory: &Memory) -> RawBuffer<T> {
     RawBuffer { block: memory.block().address().as_ptr().cast(), len: memory.len_elems() }
 }
 
+/// A buffer that is read, and the copy of it that is used if it is on another device.
+pub struct Read<'x> {
+    memory: &'x MemoryRef,
+    here: Option<MemoryRef>,
+}
+
+impl Read<'_> {
+    #[inline(always)]
+    fn check(&mut self, branch: &Arc<Branch>) -> Result<(), DeviceError> {
+        if !branch.is_here(self.memory) {
+            self.here = Some(branch.brought(self.memory)?);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn memory(&self) -> &MemoryRef {
+        self.here.as_ref().unwrap_or(self.memory)
+    }
+}
+
 macro_rules! read_argument {
     ($Buffer:ident) => {
         // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
         unsafe impl<'x, T: Element> Arg<In<T>> for &'x $Buffer<T> {
-            type Bound = &'x MemoryRef;
+            type Bound = Read<'x>;
 
             #[inline(always)]
-            fn bind(self) -> &'x MemoryRef {
-                self.memory()
+            fn bind(self) -> Read<'x> {
+                Read { memory: self.memory(), here: None }
             }
 
             #[inline(always)]
-            fn check(bound: &mut &'x MemoryRef, account: &Account) -> Result<(), DeviceError> {
-                account.check_here(bound)
+            fn check(bound: &mut Read<'x>, branch: &Arc<Branch>) -> Result<(), DeviceError> {
+                bound.check(branch)
             }
 
             #[inline(always)]
-            fn commit(bound: &mut &'x MemoryRef) -> RawBuffer<T> {
-                raw(bound)
+            fn commit(bound: &mut Read<'x>) -> RawBuffer<T> {
+                raw(bound.memory())
             }
 
             #[inline(always)]
-            fn visit<F: FnMut(Used<'_>)>(bound: &&'x MemoryRef, each: &mut F) {
-                each(Used { memory: bound, mode: AccessMode::Read, copy_from: None });
+            fn visit<F: FnMut(Used<'_>)>(bound: &Read<'x>, each: &mut F) {
+                each(Used { memory: bound.memory(), mode: AccessMode::Read, copy_from: None });
             }
         }
     };
@@ -179,24 +202,49 @@ macro_rules! read_argument {
 read_argument!(DeviceVec);
 read_argument!(DeviceSlice);
 
-/// A buffer that is written, and the other memory it changes to if it is shared.
+/// A buffer that is written, and the other memory it changes to if it is shared or comes from another device.
 pub struct Written<'x, T> {
     buffer: &'x mut DeviceVec<T>,
     /// From `check` to `commit`: the memory to change to. After it: the memory that was left behind.
     other: Option<MemoryRef>,
+    /// Whether what was left behind is still to be copied.
+    is_snapshot: bool,
 }
 
 impl<'x, T: Element> Written<'x, T> {
     #[inline(always)]
-    fn check(&mut self, account: &Account) -> Result<(), DeviceError> {
-        account.check_here(self.buffer.memory())?;
-        if self.buffer.memory().is_unshared() { Ok(()) } else { self.reserve(account) }
+    pub(crate) fn new(buffer: &'x mut DeviceVec<T>) -> Self {
+        Written { buffer, other: None, is_snapshot: false }
+    }
+
+    /// Sees to it that the buffer can be overwritten.
+    pub(crate) fn overwrite(mut self, branch: &Arc<Branch>) -> Result<(), DeviceError> {
+        self.check(branch, false)?;
+        self.commit();
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn check(&mut self, branch: &Arc<Branch>, copies: bool) -> Result<(), DeviceError> {
+        let memory = self.buffer.memory();
+        if branch.is_here(memory) && memory.is_sole() { Ok(()) } else { self.prepare(branch, copies) }
     }
 
     #[cold]
     #[inline(never)]
-    fn reserve(&mut self, account: &Account) -> Result<(), DeviceError> {
-        self.other = Some(account.reserve::<T>(self.buffer.shape())?.0);
+    fn prepare(&mut self, branch: &Arc<Branch>, copies: bool) -> Result<(), DeviceError> {
+        let memory = self.buffer.memory();
+        branch.check_same_set(memory)?;
+        let is_here = branch.is_here(memory);
+        if is_here && memory.is_unshared() {
+            // It is about to have other contents than its copies elsewhere.
+            memory.forget_twins();
+        } else if !is_here && copies {
+            self.other = Some(branch.moved(memory)?);
+        } else {
+            self.other = Some(branch.reserve::<T>(memory.shape())?.0);
+            self.is_snapshot = copies;
+        }
         Ok(())
     }
 
@@ -206,6 +254,12 @@ impl<'x, T: Element> Written<'x, T> {
             self.other = Some(self.buffer.replace(memory));
         }
         raw(self.buffer.memory())
+    }
+
+    /// What is copied into the buffer before it is written.
+    #[inline(always)]
+    fn copy_from(&self) -> Option<&MemoryRef> {
+        if self.is_snapshot { self.other.as_ref() } else { None }
     }
 }
 
@@ -217,12 +271,12 @@ macro_rules! written_argument {
 
             #[inline(always)]
             fn bind(self) -> Written<'x, T> {
-                Written { buffer: self, other: None }
+                Written::new(self)
             }
 
             #[inline(always)]
-            fn check(bound: &mut Written<'x, T>, account: &Account) -> Result<(), DeviceError> {
-                bound.check(account)
+            fn check(bound: &mut Written<'x, T>, branch: &Arc<Branch>) -> Result<(), DeviceError> {
+                bound.check(branch, $copies)
             }
 
             #[inline(always)]
@@ -232,7 +286,7 @@ macro_rules! written_argument {
 
             #[inline(always)]
             fn visit<F: FnMut(Used<'_>)>(bound: &Written<'x, T>, each: &mut F) {
-                let copy_from = if $copies { bound.other.as_ref() } else { None };
+                let copy_from = if $copies { bound.copy_from() } else { None };
                 each(Used { memory: bound.buffer.memory(), mode: $mode, copy_from });
             }
         }
@@ -252,8 +306,8 @@ unsafe impl<P: Buffers, A: Arg<P>> Arg<Maybe<P>> for Option<A> {
     }
 
     #[inline(always)]
-    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError> {
-        bound.as_mut().map_or(Ok(()), |bound| A::check(bound, account))
+    fn check(bound: &mut Self::Bound, branch: &Arc<Branch>) -> Result<(), DeviceError> {
+        bound.as_mut().map_or(Ok(()), |bound| A::check(bound, branch))
     }
 
     #[inline(always)]
@@ -279,8 +333,8 @@ unsafe impl<P: Buffers, A: Arg<P>, const N: usize> Arg<Each<P, N>> for [A; N] {
     }
 
     #[inline(always)]
-    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError> {
-        bound.iter_mut().try_for_each(|bound| A::check(bound, account))
+    fn check(bound: &mut Self::Bound, branch: &Arc<Branch>) -> Result<(), DeviceError> {
+        bound.iter_mut().try_for_each(|bound| A::check(bound, branch))
     }
 
     #[inline(always)]
@@ -315,7 +369,7 @@ pub unsafe trait Args<A: Params> {
     fn bind(self) -> Self::Bound;
 
     #[doc(hidden)]
-    fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError>;
+    fn check(bound: &mut Self::Bound, branch: &Arc<Branch>) -> Result<(), DeviceError>;
 
     #[doc(hidden)]
     fn commit(bound: &mut Self::Bound) -> A::Raw;
@@ -343,9 +397,9 @@ macro_rules! args {
 
             #[inline(always)]
             #[allow(non_snake_case)]
-            fn check(bound: &mut Self::Bound, account: &Account) -> Result<(), DeviceError> {
+            fn check(bound: &mut Self::Bound, branch: &Arc<Branch>) -> Result<(), DeviceError> {
                 let ($($X,)+) = bound;
-                $(<$X as Arg<$P>>::check($X, account)?;)+
+                $(<$X as Arg<$P>>::check($X, branch)?;)+
                 Ok(())
             }
 

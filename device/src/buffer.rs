@@ -13,7 +13,8 @@ use crate::shape::Shape;
 
 /// A typed buffer in device memory, charged to the [`Account`](crate::Account) that allocated it.
 ///
-/// In a launch, `&DeviceVec` is read and `&mut DeviceVec` is written. Dropping it frees the memory in stream
+/// In a launch, `&DeviceVec` is read and `&mut DeviceVec` is written, and comes over if it is on another device than the account that
+/// launches. Dropping it frees the memory in stream
 /// order: it goes back to the device's pool after the last share is gone and the last operation using it has
 /// finished.
 pub struct DeviceVec<T> {
@@ -48,8 +49,7 @@ impl<T: Element> DeviceVec<T> {
     /// this buffer ([`Out`](crate::Out)) gets other memory from the pool, and one that updates it
     /// ([`InOut`](crate::InOut)) copies first; afterwards writes are in place again.
     pub fn share(&self) -> DeviceSlice<T> {
-        self.memory.add_share();
-        DeviceSlice { memory: self.memory.clone(), elements: PhantomData }
+        DeviceSlice::of(self.memory.clone())
     }
 
     #[inline(always)]
@@ -76,13 +76,19 @@ impl<T: Element> fmt::Debug for DeviceVec<T> {
 }
 
 /// A read-only snapshot of a [`DeviceVec`]: cloneable, sendable, and never changed by later writes of the
-/// owner.
+/// owner. It can be used by accounts on any device of the set: on another one it is copied at its first use there, and the copy is kept
+/// for later uses until the last clone is dropped.
 pub struct DeviceSlice<T> {
     memory: MemoryRef,
     elements: PhantomData<fn() -> T>,
 }
 
 impl<T: Element> DeviceSlice<T> {
+    pub(crate) fn of(memory: MemoryRef) -> Self {
+        memory.add_share();
+        DeviceSlice { memory, elements: PhantomData }
+    }
+
     /// The number of elements.
     pub fn len(&self) -> usize {
         self.memory.len_elems()

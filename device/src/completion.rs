@@ -7,7 +7,7 @@
 //! sees the outcome.
 //!
 //! A cell has two sides, the operation and the completion. Each *leaves* it, under its lock, when it will not look at it again; the
-//! second one gives it back to the account, for another operation. (The first may still hold a reference, which it only drops.)
+//! second one gives it back to the account's branch, for another operation. (The first may still hold a reference, which it only drops.)
 //! So cells have no type of their own: what an operation returns is a [`Payload`], and the completion knows what to make of it.
 //!
 //! A waker is code of the user's: its clone, its wake-up and its destructor run with no lock held, and may panic. On the
@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread::Thread;
 
-use crate::account::Account;
+use crate::branch::Branch;
 use crate::caught::{Caught, catch};
 use crate::error::DeviceError;
 use crate::fault::{FaultKind, FaultRecord};
@@ -94,7 +94,7 @@ impl<T> Completion<T> {
                 |present: &Waiter| matches!(present, Waiter::Thread(present) if present.id() == thread.id());
             while cell.register(is_same, || Waiter::Thread(thread.clone())) {
                 // Looks for operations that have finished, unless somebody else does.
-                if cell.account().is_some_and(|account| account.poll()) {
+                if cell.branch().is_some_and(|branch| branch.poll()) {
                     std::thread::yield_now();
                 } else {
                     std::thread::park();
@@ -163,7 +163,7 @@ pub(crate) struct Cell {
 #[derive(Default)]
 struct Inside {
     /// Who has submitted the operation, and what it is called. Nobody's while the cell is kept for another operation.
-    account: Option<Account>,
+    branch: Option<Arc<Branch>>,
     name: &'static str,
     prepared: Option<Payload>,
     outcome: Option<Result<Payload, Failure>>,
@@ -240,9 +240,9 @@ impl Cell {
     }
 
     /// Takes a free one for an operation.
-    pub(crate) fn open(&self, account: Account, name: &'static str, prepared: Payload) {
+    pub(crate) fn open(&self, branch: Arc<Branch>, name: &'static str, prepared: Payload) {
         let mut inside = self.lock();
-        (inside.account, inside.name, inside.prepared) = (Some(account), name, Some(prepared));
+        (inside.branch, inside.name, inside.prepared) = (Some(branch), name, Some(prepared));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
@@ -250,8 +250,8 @@ impl Cell {
     }
 
     /// Who has submitted the operation; `None` only when both sides have left.
-    pub(crate) fn account(&self) -> Option<Account> {
-        self.lock().account.clone()
+    pub(crate) fn branch(&self) -> Option<Arc<Branch>> {
+        self.lock().branch.clone()
     }
 
     /// Whether somebody is to be told of the end.
@@ -314,8 +314,8 @@ impl Cell {
         if inside.operation_left && inside.completion_left {
             let used = std::mem::take(&mut *inside);
             drop(inside);
-            if let Some(account) = &used.account {
-                account.keep_cell(self.clone());
+            if let Some(branch) = &used.branch {
+                branch.keep_cell(self.clone());
             }
         }
     }
@@ -335,8 +335,8 @@ impl Cell {
         kernel: &'static str,
         caught: Caught,
     ) -> Arc<FaultRecord> {
-        let account = self.lock().account.clone().expect("the operation has not left its cell");
-        account.record_fault(kind, kernel, caught)
+        let branch = self.lock().branch.clone().expect("the operation has not left its cell");
+        branch.record_fault(kind, kernel, caught)
     }
 
     /// Keeps the outcome until it is published: what was prepared, or a fault.

@@ -75,10 +75,12 @@ impl Devices {
     ) -> Devices {
         let faults = Arc::new(FaultLog::default());
         let host_pool = HostPool::new(backend.clone());
+        let sibling_count = devices.len();
         let device = |(ordinal, facts)| Device {
             core: Arc::new(DeviceCore {
                 facts,
                 ordinal,
+                sibling_count,
                 pool: Mutex::default(),
                 ledgers: Mutex::default(),
                 owners: Arc::default(),
@@ -252,7 +254,7 @@ impl Device {
         self.core.pool().live_bytes() as u64
     }
 
-    /// The accounts that are open, or that memory is still charged to.
+    /// The accounts that are bound to it, or were when they were dropped and memory is still charged to them.
     pub fn owner_count(&self) -> usize {
         // One is this device's own.
         Arc::strong_count(&self.core.owners) - 1
@@ -279,18 +281,12 @@ impl Device {
 
     /// Opens an account: a stream of work on this device, and the bytes held by one owner. `label` stands in
     /// messages.
-    pub fn account(&self, label: impl Into<Arc<str>>) -> Account {
-        let ledger = Arc::new(Ledger::new(label.into(), self.core.owners.clone(), self.core.meter.is_some()));
-        let mut ledgers = self.core.ledgers();
-        // Now and then forget the ones that are gone; doubling keeps the cost per account constant.
-        if ledgers.len() == ledgers.capacity() {
-            ledgers.retain(|ledger| ledger.strong_count() > 0);
-            let more = ledgers.len().max(8);
-            ledgers.reserve(more);
-        }
-        ledgers.push(Arc::downgrade(&ledger));
-        drop(ledgers);
-        Account::new(self.core.clone(), ledger)
+    pub fn account(&self, label: impl AsRef<str>) -> Account {
+        Account::new(&self.core, label.as_ref())
+    }
+
+    pub(crate) fn core(&self) -> &Arc<DeviceCore> {
+        &self.core
     }
 }
 
@@ -345,7 +341,7 @@ impl CopyCounts {
 /// Shells of memory that an owner keeps at most.
 const KEPT_SHELLS: usize = 64;
 
-/// What one owner holds. Outlives its account while memory is charged to
+/// What one owner holds on one device. Outlives its account while memory is charged to
 /// it.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -355,23 +351,33 @@ pub(crate) struct Ledger {
     accounts: AtomicUsize,
     /// What is left of memory that has gone back to the pool, for the next buffer; `None` when the last account is gone.
     shells: Mutex<Option<Vec<MemoryRef>>>,
-    /// Counted by its clones.
-    _owners: Arc<()>,
+    /// Counted by its clones: one while the owner is bound to the device.
+    present: Mutex<Option<Arc<()>>>,
     /// If records are kept.
     pub(crate) meter: Option<Meter>,
 }
 
 impl Ledger {
-    fn new(label: Arc<str>, owners: Arc<()>, keeps_records: bool) -> Self {
+    fn new(label: Arc<str>, keeps_records: bool) -> Self {
         let shells = Mutex::new(Some(Vec::new()));
         Ledger {
             label,
             used_bytes: AtomicU64::new(0),
             accounts: AtomicUsize::new(0),
             shells,
-            _owners: owners,
+            present: Mutex::default(),
             meter: keeps_records.then(Meter::default),
         }
+    }
+
+    /// Its owner is bound to the device from now on.
+    pub(crate) fn arrive(&self, device: &DeviceCore) {
+        *self.present.lock().expect("nothing panics under this lock") = Some(device.owners.clone());
+    }
+
+    /// Its owner is bound to another device.
+    pub(crate) fn depart(&self) {
+        *self.present.lock().expect("nothing panics under this lock") = None;
     }
 
     /// Counts one account more.
@@ -410,9 +416,11 @@ impl Ledger {
 pub(crate) struct DeviceCore {
     pub(crate) facts: Facts,
     pub(crate) ordinal: usize,
+    /// How many devices the set has.
+    pub(crate) sibling_count: usize,
     pool: Mutex<Pool>,
     ledgers: Mutex<Vec<Weak<Ledger>>>,
-    /// As many clones as ledgers.
+    /// As many clones as owners that are bound to it.
     owners: Arc<()>,
     pub(crate) faults: Arc<FaultLog>,
     pub(crate) backend: Arc<dyn Backend>,
@@ -430,6 +438,30 @@ impl DeviceCore {
 
     fn ledgers(&self) -> MutexGuard<'_, Vec<Weak<Ledger>>> {
         self.ledgers.lock().expect("nothing panics under this lock")
+    }
+
+    /// A ledger for an owner of this name.
+    pub(crate) fn open_ledger(&self, label: Arc<str>) -> Arc<Ledger> {
+        let ledger = Arc::new(Ledger::new(label, self.meter.is_some()));
+        let mut ledgers = self.ledgers();
+        // Now and then forget the ones that are gone; doubling keeps the cost per account constant.
+        if ledgers.len() == ledgers.capacity() {
+            ledgers.retain(|ledger| ledger.strong_count() > 0);
+            let more = ledgers.len().max(8);
+            ledgers.reserve(more);
+        }
+        ledgers.push(Arc::downgrade(&ledger));
+        ledger
+    }
+
+    /// How much could be allocated now, in pieces that fit.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let used_bytes = self.pool().live_bytes() as u64;
+        let left_bytes = self.facts.capacity_bytes.saturating_sub(used_bytes);
+        match self.backend.driver_memory(self.ordinal) {
+            Some(driver) => left_bytes.min(driver.free_bytes + driver.taken_bytes.saturating_sub(used_bytes)),
+            None => left_bytes,
+        }
     }
 
     /// Takes a block of class size `bytes`.

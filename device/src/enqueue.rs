@@ -97,7 +97,7 @@ impl Account {
         args: impl Args<A>,
         code: impl FnOnce(CudaStream<'_>, A::Raw) -> Result<(), String> + Send + 'static,
     ) -> Result<Completion<()>, DeviceError> {
-        self.check()?;
+        self.checked()?;
         if self.device().language() != Language::CudaC {
             let (device, owner) = (self.device().name().into(), self.label().into());
             return Err(DeviceError::NotCuda { device, owner, name });
@@ -111,12 +111,13 @@ impl Account {
         args: X,
         code: impl FnOnce(CudaStream<'_>, A::Raw) -> Result<(), String> + Send + 'static,
     ) -> Result<Completion<()>, DeviceError> {
+        let branch = self.branch();
         let mut bound = args.bind();
-        X::check(&mut bound, self)?;
+        X::check(&mut bound, branch)?;
         let raw = X::commit(&mut bound);
         let code: OtherCode =
             Box::new(move |stream| code(CudaStream { raw: stream, call: PhantomData }, raw));
         let code = Mutex::new(Some(code));
-        self.enqueue::<A, X>(name, Command::Code { name, code }, &bound, raw)
+        branch.enqueue::<A, X>(name, Command::Code { name, code }, &bound, raw)
     }
 }

@@ -20,18 +20,6 @@ pub enum DeviceError {
     /// A kernel failed: this one, one whose output it depends on, or an earlier one that nobody awaited.
     #[error("{0}")]
     Fault(Fault),
-    /// A buffer lives on another device than the account it was used with.
-    #[error(
-        "a buffer on {buffer} was used by {owner} on {device}; bring it over with `Account::import` first"
-    )]
-    WrongDevice {
-        /// The device that holds the buffer.
-        buffer: Arc<str>,
-        /// The device of the account.
-        device: Arc<str>,
-        /// The label of the account.
-        owner: Arc<str>,
-    },
     /// A buffer belongs to another set of devices ([`Devices`](crate::Devices)), such as another run's: nothing orders
     /// the work of one set after that of another.
     #[error(

@@ -20,7 +20,6 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::caught::Caught;
-use crate::device::Ledger;
 
 /// What failed in a [`Fault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +74,6 @@ const REPORTED: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct FaultRecord {
     fault: Fault,
-    ledger: Arc<Ledger>,
     status: AtomicU8,
     /// That of the log.
     dropped_count: Arc<AtomicU32>,
@@ -118,21 +116,20 @@ pub(crate) struct FaultLog {
 }
 
 impl FaultLog {
-    /// Records that `kernel`, launched by the owner of `ledger`, panicked, or a waker that waited for it.
+    /// Records that `kernel`, launched by this owner, panicked, or a waker that waited for it.
     #[cold]
     pub(crate) fn record(
         &self,
         kind: FaultKind,
         kernel: &'static str,
         device: &Arc<str>,
-        ledger: &Arc<Ledger>,
+        owner: &Arc<str>,
         Caught { message, location }: Caught,
     ) -> Arc<FaultRecord> {
-        let (device, owner) = (device.clone(), ledger.label.clone());
+        let (device, owner) = (device.clone(), owner.clone());
         let fault = Fault { kind, kernel, device, owner, message, location };
         let record = Arc::new(FaultRecord {
             fault,
-            ledger: ledger.clone(),
             status: AtomicU8::new(HELD),
             dropped_count: self.dropped_count.clone(),
         });
@@ -150,12 +147,12 @@ impl FaultLog {
         self.dropped_count.load(Ordering::Acquire) != 0
     }
 
-    /// Takes one fault of `ledger` whose completion was dropped.
+    /// Takes one fault of an owner whose completion was dropped. The owner is known by the allocation of its label.
     #[cold]
-    pub(crate) fn take_dropped(&self, ledger: &Arc<Ledger>) -> Option<Fault> {
+    pub(crate) fn take_dropped(&self, owner: &Arc<str>) -> Option<Fault> {
         let mut records = self.records.lock().expect("nothing panics under this lock");
         let found =
-            records.iter().position(|record| Arc::ptr_eq(&record.ledger, ledger) && record.is(DROPPED));
+            records.iter().position(|record| Arc::ptr_eq(&record.fault.owner, owner) && record.is(DROPPED));
         found.map(|index| records.remove(index).report())
     }
 

@@ -6,7 +6,8 @@
 //! * **Typed launches.** A [`Kernel`] is a constant whose parameter list is a type; the wrong buffer, or `&`
 //!   where the kernel writes, does not compile.
 //! * **Stream order, then data order.** Work of one account runs in the order of its calls. Work of different
-//!   accounts that touches one buffer is ordered by that buffer's events. Memory stays with its [`Devices`]: another set
+//!   accounts that touches one buffer is ordered by that buffer's events. Memory of one device can be used on another of the set,
+//!   to which it is copied or goes, and an account can move there. It stays with its [`Devices`]: another set
 //!   of devices, as of another run in the process, refuses it.
 //! * **Snapshots.** [`DeviceVec::share`] gives a read-only view that later writes of the owner never change.
 //! * **No silent fault.** A kernel that fails is an error at whoever awaits it or depends on what it wrote;
@@ -48,6 +49,7 @@ mod account;
 mod args;
 mod arguments;
 mod backend;
+mod branch;
 mod buffer;
 mod caught;
 mod choice;
@@ -76,6 +78,7 @@ mod shape;
 mod ship;
 mod sleepers;
 mod spec;
+mod transfer;
 mod usage;
 mod vitals;
 mod watchdog;

@@ -7,10 +7,14 @@
 //! What is left then is a *shell*, without memory and owned by nobody, which its owner's ledger keeps for the next buffer: so
 //! buffers that come and go in every step need none of the host's memory.
 //!
-//! `state` holds two facts that every launch needs, so that one load answers both: the number of shares, and
-//! whether the contents are poisoned (a kernel failed while writing them). Only a share or the owner (by `&`)
+//! `state` holds three facts that every launch needs, so that one load answers all: the number of shares, whether
+//! there are twins, and whether the contents are poisoned (a kernel failed while writing them). Only a share or the owner (by `&`)
 //! can make another share, so whoever holds `&mut DeviceVec` and reads zero shares is the only one who can
 //! start a use of the memory.
+//!
+//! A *twin* is memory on another device with the same contents, at most one a device, for those there who read this memory. It is
+//! made by who holds a share or the owner by `&`, and only read through this memory; the writer forgets it, and so does the last share that goes.
+//! Others may have it as a memory of its own by then: operations, and shares of it.
 
 use std::fmt;
 use std::ops::Deref;
@@ -29,8 +33,10 @@ pub(crate) const MAX_ALIGN: usize = 256;
 
 /// Bit of `state`: the contents are what a failed kernel left.
 const POISONED: u32 = 1;
+/// Bit of `state`: there are twins.
+const TWINNED: u32 = 2;
 /// Added to `state` for each share.
-const SHARE: u32 = 2;
+const SHARE: u32 = 4;
 
 /// An allocation of device memory. See the module's comment.
 // In this order, so that what a launch reads stands in the first cache line.
@@ -53,6 +59,8 @@ pub(crate) struct Tracked {
     pub(crate) events: BufferEvents,
     /// The fault that poisoned the contents. `Some` exactly if `POISONED` is set.
     poison: Option<Arc<FaultRecord>>,
+    /// Some exactly if `TWINNED` is set.
+    twins: Vec<MemoryRef>,
 }
 
 impl Tracked {
@@ -61,6 +69,7 @@ impl Tracked {
         self.events.last_write = None;
         self.events.reads.clear();
         self.poison = None;
+        self.twins.clear();
     }
 }
 
@@ -139,8 +148,14 @@ impl Memory {
         &self.ledger
     }
 
-    /// Whether nobody shares the memory. With `&mut` of its owner, this stays so.
+    /// Whether nobody shares the memory, nor has a twin of it. With `&mut` of its owner, this stays so.
     #[inline(always)]
+    pub(crate) fn is_sole(&self) -> bool {
+        // Pairs as in `is_unshared`: who has made a twin by a share has dropped the share since.
+        self.state.load(Ordering::Acquire) < TWINNED
+    }
+
+    /// Whether nobody shares the memory. With `&mut` of its owner, this stays so.
     pub(crate) fn is_unshared(&self) -> bool {
         // Pairs with the release in `remove_share`: what a former share's holder read happens before our
         // writes.
@@ -157,13 +172,54 @@ impl Memory {
     pub(crate) fn add_share(&self) {
         // Relaxed, as for `Arc`: the caller has the memory through an owner or a share already.
         let before = self.state.fetch_add(SHARE, Ordering::Relaxed);
-        assert!(before < u32::MAX / 2, "a buffer has fewer than 2^30 shares");
+        assert!(before < u32::MAX / 2, "a buffer has fewer than 2^29 shares");
     }
 
     /// Counts one share less.
     pub(crate) fn remove_share(&self) {
         // Pairs with the acquire in `is_unshared`.
-        self.state.fetch_sub(SHARE, Ordering::Release);
+        let before = self.state.fetch_sub(SHARE, Ordering::Release);
+        if before / SHARE == 1 && before & TWINNED != 0 {
+            self.forget_twins();
+        }
+    }
+
+    /// The twin on a device.
+    pub(crate) fn twin_at(&self, device: &Arc<DeviceCore>) -> Option<MemoryRef> {
+        if self.is_sole() {
+            return None;
+        }
+        self.tracked().twins.iter().find(|twin| Arc::ptr_eq(&twin.device, device)).cloned()
+    }
+
+    /// Makes `twin`, which has the same contents, the twin on its device, unless there is one; the one that there is then.
+    pub(crate) fn keep_twin(&self, twin: MemoryRef) -> MemoryRef {
+        let mut tracked = self.tracked();
+        let earlier =
+            tracked.twins.iter().find(|earlier| Arc::ptr_eq(&earlier.device, &twin.device)).cloned();
+        if earlier.is_none() {
+            self.state.fetch_or(TWINNED, Ordering::Release);
+            tracked.twins.push(twin.clone());
+        }
+        drop(tracked);
+        earlier.unwrap_or(twin)
+    }
+
+    /// Lets go of all twins. Who reads one goes on.
+    #[cold]
+    pub(crate) fn forget_twins(&self) {
+        // One by one: the list keeps its memory, and nothing is dropped under the lock.
+        let pop = || {
+            let mut tracked = self.tracked();
+            let twin = tracked.twins.pop();
+            if tracked.twins.is_empty() {
+                self.state.fetch_and(!TWINNED, Ordering::Release);
+            }
+            twin
+        };
+        while let Some(twin) = pop() {
+            drop(twin);
+        }
     }
 
     /// The events and the poison, for the backend that orders operations.

@@ -270,8 +270,8 @@ impl Operation {
         }
         let completion =
             self.completion.as_ref().expect("an operation that has not ended has its completion");
-        let account = completion.account().expect("the operation has not left its cell");
-        account.note_end(self);
+        let branch = completion.branch().expect("the operation has not left its cell");
+        branch.note_end(self);
         completion.publish_overdue(fault.clone());
     }
 
@@ -290,11 +290,11 @@ impl Operation {
         self.accesses.clear();
         self.arguments.clear();
         self.after.clear();
-        let account = completion.account().expect("the operation has not left its cell");
-        account.note_end(&self);
+        let branch = completion.branch().expect("the operation has not left its cell");
+        branch.note_end(&self);
         self.command = Command::Fence;
         self.spent = None;
-        account.keep(self);
+        branch.keep(self);
         completion
     }
 }

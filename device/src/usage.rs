@@ -34,6 +34,22 @@ pub struct Usage {
     pub within_bytes: u64,
 }
 
+impl Usage {
+    /// This and that.
+    pub(crate) fn and(&self, other: &Usage) -> Usage {
+        Usage {
+            launches: self.launches + other.launches,
+            launch_time: self.launch_time + other.launch_time,
+            alone_time: self.alone_time + other.alone_time,
+            estimated_time: self.estimated_time + other.estimated_time,
+            from_host_bytes: self.from_host_bytes + other.from_host_bytes,
+            to_host_bytes: self.to_host_bytes + other.to_host_bytes,
+            from_peers_bytes: self.from_peers_bytes + other.from_peers_bytes,
+            within_bytes: self.within_bytes + other.within_bytes,
+        }
+    }
+}
+
 /// Where copied bytes come from, and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {

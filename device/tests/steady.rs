@@ -43,9 +43,11 @@ kernel! {
 /// The parameters of the program's graph.
 type Half = (In<f64>, InOut<f64>, Zeroed<f64>, f64);
 
-/// A program of two owners, each with a buffer.
+/// A program of two owners, each with a buffer, and a third one that goes from device to device.
 struct Program {
     accounts: [Account; 3],
+    mover: Account,
+    roving: DeviceVec<f64>,
     values: DeviceVec<f64>,
     sum: DeviceVec<f64>,
     host: Option<HostVec<f64>>,
@@ -67,11 +69,13 @@ impl Program {
         });
         let graph = graph.expect("the kernels are there");
         let kept = [(); 3].map(|()| first.alloc(LEN).expect("memory"));
-        Program { accounts: [first, second, urgent], values, sum, host, graph, kept }
+        let mover = devices.get(0).account("mover");
+        let roving = mover.alloc(LEN).expect("memory");
+        Program { accounts: [first, second, urgent], mover, roving, values, sum, host, graph, kept }
     }
 
     /// Every kind of operation, on streams that wait for each other.
-    fn step(&mut self) {
+    fn step(&mut self, devices: &Devices) {
         let [first, second, urgent] = &self.accounts;
         let mut host = self.host.take().expect("it comes back in every step");
         host.fill(1.0);
@@ -81,11 +85,18 @@ impl Program {
         drop(urgent.launch(&DOUBLE, LEN as u32, (&mut self.values, 2.0)).expect("accepted"));
         let sent = second.launch(&ADD, LEN as u32, (&share, &self.values, &mut self.sum)).expect("accepted");
         let copy = second.copy(&self.sum).expect("accepted");
+        // Its buffer comes over, and what is shared is copied there.
+        let next = (self.mover.device().ordinal() + 1) % devices.len();
+        self.mover.move_to(devices.get(next)).expect("there is room");
+        drop(self.mover.launch(&DOUBLE, LEN as u32, (&mut self.roving, 2.0)).expect("accepted"));
+        let moved =
+            self.mover.launch(&ADD, LEN as u32, (&share, &share, &mut self.roving)).expect("accepted");
         drop(share);
         let mut scratch = first.alloc::<f64>(LEN).expect("memory");
         let pair = (&copy, &self.values, &mut scratch);
         drop(first.launch(&ADD, LEN as u32, pair).expect("accepted"));
         sent.wait().expect("no fault");
+        moved.wait().expect("no fault");
         let host = first.read(&scratch, host).expect("accepted").wait().expect("no fault");
         assert!(host.iter().all(|&value| value == 5.0), "{host:?}");
         let [from, to, zeros] = &mut self.kept;
@@ -102,28 +113,34 @@ impl Program {
 fn allocations_of_steady_steps(spec: &str, allocations: impl Fn() -> u64) -> u64 {
     let devices = Devices::open(&spec.parse().expect("a specification"), HostMode::Inline).expect("devices");
     let mut program = Program::new(&devices);
-    (0..STEPS).for_each(|_| program.step());
+    (0..STEPS).for_each(|_| program.step(&devices));
     let before = allocations();
-    (0..STEPS).for_each(|_| program.step());
+    (0..STEPS).for_each(|_| program.step(&devices));
     allocations() - before
 }
 
 /// One test, since the allocations of another one's thread would count too.
 #[test]
 fn a_steady_step_allocates_nothing() {
-    for spec in ["host:inline", "host:polled"] {
+    for spec in ["host:inline", "host:polled", "host:2:inline", "host:2:polled"] {
         assert_eq!(allocations_of_steady_steps(spec, allocations_of_all_threads), 0, "{spec}");
     }
-    for spec in ["host:workers=1", "host:workers=3"] {
+    for spec in ["host:workers=1", "host:workers=3", "host:2:workers=3"] {
         let count = allocations_of_steady_steps(spec, allocations_of_all_threads);
         assert!(count < FEW, "{spec}: {count}");
     }
     #[cfg(all(feature = "cuda", target_os = "linux"))]
-    apart::apart("a_steady_step_allocates_nothing", &[("STAND_IN_DELAY_US", "0")], || {
-        register::register(&DOUBLE);
-        register::register(&ADD);
-        // Kernels run on threads of the stand-in's, with memory of the tests'.
-        let count = allocations_of_steady_steps("cuda:0", allocations_of_this_thread);
-        assert!(count < FEW, "cuda: {count}");
-    });
+    apart::apart(
+        "a_steady_step_allocates_nothing",
+        &[("STAND_IN_DELAY_US", "0"), ("STAND_IN_DEVICES", "2")],
+        || {
+            register::register(&DOUBLE);
+            register::register(&ADD);
+            // Kernels run on threads of the stand-in's, with memory of the tests'.
+            for spec in ["cuda:0", "cuda:0,1"] {
+                let count = allocations_of_steady_steps(spec, allocations_of_this_thread);
+                assert!(count < FEW, "{spec}: {count}");
+            }
+        },
+    );
 }

@@ -1,7 +1,7 @@
 //! Replays of graphs of accounts: which executable graph a replay finds, and how one is made.
 //!
 //! An executable graph has its arguments in it, addresses of buffers included. A graph of an account keeps a few, its *variants*,
-//! by the arguments of the replays that they were made for. A replay with the arguments of one is one call of the driver's; a program that
+//! by the device and the arguments of the replays that they were made for. A replay with the arguments of one is one call of the driver's; a program that
 //! swaps two buffers in turn has two. Else a variant is patched, or one is made. Variants keep no memory: a replay is an operation, which
 //! keeps its buffers, and one whose buffers are gone is found again only by buffers that have their addresses.
 
@@ -23,6 +23,8 @@ const VARIANTS: usize = 4;
 struct Variants(Vec<Variant>);
 
 struct Variant {
+    /// The ordinal of its device, which it cannot leave.
+    device: usize,
     arguments: Vec<u8>,
     graph: Graph,
 }
@@ -39,7 +41,9 @@ impl Gpus {
         let made = made.get_or_insert_with(|| Box::new(Variants::default()));
         let Variants(variants) = made.downcast_mut().expect("a graph belongs to one set of devices");
         let arguments = operation.arguments.bytes();
-        if let Some(index) = variants.iter().position(|variant| variant.arguments == arguments) {
+        let is_same =
+            |variant: &Variant| variant.device == operation.device && variant.arguments == arguments;
+        if let Some(index) = variants.iter().position(is_same) {
             let found = variants.remove(index);
             variants.push(found);
         } else {
@@ -61,18 +65,19 @@ impl Gpus {
         // One for the same buffers is not wanted any more when its scalars have changed; of others the oldest.
         let buffers = buffers_of(plan);
         let is_alike = |variant: &Variant| {
-            buffers.iter().all(|at| variant.arguments[at.clone()] == arguments[at.clone()])
+            variant.device == operation.device
+                && buffers.iter().all(|at| variant.arguments[at.clone()] == arguments[at.clone()])
         };
         let alike = variants.iter().position(is_alike);
         let index = alike.or_else(|| (variants.len() == VARIANTS).then_some(0));
-        let variant = match index {
+        // If what follows fails there is one less.
+        let other = index.map(|index| variants.remove(index));
+        let variant = match other.filter(|other| other.device == operation.device) {
             None => {
                 let graph = self.gpus[operation.device].record(plan.name, body)?;
-                Variant { arguments: arguments.to_vec(), graph }
+                Variant { device: operation.device, arguments: arguments.to_vec(), graph }
             }
-            Some(index) => {
-                // If this fails there is one less.
-                let mut variant = variants.remove(index);
+            Some(mut variant) => {
                 variant.graph.update(body)?;
                 variant.arguments.clear();
                 variant.arguments.extend_from_slice(arguments);

@@ -20,6 +20,7 @@ pub(crate) use plan::{LaunchStep, Plan, Step};
 use crate::account::Account;
 use crate::args::Args;
 use crate::arguments::Slots;
+use crate::branch::Branch;
 use crate::completion::Completion;
 use crate::error::DeviceError;
 use crate::kernel::Kernel;
@@ -33,13 +34,16 @@ use plan::StepArguments;
 /// [`Account::record`]. A cheap clone; all clones are the same graph.
 pub struct Graph<A> {
     account: Account,
+    /// The ordinal of the device that its kernels are known to run on.
+    recorded_on: usize,
     plan: Arc<Plan>,
     params: PhantomData<fn() -> A>,
 }
 
 /// What a graph does, while it is recorded. See [`Account::record`].
 pub struct Recording<'g> {
-    account: Account,
+    /// Where its kernels are to run.
+    branch: Arc<Branch>,
     name: &'static str,
     steps: Vec<Step>,
     /// What the graph declares to do to each buffer, and whether it has written it yet.
@@ -51,9 +55,8 @@ impl Account {
     /// Records a graph with the parameters `A`: `body` says what each replay does, and does nothing by itself. It is called once,
     /// with what stands for the parameters ([`Formal`]).
     ///
-    /// A graph has the account's device, and its replays go to the account's stream. It may stay longer than any buffer; an owner
-    /// that goes to another device records again there. What it is good for:
-    /// many small kernels, whose launches take longer than they do. On CUDA a replay is one call of the driver's; elsewhere it
+    /// Its replays go to the account's stream, on the device that the account is bound to by then. It may stay longer than any buffer.
+    /// What it is good for: many small kernels, whose launches take longer than they do. On CUDA a replay is one call of the driver's; elsewhere it
     /// is one operation, with one completion, instead of many.
     ///
     /// ```
@@ -87,7 +90,7 @@ impl Account {
         let declared: Vec<AccessMode> = slots.list.iter().filter_map(|slot| slot.buffer).collect();
         let is_zeroed = |index: &usize| declared[*index] == AccessMode::Zeroed;
         let mut recording = Recording {
-            account: self.clone(),
+            branch: self.branch().clone(),
             name,
             steps: (0..declared.len()).filter(is_zeroed).map(Step::Zero).collect(),
             buffers: declared.iter().map(|&mode| (mode, mode == AccessMode::Zeroed)).collect(),
@@ -103,8 +106,9 @@ impl Account {
                 "and never writes it; declare it `In`",
             ));
         }
+        let recorded_on = recording.branch.device.ordinal;
         let plan = Arc::new(Plan::new(name, recording.steps, A::describe));
-        Ok(Graph { account: self.clone(), plan, params: PhantomData })
+        Ok(Graph { account: self.clone(), recorded_on, plan, params: PhantomData })
     }
 }
 
@@ -124,7 +128,7 @@ impl<'g> Recording<'g> {
         A: Params,
         X: StepArgs<'g, A>,
     {
-        self.account.check_source(kernel)?;
+        self.branch.check_source(kernel)?;
         let mut arguments = StepArguments::default();
         args.put(&mut arguments);
         for &(index, mode) in &arguments.uses {
@@ -196,9 +200,16 @@ impl<A: FormalParams> Graph<A> {
     ///
     /// As [`Account::launch`], and [`DeviceError::Shape`] for a copy between buffers of different lengths.
     pub fn replay<X: Args<A>>(&self, args: X) -> Result<Completion<()>, DeviceError> {
-        self.account.check()?;
+        let branch = self.account.checked()?;
+        if branch.device.ordinal != self.recorded_on {
+            let mut launches = self.plan.steps.iter().filter_map(|step| match step {
+                Step::Launch(launch) => Some(&launch.code),
+                _ => None,
+            });
+            launches.try_for_each(|code| branch.prepare(code))?;
+        }
         let mut bound = args.bind();
-        X::check(&mut bound, &self.account)?;
+        X::check(&mut bound, branch)?;
         for step in &self.plan.steps {
             let Step::Copy { from, to } = *step else { continue };
             let (mut index, mut lens) = (0, [0; 2]);
@@ -213,13 +224,13 @@ impl<A: FormalParams> Graph<A> {
             }
         }
         let raw = X::commit(&mut bound);
-        self.account.enqueue::<A, X>(self.plan.name, Command::Graph(self.plan.clone()), &bound, raw)
+        branch.enqueue::<A, X>(self.plan.name, Command::Graph(self.plan.clone()), &bound, raw)
     }
 }
 
 impl<A> Clone for Graph<A> {
     fn clone(&self) -> Self {
-        Graph { account: self.account.clone(), plan: self.plan.clone(), params: PhantomData }
+        Graph { account: self.account.clone(), plan: self.plan.clone(), ..*self }
     }
 }
 

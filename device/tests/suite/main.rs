@@ -13,6 +13,7 @@ mod cases;
 mod cuda;
 mod graphs;
 mod kernels;
+mod moves;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[path = "../stand_in/kernels.rs"]
 mod register;
@@ -100,8 +101,19 @@ const CASES: &[Case] = cases! {
         a_replay_in_flight_keeps_what_it_uses: 1, "";
         graphs_of_64_kernels_in_turn: 1, "";
         graphs_are_recorded_right: 1, "";
-        replays_that_are_refused_change_nothing: 2, "";
+        replays_that_are_refused_change_nothing: 1, "";
         an_empty_graph_is_a_fence: 1, "";
+    }
+    moves {
+        shares_of_another_device_are_used_as_they_are: 2, "";
+        buffers_of_another_device_come_over_when_they_are_written: 2, "";
+        an_account_moves_with_work_in_flight: 3, "";
+        what_an_account_only_reads_stays_until_it_is_brought: 2, "";
+        an_account_stays_where_there_is_room: 2, ":mem=8KiB";
+        a_fault_follows_an_account_that_moves: 2, "";
+        what_moved_and_is_dropped_in_flight_is_finished: 2, "";
+        copies_go_into_buffers_that_are_there: 2, "";
+        a_graph_is_replayed_where_its_account_is: 2, "";
     }
 };
 
