@@ -1,5 +1,5 @@
-//! Chares on devices of every kind: how memory gets from one device to another, and what each fault looks like to who wrote the
-//! program. On virtual devices of the host; on CUDA with a stand-in for its driver, each case in a process of its own; in builds with the
+//! Chares on devices of every kind: how memory gets from one device to another, what becomes of device work when its chare moves or dies,
+//! and what each fault looks like to who wrote the program. On virtual devices of the host; on CUDA with a stand-in for its driver, each case in a process of its own; in builds with the
 //! feature, on adapters of wgpu.
 //!
 //! | fault | host | cuda | wgpu |
@@ -78,8 +78,7 @@ impl Owner {
         for _ in 0..rounds {
             dev.launch(&ADD, 64, (&mut self.values, 1 + cx.index() as u32))?;
             channel.send(self.values.share())?;
-            let theirs = dev.import(&channel.recv().await?)?;
-            dev.launch(&COPY, 64, (&theirs, &mut self.taken))?.await?;
+            dev.launch(&COPY, 64, (&channel.recv().await?, &mut self.taken))?.await?;
             std::mem::swap(&mut self.values, &mut self.taken);
         }
         Ok(dev.device().copies())
@@ -91,6 +90,81 @@ impl Owner {
         let dev = cx.device();
         dev.launch(&ADD, 64, (&mut self.values, 1))?;
         Ok(dev.download(&self.values)?.await?[0])
+    }
+
+    /// As `swap`, where what is received is copied into a buffer that is there. The bytes on its device.
+    #[entry]
+    async fn take_in(&mut self, cx: &Cx<Self>, from: Element<Owner>, rounds: usize) -> Result<u64> {
+        let (dev, channel) = (cx.device(), cx.channel::<DeviceSlice<u32>, _>(&from, 0));
+        for _ in 0..rounds {
+            dev.launch(&ADD, 64, (&mut self.values, 1))?;
+            channel.send(self.values.share())?;
+            dev.copy_into(&channel.recv().await?, &mut self.taken)?.await?;
+        }
+        Ok(dev.device().used_bytes())
+    }
+
+    /// Adds 1 a round, and moves to the other PE while that is under way; what was shared meanwhile goes to `with`. What is
+    /// there in the end, where, and what was copied by way of the host.
+    #[entry]
+    async fn wander(
+        &mut self,
+        cx: &Cx<Self>,
+        with: Element<Owner>,
+        rounds: usize,
+    ) -> Result<(u32, usize, u64)> {
+        let (dev, channel) = (cx.device(), cx.channel::<DeviceSlice<u32>, _>(&with, 1));
+        for _ in 0..rounds {
+            for _ in 0..20 {
+                dev.launch(&ADD, 64, (&mut self.values, 1))?;
+            }
+            channel.send(self.values.share())?;
+            cx.this().migrate(1 - cx.my_pe().index()).await?;
+        }
+        let ordinal = dev.device().ordinal();
+        let from_host = dev.device().copies().from_host;
+        Ok((dev.download(&self.values)?.await?[0], ordinal, from_host))
+    }
+
+    /// What came from a chare that wanders.
+    #[entry]
+    async fn follow(&mut self, cx: &Cx<Self>, from: Element<Owner>, rounds: usize) -> Result<Vec<u32>> {
+        let (dev, channel) = (cx.device(), cx.channel::<DeviceSlice<u32>, _>(&from, 1));
+        let mut seen = Vec::new();
+        for _ in 0..rounds {
+            dev.launch(&COPY, 64, (&channel.recv().await?, &mut self.taken))?;
+            seen.push(dev.download(&self.taken)?.await?[63]);
+        }
+        Ok(seen)
+    }
+
+    /// Launches much, sends what comes of it, goes to the other PE if it is to, and is destroyed.
+    #[entry]
+    async fn work_and_end(this: This<Self>, to: Element<Owner>, moves: bool) -> Result<()> {
+        let (dev, channel) = (this.device(), this.channel::<DeviceSlice<u32>, _>(&to, 1));
+        let share = this.with(|owner| {
+            for _ in 0..50 {
+                drop(dev.launch(&ADD, 64, (&mut owner.values, 1))?);
+            }
+            Ok::<_, DeviceError>(owner.values.share())
+        })?;
+        channel.send(share)?;
+        if moves {
+            this.this().migrate(1 - this.my_pe().index()).await?;
+        }
+        this.with(|owner| {
+            drop(dev.launch(&ADD, 64, (&mut owner.values, 1))?);
+            drop(dev.launch(&COPY, 64, (&owner.values, &mut owner.taken))?);
+            Ok::<_, DeviceError>(())
+        })?;
+        this.this().destroy().send();
+        Ok(())
+    }
+
+    /// The bytes in use on its device, when what has been launched there has ended.
+    #[entry]
+    fn used_bytes(&self, cx: &Cx<Self>) -> u64 {
+        cx.device().device().used_bytes()
     }
 
     #[entry]
@@ -222,6 +296,97 @@ fn memory_goes_between_chares_past_the_host_on_cuda() {
 #[test]
 fn memory_goes_between_chares_past_the_host_on_wgpu() {
     on_wgpu("", exchange);
+}
+
+async fn exchange_in_place(rt: Runtime) -> Result<()> {
+    let owners = rt.array::<Owner>(2).create(()).await?;
+    let take = |index: usize| owners.at(index).take_in(owners.at(1 - index), 9).future();
+    for bytes in [take(0), take(1)] {
+        assert!(bytes.await? <= 3 * 256, "a buffer more than there is, while its share lives elsewhere");
+    }
+    assert_eq!((owners.at(0).work().await?, owners.at(1).work().await?), (10, 10));
+    Ok(())
+}
+
+#[test]
+fn what_is_received_goes_into_a_buffer_that_is_there() {
+    on_host("", exchange_in_place);
+}
+
+#[test]
+fn what_is_received_goes_into_a_buffer_that_is_there_on_cuda() {
+    on_cuda("what_is_received_goes_into_a_buffer_that_is_there_on_cuda", "", exchange_in_place);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn what_is_received_goes_into_a_buffer_that_is_there_on_wgpu() {
+    on_wgpu("", exchange_in_place);
+}
+
+async fn wander(rt: Runtime) -> Result<()> {
+    let owners = rt.array::<Owner>(2).create(()).await?;
+    let rounds = 9;
+    let followed = owners.at(1).follow(owners.at(0), rounds).future();
+    let (last, ordinal, from_host) = owners.at(0).wander(owners.at(1), rounds).await?;
+    assert_eq!((last, ordinal, from_host), (180, 1, 0));
+    assert_eq!(followed.await?, (1..=9).map(|round| 20 * round).collect::<Vec<u32>>());
+    // The buffer comes over when it is written next; one that was never used elsewhere stays where it was.
+    for (value, bytes) in [(181, 3 * 256), (182, 3 * 256)] {
+        assert_eq!(owners.at(0).work().await?, value);
+        rt.quiescence().await?;
+        assert_eq!(owners.at(1).used_bytes().await?, bytes);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_chare_moves_to_another_device_while_it_works() {
+    on_host("", wander);
+}
+
+#[test]
+fn a_chare_moves_to_another_device_while_it_works_on_cuda() {
+    on_cuda("a_chare_moves_to_another_device_while_it_works_on_cuda", "", wander);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_chare_moves_to_another_device_while_it_works_on_wgpu() {
+    on_wgpu("", wander);
+}
+
+async fn end_while_working(rt: Runtime) -> Result<()> {
+    let heirs = rt.array::<Owner>(2).create(()).await?;
+    for moves in [false, true] {
+        let owners = rt.array::<Owner>(2).create(()).await?;
+        for index in 0..2 {
+            let seen = heirs.at(index).follow(owners.at(index), 1).future();
+            owners.at(index).work_and_end(heirs.at(index), moves).await?;
+            assert_eq!(seen.await?, [50]);
+        }
+        rt.quiescence().await?;
+        // What the dead have had is free again, and nobody else minds.
+        assert_eq!(heirs.used_bytes().gather().await?, [2 * 256; 2]);
+    }
+    assert_eq!(heirs.work().gather().await?, [1, 1]);
+    Ok(())
+}
+
+#[test]
+fn a_chare_dies_while_its_device_works() {
+    on_host("", end_while_working);
+}
+
+#[test]
+fn a_chare_dies_while_its_device_works_on_cuda() {
+    on_cuda("a_chare_dies_while_its_device_works_on_cuda", "", end_while_working);
+}
+
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_chare_dies_while_its_device_works_on_wgpu() {
+    on_wgpu("", end_while_working);
 }
 
 #[test]

@@ -49,6 +49,7 @@ impl Block {
         let (dev, dims) = (cx.device(), self.problem.dims());
         let neighbours = self.neighbours(cx);
         self.send_faces(&dev, &neighbours)?;
+        let mut change = dev.host_vec(1)?;
         for step in 1..=steps {
             let mut ghosts = [const { None }; 6];
             for (face, channel) in &neighbours {
@@ -65,8 +66,8 @@ impl Block {
             if step < steps {
                 self.send_faces(&dev, &neighbours)?;
             }
-            let change = dev.download(&self.change)?.await?[0];
-            self.residuals.push(cx.allreduce(change, reduce::Max).await?);
+            change = dev.read(&self.change, change)?.await?;
+            self.residuals.push(cx.allreduce(change[0], reduce::Max).await?);
         }
         Ok(())
     }

@@ -2,18 +2,23 @@
 //!
 //! Each PE is bound to the devices of its own: one where there are at least as many PEs as devices, else some that no other PE
 //! has. The binding is a pure function of how many PEs there are, on this process and beside it on the machine, of what
-//! the devices say of themselves, and of `--device-map`. A chare gets its device when it first asks, and keeps it when it moves.
+//! the devices say of themselves, and of `--device-map`. A chare gets its device when it first asks. When it has moved to a PE with other
+//! devices it goes to one of these, so that a device is used by PEs that are near it and load that moves moves off its device too; unless
+//! it has chosen its device itself, or what it holds does not fit. It holds an account and buffers, which know by themselves how to follow
+//! (`Account::move_to`), so nothing of its own is touched.
 
 use std::fmt;
 use std::ops::Deref;
 use std::str::FromStr;
 
-use chare_device::{Account, Cpus, Device, Devices, Vitals};
+use chare_device::{Account, Cpus, Device, DeviceError, Devices, Vitals};
 
+use crate::cell::{ChareRef, Extra};
 use crate::chares::{Chare, Cx};
 use crate::current;
 use crate::ids::{ChareId, PeId};
 use crate::scheduler::pe::Pe;
+use crate::warning::Warning;
 
 /// How PEs are bound to devices.
 ///
@@ -267,24 +272,64 @@ impl Pe {
         if let Some(account) = self.own_extra(id, |extra| extra.account.clone())? {
             return Some(account);
         }
+        self.open_account(id, class, self.least_loaded_device())
+    }
+
+    /// The ordinal of that one of this PE's devices which has the least to do.
+    fn least_loaded_device(&self) -> usize {
         let devices = self.shared().devices();
-        let ordinal = match devices.of_pe(self.id()) {
+        match devices.of_pe(self.id()) {
             [only] => *only,
             several => {
                 let loads: Vec<Load> =
                     several.iter().map(|&ordinal| Load::of(devices.get(ordinal))).collect();
                 several[least_loaded(&loads)]
             }
-        };
-        self.open_account(id, class, ordinal)
+        }
     }
 
     fn open_account(&self, id: ChareId, class: &'static str, ordinal: usize) -> Option<Account> {
         let name = format!("{class}{}", self.element_name(id));
         let account = self.shared().devices().get(ordinal).account(name);
-        let before = self.own_extra(id, |extra| extra.account.replace(account.clone()))?;
-        drop(before);
+        self.own_extra(id, |extra| extra.account = Some(account.clone()))?;
         Some(account)
+    }
+
+    /// Lets a chare that has arrived here, or one that asks for it, use this device, if all that it holds fits.
+    fn move_account(&self, id: ChareId, account: &Account, ordinal: usize) {
+        let from = account.device();
+        if let Err(error) = account.move_to(self.shared().devices().get(ordinal)) {
+            let (chare, device) = (self.chare_name(id), from.name().to_owned());
+            self.warn(&Warning::Device(DeviceWarning { chare, device, error }));
+        }
+    }
+
+    /// Lets a chare that has arrived here use a device of this PE, unless it keeps its own.
+    pub(crate) fn rebind(&self, chare: ChareRef) {
+        let follows = |extra: &mut Extra| if extra.keeps_device { None } else { extra.account.clone() };
+        let Some(account) = chare.extra_if_any(follows).flatten() else { return };
+        if !self.shared().devices().of_pe(self.id()).contains(&account.device().ordinal()) {
+            self.move_account(chare.id, &account, self.least_loaded_device());
+        }
+    }
+}
+
+/// A chare stays on a device though it was to go to another one.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeviceWarning {
+    /// The chare.
+    pub chare: String,
+    /// The device where it stays.
+    pub device: String,
+    /// Why: what the other one said.
+    pub error: DeviceError,
+}
+
+impl fmt::Display for DeviceWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DeviceWarning { chare, device, error } = self;
+        write!(f, "{chare} stays on {device} with all its buffers: {error}")
     }
 }
 
@@ -292,7 +337,8 @@ impl<C: Chare> Cx<C> {
     /// The device account of this chare: what it allocates and launches through it is accounted to it.
     ///
     /// It is opened at the first call, on the device that this PE is bound to ([`DeviceMap`]), or on the least loaded if the PE
-    /// has several, and goes with the chare to other PEs.
+    /// has several, and goes with the chare to other PEs. If such a PE has other devices, so has the account from the arrival on:
+    /// what is launched goes to the chare's device, wherever that is by then, and buffers follow ([`Account::move_to`]).
     ///
     /// # Panics
     /// Outside of this chare's own methods and constructor.
@@ -302,19 +348,27 @@ impl<C: Chare> Cx<C> {
             .expect("a chare uses its device in its own methods and its constructor only")
     }
 
-    /// Gives this chare an account on the device with this ordinal, whichever its PE is bound to: [`Cx::device`] gives that
-    /// from now on. Buffers stay on the device where they are; [`Account::import`] brings them over.
+    /// Moves this chare's account to the device with this ordinal, whichever its PE is bound to, for good: also when the chare moves to
+    /// another PE. So `cx.use_device(cx.device().device().ordinal())` keeps it where it is. Buffers follow ([`Account::move_to`]).
+    ///
+    /// If what the chare holds does not fit there, it stays where it is, with a [`Warning::Device`]; so it does if the device is lost.
     ///
     /// # Panics
     /// If there is no such device, and outside of this chare's own methods and constructor.
     #[track_caller]
     pub fn use_device(&self, ordinal: usize) -> Account {
-        let opened = current::on_pe("Cx::use_device", |pe| {
+        let moved = current::on_pe("Cx::use_device", |pe| {
             let count = pe.shared().devices().len();
             assert!(ordinal < count, "there is no device {ordinal}: there are {count}, from 0");
-            pe.open_account(self.id(), C::INFO.name, ordinal)
+            let present = pe.own_extra(self.id(), |extra| {
+                extra.keeps_device = true;
+                extra.account.clone()
+            });
+            let Some(account) = present? else { return pe.open_account(self.id(), C::INFO.name, ordinal) };
+            pe.move_account(self.id(), &account, ordinal);
+            Some(account)
         });
-        opened.expect("a chare chooses its device in its own methods and its constructor only")
+        moved.expect("a chare chooses its device in its own methods and its constructor only")
     }
 }
 

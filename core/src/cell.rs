@@ -82,6 +82,8 @@ pub(crate) struct Extra {
     pub(crate) kept: KeptCalls,
     pub(crate) channels: Channels,
     pub(crate) account: Option<chare_device::Account>,
+    /// It has asked for its device, and keeps it wherever it goes.
+    pub(crate) keeps_device: bool,
     pub(crate) gap: Option<Box<Gap>>,
     /// The first broadcast that reaches it, if it was inserted.
     pub(crate) first_broadcast: u64,

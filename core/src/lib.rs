@@ -204,7 +204,7 @@ mod unawaited;
 mod waiting;
 mod warning;
 
-pub use binding::{DeviceMap, DeviceMapError, NoSuchDevice};
+pub use binding::{DeviceMap, DeviceMapError, DeviceWarning, NoSuchDevice};
 pub use call::{Broadcast, Call, CallFuture};
 pub use callback::Callback;
 pub use channel::{Channel, Permit, Recv, Reserve};

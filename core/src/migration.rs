@@ -5,8 +5,8 @@
 //!
 //! It leaves between two steps, by a message like any other, also while an exclusive coroutine of it waits: nothing of it
 //! moves in memory. On the PE that it leaves, the reductions and broadcasts that it has a part in go on without it
-//! ([`crate::broadcast::Coverage`], [`crate::reduction`]), and messages follow it ([`crate::location`]). Its devices stay
-//! the same: its buffers are not copied.
+//! ([`crate::broadcast::Coverage`], [`crate::reduction`]), and messages follow it ([`crate::location`]). Where it arrives it may have
+//! another device ([`crate::binding`]), to which its buffers follow.
 //!
 //! Invariant: a chare is in the tables of one PE, or in one message between two.
 
@@ -65,7 +65,9 @@ impl<C: Chare> Element<C> {
     /// Awaiting it waits until that has run; while an exclusive coroutine owns the chare, until the chare has arrived, and
     /// `migrated` runs when that ends. To the PE where the chare is already it does nothing.
     ///
-    /// Its device stays the one that it has, whatever the other PE's is: buffers do not move from device to device with it.
+    /// If the other PE has other devices ([`DeviceMap`](crate::DeviceMap)), the chare has one of those from then on, and its buffers come over
+    /// as it uses them, from device to device; work that is under way ends where it is. A chare that has chosen its device ([`Cx::use_device`])
+    /// keeps it, and so does one whose buffers do not fit ([`Warning::Device`](crate::Warning::Device)).
     ///
     /// Elements of bound arrays ([`ArrayBuilder::bound_to`](crate::ArrayBuilder::bound_to)) move with it, once their
     /// constructors have ended. Their `migrated` methods run before its own; nobody awaits what goes wrong in them.
@@ -339,6 +341,7 @@ impl Payload for Arrive {
         let Arrive { freight, companions, from } = self;
         let chare = freight.unpack(pe, from);
         let companions: Vec<_> = companions.into_iter().map(|freight| freight.unpack(pe, from)).collect();
+        companions.iter().chain([&chare]).for_each(|chare| pe.rebind(*chare));
         companions.iter().for_each(|companion| companion.migrated(pe, Reply::none()));
         chare.migrated(pe, reply);
         companions.into_iter().chain([chare]).for_each(|chare| entry::after_step(pe, chare));

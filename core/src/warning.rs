@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::binding::DeviceWarning;
 use crate::caught;
 use crate::current;
 use crate::error::CallError;
@@ -17,6 +18,8 @@ use crate::scheduler::pe::Pe;
 pub enum Warning {
     /// More messages wait in one place than [`Options::with_mailbox_budget`] allows for.
     Mailbox(MailboxWarning),
+    /// A chare stays on its device though it was to go to another one.
+    Device(DeviceWarning),
     /// An error that nobody awaits, where that is [reported](crate::Unawaited::Report).
     Unawaited(CallError),
 }
@@ -26,6 +29,7 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Warning::Mailbox(warning) => write!(f, "warning: {warning}"),
+            Warning::Device(warning) => write!(f, "warning: {warning}"),
             Warning::Unawaited(error) => {
                 write!(f, "error: {error} (nobody awaited the call; the program goes on)")
             }

@@ -71,6 +71,7 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             .into_iter()
             .filter_map(|face| Some((face.index(), cx.channel(&neighbour(cx, face)?, 0))))
             .collect();
+        let mut change = dev.host_vec(1)?;
         loop {
             let faces = self.faces.each_mut().map(Option::as_mut);
             dev.launch(&T::PACK_FACES, faces_len(dims), (&self.u, faces, dims))?;
@@ -80,7 +81,7 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             }
             let mut ghosts = [const { None }; 6];
             for (face, channel) in &neighbours {
-                ghosts[*face] = Some(dev.import(&channel.recv().await?)?);
+                ghosts[*face] = Some(channel.recv().await?);
             }
             dev.launch(
                 &T::UNPACK_FACES,
@@ -90,8 +91,8 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
             drop(ghosts); // while they live, the neighbours' next faces would need memory of their own
             dev.launch(&T::STEP, dims, (&self.u, &mut self.unew, &mut self.change, dims))?;
             swap(&mut self.u, &mut self.unew);
-            let change: f64 = dev.download(&self.change)?.await?[0].into();
-            let residual = cx.allreduce(change, reduce::Max).await?;
+            change = dev.read(&self.change, change)?.await?;
+            let residual = cx.allreduce(change[0].into(), reduce::Max).await?;
             self.step += 1;
             let step = self.step;
             if !residual.is_finite() {

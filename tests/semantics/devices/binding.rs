@@ -1,12 +1,19 @@
-//! Which device a chare gets: that of its PE, the least loaded of several, the one that it asks for; and arrays that are
-//! placed by what devices have left.
+//! Which device a chare gets: that of its PE, the least loaded of several, the one that it asks for; where it goes when the chare moves,
+//! with the chare's buffers; and arrays that are placed by what devices have left.
 
-use chare::device::{Account, DeviceVec, In, Kernel, Launch, Out};
+use std::sync::{Arc, Mutex};
+
+use chare::device::{Account, DeviceVec, In, InOut, Kernel, Launch, Out};
 use chare::prelude::*;
-use chare::{DeviceMap, Options, OverDevices, Runtime};
+use chare::{DeviceMap, Options, OverDevices, Runtime, Warning};
 
 const COPY: Kernel<(In<u32>, Out<u32>)> =
     Kernel::new("copy", |_: &Launch, (from, to): (&[u32], &mut [u32])| to.copy_from_slice(from));
+
+const ADD: Kernel<(InOut<u32>, u32)> =
+    Kernel::new("add", |_: &Launch, (buffer, value): (&mut [u32], u32)| {
+        buffer.iter_mut().for_each(|x| *x += value);
+    });
 
 struct User {
     device: Account,
@@ -36,6 +43,46 @@ impl User {
         let values = there.download(&copy)?.await?;
         self.device = cx.device();
         Ok((self.device.device().ordinal(), values))
+    }
+
+    #[entry]
+    fn ordinal_of_kept(&self) -> usize {
+        self.device.device().ordinal()
+    }
+
+    /// Adds on the chare's device.
+    #[entry]
+    async fn add(&mut self, cx: &Cx<Self>, value: u32) -> Result<Vec<u32>> {
+        drop(cx.device().launch(&ADD, 4, (&mut self.buffer, value))?);
+        Ok(self.device.download(&self.buffer)?.await?)
+    }
+
+    /// Buffers that its device has taken from others.
+    #[entry]
+    fn copies(&self) -> u64 {
+        self.device.device().copies().from_peers
+    }
+
+    /// The bytes that it holds, and those that all hold on its device.
+    #[entry]
+    fn used_bytes(&self) -> (u64, u64) {
+        (self.device.used_bytes(), self.device.device().used_bytes())
+    }
+
+    /// Adds 1 a round, and moves to the next PE while that is under way. What was shared in the seventh round, and the end.
+    #[entry]
+    async fn wander(&mut self, cx: &Cx<Self>, rounds: usize) -> Result<[Vec<u32>; 2]> {
+        let mut shared = None;
+        for round in 0..rounds {
+            let done = self.device.launch(&ADD, 4, (&mut self.buffer, 1))?;
+            cx.this().migrate((cx.my_pe().index() + 1) % cx.num_pes()).send();
+            if round == 6 {
+                shared = Some(self.buffer.share());
+            }
+            done.await?;
+        }
+        let shared = self.device.download(&shared.expect("there are seven rounds"))?.await?;
+        Ok([shared, self.device.download(&self.buffer)?.await?])
     }
 
     #[entry]
@@ -105,14 +152,99 @@ fn a_chare_may_ask_for_another_device() {
 }
 
 #[test]
-fn a_chare_keeps_its_device_when_it_moves() {
-    run(2, "host:2:workers=1", DeviceMap::Block, async |rt| {
+fn a_chare_uses_the_devices_of_the_pe_that_it_moves_to() {
+    for device in ["host:2:inline", "host:2:workers=2", "host:2:polled"] {
+        run(4, device, DeviceMap::Block, async |rt| {
+            let users = rt.array::<User>(4).create(()).await?;
+            // To the other PE of its device, and to one of the other device; the last is where it is.
+            for (index, pe) in [(0, 1), (1, 2), (2, 0), (3, 3)] {
+                users.at(index).migrate(pe).await?;
+            }
+            assert_eq!(users.place().gather().await?, [(1, 0), (2, 1), (0, 0), (3, 1)]);
+            // An account that it has kept is there too, and nothing was copied by going there.
+            let kept = users.ordinal_of_kept().gather().await?;
+            assert_eq!((kept, users.copies().gather().await?), (vec![0, 1, 0, 1], vec![0; 4]));
+            for index in 0..4 {
+                assert_eq!(users.at(index).add(10).await?, [index as u32 + 10; 4]);
+            }
+            // One buffer has come to each device, and is charged there.
+            assert_eq!(users.copies().gather().await?, [1; 4]);
+            assert_eq!(users.used_bytes().gather().await?, [(256, 512); 4]);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_chare_that_has_chosen_its_device_keeps_it() {
+    run(2, "host:3:workers=1", DeviceMap::List(vec![0, 1]), async |rt| {
         let users = rt.array::<User>(2).create(()).await?;
+        users.at(0).ask_for(0).await?;
+        users.at(1).ask_for(2).await?;
         users.at(0).migrate(1).await?;
-        assert_eq!(users.place().gather().await?, [(1, 0), (1, 1)]);
-        assert_eq!(users.at(0).go_to(1).await?, (1, vec![0; 4]));
+        users.at(1).migrate(0).await?;
+        assert_eq!(users.place().gather().await?, [(1, 0), (0, 2)]);
+        for index in 0..2 {
+            assert_eq!(users.at(index).add(5).await?, [index as u32 + 5; 4]);
+        }
+        assert_eq!(users.copies().gather().await?, [0, 1]);
         Ok(())
     });
+}
+
+#[test]
+fn a_chare_launches_while_it_moves_between_devices() {
+    for pes in [1, 2, 4, 8] {
+        for device in ["host:3:inline", "host:3@1,3,2:workers=3", "host:2:polled"] {
+            run(pes, device, DeviceMap::Cyclic, async move |rt| {
+                let users = rt.array::<User>(6).create(()).await?;
+                for (index, values) in users.wander(15).gather().await?.into_iter().enumerate() {
+                    // What was shared half way is as it was then.
+                    let last = index as u32 + 15;
+                    assert_eq!(
+                        values,
+                        [vec![last - 8; 4], vec![last; 4]],
+                        "User[{index}] on {device} at {pes}"
+                    );
+                }
+                Ok(())
+            });
+        }
+    }
+}
+
+#[test]
+fn a_chare_stays_on_its_device_if_it_does_not_fit_on_another() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let device = "host:2:mem=1KiB".parse().expect("a device");
+    let options = Options::default().with_pes(2).with_device(device).on_warning({
+        let heard = heard.clone();
+        move |warning| match warning {
+            Warning::Device(warning) => heard.lock().expect("nobody panics").push(warning.clone()),
+            other => panic!("{other}"),
+        }
+    });
+    let report = Runtime::run(options, async |rt: Runtime| -> Result<()> {
+        let users = rt.array::<User>(8).create(()).await?;
+        users.at(1).migrate(1).await?;
+        assert_eq!(users.at(1).place().await?, (1, 0));
+        assert_eq!(users.at(1).add(3).await?, [4; 4], "nothing is lost");
+        // By its own wish it does not go either.
+        users.at(7).ask_for(0).await?;
+        assert_eq!(users.at(7).place().await?, (1, 1));
+        Ok(())
+    });
+    assert!(report.expect("the run starts").is_success());
+    let heard = std::mem::take(&mut *heard.lock().expect("nobody panics"));
+    let texts = heard.iter().map(|warning| Warning::Device(warning.clone()).to_string()).collect::<Vec<_>>();
+    assert_eq!(texts.len(), 2, "{texts:?}");
+    for (text, (chare, from, to)) in texts.iter().zip([("User[1]", 0, 1), ("User[7]", 1, 0)]) {
+        let words = format!(
+            "warning: {chare} stays on host:{from} with all its buffers: host:{to} is out of memory: {chare} asked for 256 bytes, \
+             1024 of 1024 are in use; held by User["
+        );
+        assert!(text.starts_with(&words), "{text}");
+    }
 }
 
 async fn pes_of(users: &Array<User>) -> Result<String> {

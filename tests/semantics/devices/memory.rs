@@ -279,6 +279,37 @@ impl Swapper {
         Ok(dev.device().copies())
     }
 
+    /// Adds to a buffer that it is given, on its own device, and hands it on; the last one keeps it.
+    #[entry]
+    fn hand_on(&mut self, cx: &Cx<Self>, mut buffer: DeviceVec<f64>, left: usize) -> Result<()> {
+        drop(cx.device().launch(&ADD, 64, (&mut buffer, 1.0))?);
+        match left {
+            0 => self.values = buffer,
+            left => cx.array().at((cx.index() + 5) % 16).hand_on(buffer, left - 1).send(),
+        }
+        Ok(())
+    }
+
+    /// A buffer of zeros, with which whoever gets it can do what it wants.
+    #[entry]
+    fn give(&self, cx: &Cx<Self>) -> Result<DeviceVec<f64>> {
+        Ok(cx.device().alloc(64)?)
+    }
+
+    /// Reads what another one shares, with no word about where that is.
+    #[entry]
+    async fn read_of(&mut self, cx: &Cx<Self>, theirs: DeviceSlice<f64>) -> Result<(f64, u64)> {
+        let dev = cx.device();
+        drop(dev.launch(&COPY, 64, (&theirs, &mut self.taken))?);
+        drop(theirs);
+        Ok((dev.download(&self.taken)?.await?[63], dev.used_bytes()))
+    }
+
+    #[entry]
+    fn share(&self) -> DeviceSlice<f64> {
+        self.values.share()
+    }
+
     #[entry]
     async fn first(&mut self, cx: &Cx<Self>) -> Result<f64> {
         Ok(cx.device().download(&self.values)?.await?[0])
@@ -301,4 +332,24 @@ fn memory_goes_from_device_to_device_past_the_host() {
         });
         assert!(report.is_success(), "{mode}: {report}");
     }
+}
+
+#[test]
+fn what_is_handed_on_is_used_on_the_device_of_who_has_it() {
+    let all = [KINDS, MIXED].concat();
+    on_each(&all, async |rt: Runtime| {
+        let swappers = rt.array::<Swapper>(16).create(()).await?;
+        let ball = swappers.at(0).give().await?;
+        swappers.at(7).hand_on(ball, 40).await?;
+        rt.quiescence().await?;
+        // Forty times five places on from the seventh.
+        assert_eq!(swappers.at(15).first().await?, 41.0);
+        let shared = swappers.at(15).share().await?;
+        for (value, bytes) in swappers.read_of(shared).gather().await? {
+            assert_eq!(value, 41.0);
+            assert!(bytes <= 4 * 512, "{bytes}");
+        }
+        rt.quiescence().await?;
+        Ok(())
+    });
 }
