@@ -237,7 +237,7 @@ fn register_all() {
     register(&ASTRAY);
 }
 
-/// Runs a program that ends well on two devices of one adapter, if there is one.
+/// Runs a program that ends well on two devices of one adapter, if there is one; with `:apart` as if they were of two.
 #[cfg(feature = "wgpu")]
 fn on_wgpu<Fut>(options: &str, main: impl FnOnce(Runtime) -> Fut)
 where
@@ -354,6 +354,7 @@ fn a_chare_moves_to_another_device_while_it_works_on_cuda() {
 #[test]
 fn a_chare_moves_to_another_device_while_it_works_on_wgpu() {
     on_wgpu("", wander);
+    on_wgpu(":apart", wander);
 }
 
 async fn end_while_working(rt: Runtime) -> Result<()> {
@@ -387,6 +388,7 @@ fn a_chare_dies_while_its_device_works_on_cuda() {
 #[test]
 fn a_chare_dies_while_its_device_works_on_wgpu() {
     on_wgpu("", end_while_working);
+    on_wgpu(":apart", end_while_working);
 }
 
 #[test]

@@ -152,6 +152,9 @@ impl<T: Send + 'static> Channel<T> {
     }
 
     /// Receives the next value. Dropping the future loses nothing.
+    ///
+    /// Device memory comes as it was sent, and is used where it is wanted: kernels take it from any device, and
+    /// `dev.copy_into(&channel.recv().await?, &mut buffer)?` puts it into a buffer that is there.
     #[track_caller]
     pub fn recv(&self) -> Recv<'_, T> {
         Recv { channel: self, ticket: None, at: Location::caller() }

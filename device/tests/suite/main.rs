@@ -114,6 +114,7 @@ const CASES: &[Case] = cases! {
         what_moved_and_is_dropped_in_flight_is_finished: 2, "";
         copies_go_into_buffers_that_are_there: 2, "";
         a_graph_is_replayed_where_its_account_is: 2, "";
+        threads_read_what_an_account_shares_on_its_way: 3, "";
     }
 };
 

@@ -1,6 +1,6 @@
 //! Cases of memory that is used on other devices than it is on, and of accounts that move to other devices.
 
-use chare_device::{DeviceError, DeviceVec, Devices, In, InOut};
+use chare_device::{DeviceError, DeviceSlice, DeviceVec, Devices, In, InOut};
 
 use crate::cases::{fault_of, until_idle, values};
 use crate::kernels::{ADD, COPY, FILL, GATHER, PANIC};
@@ -270,4 +270,57 @@ pub(crate) fn a_graph_is_replayed_where_its_account_is(devices: &Devices) {
     }
     let expected = 36 * count as u32;
     assert_eq!((values(&account, &a), values(&account, &b)), (vec![expected; 64], vec![expected - 4; 64]));
+}
+
+/// The owner writes, shares and moves, and threads on all devices read what it has shared, each when it comes to it, and two at once.
+pub(crate) fn threads_read_what_an_account_shares_on_its_way(devices: &Devices) {
+    let (rounds, count) = (100, devices.len());
+    std::thread::scope(|scope| {
+        let readers = (0..2 * count).map(|reader| {
+            let (sender, receiver) = std::sync::mpsc::channel::<(u32, DeviceSlice<u32>)>();
+            scope.spawn(move || {
+                let account = devices.get(reader % count).account("reader");
+                let mut kept = Vec::new();
+                for (expected, share) in receiver {
+                    let mut seen = account.alloc::<u32>(64).unwrap();
+                    account.launch(&COPY, 64, (&share, &mut seen)).unwrap();
+                    assert_eq!(values(&account, &seen), [expected; 64]);
+                    // Some are kept for a while, so that the owner finds a share, or a copy elsewhere, or nothing.
+                    kept.push((expected, share));
+                    if kept.len() > reader {
+                        let (expected, share) = kept.swap_remove(expected as usize % kept.len());
+                        account.launch(&ADD, 64, (&mut seen, 1)).unwrap();
+                        account.copy_into(&share, &mut seen).unwrap();
+                        drop(share);
+                        assert_eq!(values(&account, &seen), [expected; 64]);
+                    }
+                }
+            });
+            sender
+        });
+        let readers = readers.collect::<Vec<_>>();
+        let owner = devices.get(0).account("owner");
+        let mut buffer = owner.alloc::<u32>(64).unwrap();
+        for round in 1..=rounds {
+            owner.launch(&ADD, 64, (&mut buffer, 1)).unwrap();
+            if round % 3 == 0 {
+                owner.move_to(devices.get(round as usize % count)).unwrap();
+            }
+            let share = buffer.share();
+            for reader in &readers {
+                reader.send((round, share.clone())).unwrap();
+            }
+            drop(share);
+            if round % 5 == 0 {
+                // Reads it where it is by now, by itself.
+                let mut seen = owner.alloc::<u32>(64).unwrap();
+                owner.launch(&COPY, 64, (&buffer, &mut seen)).unwrap();
+                assert_eq!(values(&owner, &seen), [round; 64]);
+            }
+        }
+        drop(readers);
+        assert_eq!(values(&owner, &buffer), [rounds; 64]);
+    });
+    assert_eq!(used(devices).iter().sum::<u64>(), 0);
+    assert!(devices.take_unreported_faults().is_empty());
 }
