@@ -127,9 +127,10 @@ impl Account {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::OutOfMemory`] if the device has not enough room now for all that the owner holds on others; [`DeviceError::Lost`]. The
-    /// account stays on its device then, and nothing has changed. (Room is not kept for it: a launch that finds none later fails and leaves its
-    /// buffers where they are, and the account may go back.)
+    /// [`DeviceError::OutOfMemory`] if the device has not enough room now for all that the owner holds on others, beside what others hold
+    /// elsewhere that have moved there; [`DeviceError::Lost`]. The account stays on its device then, and nothing has changed. (Room is not kept
+    /// against what is allocated there meanwhile: a launch that finds none later fails and leaves its buffers where they are, and the account
+    /// may go back.)
     ///
     /// # Panics
     ///

@@ -5,8 +5,8 @@
 //! account on another thread has a branch that is whole, be it the old one or the new one. A call takes one branch and keeps
 //! to it; an operation ends at the branch that submitted it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use crate::args::Args;
 use crate::caught::Caught;
@@ -41,6 +41,8 @@ pub(crate) struct Owner {
 struct Place {
     device: Arc<DeviceCore>,
     ledger: Arc<Ledger>,
+    /// Whether it is among the device's arrivals. Changed under their lock.
+    is_listed: AtomicBool,
 }
 
 impl Owner {
@@ -71,7 +73,7 @@ impl Owner {
     fn place(&self, device: &Arc<DeviceCore>) -> &Place {
         self.places[device.ordinal].get_or_init(|| {
             let ledger = device.open_ledger(self.label.clone());
-            Place { device: device.clone(), ledger }
+            Place { device: device.clone(), ledger, is_listed: AtomicBool::new(false) }
         })
     }
 
@@ -99,8 +101,9 @@ impl Owner {
         elsewhere.map(|(_, ledger)| ledger.used_bytes.load(Ordering::Relaxed)).sum()
     }
 
-    /// Binds it to another device of the set, if that has room for all that it holds elsewhere.
-    pub(crate) fn move_to(&self, device: &Arc<DeviceCore>) -> Result<(), DeviceError> {
+    /// Binds it to another device of the set, if that has room for all that it holds elsewhere, beside what is to come of others that
+    /// have moved there.
+    pub(crate) fn move_to(self: &Arc<Self>, device: &Arc<DeviceCore>) -> Result<(), DeviceError> {
         let to = device.ordinal;
         if self.now() == to {
             return Ok(());
@@ -109,22 +112,89 @@ impl Owner {
             return Err(DeviceError::Lost { message });
         }
         let place = self.place(device);
-        let fits = || self.held_elsewhere_bytes(to) <= device.room_bytes();
-        // What is free may be kept by operations that have finished and have not been looked at. No lock is held: a look may wake
+        // What is free may be kept by operations that have finished and have not been looked at. No lock is held then: a look may wake
         // somebody.
-        if !fits() && !(device.backend.poll() && fits()) {
-            let bytes = usize::try_from(self.held_elsewhere_bytes(to)).unwrap_or(usize::MAX);
-            return Err(device.out_of_memory(&place.ledger, bytes));
+        if self.goes_to(device, place) || device.backend.poll() && self.goes_to(device, place) {
+            return Ok(());
         }
+        let bytes = usize::try_from(self.held_elsewhere_bytes(to)).unwrap_or(usize::MAX);
+        let awaited_bytes = device.arrivals().awaited_bytes;
+        Err(device.out_of_memory_beside(&place.ledger, bytes, awaited_bytes))
+    }
+
+    /// Binds it to a device if there is room, and lists it there until it has brought all that it holds.
+    fn goes_to(self: &Arc<Self>, device: &Arc<DeviceCore>, place: &Place) -> bool {
         let _moving = self.moving.lock().expect("nothing panics under this lock");
-        let from = self.now();
-        if from != to {
-            place.ledger.arrive(device);
-            // Pairs with the acquire in `now`.
-            self.now.store(to, Ordering::Release);
-            self.places[from].get().expect("it has been there").ledger.depart();
+        let (from, to) = (self.now(), device.ordinal);
+        if from == to {
+            return true;
         }
-        Ok(())
+        let held_bytes = self.held_elsewhere_bytes(to);
+        // What is brought meanwhile counts twice, as it is counted before the room is.
+        let fits = |arrivals: &Arrivals| {
+            let wanted_bytes = held_bytes.saturating_add(arrivals.awaited_bytes);
+            wanted_bytes <= device.room_bytes()
+        };
+        let mut arrivals = device.arrivals();
+        if !fits(&arrivals) {
+            arrivals.look_again(to);
+            if !fits(&arrivals) {
+                return false;
+            }
+        }
+        if held_bytes > 0 {
+            arrivals.awaited_bytes += held_bytes;
+            if !place.is_listed.swap(true, Ordering::Relaxed) {
+                arrivals.push(self, to);
+            }
+        }
+        place.ledger.arrive(device);
+        // Pairs with the acquire in `now`.
+        self.now.store(to, Ordering::Release);
+        drop(arrivals);
+        self.places[from].get().expect("it has been there").ledger.depart();
+        true
+    }
+}
+
+/// The owners that have moved to a device and may hold memory on others that is still to come.
+#[derive(Default)]
+pub(crate) struct Arrivals {
+    /// Each once.
+    owners: Vec<Weak<Owner>>,
+    /// What is to come, or more: it is counted again when it matters.
+    awaited_bytes: u64,
+}
+
+impl Arrivals {
+    fn push(&mut self, owner: &Arc<Owner>, ordinal: usize) {
+        // Now and then forget the ones that are through; doubling keeps the cost per owner constant.
+        if self.owners.len() == self.owners.capacity() {
+            let awaited_bytes = self.awaited_bytes;
+            self.look_again(ordinal);
+            // Who is about to be listed has been counted, and is not among those that were looked at.
+            self.awaited_bytes = awaited_bytes;
+            let more = self.owners.len().max(8);
+            self.owners.reserve(more);
+        }
+        self.owners.push(Arc::downgrade(owner));
+    }
+
+    /// Counts again what is to come to the device with this ordinal, and forgets who has gone on or has brought all.
+    fn look_again(&mut self, ordinal: usize) {
+        let mut awaited_bytes = 0;
+        self.owners.retain(|owner| {
+            let Some(owner) = owner.upgrade() else { return false };
+            let is_here = owner.now() == ordinal;
+            let bytes = if is_here { owner.held_elsewhere_bytes(ordinal) } else { 0 };
+            awaited_bytes += bytes;
+            if bytes == 0 {
+                let place = owner.places[ordinal].get().expect("it is listed there");
+                place.is_listed.store(false, Ordering::Relaxed);
+            }
+            bytes > 0
+        });
+        self.awaited_bytes = awaited_bytes;
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use crate::account::Account;
 use crate::backend::{Backend, Block, Facts, Fresh, Opened};
+use crate::branch::Arrivals;
 use crate::caught;
 use crate::choice::{self, Choice};
 use crate::error::{DeviceError, OutOfMemory};
@@ -83,6 +84,7 @@ impl Devices {
                 sibling_count,
                 pool: Mutex::default(),
                 ledgers: Mutex::default(),
+                arrivals: Mutex::default(),
                 owners: Arc::default(),
                 faults: faults.clone(),
                 backend: backend.clone(),
@@ -420,6 +422,7 @@ pub(crate) struct DeviceCore {
     pub(crate) sibling_count: usize,
     pool: Mutex<Pool>,
     ledgers: Mutex<Vec<Weak<Ledger>>>,
+    arrivals: Mutex<Arrivals>,
     /// As many clones as owners that are bound to it.
     owners: Arc<()>,
     pub(crate) faults: Arc<FaultLog>,
@@ -438,6 +441,11 @@ impl DeviceCore {
 
     fn ledgers(&self) -> MutexGuard<'_, Vec<Weak<Ledger>>> {
         self.ledgers.lock().expect("nothing panics under this lock")
+    }
+
+    /// Who has moved here.
+    pub(crate) fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().expect("nothing panics under this lock")
     }
 
     /// A ledger for an owner of this name.
@@ -494,13 +502,25 @@ impl DeviceCore {
     /// The error for a request of `bytes` by the owner of `ledger`.
     #[cold]
     pub(crate) fn out_of_memory(&self, ledger: &Ledger, bytes: usize) -> DeviceError {
+        self.out_of_memory_beside(ledger, bytes, 0)
+    }
+
+    /// The error for a request beside what is to come of others.
+    #[cold]
+    pub(crate) fn out_of_memory_beside(
+        &self,
+        ledger: &Ledger,
+        bytes: usize,
+        awaited_bytes: u64,
+    ) -> DeviceError {
         let driver = self.backend.driver_memory(self.ordinal);
         // What has just been asked may have found it lost.
         if let Some(message) = self.backend.loss(self.ordinal) {
             return DeviceError::Lost { message };
         }
         let (used_bytes, capacity_bytes) = (self.pool().live_bytes() as u64, self.facts.capacity_bytes);
-        let is_capped = used_bytes.saturating_add(bytes as u64) > capacity_bytes;
+        let wanted_bytes = used_bytes.saturating_add(bytes as u64).saturating_add(awaited_bytes);
+        let is_capped = wanted_bytes > capacity_bytes;
         let driver = driver.filter(|driver| !is_capped || capacity_bytes >= driver.total_bytes);
         let ledgers = self.ledgers();
         let held = |ledger: Arc<Ledger>| (ledger.label.clone(), ledger.used_bytes.load(Ordering::Relaxed));
@@ -514,6 +534,7 @@ impl DeviceCore {
             requested_bytes: bytes as u64,
             capacity_bytes,
             used_bytes,
+            awaited_bytes,
             owners,
             driver,
         }))

@@ -174,6 +174,8 @@ pub struct OutOfMemory {
     pub capacity_bytes: u64,
     /// What was in use.
     pub used_bytes: u64,
+    /// What is still to come of owners that have moved to the device, if the owner was to move there.
+    pub awaited_bytes: u64,
     /// Bytes by owner, largest first.
     pub owners: Vec<(Arc<str>, u64)>,
     /// What the driver has left, if that is what did not suffice; `None` if it is the capacity, which `mem=` gives.
@@ -197,8 +199,12 @@ const LISTED_OWNERS: usize = 8;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OutOfMemory { device, owner, requested_bytes, capacity_bytes, used_bytes, .. } = self;
+        let OutOfMemory { device, owner, requested_bytes, awaited_bytes, capacity_bytes, used_bytes, .. } =
+            self;
         write!(f, "{device} is out of memory: {owner} asked for {requested_bytes} bytes, ")?;
+        if *awaited_bytes > 0 {
+            write!(f, "beside {awaited_bytes} that are still to come of others that have moved there, ")?;
+        }
         match (&self.driver, *capacity_bytes) {
             (Some(driver), _) => {
                 driver.describe(f, *requested_bytes, *used_bytes)?;
@@ -271,6 +277,7 @@ mod tests {
             requested_bytes: 60,
             capacity_bytes: u64::MAX,
             used_bytes: 0,
+            awaited_bytes: 0,
             owners: Vec::new(),
             driver: None,
         };
@@ -282,6 +289,11 @@ mod tests {
         let capped = "gpu is out of memory: a asked for 60 bytes, 49 of 100 are in use";
         let more = "drop buffers, or give the device more with `mem=`";
         assert_eq!(error.to_string(), format!("{capped}; {owners}; {more}"));
+        error.awaited_bytes = 7;
+        let beside =
+            capped.replace("49", "beside 7 that are still to come of others that have moved there, 49");
+        assert_eq!(error.to_string(), format!("{beside}; {owners}; {more}"));
+        error.awaited_bytes = 0;
         let others = "drop buffers, end other programs on the device (`nvidia-smi` lists them), or choose another device with \
                       `--device`";
         for (free_bytes, words) in [

@@ -110,6 +110,7 @@ const CASES: &[Case] = cases! {
         an_account_moves_with_work_in_flight: 3, "";
         what_an_account_only_reads_stays_until_it_is_brought: 2, "";
         an_account_stays_where_there_is_room: 2, ":mem=8KiB";
+        as_many_accounts_move_as_fit: 2, ":mem=8KiB";
         a_fault_follows_an_account_that_moves: 2, "";
         what_moved_and_is_dropped_in_flight_is_finished: 2, "";
         copies_go_into_buffers_that_are_there: 2, "";

@@ -169,6 +169,42 @@ pub(crate) fn an_account_stays_where_there_is_room(devices: &Devices) {
     assert_eq!((used(devices), mover.used_bytes()), (vec![4 << 10, 256], (4 << 10) + 256));
 }
 
+pub(crate) fn as_many_accounts_move_as_fit(devices: &Devices) {
+    let there = devices.get(1);
+    let [taken, _kept] = [2, 1].map(|kib| there.account("other").alloc::<u8>(kib << 10).unwrap());
+    let movers = [(); 4].map(|()| devices.get(0).account("mover"));
+    let mut buffers = movers.each_ref().map(|mover| mover.alloc::<u32>(1 << 9).unwrap());
+    let go = |mover: usize| match movers[mover].move_to(there) {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(matches!(error, DeviceError::OutOfMemory(_)), "{error}");
+            false
+        }
+    };
+    // None has brought anything yet, and who comes and goes is not counted for each time.
+    for _ in 0..3 {
+        assert_eq!([0, 1, 2, 3].map(go), [true, true, false, false]);
+        movers[1].move_to(devices.get(0)).unwrap();
+    }
+    assert_eq!([3, 1].map(go), [true, false]);
+    let refused = movers[2].move_to(there).unwrap_err().to_string();
+    let words = "mover asked for 2048 bytes, beside 4096 that are still to come of others that have moved there, 3072 of 8192 are in use";
+    assert!(refused.contains(words), "{refused}");
+    for mover in [0, 3] {
+        movers[mover].launch(&ADD, 1 << 9, (&mut buffers[mover], 1)).unwrap();
+        assert_eq!(values(&movers[mover], &buffers[mover]), [1; 1 << 9]);
+    }
+    assert_eq!((used(devices), go(1)), (vec![4 << 10, 7 << 10], false));
+    drop(taken);
+    assert_eq!([1, 2].map(go), [true, false]);
+    let [_, second, third, _] = &mut buffers;
+    movers[1].bring(second).unwrap();
+    movers[2].bring(third).unwrap();
+    assert_eq!(used(devices), [2 << 10, 7 << 10]);
+    drop(buffers);
+    assert_eq!([2].map(go), [true]);
+}
+
 pub(crate) fn a_fault_follows_an_account_that_moves(devices: &Devices) {
     let account = devices.get(0).account("mover");
     let [mut spoiled, mut whole] = [(); 2].map(|()| account.alloc::<u32>(8).unwrap());
