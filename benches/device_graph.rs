@@ -8,14 +8,22 @@
 //! | `replay_patched_*` | one with another scalar than ever before |
 //! | `end_to_end_64_*` | 64 launches up to the end of the last one |
 //! | `end_to_end_replay_*` | a replay up to its end |
+//! | `ratio_64_*` | `launch_64` by `replay_64` |
 //!
 //! The first four are the time of the calls only; what they have submitted is waited for outside of it. Devices are those of `--device`,
 //! or host devices (inline, and with a worker) and whatever else this build and machine have; of what is not there it says so.
 
+#[path = "stand_in.rs"]
+mod stand_in;
+
 use std::time::{Duration, Instant};
 
 use chare::device::{Account, DeviceVec, Devices, Graph, HostMode, InOut, Launch, Out, kernel};
-use chare_benches::{Amount, Bench, Sampler};
+use chare_benches::{Amount, Bench, Sampler, Summary};
+
+/// Where it is measured, if nobody says where.
+const PLACES: [(&str, &str); 4] =
+    [("inline", "host:1:inline"), ("worker", "host:1:workers=1"), ("wgpu", "wgpu:0"), ("cuda", "cuda:0")];
 
 /// The launches of a graph.
 const LAUNCHES: u64 = 64;
@@ -70,13 +78,15 @@ fn time_of(submit: impl FnOnce()) -> Duration {
 }
 
 /// Takes samples of `submit`, which is called `count` times in each and says how long it took.
-fn measure(bench: &Bench, case: String, count: u64, mut submit: impl FnMut() -> Duration) {
+fn measure(bench: &Bench, case: String, count: u64, mut submit: impl FnMut() -> Duration) -> Summary {
     let mut sampler = Sampler::new(bench.options());
     while sampler.wants_more() {
         let time = (0..count).map(|_| submit()).sum();
         sampler.take_ns(time, count);
     }
-    bench.report_on(1, case, Amount::Count(LAUNCHES), "ns", sampler.summary());
+    let summary = sampler.summary();
+    bench.report_on(1, case, Amount::Count(LAUNCHES), "ns", summary);
+    summary
 }
 
 fn measure_on(bench: &Bench, kind: &str, devices: &Devices) {
@@ -88,19 +98,24 @@ fn measure_on(bench: &Bench, kind: &str, devices: &Devices) {
         drop(graph.replay((a, b, value)).expect("no kernel fails here"));
     };
     let wants = |case: &str| bench.options().wants(case).then(|| format!("{case}_{kind}"));
-    if let Some(case) = wants("launch_64") {
+    let launched = wants("launch_64").map(|case| {
         measure(bench, case, count, || {
             let time = time_of(|| launch(&account, &mut a));
             finish(&account);
             time
-        });
-    }
-    if let Some(case) = wants("replay_64") {
+        })
+    });
+    let replayed = wants("replay_64").map(|case| {
         measure(bench, case, count, || {
             let time = time_of(|| replay(&mut a, &mut b, 1));
             finish(&account);
             time
-        });
+        })
+    });
+    if let (Some(launched), Some(replayed)) = (launched, replayed) {
+        let (best, median) = (launched.best / replayed.best, launched.median / replayed.median);
+        let ratio = Summary { best, median, batches: launched.batches.min(replayed.batches) };
+        bench.report_on(1, format!("ratio_64_{kind}"), Amount::Count(LAUNCHES), "ratio", ratio);
     }
     if let Some(case) = wants("replay_swapped") {
         measure(bench, case, count, || {
@@ -137,29 +152,12 @@ fn measure_on(bench: &Bench, kind: &str, devices: &Devices) {
 }
 
 fn main() {
-    let mut specs = Vec::new();
-    let bench =
-        Bench::from_args_with("device_graph", "  --device D     on this device only\n", |option, value| {
-            if option == "--device" {
-                let spec = value()?;
-                specs.push((spec.clone(), spec));
-            }
-            Ok(option == "--device")
-        });
-    if specs.is_empty() {
-        let all = [
-            ("inline", "host:1:inline"),
-            ("worker", "host:1:workers=1"),
-            ("wgpu", "wgpu:0"),
-            ("cuda", "cuda:0"),
-        ];
-        specs.extend(all.map(|(kind, spec)| (kind.to_owned(), spec.to_owned())));
-    }
-    for (kind, spec) in specs {
-        let parsed = spec.parse().map_err(chare::device::DeviceError::from);
-        match parsed.and_then(|parsed| Devices::open(&parsed, HostMode::Inline)) {
-            Ok(devices) => measure_on(&bench, &kind, &devices),
-            Err(error) => eprintln!("{spec} is not measured: {error}"),
+    let (bench, places) = Bench::of_devices("device_graph", &PLACES);
+    stand_in::register(&ADD);
+    for place in places {
+        match Devices::open(&place.device, HostMode::Inline) {
+            Ok(devices) => measure_on(&bench, &place.name, &devices),
+            Err(error) => place.is_missing(error),
         }
     }
 }

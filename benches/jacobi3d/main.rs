@@ -31,11 +31,11 @@ struct Turns {
 }
 
 async fn measure(rt: Runtime, mut turns: Turns, problem: Problem, steps: u64) -> Result<Turns> {
-    let blocks = rt.array::<Block>(problem.blocks()).create(problem).await?;
+    let blocks = rt.array::<Block<f64>>(problem.blocks()).create(problem).await?;
     let mut plain = Plain::new(problem, rt.num_pes());
     while turns.chare.wants_more() | turns.plain.wants_more() | turns.ratio.wants_more() {
         let start = Instant::now();
-        blocks.solve(steps).await?;
+        blocks.solve(steps, true).await?;
         let chare_time = start.elapsed();
         let residuals = blocks.at((0, 0, 0)).take_residuals().await?;
 

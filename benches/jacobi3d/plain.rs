@@ -41,6 +41,20 @@ struct Meeting {
     changes: [Vec<CachePadded<AtomicU64>>; 2],
 }
 
+impl Problem {
+    /// The blocks in row-major order, as the elements of an array are numbered.
+    fn indices(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let (nx, ny, nz) = self.blocks();
+        (0..nx).flat_map(move |x| (0..ny).flat_map(move |y| (0..nz).map(move |z| (x, y, z))))
+    }
+
+    /// The place of a block in that order.
+    fn number(self, (x, y, z): (usize, usize, usize)) -> usize {
+        let (_, ny, nz) = self.blocks();
+        (x * ny + y) * nz + z
+    }
+}
+
 impl Plain {
     pub(crate) fn new(problem: Problem, threads: usize) -> Self {
         let block_count = problem.indices().count();
@@ -53,7 +67,7 @@ impl Plain {
         for thread in 0..threads {
             let own = || problem.indices().take(first_of(thread + 1)).skip(first_of(thread));
             let team = own().map(|index| {
-                let values = problem.start_values(index);
+                let values: Vec<f64> = problem.start_values(index);
                 let neighbour =
                     |face| problem.neighbour(index, face).map(|place| home(problem.number(place)));
                 Block { u: values.clone(), unew: values, neighbours: Face::ALL.map(neighbour) }

@@ -32,18 +32,6 @@ impl Problem {
         (along, along, along)
     }
 
-    /// The blocks in row-major order, as the elements of an array are numbered.
-    pub(crate) fn indices(self) -> impl Iterator<Item = (usize, usize, usize)> {
-        let (nx, ny, nz) = self.blocks();
-        (0..nx).flat_map(move |x| (0..ny).flat_map(move |y| (0..nz).map(move |z| (x, y, z))))
-    }
-
-    /// The place of a block in that order.
-    pub(crate) fn number(self, (x, y, z): (usize, usize, usize)) -> usize {
-        let (_, ny, nz) = self.blocks();
-        (x * ny + y) * nz + z
-    }
-
     /// The block at a face of another one; none at the boundary.
     pub(crate) fn neighbour(
         self,
@@ -57,16 +45,16 @@ impl Problem {
     }
 
     /// What a block and the layer around it hold at the start: noise, so that every iteration changes every cell.
-    pub(crate) fn start_values(self, (x, y, z): (usize, usize, usize)) -> Vec<f64> {
+    pub(crate) fn start_values<T: From<f32>>(self, (x, y, z): (usize, usize, usize)) -> Vec<T> {
         let [px, py, pz] = padded_shape(self.dims());
         let [x, y, z] = [x, y, z].map(|block| block * self.block as usize);
         let rows = (0..px).flat_map(|i| (0..py).map(move |j| (x + i, y + j)));
-        rows.flat_map(|(x, y)| (0..pz).map(move |k| noise(x, y, z + k))).collect()
+        rows.flat_map(|(x, y)| (0..pz).map(move |k| T::from(noise(x, y, z + k)))).collect()
     }
 }
 
-/// A value in `0..1` for each cell.
-fn noise(x: usize, y: usize, z: usize) -> f64 {
+/// A value in `0..1` for each cell, the same in every type of numbers.
+fn noise(x: usize, y: usize, z: usize) -> f32 {
     let mixed = (x * 73_856_093) ^ (y * 19_349_663) ^ (z * 83_492_791);
-    (mixed % 65_536) as f64 / 65_536.0
+    (mixed % 65_536) as f32 / 65_536.0
 }

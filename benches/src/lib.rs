@@ -22,13 +22,15 @@
 //! bench.report("plain", Amount::Count(1000), "ns", sampler.summary());
 //! ```
 
+mod devices;
 mod options;
 mod report;
 mod run;
 mod sampler;
 pub mod taskbench;
 
+pub use devices::Place;
 pub use options::{OptionValue, Options, OptionsError, USAGE};
 pub use report::{Amount, Bench, Row};
-pub use run::run;
+pub use run::{run, run_with};
 pub use sampler::{Sampler, Summary};

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::mpsc;
 
-use chare::{Result, Runtime};
+use chare::{Result, Runtime, StartError};
 
 /// Runs `program` on a runtime of `pes` PEs that lives as long as it, and returns its value. On the host, so that figures of
 /// machines with and without GPUs compare, and kernels give the very values of plain loops.
@@ -16,8 +16,24 @@ where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel();
     let options = chare::Options::default().with_pes(pes).with_device("host".parse().expect("a device"));
+    run_with(options, program).unwrap_or_else(|error| panic!("the runtime does not start: {error}"))
+}
+
+/// As [`run`], on a runtime with these options.
+///
+/// # Errors
+/// If the runtime cannot start, as on a device that is not there.
+///
+/// # Panics
+/// If the program ends in any way but with a value.
+pub fn run_with<T, F, Fut>(options: chare::Options, program: F) -> std::result::Result<T, StartError>
+where
+    T: Send + 'static,
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = Result<T>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel();
     let report = Runtime::run(options, |rt| {
         let program = program(rt);
         async move {
@@ -26,9 +42,9 @@ where
             Ok::<(), chare::BoxError>(())
         }
     });
-    let report = report.unwrap_or_else(|error| panic!("the runtime does not start: {error}"));
+    let report = report?;
     assert!(report.is_success(), "the bench failed: {report}");
-    receiver.try_recv().unwrap_or_else(|_| panic!("the bench ended without its value: {report}"))
+    Ok(receiver.try_recv().unwrap_or_else(|_| panic!("the bench ended without its value: {report}")))
 }
 
 #[cfg(test)]
@@ -38,6 +54,13 @@ mod tests {
     #[test]
     fn a_program_brings_its_value() {
         assert_eq!(run(2, |rt| async move { Ok(rt.num_pes()) }), 2);
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_an_error() {
+        let options = crate::Place::new("none", "cuda:63").options(1);
+        let error = run_with(options, |_| async { Ok(()) }).expect_err("there are not so many GPUs");
+        assert!(error.to_string().starts_with("--device cuda:63: "), "{error}");
     }
 
     #[test]
