@@ -8,7 +8,7 @@ mod recorder;
 use std::fmt;
 use std::time::Duration;
 
-use chare_device::{Device, Devices, Usage};
+use chare_device::{Device, Devices, Grid, KernelUsage, Usage};
 
 use crate::entry::EntryInfo;
 use crate::ids::PeId;
@@ -62,6 +62,8 @@ pub struct DeviceProfile {
     pub name: String,
     /// The launches of all chares, their time, and what was copied.
     pub usage: Usage,
+    /// Each kernel that was launched, the one with the most time first.
+    pub kernels: Vec<KernelUsage>,
 }
 
 /// What one PE has done. `wall` is the sum of `idle`, `runtime` and the times of all entries.
@@ -215,8 +217,11 @@ impl Profile {
     /// `devices` have ended.
     pub(crate) fn new(mut pes: Vec<PeProfile>, devices: &Devices) -> Self {
         pes.sort_by_key(|profile| profile.pe);
-        let of =
-            |device: &Device| Some(DeviceProfile { name: device.name().to_owned(), usage: device.usage()? });
+        let of = |device: &Device| {
+            let (name, usage, kernels) =
+                (device.name().to_owned(), device.usage()?, device.usage_by_kernel()?);
+            Some(DeviceProfile { name, usage, kernels })
+        };
         Profile { pes, devices: devices.iter().filter_map(of).collect() }
     }
 
@@ -235,12 +240,10 @@ impl Profile {
     }
 }
 
-/// A line of a table, the name first.
-type Line = [String; COLUMNS];
+/// A line of a table with so many columns, the name first.
+type Line<const COLUMNS: usize> = [String; COLUMNS];
 
-const COLUMNS: usize = 16;
-
-fn head() -> Line {
+fn head() -> Line<16> {
     [
         "entry", "calls", "resumes", "self s", "mean us", "max us", "sent", "bytes", "received", "bytes",
         "ch sent", "bytes", "ch recvd", "bytes", "bcasts", "contribs",
@@ -248,14 +251,13 @@ fn head() -> Line {
     .map(str::to_owned)
 }
 
-fn line(entry: &EntryProfile) -> Line {
-    let micros = |duration: Duration| format!("{:.2}", duration.as_secs_f64() * 1e6);
+fn line(entry: &EntryProfile) -> Line<16> {
     let Sent { calls, values, broadcasts, contributions } = entry.sent;
     [
         entry.name(),
         entry.calls.to_string(),
         entry.resumes.to_string(),
-        format!("{:.6}", entry.self_time.as_secs_f64()),
+        seconds(entry.self_time),
         micros(entry.mean_step()),
         micros(entry.longest_step),
         calls.count.to_string(),
@@ -271,23 +273,57 @@ fn line(entry: &EntryProfile) -> Line {
     ]
 }
 
+fn head_of_kernels() -> Line<7> {
+    ["kernel", "launches", "elements", "largest grid", "device s", "mean us", "estimated s"]
+        .map(str::to_owned)
+}
+
+fn line_of_kernel(usage: &KernelUsage) -> Line<7> {
+    let Grid { x, y, z } = usage.largest;
+    let mean_ns = usage.launch_time.as_nanos() as u64 / usage.launches.max(1);
+    [
+        usage.kernel.to_owned(),
+        usage.launches.to_string(),
+        usage.elements.to_string(),
+        format!("{x} x {y} x {z}"),
+        seconds(usage.launch_time),
+        micros(Duration::from_nanos(mean_ns)),
+        seconds(usage.estimated_time),
+    ]
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.6}", time.as_secs_f64())
+}
+
+fn micros(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() * 1e6)
+}
+
 /// Writes a table whose columns are as wide as they need to be.
-fn write_table(f: &mut fmt::Formatter<'_>, entries: &[EntryProfile]) -> fmt::Result {
-    let lines: Vec<Line> = std::iter::once(head()).chain(entries.iter().map(line)).collect();
+fn write_table<const COLUMNS: usize>(
+    f: &mut fmt::Formatter<'_>,
+    head: Line<COLUMNS>,
+    lines: impl Iterator<Item = Line<COLUMNS>>,
+) -> fmt::Result {
+    let lines: Vec<Line<COLUMNS>> = std::iter::once(head).chain(lines).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
-    for [name, numbers @ ..] in &lines {
-        write!(f, "\n  {name:<width$}", width = widths[0])?;
-        for (number, width) in numbers.iter().zip(&widths[1..]) {
+    for line in &lines {
+        write!(f, "\n  {:<width$}", line[0], width = widths[0])?;
+        for (number, width) in line.iter().zip(&widths).skip(1) {
             write!(f, "  {number:>width$}")?;
         }
     }
     Ok(())
 }
 
+fn write_entries(f: &mut fmt::Formatter<'_>, entries: &[EntryProfile]) -> fmt::Result {
+    write_table(f, head(), entries.iter().map(line))
+}
+
 fn write_device(f: &mut fmt::Formatter<'_>, device: &DeviceProfile) -> fmt::Result {
-    let DeviceProfile { name, usage } = device;
-    let seconds = |time: Duration| format!("{:.6}", time.as_secs_f64());
+    let DeviceProfile { name, usage, kernels } = device;
     let estimated = match usage.estimated_time {
         Duration::ZERO => String::new(),
         time => format!(", {} of it estimated", seconds(time)),
@@ -303,11 +339,15 @@ fn write_device(f: &mut fmt::Formatter<'_>, device: &DeviceProfile) -> fmt::Resu
         usage.to_host_bytes,
         usage.from_peers_bytes,
         usage.within_bytes,
-    )
+    )?;
+    if kernels.is_empty() {
+        return Ok(());
+    }
+    write_table(f, head_of_kernels(), kernels.iter().map(line_of_kernel))
 }
 
 impl fmt::Display for Profile {
-    /// One table per PE, one of the sums, and a line per device. Several lines, without an end of line at the end.
+    /// One table per PE, one of the sums, and a line per device, with a table of its kernels. Several lines, without an end of line at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -326,10 +366,10 @@ impl fmt::Display for Profile {
                 pe.to_other_pes,
                 pe.from_others,
             )?;
-            write_table(f, &pe.entries)?;
+            write_entries(f, &pe.entries)?;
         }
         write!(f, "\nall PEs:")?;
-        write_table(f, &self.total())?;
+        write_entries(f, &self.total())?;
         self.devices.iter().try_for_each(|device| write_device(f, device))
     }
 }

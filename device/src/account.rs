@@ -32,7 +32,7 @@ use crate::memory::Memory;
 use crate::operation::{AccessMode, Command};
 use crate::param::{Element, Params};
 use crate::shape::Shape;
-use crate::usage::Usage;
+use crate::usage::{KernelUsage, Usage};
 
 /// The device account of one owner: bound to one device at a time ([`move_to`](Self::move_to)), and to one stream. A cheap clone; all
 /// clones are the same account.
@@ -162,6 +162,11 @@ impl Account {
     /// copy when it is submitted.
     pub fn usage(&self) -> Option<Usage> {
         self.core.owner.usage()
+    }
+
+    /// What each kernel has had of this, the one with the most time first; `None` if no records are kept.
+    pub fn usage_by_kernel(&self) -> Option<Vec<KernelUsage>> {
+        self.core.owner.usage_by_kernel()
     }
 
     /// A buffer of zeros. `shape` is a length or an array of extents.

@@ -20,7 +20,7 @@ use crate::memory::{MAX_ALIGN, Memory, MemoryRef};
 use crate::operation::{Access, AccessMode, Command, Operation};
 use crate::param::{Element, Params};
 use crate::shape::Shape;
-use crate::usage::{Direction, Meter, Usage};
+use crate::usage::{self, Direction, KernelUsage, Meter, Usage};
 
 /// Operations, and cells of completions, that a branch keeps at most for later ones.
 const KEPT_OPERATIONS: usize = 64;
@@ -93,6 +93,13 @@ impl Owner {
     pub(crate) fn usage(&self) -> Option<Usage> {
         let usages = self.ledgers().map(|(_, ledger)| Some(ledger.meter.as_ref()?.usage()));
         usages.reduce(|sum, usage| Some(sum?.and(&usage?)))?
+    }
+
+    /// What each kernel has had of all devices.
+    pub(crate) fn usage_by_kernel(&self) -> Option<Vec<KernelUsage>> {
+        let usages = self.ledgers().map(|(_, ledger)| Some(ledger.meter.as_ref()?.usage_by_kernel()));
+        let usages = usages.collect::<Option<Vec<_>>>()?;
+        Some(usage::by_kernel(usages.into_iter().flatten()))
     }
 
     /// What it holds on other devices than this one.
@@ -244,11 +251,8 @@ impl Branch {
     pub(crate) fn note_end(&self, operation: &Operation) {
         let (Some(of_device), Some(of_owner)) = (&self.device.meter, &self.ledger.meter) else { return };
         let is_alone = of_device.end() && operation.was_alone;
-        let launches = operation.command.launches();
-        if launches > 0 {
-            of_device.add_launches(launches, operation.spent, is_alone);
-            of_owner.add_launches(launches, operation.spent, is_alone);
-        }
+        of_device.add_launches(&operation.command, operation.spent, is_alone);
+        of_owner.add_launches(&operation.command, operation.spent, is_alone);
     }
 
     /// Counts a copy.

@@ -18,7 +18,7 @@ use crate::memory::{MAX_ALIGN, MemoryRef};
 use crate::pool::{self, DeviceMemory, Pool};
 use crate::sleepers::{Pending, Rest};
 use crate::spec::{DeviceSpec, HostMode};
-use crate::usage::{Direction, Meter, Usage};
+use crate::usage::{Direction, KernelUsage, Meter, Usage};
 
 /// The devices of one runtime.
 ///
@@ -273,6 +273,11 @@ impl Device {
     /// What all owners have used it for; `None` if no records are kept ([`DeviceSpec::with_records`](crate::DeviceSpec::with_records)).
     pub fn usage(&self) -> Option<Usage> {
         self.core.meter.as_ref().map(Meter::usage)
+    }
+
+    /// What each kernel has had of this, the one with the most time first; `None` if no records are kept.
+    pub fn usage_by_kernel(&self) -> Option<Vec<KernelUsage>> {
+        self.core.meter.as_ref().map(Meter::usage_by_kernel)
     }
 
     /// How often somebody has looked for what has ended, while something was pending on any device of the set. Zero where devices wake

@@ -119,5 +119,5 @@ pub use shape::Shape;
 pub use ship::{Capability, CapabilityError, ship_kernels};
 pub use sleepers::Rest;
 pub use spec::{DeviceSpec, HostMode, SpecError};
-pub use usage::Usage;
+pub use usage::{KernelUsage, Usage};
 pub use vitals::Vitals;

@@ -16,9 +16,9 @@ use crate::completion::Cell;
 use crate::enqueue::OtherCode;
 use crate::event::{Event, Stream};
 use crate::fault::{FaultKind, FaultRecord};
-use crate::graph::{Plan, Step};
+use crate::graph::{LaunchStep, Plan, Step};
 use crate::kernel::Code;
-use crate::launch::Launch;
+use crate::launch::{Grid, Launch};
 use crate::memory::MemoryRef;
 use crate::usage::Spent;
 
@@ -81,13 +81,25 @@ pub(crate) enum Command {
 impl Command {
     /// How many kernels it launches.
     pub(crate) fn launches(&self) -> u64 {
+        let mut count = 0;
+        self.each_launch(|_, _| count += 1);
+        count
+    }
+
+    /// Shows the kernels that it launches, by name, with their grids. How many those of others are is not known: they count as one,
+    /// without a grid.
+    pub(crate) fn each_launch(&self, mut visit: impl FnMut(&'static str, Grid)) {
         match self {
-            // How many those of others are is not known.
-            Command::Launch { .. } | Command::Code { .. } => 1,
+            Command::Launch { code, launch } => visit(code.name, launch.grid()),
+            Command::Code { name, .. } => visit(name, Grid::new(0, 0, 0)),
             Command::Graph(plan) => {
-                plan.steps.iter().filter(|step| matches!(step, Step::Launch(_))).count() as u64
+                for step in &plan.steps {
+                    if let Step::Launch(LaunchStep { code, launch, .. }) = step {
+                        visit(code.name, launch.grid());
+                    }
+                }
             }
-            _ => 0,
+            _ => {}
         }
     }
 }

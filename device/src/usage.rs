@@ -1,4 +1,5 @@
-//! What owners have used devices for: launches, their time, and bytes that were copied. For balancing load, and for people.
+//! What owners have used devices for: launches, their time, and bytes that were copied;
+//! and what each kernel had of it. For balancing load, and for people.
 //!
 //! Every operation leaves its part when it ends, with its owner and with its device, if the devices keep records
 //! ([`DeviceSpec::with_records`](crate::DeviceSpec::with_records)); else nothing is counted and no clock is read. An owner's record is that of all
@@ -8,7 +9,11 @@
 //! events on CUDA. On wgpu it is *estimated*: the time of its batch, divided by the launches of the batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+
+use crate::launch::Grid;
+use crate::operation::Command;
 
 /// What an owner has used a device for, or all owners; see [`Account::usage`](crate::Account::usage) and
 /// [`Device::usage`](crate::Device::usage).
@@ -50,6 +55,25 @@ impl Usage {
     }
 }
 
+/// What the launches of one kernel have used a device for; see [`Account::usage_by_kernel`](crate::Account::usage_by_kernel) and
+/// [`Device::usage_by_kernel`](crate::Device::usage_by_kernel).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KernelUsage {
+    /// The name of the kernel, or of code of others. Kernels of one name count as one.
+    pub kernel: &'static str,
+    /// Launches that have ended, well or not, those in graphs too.
+    pub launches: u64,
+    /// The elements of their grids, in all. None are known of code of others.
+    pub elements: u64,
+    /// The grid with the most elements.
+    pub largest: Grid,
+    /// What they took on the device. The launches of a graph have equal parts of its time.
+    pub launch_time: Duration,
+    /// The part of `launch_time` that is estimated, as it is in graphs of several launches.
+    pub estimated_time: Duration,
+}
+
 /// Where copied bytes come from, and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -72,6 +96,56 @@ impl Spent {
     }
 }
 
+impl KernelUsage {
+    fn new(kernel: &'static str) -> Self {
+        let (launches, elements, largest) = (0, 0, Grid::new(0, 0, 0));
+        KernelUsage {
+            kernel,
+            launches,
+            elements,
+            largest,
+            launch_time: Duration::ZERO,
+            estimated_time: Duration::ZERO,
+        }
+    }
+
+    fn add(&mut self, grid: Grid, time: Duration, is_estimated: bool) {
+        self.launches += 1;
+        self.elements = self.elements.saturating_add(grid.len());
+        if grid.len() > self.largest.len() {
+            self.largest = grid;
+        }
+        self.launch_time += time;
+        if is_estimated {
+            self.estimated_time += time;
+        }
+    }
+
+    /// Counts what the same kernel has had elsewhere.
+    fn join(&mut self, other: &KernelUsage) {
+        self.launches += other.launches;
+        self.elements = self.elements.saturating_add(other.elements);
+        if other.largest.len() > self.largest.len() {
+            self.largest = other.largest;
+        }
+        self.launch_time += other.launch_time;
+        self.estimated_time += other.estimated_time;
+    }
+}
+
+/// What each kernel has had in all of these, the one with the most time first.
+pub(crate) fn by_kernel(usages: impl IntoIterator<Item = KernelUsage>) -> Vec<KernelUsage> {
+    let mut kernels = Vec::<KernelUsage>::new();
+    for usage in usages {
+        match kernels.iter_mut().find(|known| known.kernel == usage.kernel) {
+            Some(known) => known.join(&usage),
+            None => kernels.push(usage),
+        }
+    }
+    kernels.sort_by(|a, b| b.launch_time.cmp(&a.launch_time).then_with(|| a.kernel.cmp(b.kernel)));
+    kernels
+}
+
 /// What is counted for one [`Usage`]. Each number by itself is right at any moment.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -85,6 +159,8 @@ pub(crate) struct Meter {
     within_bytes: AtomicU64,
     /// Operations that have been submitted and have not ended. Of a device.
     pending: AtomicU64,
+    /// Few: they are looked through.
+    kernels: Mutex<Vec<KernelUsage>>,
 }
 
 impl Meter {
@@ -98,8 +174,14 @@ impl Meter {
         self.pending.fetch_sub(1, Ordering::Relaxed) == 1
     }
 
-    pub(crate) fn add_launches(&self, count: u64, spent: Option<Spent>, is_alone: bool) {
+    /// Counts the launches of an operation that ends, and what it took.
+    pub(crate) fn add_launches(&self, command: &Command, spent: Option<Spent>, is_alone: bool) {
+        let count = command.launches();
+        if count == 0 {
+            return;
+        }
         self.launches.fetch_add(count, Ordering::Relaxed);
+        self.add_to_kernels(command, count, spent);
         let Some(Spent { time, is_estimated }) = spent else { return };
         // 584 years fit.
         let ns = time.as_nanos() as u64;
@@ -109,6 +191,30 @@ impl Meter {
                 sum.fetch_add(ns, Ordering::Relaxed);
             }
         }
+    }
+
+    fn add_to_kernels(&self, command: &Command, count: u64, spent: Option<Spent>) {
+        let part = |time: Duration| Duration::from_nanos(time.as_nanos() as u64 / count);
+        let time = spent.map_or(Duration::ZERO, |spent| part(spent.time));
+        let is_estimated = count > 1 || spent.is_some_and(|spent| spent.is_estimated);
+        let mut kernels = self.kernels();
+        command.each_launch(|kernel, grid| {
+            let place = kernels.iter().position(|usage| usage.kernel == kernel).unwrap_or_else(|| {
+                kernels.push(KernelUsage::new(kernel));
+                kernels.len() - 1
+            });
+            kernels[place].add(grid, time, is_estimated);
+        });
+    }
+
+    fn kernels(&self) -> MutexGuard<'_, Vec<KernelUsage>> {
+        self.kernels.lock().expect("nothing panics under this lock")
+    }
+
+    /// Each kernel that has been launched, the one with the most time first.
+    pub(crate) fn usage_by_kernel(&self) -> Vec<KernelUsage> {
+        let kernels = self.kernels().clone();
+        by_kernel(kernels)
     }
 
     pub(crate) fn add_bytes(&self, direction: Direction, bytes: u64) {

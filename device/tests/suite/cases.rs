@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chare_device::{Account, DeviceError, DeviceSlice, DeviceVec, Devices, Fault, InOut, Language};
+use chare_device::{Account, DeviceError, DeviceSlice, DeviceVec, Devices, Fault, Grid, InOut, Language};
 
 use crate::kernels::{ADD, BOTH, COPY, FILL, GATHER, PANIC};
 
@@ -358,10 +358,16 @@ pub(crate) fn records_say_what_was_done(devices: &Devices) {
     let is_estimated = devices.get(0).name().starts_with("wgpu");
     assert_eq!(of_one.estimated_time, if is_estimated { of_one.launch_time } else { Duration::ZERO });
     assert_eq!((devices.get(0).usage(), devices.get(1).usage()), (Some(of_one), Some(of_far)));
+    let [add] = one.usage_by_kernel().unwrap()[..] else { panic!("one kernel was launched") };
+    assert_eq!((add.kernel, add.launches, add.elements, add.largest), ("add", 3, 3000, Grid::from(1000)));
+    assert_eq!((add.launch_time, add.estimated_time), (of_one.launch_time, of_one.estimated_time));
     // A launch that fails is one, and what nobody looked at yet is none.
     let mut values = one.alloc::<u32>(8).unwrap();
     assert!(one.launch(&PANIC, 8, (&mut values,)).unwrap().wait().is_err());
     assert_eq!(one.usage().unwrap().launches, 4);
+    let kernels = devices.get(0).usage_by_kernel().unwrap();
+    assert_eq!((kernels.len(), far.usage_by_kernel().unwrap().len()), (2, 0));
+    assert!(kernels.iter().any(|usage| usage.kernel == "panic" && usage.launches == 1), "{kernels:?}");
 }
 
 pub(crate) fn code_for_cuda_is_refused_elsewhere(devices: &Devices) {

@@ -1,6 +1,8 @@
 //! The cases of graphs: a replay is what its launches would be one by one, as one operation.
 
-use chare_device::{Account, DeviceError, DeviceVec, Devices, Each, Fault, In, InOut, Out, Zeroed};
+use std::time::Duration;
+
+use chare_device::{Account, DeviceError, DeviceVec, Devices, Each, Fault, Grid, In, InOut, Out, Zeroed};
 
 use crate::kernels::{ADD, COPY, FILL, GATHER, PANIC};
 
@@ -269,4 +271,27 @@ pub(crate) fn an_empty_graph_is_a_fence(devices: &Devices) {
     let mut none = account.alloc::<u32>(0).unwrap();
     graph.replay((&x, &mut none)).unwrap().wait().unwrap();
     assert_eq!((values(&account, &y), values(&account, &none)), (vec![3], nothing.to_vec()));
+}
+
+/// What a graph launches counts for each kernel, with parts of the time of all.
+pub(crate) fn records_name_the_kernels_of_graphs(devices: &Devices) {
+    let account = devices.get(0).account("one");
+    let (source, mut buffer) =
+        (account.upload(vec![1_u32; 1000]).unwrap(), account.alloc::<u32>(1000).unwrap());
+    let graph = account.record::<(In<u32>, InOut<u32>)>("both", |recording, (source, mut buffer)| {
+        recording.launch(&COPY, 1000, (&source, &mut buffer))?;
+        recording.launch(&ADD, Grid::from(500), (&mut buffer, 1))?;
+        recording.launch(&ADD, Grid::from(1000), (&mut buffer, 1))
+    });
+    let graph = graph.unwrap();
+    for _ in 0..2 {
+        graph.replay((&source, &mut buffer)).unwrap().wait().unwrap();
+    }
+    let (usage, kernels) = (account.usage().unwrap(), account.usage_by_kernel().unwrap());
+    let of = |name: &str| *kernels.iter().find(|usage| usage.kernel == name).unwrap();
+    let (copy, add) = (of("copy"), of("add"));
+    assert_eq!((usage.launches, copy.launches, add.launches, kernels.len()), (6, 2, 4, 2));
+    assert_eq!((copy.elements, add.elements, add.largest), (2000, 3000, Grid::from(1000)));
+    assert_eq!((copy.estimated_time, add.estimated_time), (copy.launch_time, add.launch_time));
+    assert!(add.launch_time > Duration::ZERO && add.launch_time + copy.launch_time <= usage.launch_time);
 }

@@ -1,6 +1,6 @@
 //! Cases of memory that is used on other devices than it is on, and of accounts that move to other devices.
 
-use chare_device::{DeviceError, DeviceSlice, DeviceVec, Devices, In, InOut};
+use chare_device::{DeviceError, DeviceSlice, DeviceVec, Devices, Grid, In, InOut};
 
 use crate::cases::{fault_of, until_idle, values};
 use crate::kernels::{ADD, COPY, FILL, GATHER, PANIC};
@@ -359,4 +359,26 @@ pub(crate) fn threads_read_what_an_account_shares_on_its_way(devices: &Devices) 
     });
     assert_eq!(used(devices).iter().sum::<u64>(), 0);
     assert!(devices.take_unreported_faults().is_empty());
+}
+
+/// A kernel that an account has launched on two devices is one in its record.
+pub(crate) fn records_are_of_all_devices(devices: &Devices) {
+    let account = devices.get(0).account("mover");
+    let mut values = account.alloc::<u32>(64).unwrap();
+    account.launch(&FILL, 64, (&mut values, 3)).unwrap().wait().unwrap();
+    account.launch(&ADD, 64, (&mut values, 1)).unwrap().wait().unwrap();
+    account.move_to(devices.get(1)).unwrap();
+    for len in [16, 32] {
+        account.launch(&ADD, len, (&mut values, 1)).unwrap().wait().unwrap();
+    }
+    let (usage, kernels) = (account.usage().unwrap(), account.usage_by_kernel().unwrap());
+    let of = |name: &str| *kernels.iter().find(|usage| usage.kernel == name).unwrap();
+    let (fill, add) = (of("fill"), of("add"));
+    assert_eq!((usage.launches, fill.launches, add.launches, kernels.len()), (4, 1, 3, 2));
+    assert_eq!((add.elements, add.largest), (112, Grid::from(64)));
+    assert_eq!(add.launch_time + fill.launch_time, usage.launch_time);
+    assert_eq!(add.estimated_time + fill.estimated_time, usage.estimated_time);
+    assert!(kernels[0].launch_time >= kernels[1].launch_time, "{kernels:?}");
+    let there = devices.get(1).usage_by_kernel().unwrap();
+    assert_eq!((there.len(), there[0].kernel, there[0].launches), (1, "add", 2));
 }

@@ -1,5 +1,8 @@
 //! What devices were used for: in the profile of a run, and asked by a chare.
 
+use chare::DeviceProfile;
+use chare::device::Grid;
+
 use super::*;
 
 #[chare]
@@ -42,6 +45,20 @@ fn a_profile_says_what_each_device_was_used_for() {
         assert_eq!(launches, [3, 4], "{pes} PEs, {kind}");
         assert!(profile.to_string().contains("\nhost:0: ") && profile.devices[1].name == "host:1");
         assert!(profile.devices[0].usage.launch_time > std::time::Duration::ZERO);
+        // Each kernel has its part: this one has all.
+        for DeviceProfile { usage, kernels, .. } in &profile.devices {
+            let [add] = kernels[..] else { panic!("one kernel was launched: {kernels:?}") };
+            assert_eq!(
+                (add.kernel, add.launches, add.elements),
+                ("add", usage.launches, 100 * usage.launches)
+            );
+            assert_eq!((add.largest, add.launch_time), (Grid::from(100), usage.launch_time));
+        }
+        let text = profile.to_string();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("100 x 1 x 1")).collect();
+        let cells: Vec<Vec<&str>> =
+            lines.iter().map(|line| line.split_whitespace().take(3).collect()).collect();
+        assert_eq!(cells, [["add", "3", "300"], ["add", "4", "400"]], "{text}");
     }
 }
 
