@@ -6,7 +6,8 @@
 //! its accounts, and lives as long as one of them.
 //!
 //! A launch's time is *measured* where the backend can: around the Rust source on host devices (times the slowdown of a slow one), by a pair of
-//! events on CUDA. On wgpu it is *estimated*: the time of its batch, divided by the launches of the batch.
+//! events on CUDA, by the device's clock on wgpu. Where an adapter has no clock, or it says nothing, the time is *estimated*: that of the
+//! batch, divided by the launches of the batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};

@@ -148,6 +148,52 @@ fn a_limit_that_is_kept_changes_nothing() {
     }
 }
 
+#[cfg(feature = "wgpu")]
+kernel! {
+    /// Takes a while, on GPUs too.
+    const LONG: fn long(buffer: InOut<u32>) {
+        rust: |_: &Launch, _: (&mut [u32],)| (),
+        wgsl: "
+            @group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
+            @compute @workgroup_size(64) fn long() {
+                var value = 1u;
+                for (var step = 0u; step < 10000u; step++) { value = value * 1664525u + (value >> 16u); }
+                buffer[0] = value;
+            }",
+    }
+}
+
+/// What is not done when it is first looked for is overdue here.
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_batch_of_wgpu_that_takes_too_long_loses_its_device() {
+    let open = |spec: &str| Devices::open(&spec.parse().expect("a specification"), HostMode::Inline);
+    let devices = match open("wgpu:0x2:apart:timeout=0.000001") {
+        Ok(devices) => devices,
+        Err(error @ DeviceError::NotFound { .. }) => {
+            let required = std::env::var("REQUIRE_DEVICE").is_ok_and(|kinds| kinds.contains("wgpu"));
+            assert!(!required, "REQUIRE_DEVICE wants wgpu, and there is {error}");
+            return println!("skipped: {error}");
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let (first, second) = (devices.get(0).account("first"), devices.get(1).account("second"));
+    let mut buffer = first.alloc::<u32>(4).expect("memory");
+    let failed = first.launch(&LONG, 64 * 256, (&mut buffer,)).expect("it is taken");
+    let read = first.download(&buffer).expect("it is taken");
+    let fault = fault_of(failed.wait());
+    assert_eq!((fault.kernel, &*fault.device, &*fault.owner), ("long", "wgpu:0", "first"));
+    let lost =
+        "the device is lost: it has run for more than 0.000001 s, which is the limit (`--device-timeout`)";
+    assert!(fault.message.starts_with(lost), "{fault}");
+    for later in [fault_of(read.wait()), fault_of(first.fence().expect("it is taken").wait())] {
+        assert!(later.message.starts_with(lost), "{later}");
+    }
+    second.fence().expect("it is taken").wait().expect("the other device goes on");
+    devices.close();
+    assert_eq!(devices.pending(), 0);
+}
+
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[test]
 fn a_stream_of_cuda_that_is_stuck_loses_its_device() {

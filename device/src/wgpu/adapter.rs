@@ -78,7 +78,8 @@ impl Adapter {
     pub(super) fn open(&self, lost: &Lost) -> Result<(wgpu::Device, wgpu::Queue), DeviceError> {
         let descriptor = wgpu::DeviceDescriptor {
             label: None,
-            required_features: self.adapter.features() & (Features::SHADER_F64 | Features::SHADER_INT64),
+            required_features: self.adapter.features()
+                & (Features::SHADER_F64 | Features::SHADER_INT64 | Features::TIMESTAMP_QUERY),
             required_limits: self.limits(),
             ..Default::default()
         };

@@ -12,6 +12,7 @@ use super::errors::scoped;
 use super::inbox::{Contents, Job, Missing, Relay, Shared};
 use super::record::Recorder;
 use super::staging::{Chunk, Piece};
+use super::stamps::{Stamps, times};
 use crate::caught::{Caught, catch};
 use crate::completion::Cell;
 use crate::error::DeviceError;
@@ -53,6 +54,8 @@ pub(super) struct Batch {
     pub(super) uploads: Vec<Chunk>,
     pub(super) downloads: Vec<Chunk>,
     pub(super) uniforms: Vec<Chunk>,
+    /// If it has launches that are timed, on a device with a clock.
+    pub(super) stamps: Option<Stamps>,
     /// What is to be done when the device has done its part, in order.
     ends: VecDeque<End>,
     index: Option<SubmissionIndex>,
@@ -78,6 +81,8 @@ enum End {
     Operation {
         operation: Box<Operation>,
         download: Option<Piece>,
+        /// Which of the stamps of the batch are its own.
+        stamp: Option<u32>,
     },
     Export {
         /// Kept until it has been read.
@@ -166,8 +171,10 @@ impl Driver {
                 self.refuse(operation)
             }
             Job::Operation(operation) => {
+                let stamped = self.recorded.stamp_count();
                 let begun = operation.enter().and_then(|()| self.record(&operation, None, lost));
-                finish_beginning(operation, begun)
+                let stamp = (self.recorded.stamp_count() > stamped).then_some(stamped);
+                finish_beginning(operation, begun, stamp)
             }
             Job::Import { operation, relay } => match relay.take() {
                 Err(Missing::Abandoned) => self.refuse(operation),
@@ -179,7 +186,7 @@ impl Driver {
                 // Whether the source was worth anything has been found when it was exported.
                 Ok(bytes) => {
                     let begun = self.record(&operation, Some(&bytes), lost);
-                    finish_beginning(operation, begun)
+                    finish_beginning(operation, begun, None)
                 }
             },
         };
@@ -239,10 +246,13 @@ impl Driver {
 
     /// Hands what has been recorded to the device.
     fn submit(&mut self) {
-        let Driver { shared, recorded, in_flight, .. } = self;
+        let Driver { shared, recorded, recorder, in_flight, .. } = self;
         // From here on it is in flight, so that it is ended whatever happens.
         in_flight.push_back(std::mem::take(recorded));
+        #[cfg(test)]
+        shared.note_submitted(in_flight.back().map_or(0, |batch| batch.ends.len()), in_flight.len());
         let batch = in_flight.back_mut().expect("one has been put there");
+        recorder.resolve(batch);
         let commands = std::mem::take(&mut batch.commands);
         batch.submitted = Some(Instant::now());
         if commands.is_empty() {
@@ -288,6 +298,8 @@ impl Driver {
 
     fn end_first(&mut self) {
         let share = self.in_flight.front().and_then(|batch| batch.share(self.last_end));
+        let tick_ns = self.shared.tick_ns;
+        let measured = self.in_flight.front().and_then(|batch| batch.times(tick_ns?)).unwrap_or_default();
         self.last_end = Instant::now();
         while let Some(batch) = self.in_flight.front_mut()
             && let Some(end) = batch.ends.pop_front()
@@ -296,8 +308,9 @@ impl Driver {
             match end {
                 End::Left(completion) => self.publish(&completion),
                 End::Export { relay, download, .. } => relay.fill(batch.exported(failed, download)),
-                End::Operation { mut operation, download } => {
-                    operation.spent = share.filter(|_| operation.is_timed);
+                End::Operation { mut operation, download, stamp } => {
+                    let time = stamp.and_then(|stamp| *measured.get(stamp as usize)?);
+                    operation.spent = time.map(Spent::measured).or(share).filter(|_| operation.is_timed);
                     let outcome = match failed {
                         Some(said) => Err(said),
                         None => batch.downloaded(&operation, download),
@@ -321,7 +334,10 @@ impl Driver {
 
     /// Keeps the staging memory of a batch for later ones.
     fn recycle(&mut self, batch: Batch) {
-        let Batch { uploads, downloads, uniforms, index, .. } = batch;
+        let Batch { uploads, downloads, uniforms, stamps, index, .. } = batch;
+        if let Some(stamps) = stamps {
+            self.recorder.give_back(stamps);
+        }
         if index.is_some() {
             downloads.iter().for_each(|chunk| chunk.buffer.unmap());
             self.recorder.uploads.give_back(uploads);
@@ -334,9 +350,13 @@ impl Driver {
 }
 
 /// The end of an operation that has begun, or not.
-fn finish_beginning(operation: Box<Operation>, begun: Result<Option<Piece>, Arc<FaultRecord>>) -> End {
+fn finish_beginning(
+    operation: Box<Operation>,
+    begun: Result<Option<Piece>, Arc<FaultRecord>>,
+    stamp: Option<u32>,
+) -> End {
     match begun {
-        Ok(download) => End::Operation { operation, download },
+        Ok(download) => End::Operation { operation, download, stamp },
         Err(fault) => End::Left(operation.leave(Err(fault))),
     }
 }
@@ -371,6 +391,17 @@ impl Batch {
         let launches = u32::try_from(self.ends.iter().filter(is_timed).count()).ok()?;
         let time = self.submitted?.max(last_end).elapsed().checked_div(launches)?;
         Some(Spent { time, is_estimated: true })
+    }
+
+    /// How many operations note when they begin and end.
+    pub(super) fn stamp_count(&self) -> u32 {
+        self.stamps.as_ref().map_or(0, Stamps::count)
+    }
+
+    /// What these have noted.
+    fn times(&self, tick_ns: f64) -> Option<Vec<Option<Duration>>> {
+        let piece = self.stamps.as_ref()?.piece().filter(|_| self.failed.is_none())?;
+        self.read(piece, |stamps| times(stamps, tick_ns)).ok()
     }
 
     /// Gives it up; callbacks that are still called find nobody who looks.

@@ -23,12 +23,25 @@ pub(super) struct Shared {
     pub(super) limits: wgpu::Limits,
     /// For the time of a batch.
     pub(super) time_limit: Option<Duration>,
+    /// The nanoseconds of a tick of the device's clock, if it notes when a pass begins and ends.
+    pub(super) tick_ns: Option<f64>,
     /// Operations of the whole set that have not been published.
     pub(super) pending: Arc<Pending>,
     lost: Lost,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     blocks: Mutex<Blocks>,
+    /// How its thread has submitted.
+    #[cfg(test)]
+    pub(super) submitted: Mutex<Submitted>,
+}
+
+/// What tests look at: how many jobs each batch had, and how many batches were in flight with it at most.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Submitted {
+    pub(super) jobs: Vec<usize>,
+    pub(super) most_in_flight: usize,
 }
 
 /// The jobs of a device that have not begun.
@@ -127,7 +140,31 @@ impl Shared {
         let (device, queue) = adapter.open(&lost)?;
         let (limits, wake) = (device.limits(), Condvar::new());
         let (inbox, blocks) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Shared { names, device, queue, limits, time_limit, pending, lost, inbox, wake, blocks }))
+        let has_clock = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        let tick_ns = has_clock.then(|| f64::from(queue.get_timestamp_period())).filter(|&ns| ns > 0.0);
+        Ok(Arc::new(Shared {
+            names,
+            device,
+            queue,
+            limits,
+            time_limit,
+            tick_ns,
+            pending,
+            lost,
+            inbox,
+            wake,
+            blocks,
+            #[cfg(test)]
+            submitted: Mutex::default(),
+        }))
+    }
+
+    /// Notes a batch.
+    #[cfg(test)]
+    pub(super) fn note_submitted(&self, jobs: usize, in_flight: usize) {
+        let mut submitted = self.submitted.lock().unwrap();
+        submitted.jobs.push(jobs);
+        submitted.most_in_flight = submitted.most_in_flight.max(in_flight);
     }
 
     /// What messages call one of the devices that share this.

@@ -36,6 +36,9 @@
 //!
 //! A batch is *recorded* (each job in a command buffer of its own, so that an error of wgpu is known to be the job's),
 //! *submitted*, and *ended*: job after job, what it has downloaded is copied out, it is left, and its completion is published.
+//! Where launches are timed and the device has a clock (`stamps`), its batch brings what that says along with its downloads; else the time of a
+//! batch is shared by its launches, and said to be estimated.
+//!
 //! A job that fails while it is recorded is left at once, so that those after it see what it has spoiled; its completion
 //! is published in its turn.
 //!
@@ -62,6 +65,7 @@ mod inbox;
 mod kernels;
 mod record;
 mod staging;
+mod stamps;
 #[cfg(test)]
 mod tests;
 

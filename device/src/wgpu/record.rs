@@ -9,6 +9,7 @@ use super::errors::scoped;
 use super::inbox::Shared;
 use super::kernels::Pipelines;
 use super::staging::{Belt, Chunk, Piece};
+use super::stamps::{Notes, Stamps};
 use crate::arguments::{Arguments, Slot};
 use crate::backend::Block;
 use crate::graph::{LaunchStep, Plan, Step};
@@ -30,6 +31,8 @@ pub(super) struct Recorder {
     pub(super) uploads: Belt,
     pub(super) downloads: Belt,
     pub(super) uniforms: Belt,
+    /// Those that no batch uses.
+    stamps: Vec<Stamps>,
     /// Bound in the place of absent buffers that are read, and of those that are written: one after the other, since
     /// two bindings that are written may not overlap.
     dummies: [wgpu::Buffer; 2],
@@ -47,7 +50,8 @@ impl Recorder {
         let dummy = |count: u64| shared.make_buffer(count * DUMMY_BYTES, BufferUsages::STORAGE, false);
         let dummies = [dummy(1)?, dummy(shared.limits.max_storage_buffers_per_shader_stage.into())?];
         let pipelines = Pipelines::default();
-        Ok(Recorder { shared, pipelines, uploads, downloads, uniforms, dummies })
+        let stamps = Vec::new();
+        Ok(Recorder { shared, pipelines, uploads, downloads, uniforms, stamps, dummies })
     }
 
     /// Adds the commands of an operation to a batch, which gets none if this fails. What it downloads will be in the piece returned; what
@@ -59,7 +63,9 @@ impl Recorder {
         imported: Option<&[u8]>,
     ) -> Result<Option<Piece>, Said> {
         let access = |index: usize| &operation.accesses[index].memory;
-        self.encode(batch, |recorder, batch, encoder| {
+        let stamped = batch.stamp_count();
+        let notes = if operation.is_timed { self.notes(batch) } else { Notes::default() };
+        let recorded = self.encode(batch, |recorder, batch, encoder| {
             for (from, to, bytes) in operation.snapshot_copies() {
                 recorder.copy(encoder, from, to, bytes);
             }
@@ -68,11 +74,15 @@ impl Recorder {
                     let accesses = operation.accesses.iter().map(|access| (&*access.memory, access.mode));
                     let accesses = accesses.collect::<Vec<_>>();
                     let given = (&operation.arguments, &*accesses);
-                    recorder.launch(batch, encoder, given, code, launch.grid())?;
+                    recorder.launch(batch, encoder, given, (code, launch.grid()), notes)?;
                 }
                 Command::Graph(plan) => {
-                    for step in &plan.steps {
-                        recorder.step(batch, encoder, operation, step)?;
+                    let is_launch = |step: &Step| matches!(step, Step::Launch(_));
+                    let first = plan.steps.iter().position(is_launch);
+                    let last = plan.steps.iter().rposition(is_launch);
+                    for (index, step) in plan.steps.iter().enumerate() {
+                        let notes = notes.of_step(first == Some(index), last == Some(index));
+                        recorder.step(batch, encoder, operation, step, notes)?;
                     }
                 }
                 Command::Copy => match imported {
@@ -93,7 +103,41 @@ impl Recorder {
                 Command::Fence => {}
             }
             Ok(None)
-        })
+        });
+        if let (Err(_), Some(stamps)) = (&recorded, &mut batch.stamps) {
+            stamps.truncate(stamped);
+        }
+        recorded
+    }
+
+    /// What an operation that is timed is to note; nothing if the device cannot.
+    fn notes(&mut self, batch: &mut Batch) -> Notes {
+        if batch.stamps.is_none() {
+            batch.stamps = self.stamps.pop().or_else(|| Stamps::new(&self.shared));
+        }
+        batch.stamps.as_mut().and_then(Stamps::take).unwrap_or_default()
+    }
+
+    /// Adds what brings the stamps of a batch to its downloads. If that fails there are none.
+    pub(super) fn resolve(&mut self, batch: &mut Batch) {
+        if batch.stamp_count() == 0 {
+            return;
+        }
+        let resolved = self.encode(batch, |recorder, batch, encoder| {
+            let Some(stamps) = &batch.stamps else { return Ok(None) };
+            let piece = recorder.downloads.cut(&recorder.shared, &mut batch.downloads, stamps.bytes())?;
+            stamps.resolve(encoder, &batch.downloads[piece.chunk], piece);
+            Ok(Some(piece))
+        });
+        if let (Ok(Some(piece)), Some(stamps)) = (resolved, &mut batch.stamps) {
+            stamps.come_to(piece);
+        }
+    }
+
+    /// Takes back the stamps of a batch that has ended.
+    pub(super) fn give_back(&mut self, mut stamps: Stamps) {
+        stamps.clear();
+        self.stamps.push(stamps);
     }
 
     /// Adds the commands of one step of a graph.
@@ -103,6 +147,7 @@ impl Recorder {
         encoder: &mut CommandEncoder,
         operation: &Operation,
         step: &Step,
+        notes: Notes,
     ) -> Result<(), Said> {
         let memory = |index: usize| &*operation.accesses[index].memory;
         match step {
@@ -111,7 +156,7 @@ impl Recorder {
                 arguments.fill(&operation.arguments, &mut filled);
                 let accesses = arguments.uses.iter().map(|&(index, mode)| (memory(index), mode));
                 let accesses = accesses.collect::<Vec<_>>();
-                self.launch(batch, encoder, (&filled, &accesses), code, launch.grid())?;
+                self.launch(batch, encoder, (&filled, &accesses), (code, launch.grid()), notes)?;
             }
             Step::Copy { from, to } => {
                 let (from, to) = (memory(*from), memory(*to));
@@ -135,7 +180,9 @@ impl Recorder {
             if let Step::Launch(LaunchStep { code, .. }) = step
                 && wrong.is_none()
                 && self
-                    .encode(batch, |recorder, batch, encoder| recorder.step(batch, encoder, operation, step))
+                    .encode(batch, |recorder, batch, encoder| {
+                        recorder.step(batch, encoder, operation, step, Notes::default())
+                    })
                     .is_err()
             {
                 wrong = Some(code.name);
@@ -228,8 +275,8 @@ impl Recorder {
         batch: &mut Batch,
         encoder: &mut CommandEncoder,
         (arguments, accesses): (&Arguments, &[(&Memory, AccessMode)]),
-        code: &Code,
-        grid: Grid,
+        (code, grid): (&Code, Grid),
+        notes: Notes,
     ) -> Result<(), Said> {
         let shared = self.shared.clone();
         let pipeline = self.pipelines.of(&shared, code)?;
@@ -257,7 +304,9 @@ impl Recorder {
             layout: &pipeline.layout,
             entries: &entries,
         });
-        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let timestamp_writes = batch.stamps.as_ref().and_then(|stamps| stamps.writes(notes));
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(code.name), timestamp_writes };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
         pass.set_pipeline(&pipeline.pipeline);
         pass.set_bind_group(0, &group, &[]);
         pass.dispatch_workgroups(x, y, z);

@@ -1,13 +1,19 @@
-//! Devices that are lost: what takes a look inside to be caused.
+//! What takes a look inside to be caused or seen: devices that are lost, batches, and clocks.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Barrier};
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use super::Wgpu;
+use super::driver::{BATCHES_IN_FLIGHT, JOBS_PER_BATCH};
 use super::inbox::Shared;
+use crate::account::Account;
 use crate::backend::Opened;
 use crate::device::Devices;
 use crate::error::DeviceError;
 use crate::fault::Fault;
+use crate::spec::DeviceSpec;
 use crate::{In, InOut, Launch, kernel};
 
 kernel! {
@@ -39,10 +45,15 @@ fn open() -> Option<(Devices, Vec<Arc<Shared>>)> {
 }
 
 fn open_as(spec: &str) -> Option<(Devices, Vec<Arc<Shared>>)> {
-    match Wgpu::open(&spec.parse().unwrap(), &[0, 0]) {
+    let spec: DeviceSpec = spec.parse().unwrap();
+    open_spec(&spec)
+}
+
+fn open_spec(spec: &DeviceSpec) -> Option<(Devices, Vec<Arc<Shared>>)> {
+    match Wgpu::open(spec, &[0, 0]) {
         Ok((backend, devices)) => {
-            let inside = backend.devices.clone();
-            Some((Devices::of(Opened { backend: Arc::new(backend), devices }, "for a test", false), inside))
+            let (inside, opened) = (backend.devices.clone(), Opened { backend: Arc::new(backend), devices });
+            Some((Devices::of(opened, "for a test", spec.keeps_records()), inside))
         }
         Err(error) => {
             let required = std::env::var("REQUIRE_DEVICE").is_ok_and(|kinds| kinds.contains("wgpu"));
@@ -147,4 +158,80 @@ fn devices_that_share_an_adapter_are_lost_together() {
     devices.abandon();
     let refused = other.fence().err().unwrap().to_string();
     assert_eq!(refused, "wgpu:1 has been closed");
+}
+
+/// Wakes nobody, and keeps the thread of the device: it arrives, and goes on when it is let go.
+struct Hold(Barrier);
+
+impl Wake for Hold {
+    fn wake(self: Arc<Self>) {
+        self.0.wait();
+        self.0.wait();
+    }
+}
+
+/// Calls `body` while the thread of the account's device is kept from its inbox, with nothing in flight.
+fn while_held<R>(account: &Account, body: impl FnOnce() -> R) -> R {
+    let hold = Arc::new(Hold(Barrier::new(2)));
+    let waker = Waker::from(hold.clone());
+    // One that has ended before it was asked for holds nothing.
+    let mut fences = std::iter::repeat_with(|| account.fence().unwrap());
+    let context = &mut Context::from_waker(&waker);
+    let _held = fences.find_map(|mut fence| Pin::new(&mut fence).poll(context).is_pending().then_some(fence));
+    hold.0.wait();
+    let value = body();
+    hold.0.wait();
+    value
+}
+
+#[test]
+fn what_is_ready_goes_together_and_only_so_much_is_in_flight() {
+    let Some((devices, inside)) = open() else { return };
+    let account = devices.get(0).account("mine");
+    let mut buffer = account.upload(vec![1u32; 100]).unwrap();
+    const LAUNCHES: usize = 3 * JOBS_PER_BATCH + 8;
+    let read = while_held(&account, || {
+        *inside[0].submitted.lock().unwrap() = Default::default();
+        for _ in 0..LAUNCHES {
+            drop(account.launch(&ADD, 100, (&mut buffer, 1)).unwrap());
+        }
+        account.download(&buffer).unwrap()
+    });
+    assert_eq!(read.wait().unwrap(), [1 + LAUNCHES as u32; 100]);
+    let submitted = inside[0].submitted.lock().unwrap();
+    assert_eq!(submitted.jobs, [JOBS_PER_BATCH, JOBS_PER_BATCH, JOBS_PER_BATCH, 9]);
+    assert!((1..=BATCHES_IN_FLIGHT).contains(&submitted.most_in_flight), "{}", submitted.most_in_flight);
+}
+
+#[test]
+fn times_are_the_devices_if_it_has_a_clock_and_else_estimated() {
+    let spec: DeviceSpec = "wgpu:0x2:apart".parse().unwrap();
+    let Some((devices, inside)) = open_spec(&spec.with_records()) else { return };
+    let account = devices.get(0).account("mine");
+    let mut buffer = account.upload(vec![1u32; 1 << 20]).unwrap();
+    let graph = account.record::<(InOut<u32>,)>("thrice", |recording, (mut buffer,)| {
+        (0..3).try_for_each(|_| recording.launch(&ADD, 1 << 20, (&mut buffer, 1)))
+    });
+    let graph = graph.unwrap();
+    // Of more than one batch, of which some operations have no launch.
+    let read = while_held(&account, || {
+        for _ in 0..JOBS_PER_BATCH {
+            drop(account.launch(&ADD, 1 << 20, (&mut buffer, 1)).unwrap());
+            drop(account.fence().unwrap());
+        }
+        drop(graph.replay((&mut buffer,)).unwrap());
+        account.download(&buffer).unwrap()
+    });
+    assert_eq!(read.wait().unwrap(), vec![4 + JOBS_PER_BATCH as u32; 1 << 20]);
+    let usage = account.usage().unwrap();
+    assert!(usage.launches == JOBS_PER_BATCH as u64 + 3 && usage.launch_time > Duration::ZERO, "{usage:?}");
+    match inside[0].tick_ns {
+        Some(_) => assert!(usage.estimated_time < usage.launch_time, "{usage:?}"),
+        None => assert_eq!(usage.estimated_time, usage.launch_time),
+    }
+    // What is not asked for is not noted.
+    let Some((devices, inside)) = open() else { return };
+    let account = devices.get(0).account("mine");
+    account.launch(&ADD, 1, (&mut account.alloc::<u32>(1).unwrap(), 1)).unwrap().wait().unwrap();
+    assert_eq!((account.usage(), inside[0].lost()), (None, None));
 }

@@ -355,8 +355,10 @@ pub(crate) fn records_say_what_was_done(devices: &Devices) {
     assert!(of_one.launch_time > Duration::ZERO && of_far.launch_time == Duration::ZERO, "{of_one:?}");
     // Each was waited for, so the device had nothing else to do.
     assert_eq!(of_one.alone_time, of_one.launch_time);
-    let is_estimated = devices.get(0).name().starts_with("wgpu");
-    assert_eq!(of_one.estimated_time, if is_estimated { of_one.launch_time } else { Duration::ZERO });
+    // An adapter may have no clock, or one that is too coarse for some launches.
+    let most_estimated =
+        if devices.get(0).name().starts_with("wgpu") { of_one.launch_time } else { Duration::ZERO };
+    assert!(of_one.estimated_time <= most_estimated, "{of_one:?}");
     assert_eq!((devices.get(0).usage(), devices.get(1).usage()), (Some(of_one), Some(of_far)));
     let [add] = one.usage_by_kernel().unwrap()[..] else { panic!("one kernel was launched") };
     assert_eq!((add.kernel, add.launches, add.elements, add.largest), ("add", 3, 3000, Grid::from(1000)));
