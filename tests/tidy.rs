@@ -48,6 +48,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("device/src/buffer.rs", "which memory holds elements of which type is promised by a trait"),
     ("device/src/cuda/backend.rs", "copies and launches touch memory after the call has returned"),
     ("device/src/cuda/compile.rs", "calls the functions of NVRTC"),
+    ("device/src/cuda/functions.rs", "hands compiled code of a program's to the driver"),
     ("device/src/cuda/graph.rs", "a replayed graph touches the memory that was recorded"),
     ("device/src/cuda/kernel.rs", "a launch is given what its caller says that the kernel takes"),
     ("device/src/cuda/nvml.rs", "calls the functions of NVML"),

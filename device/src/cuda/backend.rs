@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{Thread, ThreadId};
 use std::time::{Duration, Instant};
 
-use super::compile::Image;
 use super::error::{CudaError, DeviceFault};
-use super::kernel::{Code, Extent, Function, Parameters};
+use super::functions::FunctionKey;
+use super::kernel::{Extent, Function, Parameters};
 use super::lane::{Mark, Progress};
 use super::machine::{Gpu, Settings};
 use super::memory::Block;
@@ -38,7 +38,6 @@ use crate::enqueue::OtherCode;
 use crate::error::{DeviceError, DriverMemory};
 use crate::event::{Event, LiveMap, StreamKey};
 use crate::fault::FaultRecord;
-use crate::kernel::declare::cuda_text;
 use crate::kernel::{Code as KernelCode, Language};
 use crate::launch::Launch;
 use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
@@ -126,9 +125,6 @@ pub(super) struct Gpus {
     /// The thread that calls code of others with the state locked.
     inside: Mutex<Option<ThreadId>>,
 }
-
-/// A device, and where the name and the code of a kernel are, and end: both are there for ever.
-type FunctionKey = (usize, [usize; 4]);
 
 struct State {
     next_event: u64,
@@ -258,29 +254,7 @@ impl Gpus {
         self.memory.lock().expect("nothing panics under this lock")
     }
 
-    /// The kernel on a device, compiled if it has not been.
-    pub(super) fn function(&self, device: usize, code: &KernelCode) -> Result<Arc<Function>, CudaError> {
-        let text = code.ptx.or(code.cuda).unwrap_or_default();
-        let start = |text: &str| text.as_ptr().addr();
-        let key = (device, [start(code.name), code.name.len(), start(text), text.len()]);
-        let found = self.functions().get(&key).cloned();
-        if let Some(function) = found {
-            return Ok(function);
-        }
-        let gpu = &self.gpus[device];
-        let function = match code.ptx {
-            // SAFETY: it is a text, so it ends where the image puts a zero byte.
-            Some(ptx) => gpu.kernel(code.name, Code::Image(&unsafe { Image::from_bytes(ptx.as_bytes()) }))?,
-            None => {
-                let text = cuda_text(code.name, text);
-                gpu.kernel(code.name, Code::Source { text: &text, options: &[] })?
-            }
-        };
-        self.functions().insert(key, function.clone());
-        Ok(function)
-    }
-
-    fn functions(&self) -> MutexGuard<'_, HashMap<FunctionKey, Arc<Function>>> {
+    pub(super) fn functions(&self) -> MutexGuard<'_, HashMap<FunctionKey, Arc<Function>>> {
         self.functions.lock().expect("nothing panics under this lock")
     }
 
@@ -376,7 +350,7 @@ impl Gpus {
         let function = self.function(operation.device, code)?;
         let grid = launch.grid();
         parameters.pack(operation.arguments.bytes(), [grid.x, grid.y, grid.z]);
-        let extent = Extent { block: code.block, ..Extent::new(grid.x, grid.y, grid.z) };
+        let extent = Extent::of(code, grid);
         // SAFETY: these are the parameters of the kernel, as far as its declaration and its source agree. The operation keeps
         // the memory until it has ended, when its mark is reached or the device lost; so no blocks need to be noted.
         unsafe { stream.launch(&function, &extent, parameters, &[]) }.map(drop)

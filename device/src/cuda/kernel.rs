@@ -1,7 +1,7 @@
 //! Kernels: loaded once per device, launched over so many elements with a list of parameters.
 
 use std::ffi::{CString, c_void};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytemuck::NoUninit;
 
@@ -10,9 +10,14 @@ use super::error::CudaError;
 use super::machine::{DeviceState, Gpu};
 use super::memory::Block;
 use super::raw::{Answer, RawFunction, RawParameters, RawStream, Refusal};
+use crate::kernel::Code as KernelCode;
+use crate::launch::Grid;
 
 /// A launch takes at most so many parameters.
 const MAX_PARAMETERS: usize = 128;
+
+/// Dynamic shared memory that every block may have; more must be asked for.
+const USUAL_SHARED_BYTES: u32 = 48 << 10;
 
 /// Threads of a warp, which a block's first axis should be a multiple of.
 const WARP: u32 = 32;
@@ -54,6 +59,12 @@ impl Extent {
     /// So many threads along each axis.
     pub fn new(x: u32, y: u32, z: u32) -> Extent {
         Extent { threads: [x, y, z], block: None, shared_bytes: 0 }
+    }
+
+    /// What a launch of a kernel covers.
+    pub(super) fn of(code: &KernelCode, grid: Grid) -> Extent {
+        let (block, shared_bytes) = (code.block, code.shared_bytes);
+        Extent { block, shared_bytes, ..Extent::new(grid.x, grid.y, grid.z) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -112,6 +123,8 @@ pub struct Function {
     raw: RawFunction,
     /// Threads of a block without dynamic shared memory.
     best_block: OnceLock<u32>,
+    /// The most dynamic shared memory that a block may have.
+    shared_bytes: Mutex<u32>,
 }
 
 impl Gpu {
@@ -154,7 +167,8 @@ fn load(state: &DeviceState, name: &'static str, image: &Image) -> Result<Functi
         true => missing(),
         false => refused(state, name, refusal),
     })?;
-    Ok(Function { name, device: state.index, raw, best_block: OnceLock::new() })
+    let (best_block, shared_bytes) = (OnceLock::new(), Mutex::new(USUAL_SHARED_BYTES));
+    Ok(Function { name, device: state.index, raw, best_block, shared_bytes })
 }
 
 /// The error for code that the driver does not take: the kernel's name, and what the driver's compiler says.
@@ -177,6 +191,23 @@ impl Function {
     /// What it is called.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Lets its blocks have so much dynamic shared memory, at least.
+    pub(super) fn allow_shared(&self, gpu: &Gpu, bytes: u32) -> Result<(), CudaError> {
+        let mut allowed = self.shared_bytes.lock().expect("nothing panics under this lock");
+        if bytes > *allowed {
+            self.raw.allow_shared(bytes).map_err(|status| {
+                if status.is_sticky() {
+                    return gpu.state().explain("cuFuncSetAttribute", status);
+                }
+                let reason =
+                    format!("it wants {bytes} bytes of shared memory a block (`shared_bytes`): {status}");
+                CudaError::Load { kernel: self.name, device: gpu.name().into(), reason }
+            })?;
+            *allowed = bytes;
+        }
+        Ok(())
     }
 
     /// Launches it on a stream of its device.

@@ -57,6 +57,7 @@ mod backend;
 mod cache;
 mod compile;
 mod error;
+mod functions;
 mod graph;
 mod kernel;
 mod lane;

@@ -112,7 +112,7 @@ impl Gpus {
                     let grid = launch.grid();
                     arguments.fill(&operation.arguments, &mut filled);
                     parameters.pack(filled.bytes(), [grid.x, grid.y, grid.z]);
-                    let extent = Extent { block: code.block, ..Extent::new(grid.x, grid.y, grid.z) };
+                    let extent = Extent::of(code, grid);
                     // SAFETY: these are the parameters of the kernel, as far as its declaration and its source agree. Each replay is
                     // an operation with these buffers, and keeps them until it has ended.
                     unsafe { recording.launch(&function, &extent, &parameters, &[]) }?;

@@ -21,27 +21,33 @@ pub(super) fn find(folder: &Path, source: &str, options: &[&str], capability: (u
     cache::load(folder, &key(source, options, capability))
 }
 
-/// Keeps code for a kernel's source as it stands in its declaration: a cubin for a compute capability.
-pub fn ship(folder: &Path, (name, source): (&str, &str), capability: (u32, u32), code: &[u8]) -> bool {
-    let key = key(&cuda_text(name, source), &[], capability);
+/// Keeps code for a kernel as it stands in its declaration (its name, its CUDA C, and the compiler's options for it): a cubin for a compute
+/// capability.
+pub fn ship(
+    folder: &Path,
+    (name, source, options): (&str, &str, &[&str]),
+    capability: (u32, u32),
+    code: &[u8],
+) -> bool {
+    let key = key(&cuda_text(name, source), options, capability);
     cache::store(folder, &key, code);
     cache::load(folder, &key).is_some()
 }
 
-/// Compiles kernels, each a name and its source as it stands in its declaration, and keeps them.
+/// Compiles kernels, and keeps them.
 pub(crate) fn ship_all(
     folder: &Path,
-    kernels: &[(&'static str, &'static str)],
+    kernels: &[(&'static str, &'static str, &'static [&'static str])],
     capability: (u32, u32),
 ) -> Result<(), CudaError> {
     let compiler = Compiler::new(None, ImageKind::Cubin);
-    for &(name, source) in kernels {
-        let image = compiler.compile(name, &cuda_text(name, source), &[], capability)?;
+    for &(name, source, options) in kernels {
+        let image = compiler.compile(name, &cuda_text(name, source), options, capability)?;
         if !image.is_cubin() {
             let reason = format!("this NVRTC compiles for no device of {}.{}", capability.0, capability.1);
             return Err(CudaError::Ship { reason });
         }
-        if !ship(folder, (name, source), capability, image.code()) {
+        if !ship(folder, (name, source, options), capability, image.code()) {
             return Err(CudaError::Ship { reason: format!("{} cannot be written", folder.display()) });
         }
     }

@@ -28,6 +28,7 @@ pub(crate) struct Plan {
 }
 
 /// One thing that a graph does. Buffers are places among the accesses of the replay.
+#[allow(clippy::large_enum_variant, reason = "most steps are launches")]
 pub(crate) enum Step {
     Launch(LaunchStep),
     /// Copies a buffer to another one of the same length.

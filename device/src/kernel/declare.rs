@@ -61,6 +61,11 @@
 /// kernel's name is checked when the program compiles; the rest when it is loaded. Scalars and elements have 32 bits, or 64 where the
 /// adapter can. More workgroups along an axis than the device allows (65535 on most) are a fault that says so.
 ///
+/// What NVRTC is to be told follows the source: `cuda_options: &["--use_fast_math"]`. Code that is compiled already may stand beside it or in its place:
+/// `ptx: ".."`, and `cubins: &[(Capability(9, 0), include_bytes!(".."))]`; a GPU takes the cubin that is for it, else PTX, else CUDA C.
+/// `shared_bytes: N`, before `rust`, gives each block so much dynamic shared memory (`extern __shared__`), of which more than 48 KiB can be had
+/// in this way only; elsewhere it says nothing.
+///
 /// **Block shape.** Threads that work together, by shared memory and barriers, must know how many they are. `block: [x, y, z]`, before
 /// `rust`, says it: 32 to 1024 threads, a multiple of 32, at most 64 along z. Then blocks are exactly so large on every device, and each source says the same in
 /// numbers, which is checked when the program compiles. Axes at the end that are 1 may be left out in the sources:
@@ -138,9 +143,12 @@ macro_rules! kernel {
         $(#[$attribute:meta])*
         $visibility:vis const $CONST:ident: fn $name:ident($($parameter:ident: $Type:ty),+ $(,)?) {
             $(block: $block:expr,)?
+            $(shared_bytes: $shared_bytes:expr,)?
             rust: $rust:expr
             $(, cuda: $cuda:expr)?
+            $(, cuda_options: $cuda_options:expr)?
             $(, ptx: $ptx:expr)?
+            $(, cubins: $cubins:expr)?
             $(, wgsl: $wgsl:expr)?
             $(,)?
         }
@@ -167,7 +175,10 @@ macro_rules! kernel {
                     );
                     let kernel = kernel.with_cuda(CUDA);
                 )?
+                $(let kernel = kernel.with_shared_bytes($shared_bytes);)?
+                $(let kernel = kernel.with_cuda_options($cuda_options);)?
                 $(let kernel = kernel.with_ptx($ptx);)?
+                $(let kernel = kernel.with_cubins($cubins);)?
                 $(
                     const WGSL: &str = $wgsl;
                     assert!(

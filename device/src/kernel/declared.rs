@@ -25,6 +25,8 @@ pub struct Declared {
     describe: fn(&mut Slots),
     #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only CUDA compiles it"))]
     cuda: Option<&'static str>,
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only CUDA compiles with them"))]
+    cuda_options: &'static [&'static str],
 }
 
 impl Declared {
@@ -37,7 +39,8 @@ impl Declared {
             is_written[index] = kernel.is_written_in(Language::ALL[index]);
             index += 1;
         }
-        Declared { name: kernel.name(), module, is_written, describe: A::describe, cuda: kernel.code.cuda }
+        let (cuda, cuda_options) = (kernel.code.cuda, kernel.code.cuda_options);
+        Declared { name: kernel.name(), module, is_written, describe: A::describe, cuda, cuda_options }
     }
 
     /// The name of the kernel.
@@ -62,10 +65,10 @@ impl Declared {
         Language::ALL.iter().zip(self.is_written).any(|(&one, is_written)| one == language && is_written)
     }
 
-    /// Its name and its CUDA C source.
+    /// Its name, its CUDA C source and the options that this is compiled with.
     #[cfg(feature = "cuda")]
-    pub(crate) fn cuda(&self) -> Option<(&'static str, &'static str)> {
-        Some((self.name, self.cuda?))
+    pub(crate) fn cuda(&self) -> Option<(&'static str, &'static str, &'static [&'static str])> {
+        Some((self.name, self.cuda?, self.cuda_options))
     }
 
     /// Whether a device of this language that cannot run it is good enough for the program: only some adapters have

@@ -9,6 +9,7 @@ use crate::arguments::{Arguments, Reader, Slots};
 use crate::error::DeviceError;
 use crate::launch::{Grid, Launch};
 use crate::param::Params;
+use crate::ship::Capability;
 
 /// What the kernels of a device are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,11 +69,17 @@ pub(crate) struct Code {
     /// Lists the parameters.
     pub(crate) describe: fn(&mut Slots),
     pub(crate) cuda: Option<&'static str>,
+    /// For the compiler of the CUDA C source.
+    pub(crate) cuda_options: &'static [&'static str],
     /// The CUDA C source, compiled already.
     pub(crate) ptx: Option<&'static str>,
+    /// The same, compiled for some devices.
+    pub(crate) cubins: &'static [(Capability, &'static [u8])],
     pub(crate) wgsl: Option<&'static str>,
     /// Threads of a block along x, y and z, if the kernel wants so many.
     pub(crate) block: Option<[u32; 3]>,
+    /// Bytes of dynamic shared memory of a block, on CUDA.
+    pub(crate) shared_bytes: u32,
 }
 
 impl<A: Params> Kernel<A> {
@@ -115,15 +122,37 @@ impl<A: Params> Kernel<A> {
             // SAFETY: the caller of `Code::run` promises that these are arguments of this kernel, and what `views` asks.
             source(launch, unsafe { A::views(A::unpack(arguments)) });
         };
-        Kernel {
-            rust,
-            code: Code { name, run, describe: A::describe, cuda: None, ptx: None, wgsl: None, block: None },
-        }
+        let (cuda, ptx, wgsl, block) = (None, None, None, None);
+        let (cuda_options, cubins, shared_bytes): (&[&str], &[_], u32) = (&[], &[], 0);
+        let describe = A::describe;
+        let code = Code { name, run, describe, cuda, cuda_options, ptx, cubins, wgsl, block, shared_bytes };
+        Kernel { rust, code }
     }
 
     /// The same kernel, with a source in CUDA C. The rules for it are those of [`kernel!`](crate::kernel!).
     pub const fn with_cuda(mut self, source: &'static str) -> Self {
         self.code.cuda = Some(source);
+        self
+    }
+
+    /// The same kernel, whose source in CUDA C is compiled with these options of NVRTC's, such as `--use_fast_math`. They are part of
+    /// what compiled code is found by, in the cache and among what is shipped.
+    pub const fn with_cuda_options(mut self, options: &'static [&'static str]) -> Self {
+        self.code.cuda_options = options;
+        self
+    }
+
+    /// The same kernel, with its source in CUDA C compiled to cubins already, each for GPUs of one compute capability and of the same
+    /// major version after it. Such GPUs take these before all else, others PTX or CUDA C, if the kernel has them.
+    pub const fn with_cubins(mut self, cubins: &'static [(Capability, &'static [u8])]) -> Self {
+        self.code.cubins = cubins;
+        self
+    }
+
+    /// The same kernel, for blocks that have so much dynamic shared memory on CUDA: `extern __shared__` in its source. More than 48
+    /// KiB can be had in this way only, and how much there is depends on the device; a launch where there is less is an error.
+    pub const fn with_shared_bytes(mut self, bytes: u32) -> Self {
+        self.code.shared_bytes = bytes;
         self
     }
 
@@ -184,7 +213,9 @@ impl<A: Params> Kernel<A> {
     pub const fn is_written_in(&self, language: Language) -> bool {
         match language {
             Language::Rust => true,
-            Language::CudaC => self.code.cuda.is_some() || self.code.ptx.is_some(),
+            Language::CudaC => {
+                self.code.cuda.is_some() || self.code.ptx.is_some() || !self.code.cubins.is_empty()
+            }
             Language::Wgsl => self.code.wgsl.is_some(),
         }
     }

@@ -3,7 +3,8 @@
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use chare_device::{DeviceError, Grid, InOut, Kernel, Launch, kernel};
+use chare_device::cuda::{Compiler, ImageKind};
+use chare_device::{CUDA_PRELUDE, Capability, DeviceError, Grid, InOut, Kernel, Launch, kernel};
 use cuda_stand_in::Parameter;
 
 use crate::apart::apart;
@@ -15,15 +16,17 @@ use crate::setting::stand_in;
 kernel! {
     /// Adds to half of a buffer.
     const HALF: fn half(factor: f64, values: InOut<f32>) {
-        rust: |_: &Launch, (factor, values): (f64, &mut [f32])| {
-            let half = values.len() / 2;
-            values[..half].iter_mut().for_each(|x| *x *= factor as f32);
-        },
+        rust: half_in_rust,
         cuda: "KERNEL half(f64 factor, InOut<f32> values, Grid grid) {
             u32 i = blockIdx.x * blockDim.x + threadIdx.x;
             if (i < grid.x && i < values.len / 2) values[i] *= (f32)factor;
         }",
     }
+}
+
+fn half_in_rust(_: &Launch, (factor, values): (f64, &mut [f32])) {
+    let half = values.len() / 2;
+    values[..half].iter_mut().for_each(|x| *x *= factor as f32);
 }
 
 kernel! {
@@ -179,5 +182,116 @@ fn a_kernel_without_source_is_an_error_of_the_launch() {
             error,
             "kernel `bare` has no CUDA C source, which its device wants; it is written in Rust; write one, or run with `--device host`"
         );
+    });
+}
+
+kernel! {
+    /// Adds what the compiler is told.
+    const TOLD: fn told(buffer: InOut<u64>) {
+        shared_bytes: 1024,
+        rust: |_: &Launch, (buffer,): (&mut [u64],)| buffer.iter_mut().for_each(|x| *x += 5),
+        cuda: "
+            #ifndef STEP
+            #define STEP 1
+            #endif
+            KERNEL told(InOut<u64> buffer, Grid grid) {
+                u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+                if (i < buffer.len) buffer[i] += STEP;
+            }",
+        cuda_options: &["-DSTEP=5"],
+        cubins: &[(Capability(7, 0), b"for other devices"), (Capability(7, 5), b"likewise")],
+    }
+}
+
+#[test]
+fn a_kernel_is_compiled_with_its_options() {
+    apart("code::a_kernel_is_compiled_with_its_options", &[], || {
+        if !has_nvrtc() {
+            return;
+        }
+        let devices = open();
+        register(&TOLD);
+        let account = devices.get(0).account("told");
+        let mut buffer = account.upload(vec![1_u64; 6]).expect("memory");
+        account.launch(&TOLD, 6, (&mut buffer,)).expect("it compiles").wait().expect("it runs");
+        assert_eq!(values(&account, &buffer), [6; 6]);
+        // The same source with others is other code, which is compiled for itself.
+        let error = account.launch(&TOLD.with_cuda_options(&["-DSTEP="]), 6, (&mut buffer,));
+        let message = error.expect_err("a number is missing").to_string();
+        assert!(message.contains("kernel `told` does not compile") && message.contains("STEP"), "{message}");
+    });
+}
+
+#[test]
+fn blocks_have_the_shared_memory_that_their_kernel_wants() {
+    apart("code::blocks_have_the_shared_memory_that_their_kernel_wants", &[], || {
+        const LARGE: Kernel<(InOut<u64>,)> = Kernel::new("large", |_: &Launch, _: (&mut [u64],)| ())
+            .with_ptx("kernel large")
+            .with_shared_bytes(100 << 10);
+        const SMALL: Kernel<(InOut<u64>,)> = LARGE.with_shared_bytes(4 << 10);
+        const HUGE: Kernel<(InOut<u64>,)> = LARGE.with_shared_bytes(1 << 20);
+        let devices = open();
+        let (send, sizes) = channel();
+        let send = Mutex::new(send);
+        let number = Parameter::Value { bytes: 8 };
+        let parameters = [Parameter::Address { align: 8 }, number, Parameter::Value { bytes: 12 }];
+        stand_in().register("large", &parameters, move |geometry, _| {
+            send.lock().expect("no test panics here").send(geometry.shared_bytes).expect("the test listens");
+            Ok(())
+        });
+        let account = devices.get(0).account("shared");
+        let mut buffer = account.alloc::<u64>(1).expect("memory");
+        for kernel in [LARGE, SMALL, LARGE] {
+            account.launch(&kernel, 1, (&mut buffer,)).expect("it is taken").wait().expect("it runs");
+        }
+        let once = account.record::<(InOut<u64>,)>("once", |recording, (mut buffer,)| {
+            recording.launch(&LARGE, 1, (&mut buffer,))
+        });
+        once.expect("it is recorded").replay((&mut buffer,)).expect("it is taken").wait().expect("it runs");
+        let seen = sizes.try_iter().collect::<Vec<_>>();
+        assert_eq!(seen, [100 << 10, 4 << 10, 100 << 10, 100 << 10]);
+        let message = account.launch(&HUGE, 1, (&mut buffer,)).expect_err("there is less").to_string();
+        let wanted =
+            "it wants 1048576 bytes of shared memory a block (`shared_bytes`): CUDA_ERROR_INVALID_VALUE";
+        assert!(message.contains("`large`") && message.contains(wanted), "{message}");
+        account.launch(&SMALL, 1, (&mut buffer,)).expect("it is taken").wait().expect("all is as before");
+    });
+}
+
+#[test]
+fn a_device_gets_the_cubin_that_is_for_it() {
+    apart("code::a_device_gets_the_cubin_that_is_for_it", &[], || {
+        if !has_nvrtc() {
+            return;
+        }
+        let devices = open();
+        register(&HALF);
+        let source = format!("{CUDA_PRELUDE}{}", HALF.cuda_source().expect("it has one"));
+        let compiler = Compiler::new(None, ImageKind::Cubin);
+        let image = compiler.compile("half", &source, &[], (9, 0)).expect("it compiles");
+        let cubin: &'static [u8] = Vec::leak(image.bytes().to_vec());
+        let bare = Kernel::<(f64, InOut<f32>)>::new("half", half_in_rust);
+        let account = devices.get(0).account("shipped");
+        let mut buffer = account.upload(vec![2.0_f32; 4]).expect("memory");
+        let ours =
+            bare.with_cubins(Vec::leak(vec![(Capability(8, 0), &b"not it"[..]), (Capability(9, 0), cubin)]));
+        account.launch(&ours, 4, (0.5, &mut buffer)).expect("it is there").wait().expect("it runs");
+        let values = account.download(&buffer).expect("it is taken").wait().expect("all is well");
+        assert_eq!(values, [1.0, 1.0, 2.0, 2.0]);
+        for (cubins, reason) in [
+            (
+                (Capability(9, 0), &cubin[..cubin.len() / 2]),
+                "the cubin that the program has for it is not whole",
+            ),
+            ((Capability(8, 0), cubin), "the device is of 9.0, and the program has code for 8.0 only"),
+        ] {
+            let wrong = bare.with_cubins(Vec::leak(vec![cubins]));
+            let message = account.launch(&wrong, 4, (0.5, &mut buffer)).expect_err("no code").to_string();
+            assert!(message.contains("`half`") && message.contains(reason), "{message}");
+            // What is compiled when it is needed is there all the same.
+            let both = wrong.with_cuda(HALF.cuda_source().expect("it has one"));
+            let launched = account.launch(&both, 4, (1.0, &mut buffer));
+            assert_eq!(launched.is_ok(), reason.starts_with("the device"), "{reason}");
+        }
     });
 }

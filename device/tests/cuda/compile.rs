@@ -148,7 +148,7 @@ fn compiled_code_is_kept() {
 fn what_was_shipped_needs_no_compiler() {
     let folder = Folder::new("shipped");
     let source = "KERNEL axpy(Grid grid) {}";
-    assert!(ship(&folder.0, ("axpy", source), (9, 0), b"shipped code"));
+    assert!(ship(&folder.0, ("axpy", source, &[]), (9, 0), b"shipped code"));
     let compiler = Compiler::new(None, ImageKind::Cubin).with_shipped(Some(folder.0.clone()));
     let compile = |source: &str, options: &[&str], capability| {
         let text = format!("{CUDA_PRELUDE}\n#line 1 \"axpy.cu\"\n{source}");

@@ -82,7 +82,7 @@ fn listings() -> Option<&'static str> {
         }
         let folder = std::env::temp_dir().join(format!("chare-suite-{}", std::process::id()));
         let list = |name: &str, source: &str| {
-            assert!(ship(&folder, (name, source), CAPABILITY, format!("kernel {name}").as_bytes()));
+            assert!(ship(&folder, (name, source, &[]), CAPABILITY, format!("kernel {name}").as_bytes()));
         };
         fn parts<A: Params>(kernel: &Kernel<A>) -> (&'static str, &'static str) {
             (kernel.name(), kernel.cuda_source().unwrap())

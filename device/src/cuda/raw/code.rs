@@ -90,6 +90,15 @@ impl RawFunction {
         Ok(RawFunction { handle: handle.map_err(refused)?, module })
     }
 
+    /// Lets its blocks have so much dynamic shared memory.
+    pub(in crate::cuda) fn allow_shared(&self, bytes: u32) -> Answer<()> {
+        self.module.context.bind()?;
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        // SAFETY: the function is live.
+        check(unsafe { sys::cuFuncSetAttribute(self.handle, attribute, bytes) })
+    }
+
     /// Threads of a block that fill the device best.
     pub(in crate::cuda) fn best_block(&self, shared_bytes: usize) -> Answer<u32> {
         self.module.context.bind()?;
