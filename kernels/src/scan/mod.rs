@@ -44,7 +44,7 @@ pub trait Scan: Element + Sample + Default {
 }
 
 macro_rules! kernels {
-    ($T:ident: $CHUNKS:ident $chunks:ident, $OFFSETS:ident $offsets:ident, $plus:expr $(; $chunks_wgsl:expr, $offsets_wgsl:expr)?) => {
+    ($T:ident: $CHUNKS:ident $chunks:ident, $OFFSETS:ident $offsets:ident, $plus:expr $(; $number:literal)?) => {
         kernel! {
             #[doc = concat!("[`Scan::CHUNKS`] for `", stringify!($T), "`.")]
             pub const $CHUNKS: fn $chunks(x: In<$T>, sums: Out<$T>, totals: Out<$T>, inclusive: u32) {
@@ -53,7 +53,7 @@ macro_rules! kernels {
                     scan_chunks(x, sums, totals, inclusive != 0);
                 },
                 cuda: include_str!("scan.cu")
-                $(, wgsl: $chunks_wgsl)?
+                $(, wgsl: concat!($number, include_str!("chunks.wgsl")))?
             }
         }
         kernel! {
@@ -62,7 +62,7 @@ macro_rules! kernels {
                 block: [256, 1, 1],
                 rust: |_: &Launch, (sums, offsets): Views<'_, OffsetsParams<$T>>| add_offsets(sums, offsets),
                 cuda: include_str!("scan.cu")
-                $(, wgsl: $offsets_wgsl)?
+                $(, wgsl: concat!($number, include_str!("offsets.wgsl")))?
             }
         }
 
@@ -78,12 +78,10 @@ macro_rules! kernels {
     };
 }
 kernels!(
-    u32: SCAN_CHUNKS_U32 scan_chunks_u32, ADD_OFFSETS_U32 add_offsets_u32, u32::wrapping_add;
-    include_str!("chunks_u32.wgsl"), include_str!("offsets_u32.wgsl")
+    u32: SCAN_CHUNKS_U32 scan_chunks_u32, ADD_OFFSETS_U32 add_offsets_u32, u32::wrapping_add; "alias Number = u32; "
 );
 kernels!(
-    f32: SCAN_CHUNKS_F32 scan_chunks_f32, ADD_OFFSETS_F32 add_offsets_f32, |a, b| a + b;
-    include_str!("chunks_f32.wgsl"), include_str!("offsets_f32.wgsl")
+    f32: SCAN_CHUNKS_F32 scan_chunks_f32, ADD_OFFSETS_F32 add_offsets_f32, |a, b| a + b; "alias Number = f32; "
 );
 kernels!(f64: SCAN_CHUNKS_F64 scan_chunks_f64, ADD_OFFSETS_F64 add_offsets_f64, |a, b| a + b);
 
