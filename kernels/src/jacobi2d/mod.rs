@@ -94,7 +94,8 @@ macro_rules! kernels {
 }
 kernels!(
     f32: JACOBI2D_F32 jacobi2d_f32, PACK_EDGES_F32 pack_edges_f32, UNPACK_EDGES_F32 unpack_edges_f32;
-    include_str!("step.wgsl"), include_str!("pack.wgsl"), include_str!("unpack.wgsl")
+    include_str!("step.wgsl"), concat!(include_str!("pack.wgsl"), include_str!("edges.wgsl")),
+    concat!(include_str!("unpack.wgsl"), include_str!("edges.wgsl"))
 );
 kernels!(f64: JACOBI2D_F64 jacobi2d_f64, PACK_EDGES_F64 pack_edges_f64, UNPACK_EDGES_F64 unpack_edges_f64);
 

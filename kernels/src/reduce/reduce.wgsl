@@ -42,38 +42,34 @@ fn sum_f32(@builtin(workgroup_id) chunk: vec3<u32>, @builtin(local_invocation_in
     }
 }
 
-@compute @workgroup_size(256)
-fn min_f32(@builtin(workgroup_id) chunk: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    var least = infinity();
-    for (var i = chunk.x * 4096u + lane; i < end(chunk.x); i += 256u) {
-        least = min(least, x[i]);
+// The smaller or the larger of two.
+fn chosen(a: f32, b: f32, is_least: bool) -> f32 {
+    return select(max(a, b), min(a, b), is_least);
+}
+
+fn extreme(chunk: u32, lane: u32, is_least: bool) {
+    var found = select(-infinity(), infinity(), is_least);
+    for (var i = chunk * 4096u + lane; i < end(chunk); i += 256u) {
+        found = chosen(found, x[i], is_least);
     }
-    lanes[lane] = least;
+    lanes[lane] = found;
     for (var half = 128u; half > 0u; half /= 2u) {
         workgroupBarrier();
         if lane < half {
-            lanes[lane] = min(lanes[lane], lanes[lane + half]);
+            lanes[lane] = chosen(lanes[lane], lanes[lane + half], is_least);
         }
     }
     if lane == 0u {
-        partial[chunk.x] = lanes[0];
+        partial[chunk] = lanes[0];
     }
 }
 
 @compute @workgroup_size(256)
+fn min_f32(@builtin(workgroup_id) chunk: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    extreme(chunk.x, lane, true);
+}
+
+@compute @workgroup_size(256)
 fn max_f32(@builtin(workgroup_id) chunk: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    var most = -infinity();
-    for (var i = chunk.x * 4096u + lane; i < end(chunk.x); i += 256u) {
-        most = max(most, x[i]);
-    }
-    lanes[lane] = most;
-    for (var half = 128u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if lane < half {
-            lanes[lane] = max(lanes[lane], lanes[lane + half]);
-        }
-    }
-    if lane == 0u {
-        partial[chunk.x] = lanes[0];
-    }
+    extreme(chunk.x, lane, false);
 }
