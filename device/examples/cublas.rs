@@ -40,7 +40,7 @@ unsafe impl Send for Context {}
 
 /// cuBLAS, for one device.
 struct Cublas {
-    library: Library,
+    functions: Library,
     context: Mutex<Context>,
 }
 
@@ -48,17 +48,17 @@ impl Cublas {
     fn load() -> Result<Arc<Self>, String> {
         // SAFETY: what the library does when it is loaded is what its maker made it for.
         let found = NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
-        let library = found.ok_or(
+        let functions = found.ok_or(
             "no cuBLAS: none of its files was found; install the CUDA toolkit, or put them on the path",
         )?;
-        Ok(Arc::new(Cublas { library, context: Mutex::new(Context(std::ptr::null_mut())) }))
+        Ok(Arc::new(Cublas { functions, context: Mutex::new(Context(std::ptr::null_mut())) }))
     }
 
     /// Calls one of its functions, which returns a status.
     fn call<F>(&self, name: &str, call: impl FnOnce(&F) -> i32) -> Result<(), String> {
         // SAFETY: each name is asked for with the type that it has in `cublas_v2.h`.
         let function =
-            unsafe { self.library.get::<F>(name.as_bytes()) }.map_err(|error| error.to_string())?;
+            unsafe { self.functions.get::<F>(name.as_bytes()) }.map_err(|error| error.to_string())?;
         match call(&function) {
             0 => Ok(()),
             status => Err(format!("{name} returned {status}")),

@@ -27,30 +27,30 @@ pub(crate) fn vitals(uuids: &[&str]) -> Vec<Vitals> {
 
 /// The library, begun with.
 struct Nvml {
-    library: sys::NvmlLib,
+    functions: sys::NvmlLib,
 }
 
 impl Nvml {
     fn open() -> Option<Nvml> {
         // SAFETY: loads the library of NVIDIA's, whose initialisers ask nothing of those who load it.
-        let library = NAMES.iter().find_map(|name| unsafe { sys::NvmlLib::new(name) }.ok())?;
-        let init = *library.nvmlInit_v2.as_ref().ok()?;
+        let functions = NAMES.iter().find_map(|name| unsafe { sys::NvmlLib::new(name) }.ok())?;
+        let init = *functions.nvmlInit_v2.as_ref().ok()?;
         // SAFETY: the function of this name takes nothing.
-        is_well(unsafe { init() }).then_some(Nvml { library })
+        is_well(unsafe { init() }).then_some(Nvml { functions })
     }
 
     fn vitals(&self, uuid: &str) -> Vitals {
         let Some(device) = self.find(uuid) else { return Vitals::default() };
-        let Nvml { library } = self;
-        let busy = read(library.nvmlDeviceGetUtilizationRates.as_ref().ok(), |rates, to| {
+        let Nvml { functions } = self;
+        let busy = read(functions.nvmlDeviceGetUtilizationRates.as_ref().ok(), |rates, to| {
             // SAFETY: the device is of this library, which writes a whole answer or fails.
             unsafe { rates(device, to) }
         });
-        let memory = read(library.nvmlDeviceGetMemoryInfo.as_ref().ok(), |memory, to| {
+        let memory = read(functions.nvmlDeviceGetMemoryInfo.as_ref().ok(), |memory, to| {
             // SAFETY: as above.
             unsafe { memory(device, to) }
         });
-        let celsius = read(library.nvmlDeviceGetTemperature.as_ref().ok(), |temperature, to| {
+        let celsius = read(functions.nvmlDeviceGetTemperature.as_ref().ok(), |temperature, to| {
             // SAFETY: as above.
             unsafe { temperature(device, sys::nvmlTemperatureSensors_enum_NVML_TEMPERATURE_GPU, to) }
         });
@@ -64,14 +64,14 @@ impl Nvml {
 
     fn find(&self, uuid: &str) -> Option<sys::nvmlDevice_t> {
         let uuid = CString::new(uuid).ok()?;
-        read(self.library.nvmlDeviceGetHandleByUUID.as_ref().ok(), |find, to| {
+        read(self.functions.nvmlDeviceGetHandleByUUID.as_ref().ok(), |find, to| {
             // SAFETY: the UUID is a C string; the answer is written whole or not at all.
             unsafe { find(uuid.as_ptr(), to) }
         })
     }
 
     fn near_cpus(&self, device: sys::nvmlDevice_t) -> Option<Cpus> {
-        let affinity = *self.library.nvmlDeviceGetCpuAffinity.as_ref().ok()?;
+        let affinity = *self.functions.nvmlDeviceGetCpuAffinity.as_ref().ok()?;
         let mut mask: [c_ulong; MASK_WORDS] = [0; MASK_WORDS];
         // SAFETY: the device is of this library, and there is room for as many words as it is told.
         let answer = unsafe { affinity(device, MASK_WORDS as c_uint, mask.as_mut_ptr()) };
@@ -82,7 +82,7 @@ impl Nvml {
 
 impl Drop for Nvml {
     fn drop(&mut self) {
-        if let Ok(shutdown) = &self.library.nvmlShutdown {
+        if let Ok(shutdown) = &self.functions.nvmlShutdown {
             // SAFETY: the function of this name takes nothing; there was one beginning for this end.
             unsafe { shutdown() };
         }
