@@ -46,7 +46,11 @@ impl Runtime {
 /// Opens the devices of a run. Kernels of host devices run where they are launched, unless there are cores that no PE needs.
 pub(crate) fn open(options: &Options, free_cores: usize) -> Result<BoundDevices, StartError> {
     let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
-    let devices = Devices::open(&options.opened_device(), mode)
+    let mut spec = options.opened_device();
+    if let Some(sim) = options.simulation() {
+        spec = spec.simulated(sim.seed()).ok_or_else(|| StartError::NotSimulated(spec.to_string()))?;
+    }
+    let devices = Devices::open(&spec, mode)
         .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
     Ok(BoundDevices::new(devices, options.pes(), options.device_map())?)
 }

@@ -37,6 +37,9 @@ where
             if let Some(count) = report.restarted() {
                 say(&format!("coroutines started again at sync points: {count}"));
             }
+            if let Some(simulation) = report.simulation() {
+                say(&simulation.to_string());
+            }
             let text = report.to_string();
             if !text.is_empty() {
                 say(&text);
@@ -76,24 +79,4 @@ fn say_what_was_chosen(rt: &Runtime, is_asked: bool) {
 /// Writes a line on standard error. Where nobody reads it, the exit code still tells.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// What `#[chare::test]` calls: runs `main` on `pes` PEs and panics with the report unless it succeeds.
-#[doc(hidden)]
-#[track_caller]
-pub fn test<F, Fut, R>(pes: usize, device: Option<&'static str>, main: F)
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
-    let mut options = Options::default().with_pes(pes);
-    if let Some(spec) = device {
-        options = options.with_device(spec.parse().unwrap_or_else(|error| panic!("device {spec}: {error}")));
-    }
-    match Runtime::run(options, main) {
-        Ok(report) if report.is_success() => {}
-        Ok(report) => panic!("exit code {}: {report}", report.code()),
-        Err(error) => panic!("{error}"),
-    }
 }

@@ -194,11 +194,13 @@ mod runtime;
 mod scheduler;
 mod shared;
 mod shared_future;
+mod sim;
 mod singles;
 mod sleep;
 mod stillborn;
 mod strided;
 mod table;
+mod testing;
 mod timeout;
 mod unawaited;
 mod waiting;
@@ -344,6 +346,7 @@ pub use restart::SyncPoint;
 pub use runtime::{Handle, MainOutput, Runtime, StartError};
 pub use shared::Shared;
 pub use shared_future::SharedFuture;
+pub use sim::{Carried, Link, Network, Sim, SimError, Simulation};
 pub use sleep::{Sleep, YieldNow};
 pub use strided::Strided;
 pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
@@ -370,10 +373,11 @@ pub mod __private {
     pub use crate::condition::when::When;
     pub use crate::direct::OneChare;
     pub use crate::entry::{Delivery, Failure, Flat, Runs, flat};
-    pub use crate::launch::{main, test};
+    pub use crate::launch::main;
     pub use crate::priority::Rank;
     pub use crate::remote::{AsResult, AsValue, RemoteFn, ReturnsResult, ReturnsValue, Site, named};
     pub use crate::table::{Place, ROWS, Row};
+    pub use crate::testing::{Simulated, Test, test};
     pub use linkme;
 
     /// Arguments and values of entries are owned, and may move to another thread.

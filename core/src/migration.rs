@@ -230,6 +230,28 @@ fn caught_up(pe: &Pe, chare: ChareRef) -> Result<Vec<ChareRef>, ChareId> {
     if now.len() == companions.len() { Ok(now) } else { caught_up(pe, chare) }
 }
 
+/// Moves a chare of this PE, which `drawn` chooses, as if it had been asked to between two of its steps. Which that is, if there
+/// is one that may move now; nobody learns why another may not.
+pub(crate) fn move_any(pe: &Pe, drawn: usize, to: PeId) -> Option<ChareId> {
+    let mut movable = Vec::new();
+    for collection in pe.directory.iter().filter(|collection| !collection.info.is_group()) {
+        collection.for_each_element(|chare| movable.push(chare));
+    }
+    let chare = *movable.get(drawn.checked_rem(movable.len())?)?;
+    let is_free = |chare: ChareRef| {
+        chare.state.get() != State::Poisoned
+            && chare.extra_if_any(|extra| extra.insertions.is_empty()) != Some(false)
+    };
+    let companions = is_free(chare).then(|| caught_up(pe, chare).ok())??;
+    let are_free = [&chare].into_iter().chain(&companions).copied().all(is_free);
+    if !are_free || pinned(pe, chare, &companions).is_some() {
+        return None;
+    }
+    let id = chare.id;
+    depart(pe, chare, companions, to, Reply::none());
+    Some(id)
+}
+
 /// Why a chare is not to move, if it or a companion has said so.
 fn pinned(pe: &Pe, chare: ChareRef, companions: &[ChareRef]) -> Option<String> {
     let is_pinned = |chare: &ChareRef| chare.extra_if_any(|extra| extra.is_pinned) == Some(true);

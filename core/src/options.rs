@@ -10,6 +10,7 @@ use chare_device::{Capability, CapabilityError, DeviceSpec};
 use crate::binding::DeviceMap;
 use crate::mailbox::DEFAULT_BUDGET;
 use crate::scheduler::waker::MAX_PES;
+use crate::sim::Sim;
 use crate::unawaited::{Policy, Unawaited};
 use crate::warning::Listener;
 
@@ -27,6 +28,8 @@ pub const OPTIONS_HELP: &str = "\
                   Warn when more messages than that wait in one place; 0 for never [default: 1000000]
   --restart-coroutines SEED
                   Start coroutines again at sync points, at random, to try out whether they can be
+  --sim SEED      Simulate: all PEs on one thread, in an order that the seed decides, by a virtual clock; SEED:processes=4:hosts=2:
+                  latency=2us:bandwidth=10GB/s:calm models a cluster [env: CHARE_SIM]
   --ship-kernels FOLDER:CAPABILITY
                   Do nothing but compile all kernels for such GPUs (9.0), for machines without NVRTC [there: CHARE_KERNELS=FOLDER]
   --profile       At the end, print what each PE, each entry method and each device has done, and how long it took
@@ -46,6 +49,7 @@ pub struct Options {
     profile: bool,
     mailbox_budget: usize,
     restarts: Option<u64>,
+    simulation: Option<Sim>,
     pub(crate) unawaited: Policy,
     pub(crate) listener: Listener,
     args: Vec<String>,
@@ -70,6 +74,7 @@ impl Default for Options {
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
             restarts: None,
+            simulation: None,
             unawaited: Policy::Fixed(Unawaited::End),
             listener: Listener::default(),
             args: Vec::new(),
@@ -85,7 +90,7 @@ impl Options {
     pub fn from_env() -> Result<Options, OptionsError> {
         let args = std::env::args_os().map(|arg| text("the argument", arg)).collect::<Result<Vec<_>, _>>()?;
         let env = |name| std::env::var_os(name).map(|value| text(name, value)).transpose();
-        let names = ["CHARE_PES", "CHARE_DEVICE", "CHARE_DEVICE_MAP"];
+        let names = ["CHARE_PES", "CHARE_DEVICE", "CHARE_DEVICE_MAP", "CHARE_SIM"];
         let values = names.into_iter().map(env).collect::<Result<Vec<_>, _>>()?;
         Options::parse(args, |wanted| {
             names.iter().zip(&values).find(|(name, _)| **name == wanted).and_then(|(_, value)| value.clone())
@@ -111,6 +116,9 @@ impl Options {
         if let Some(value) = env("CHARE_DEVICE_MAP") {
             options.device_map = parse_device_map("CHARE_DEVICE_MAP", &value)?;
         }
+        if let Some(value) = env("CHARE_SIM") {
+            options.simulation = Some(parse_simulation("CHARE_SIM", &value)?);
+        }
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             if arg == "--" {
@@ -134,6 +142,7 @@ impl Options {
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
+                "--sim" => options.simulation = Some(parse_simulation("--sim", &value()?)?),
                 "--profile" if inline.is_none() => options.profile = true,
                 "--quiet" if inline.is_none() => options.quiet = true,
                 _ => options.args.push(arg),
@@ -194,6 +203,17 @@ impl Options {
     pub fn with_restarts(mut self, seed: u64) -> Self {
         self.restarts = Some(seed);
         self
+    }
+
+    /// Simulates the run: all PEs on the calling thread, by a virtual clock, in an order that a seed decides.
+    pub fn simulate(mut self, sim: Sim) -> Self {
+        self.simulation = Some(sim);
+        self
+    }
+
+    /// What is simulated, if the run is not to be a real one.
+    pub fn simulation(&self) -> Option<&Sim> {
+        self.simulation.as_ref()
     }
 
     /// The seed by which coroutines are started again, if they are.
@@ -297,6 +317,10 @@ fn parse_seed(value: &str) -> Result<u64, OptionsError> {
     })
 }
 
+fn parse_simulation(name: &str, value: &str) -> Result<Sim, OptionsError> {
+    value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
+}
+
 fn parse_budget(value: &str) -> Result<usize, OptionsError> {
     value.parse().map_err(|_| {
         OptionsError(format!(
@@ -358,6 +382,9 @@ mod tests {
         let args = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(Options::parse(args("prog"), env).unwrap().pes(), 5);
         assert_eq!(Options::parse(args("prog --pes 2"), env).unwrap().pes(), 2);
+        let env = |name: &str| (name == "CHARE_SIM").then(|| "5:calm".to_owned());
+        assert_eq!(Options::parse(args("prog"), env).unwrap().simulation(), Some(&Sim::new(5).calm()));
+        assert_eq!(Options::parse(args("prog --sim 2"), env).unwrap().simulation(), Some(&Sim::new(2)));
     }
 
     #[cfg(unix)]
@@ -385,6 +412,9 @@ mod tests {
             ("prog --device-map 0,x", ["--device-map 0,x", "`cyclic`"]),
             ("prog --ship-kernels a", ["--ship-kernels a: there is no capability", "`kernels:9.0`"]),
             ("prog --ship-kernels a:sm_90", ["`sm_90` is no compute capability", "`kernels:9.0`"]),
+            ("prog --sim x", ["--sim x", "give a number as seed"]),
+            ("prog --sim 1:hosts=2", ["--sim 1:hosts=2", "`processes=2`"]),
+            ("prog --sim", ["--sim needs a value", "--sim=VALUE"]),
             ("prog --device-timeout 0", ["--device-timeout 0", "more than 0"]),
             ("prog --device-timeout soon", ["--device-timeout soon", "the seconds"]),
             ("prog --device-timeout nan", ["--device-timeout nan", "the seconds"]),

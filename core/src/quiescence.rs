@@ -83,6 +83,11 @@ impl Board {
         in_total_order();
     }
 
+    /// Whether a thread that is no PE has posted something.
+    pub(crate) fn has_foreign_posted(&self) -> bool {
+        self.foreign_posted.load(Ordering::SeqCst) > 0
+    }
+
     /// Publishes that a PE is idle, and its counts.
     fn enter_idle(&self, pe: usize, counts: Counts) -> Announced {
         let mine = &self.pes[pe];

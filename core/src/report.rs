@@ -6,6 +6,7 @@ use crate::caught;
 use crate::current;
 use crate::error::{BoxError, CallError, ExitWith};
 use crate::profile::Profile;
+use crate::sim::Simulation;
 
 /// Why the runtime stops.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) enum Reason {
     DeviceFault(String),
     /// Nothing can go on.
     Hang,
+    /// The simulator cannot go on.
+    NotSimulated(String),
     /// Our own bug.
     Internal(String),
 }
@@ -38,6 +41,7 @@ pub struct ExitReport {
     hang: String,
     profile: Option<Profile>,
     restarted: Option<u64>,
+    simulation: Option<Simulation>,
 }
 
 /// The exit code of a program that hangs.
@@ -55,7 +59,17 @@ impl ExitReport {
         let text = current::silently(|| text_of(&reason, &hang)).unwrap_or_else(|panic| {
             format!("error: an error of the program, whose own text panicked: {}", caught::text(panic))
         });
-        ExitReport { reason, text, hang, profile, restarted }
+        ExitReport { reason, text, hang, profile, restarted, simulation: None }
+    }
+
+    pub(crate) fn with_simulation(mut self, simulation: Option<Simulation>) -> Self {
+        // What tokio says on a thread that has not entered it; the program's own words cannot be these by chance.
+        if simulation.is_some() && self.text.contains("there is no reactor running") {
+            self.text +=
+                "\n(a simulated run has no threads, no tokio and no time but its own; run it without --sim)";
+        }
+        self.simulation = simulation;
+        self
     }
 
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
@@ -69,6 +83,7 @@ impl ExitReport {
             | Reason::Unawaited(_)
             | Reason::Reported(_)
             | Reason::DeviceFault(_)
+            | Reason::NotSimulated(_)
             | Reason::Internal(_) => 1,
         }
     }
@@ -110,6 +125,12 @@ impl ExitReport {
     pub fn restarted(&self) -> Option<u64> {
         self.restarted
     }
+
+    /// What the run has come to, if it was simulated (`--sim`, [`crate::Options::simulate`]). `#[chare::main]` prints it on
+    /// standard error.
+    pub fn simulation(&self) -> Option<&Simulation> {
+        self.simulation.as_ref()
+    }
 }
 
 impl fmt::Display for ExitReport {
@@ -141,6 +162,10 @@ fn text_of(reason: &Reason, hang: &str) -> String {
         Reason::Reported(1) => "error: an error that nobody awaited was reported".to_owned(),
         Reason::Reported(count) => format!("error: {count} errors that nobody awaited were reported"),
         Reason::DeviceFault(fault) => format!("error: {fault} (nobody awaited it, so the program ends)"),
+        Reason::NotSimulated(why) => format!(
+            "error: this cannot be simulated: {why}\n\
+             (a simulated run has no threads, no tokio and no time but its own; run it without --sim)"
+        ),
         Reason::Internal(message) => format!("error: the runtime failed, please report this: {message}"),
         Reason::Hang => format!(
             "error: the program hangs: nothing runs, is queued, in flight or on a device, and nobody awaits quiescence\n{}",

@@ -39,6 +39,7 @@ use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
 use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
+use crate::sim;
 use crate::sleep::{Sleep, YieldNow};
 use crate::table::{CodeTable, SameId};
 use crate::unawaited::Reported;
@@ -178,7 +179,7 @@ impl Shared {
 
     /// Waits until no thread of the outside is between its look at `stopping` and the end of its push. Called when the run
     /// is stopping, so that none begins any more.
-    fn wait_for_foreign_pushes(&self) {
+    pub(crate) fn wait_for_foreign_pushes(&self) {
         while self.foreign_pushes.load(Ordering::SeqCst) > 0 {
             thread::yield_now();
         }
@@ -233,6 +234,15 @@ impl Shared {
         matches!(&*self.lock_reason(), None | Some(Reason::Returned | Reason::Exit(0)))
     }
 
+    /// Whether it ends since nothing can go on.
+    pub(crate) fn hangs(&self) -> bool {
+        matches!(&*self.lock_reason(), Some(Reason::Hang))
+    }
+
+    pub(crate) fn keep_profile(&self, profile: Option<PeProfile>) {
+        lock(&self.profiles).extend(profile);
+    }
+
     /// Why the run has ended.
     pub(crate) fn take_reason(&self) -> Reason {
         self.lock_reason().take().unwrap_or(Reason::Returned)
@@ -267,6 +277,9 @@ pub enum StartError {
         /// What is wrong with it.
         error: DeviceError,
     },
+    /// A device that works by itself in a simulated run.
+    #[error("--device {0} cannot be simulated, since it works by itself; use `host`")]
+    NotSimulated(String),
     /// The device map names a device that is not there.
     #[error(transparent)]
     DeviceMap(#[from] NoSuchDevice),
@@ -320,16 +333,19 @@ impl Runtime {
         CodeTable::check()?;
         let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
         let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
-        let outside = Outside::start()?;
+        let outside = options.simulation().is_none().then(Outside::start).transpose()?;
         let (shared, readers) = Shared::new(&enrolment, options, devices);
         enrolment.complete(&shared);
-        let hang = run_pes(&shared, &outside, readers, main)?;
+        let (hang, simulation) = match &outside {
+            Some(outside) => (run_pes(&shared, outside, readers, main)?, None),
+            None => sim::run(&shared, readers, main),
+        };
         device_work::close(&shared);
         shared.spoil_if_reported();
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
-        Ok(ExitReport::new(shared.take_reason(), hang, profile, restarted))
+        Ok(ExitReport::new(shared.take_reason(), hang, profile, restarted).with_simulation(simulation))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
@@ -615,14 +631,13 @@ fn run_pe(
         shared.stop(Reason::Unawaited(main_panicked(panic)));
     }
     drive(&pe);
-    lock(&shared.profiles).extend(pe.take_profile());
+    shared.keep_profile(pe.take_profile());
     barrier.wait();
     if id.index() == 0 {
         device_work::abandon_unless_ended_well(shared);
     }
     // All PEs see the same: the first reason counts, and a hang is never replaced (`Shared::spoil`).
-    let hangs = matches!(*shared.lock_reason(), Some(Reason::Hang));
-    if hangs {
+    if shared.hangs() {
         pe.guard(|| hang.tell(&pe));
         barrier.wait();
         pe.guard(|| hang.write(&pe));

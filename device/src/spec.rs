@@ -1,7 +1,7 @@
 //! What devices to open, as a user writes it after `--device`.
 //!
 //! ```text
-//! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2  :polled
+//! auto | host | host:4 | host:4@1,3,1,3      then, in any order:  :mem=1GiB  :inline  :workers=2  :polled  :seeded=7
 //! cuda | cuda:0 | cuda:0,2 | wgpu | wgpu:1 | wgpu:0x2            then:  :mem=1GiB  (wgpu) :apart
 //! ```
 //! A specification that parses can be printed and parsed again to the same value. Every build parses all; which devices
@@ -21,6 +21,9 @@ pub enum HostMode {
     /// On the thread that looks for what has finished ([`Devices::poll`](crate::Devices::poll)), and in memory that is
     /// known by numbers and not by addresses: what works here asks nothing of a device that a GPU has not. For tests.
     Polled,
+    /// As `Polled`, but one operation a look, in an order that this seed chooses of those that the streams and the accesses of
+    /// the operations allow. For simulated runs.
+    Seeded(u64),
 }
 
 /// Which devices to open.
@@ -31,7 +34,7 @@ pub enum HostMode {
 /// `wgpu:0x2` (two devices of one adapter, which share its queue, and are lost together).
 /// Suffixes: `:mem=1GiB` (capacity of each device); `:timeout=10` (the seconds that a kernel may run, see
 /// [`with_time_limit`](Self::with_time_limit)); `wgpu:0x2:apart` (the devices of an adapter share nothing: each has a queue and a
-/// thread of its own, and copies between them go through the host); for host devices `:inline`, `:workers=N` or `:polled` (see [`HostMode`]).
+/// thread of its own, and copies between them go through the host); for host devices `:inline`, `:workers=N`, `:polled` or `:seeded=N` (see [`HostMode`]).
 ///
 /// ```
 /// let spec: chare_device::DeviceSpec = "host:2@1,3:mem=64MiB:inline".parse()?;
@@ -100,6 +103,22 @@ impl DeviceSpec {
     /// The limit for the time of a kernel.
     pub fn time_limit(&self) -> Option<Duration> {
         self.time_limit
+    }
+
+    /// These devices for a run that is simulated by this seed: operations end when somebody looks, in an order that the seed
+    /// chooses, and take no time (unless they are [`HostMode::Inline`]). `None` if they are not of the host.
+    #[must_use]
+    pub fn simulated(&self, seed: u64) -> Option<Self> {
+        let count = self.host_speeds().len();
+        let kind = match self.kind {
+            Kind::Auto | Kind::Host(_) => Kind::Host(HostDevices { count, speeds: Vec::new() }),
+            Kind::Cuda(_) | Kind::Wgpu(_) => return None,
+        };
+        let mode = match self.mode {
+            Some(HostMode::Inline) => HostMode::Inline,
+            _ => HostMode::Seeded(seed),
+        };
+        Some(DeviceSpec { kind, mode: Some(mode), time_limit: None, ..self.clone() })
     }
 
     /// Whether records are kept.
@@ -209,6 +228,9 @@ impl FromStr for DeviceSpec {
                 set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
             } else if part == "polled" {
                 set_once(&mut spec.mode, HostMode::Polled).map_err(|reason| bad(part, reason))?;
+            } else if let Some(seed) = part.strip_prefix("seeded=") {
+                let seed = seed.parse().map_err(|_| bad(part, "expected a number as seed"))?;
+                set_once(&mut spec.mode, HostMode::Seeded(seed)).map_err(|reason| bad(part, reason))?;
             } else if let Some(count) = part.strip_prefix("workers=") {
                 let count = parse_count(count, "expected a number of worker threads, from 1 to 1024");
                 count
@@ -222,7 +244,7 @@ impl FromStr for DeviceSpec {
             } else {
                 return Err(bad(
                     part,
-                    "expected `mem=<bytes>`, `timeout=<seconds>`, `inline`, `workers=<count>` or `polled`",
+                    "expected `mem=<bytes>`, `timeout=<seconds>`, `inline`, `workers=<count>`, `polled` or `seeded=<seed>`",
                 ));
             }
         }
@@ -233,7 +255,9 @@ impl FromStr for DeviceSpec {
 fn set_once<T>(place: &mut Option<T>, value: T) -> Result<(), &'static str> {
     match place.replace(value) {
         None => Ok(()),
-        Some(_) => Err("this has been given already (`inline`, `workers` and `polled` exclude each other)"),
+        Some(_) => {
+            Err("this has been given already (`inline`, `workers`, `polled` and `seeded` exclude each other)")
+        }
     }
 }
 
@@ -351,6 +375,7 @@ impl fmt::Display for DeviceSpec {
             Some(HostMode::Inline) => write!(f, ":inline"),
             Some(HostMode::Workers(count)) => write!(f, ":workers={count}"),
             Some(HostMode::Polled) => write!(f, ":polled"),
+            Some(HostMode::Seeded(seed)) => write!(f, ":seeded={seed}"),
         }
     }
 }
@@ -372,6 +397,7 @@ mod tests {
             "host:mem=1GiB",
             "host:2:mem=5MiB:inline",
             "host:2:polled",
+            "host:2:seeded=7",
             "cuda",
             "cuda:3",
             "cuda:0,2:mem=1GiB",

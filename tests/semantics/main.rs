@@ -44,6 +44,7 @@ mod reentrancy;
 mod remote;
 mod reports;
 mod restarts;
+mod simulation;
 mod singles;
 mod threads;
 mod timers;

@@ -5,7 +5,7 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::{Attribute, FnArg, ItemFn, Visibility, parse_quote};
 
 use crate::errors::Errors;
-use crate::options::{Pes, TestOptions};
+use crate::options::{Pes, Seeds, Simulated, TestOptions};
 
 pub(crate) fn main(options: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let mut errors = Errors::default();
@@ -45,32 +45,52 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> syn::Result<Token
         Some(device) => quote!(::core::option::Option::Some(#device)),
         None => quote!(::core::option::Option::None),
     };
+    let simulated = match &options.simulation {
+        Simulated::Maybe => quote!(Maybe),
+        Simulated::Seeds(Seeds::Count(count)) => {
+            let count = count.base10_digits();
+            quote!(Seeds(#count))
+        }
+        Simulated::Seeds(Seeds::Spec(spec)) => quote!(Seeds(#spec)),
+        Simulated::Never => quote!(Never),
+    };
+    // What a test is run with, but for the number of PEs and its name.
+    let how = quote!(device: #device, simulated: ::chare::__private::Simulated::#simulated);
     let tests = match options.pes {
-        Pes::One(pes) => one_test(function, &attributes, pes, &device),
-        Pes::Each(counts) => test_per_count(function, &attributes, &counts, &device),
+        Pes::One(pes) => one_test(function, &attributes, pes, &how),
+        Pes::Each(counts) => test_per_count(function, &attributes, &counts, &how),
     };
     errors.finish(tests)
 }
 
 /// A `#[test]` with the function inside.
-fn one_test(
-    mut function: ItemFn,
-    attributes: &TestAttributes,
-    pes: usize,
-    device: &TokenStream,
-) -> TokenStream {
+fn one_test(mut function: ItemFn, attributes: &TestAttributes, pes: usize, how: &TokenStream) -> TokenStream {
     let TestAttributes { of_item, of_test } = attributes;
     let name = function.sig.ident.clone();
     function.vis = Visibility::Inherited;
-    let run = quote_spanned!(name.span()=> ::chare::__private::test(#pes, #device, #name););
+    let run = quote_spanned!(name.span()=> ::chare::__private::test(&TEST, #name););
+    let test = a_test(pes, how, &quote!(#name));
     quote! {
         #(#of_item)*
         #[::core::prelude::v1::test]
         #(#of_test)*
         fn #name() {
             #function
+            #test
             #run
         }
+    }
+}
+
+/// The constant that says how a test is run. `path` is its name, from its module on.
+fn a_test(pes: usize, how: &TokenStream, path: &TokenStream) -> TokenStream {
+    quote! {
+        const TEST: ::chare::__private::Test = ::chare::__private::Test {
+            pes: #pes,
+            #how,
+            package: ::core::env!("CARGO_PKG_NAME"),
+            path: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(#path)),
+        };
     }
 }
 
@@ -79,17 +99,19 @@ fn test_per_count(
     function: ItemFn,
     attributes: &TestAttributes,
     counts: &[usize],
-    device: &TokenStream,
+    how: &TokenStream,
 ) -> TokenStream {
     let TestAttributes { of_item, of_test } = attributes;
     let name = &function.sig.ident;
     let tests = counts.iter().map(|pes| {
         let test = format_ident!("pes_{pes}", span = name.span());
-        let run = quote_spanned!(name.span()=> ::chare::__private::test(#pes, #device, super::#name););
+        let run = quote_spanned!(name.span()=> ::chare::__private::test(&TEST, super::#name););
+        let how = a_test(*pes, how, &quote!(#test));
         quote! {
             #[::core::prelude::v1::test]
             #(#of_test)*
             fn #test() {
+                #how
                 #run
             }
         }

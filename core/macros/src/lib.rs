@@ -140,6 +140,11 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// Options: `pes = 4` sets the number of PEs (2 unless told); `pes = [1, 2, 4]` makes a module named after the
 /// function with one test for each count (`t::pes_1`, `t::pes_2`, ..); `device = "host:2"` sets the devices, in the
 /// words of the command line. `#[should_panic]` and `#[ignore]` mean what they mean on a plain test.
+///
+/// `seeds = 200` runs the test in the simulator, once for each seed from 0; `seeds = "200:processes=4:migrate=10"` with what
+/// `--sim` takes behind the seed. A seed that fails is named, with the command that runs it again:
+/// `CHARE_SEED=17 cargo test ..`; `CHARE_SEED=17:trace` tells each step. `CHARE_SIM_SEEDS=200` in the environment does so with
+/// tests that do not ask for it, but for those that say why they cannot be simulated, `unsimulated = "it starts a thread"`.
 #[proc_macro_attribute]
 pub fn test(options: TokenStream, item: TokenStream) -> TokenStream {
     launch::test(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()

@@ -101,6 +101,23 @@ pub(crate) fn parse_entry(attribute: &Attribute, errors: &mut Errors) -> EntryOp
 pub(crate) struct TestOptions {
     pub(crate) pes: Pes,
     pub(crate) device: Option<LitStr>,
+    pub(crate) simulation: Simulated,
+}
+
+/// Whether a test is simulated.
+pub(crate) enum Simulated {
+    /// If the environment says so.
+    Maybe,
+    /// By these seeds.
+    Seeds(Seeds),
+    /// Never, for a reason that stands there to be read.
+    Never,
+}
+
+/// How many seeds, and what goes with each.
+pub(crate) enum Seeds {
+    Count(LitInt),
+    Spec(LitStr),
 }
 
 /// How many PEs a test runs on.
@@ -114,7 +131,8 @@ impl TestOptions {
     const DEFAULT_PES: usize = 2;
 
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> TestOptions {
-        let mut options = TestOptions { pes: Pes::One(Self::DEFAULT_PES), device: None };
+        let mut options =
+            TestOptions { pes: Pes::One(Self::DEFAULT_PES), device: None, simulation: Simulated::Maybe };
         each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
             match name.to_string().as_str() {
                 "pes" if input.peek(Token![=]) => {
@@ -137,11 +155,21 @@ impl TestOptions {
                     );
                     return skip_value(input);
                 }
+                "seeds" | "unsimulated" => {
+                    if !matches!(options.simulation, Simulated::Maybe) {
+                        errors.on(
+                            name,
+                            "`seeds` simulates the test, and `unsimulated` keeps it from that: remove one of them",
+                        );
+                    }
+                    return parse_simulated(name, input, &mut options.simulation, errors);
+                }
                 _ => {
                     errors.on(
                         name,
                         format!(
-                            "unknown option `{name}`: `#[chare::test]` takes `pes = ..` and `device = \"..\"`"
+                            "unknown option `{name}`: `#[chare::test]` takes `pes = ..`, `device = \"..\"`, `seeds = ..` \
+                             and `unsimulated = \"why\"`"
                         ),
                     );
                     return skip_value(input);
@@ -151,6 +179,42 @@ impl TestOptions {
         });
         options
     }
+}
+
+fn parse_simulated(
+    name: &Ident,
+    input: ParseStream<'_>,
+    simulation: &mut Simulated,
+    errors: &mut Errors,
+) -> syn::Result<()> {
+    let is_count = name == "seeds" && input.peek2(LitInt);
+    if !input.peek(Token![=]) || !(is_count || input.peek2(LitStr)) {
+        errors.on(
+            name,
+            match name == "seeds" {
+                true => "`seeds` needs a number, or a string with more: `seeds = 200`, `seeds = \"200:processes=4\"`",
+                false => "`unsimulated` needs the reason: `unsimulated = \"it starts a thread\"`",
+            },
+        );
+        return skip_value(input);
+    }
+    input.parse::<Token![=]>()?;
+    *simulation = if is_count {
+        let count: LitInt = input.parse()?;
+        if !count.base10_parse::<u64>().is_ok_and(|count| count > 0) {
+            errors.on(&count, "this simulates nothing: give at least one seed");
+        }
+        Simulated::Seeds(Seeds::Count(count))
+    } else if name == "seeds" {
+        Simulated::Seeds(Seeds::Spec(input.parse()?))
+    } else {
+        let reason: LitStr = input.parse()?;
+        if reason.value().trim().is_empty() {
+            errors.on(&reason, "say why it cannot be simulated");
+        }
+        Simulated::Never
+    };
+    Ok(())
 }
 
 fn parse_pes(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pes> {

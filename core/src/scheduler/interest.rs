@@ -34,8 +34,7 @@ const ROUNDS: u8 = 4;
 pub(super) struct Interest {
     /// Known waits that were registered by our own waker.
     direct_waits: u32,
-    /// Those that were registered by wrappers, by address.
-    wrappers: Option<Box<FxHashMap<usize, Arc<Waker>>>>,
+    wrappers: Option<Box<Wrappers>>,
     marked_waits: u32,
     /// Wakers that others hold; at least as many as are fresh.
     wakers: u32,
@@ -43,6 +42,14 @@ pub(super) struct Interest {
     certainty: Certainty,
     /// Polls for nothing and probes since something else than itself has woken it.
     rounds: u8,
+}
+
+/// The known waits that were registered by wrappers.
+#[derive(Default)]
+struct Wrappers {
+    /// By address, which differs from run to run: each has its number in order of coming, the order in which they are woken.
+    by_address: FxHashMap<usize, (u64, Arc<Waker>)>,
+    count: u64,
 }
 
 /// How far the counts are to be believed.
@@ -101,7 +108,7 @@ impl Interest {
     }
 
     fn has_wrappers(&self) -> bool {
-        self.wrappers.as_ref().is_some_and(|wrappers| !wrappers.is_empty())
+        self.wrappers.as_ref().is_some_and(|wrappers| !wrappers.by_address.is_empty())
     }
 
     #[inline]
@@ -109,7 +116,9 @@ impl Interest {
         match wakeup {
             Wakeup::Own(_) => self.direct_waits += 1,
             Wakeup::Other(waker) => {
-                self.wrappers.get_or_insert_default().insert(address(waker), waker.clone());
+                let wrappers = self.wrappers.get_or_insert_default();
+                wrappers.count += 1;
+                wrappers.by_address.insert(address(waker), (wrappers.count, waker.clone()));
             }
         }
     }
@@ -123,7 +132,9 @@ impl Interest {
                 self.direct_waits -= 1;
                 None
             }
-            Wakeup::Other(waker) => self.wrappers.as_mut()?.remove(&address(waker)),
+            Wakeup::Other(waker) => {
+                self.wrappers.as_mut()?.by_address.remove(&address(waker)).map(|(_, waker)| waker)
+            }
         }
     }
 
@@ -184,7 +195,10 @@ impl Interest {
 
     /// The wrappers of its known waits.
     pub(super) fn wrappers(&self) -> Vec<Arc<Waker>> {
-        self.wrappers.iter().flat_map(|wrappers| wrappers.values().cloned()).collect()
+        let mut numbered: Vec<_> =
+            self.wrappers.iter().flat_map(|wrappers| wrappers.by_address.values().cloned()).collect();
+        numbered.sort_unstable_by_key(|(number, _)| *number);
+        numbered.into_iter().map(|(_, waker)| waker).collect()
     }
 
     pub(super) fn end_probe(&mut self) {

@@ -34,6 +34,7 @@ use crate::runtime::{MainOutput, Runtime, Shared, start_main};
 use crate::scheduler::pe::{Clock, Mail, Pe};
 use crate::scheduler::thread::ThreadMail;
 use crate::scheduler::waker::Enrolment;
+pub(crate) use crate::sim::rng::Rng;
 
 /// Names a seed that is to be run again, alone and with a trace of what happens.
 const SEED_VARIABLE: &str = "CHARE_MODEL_SEED";
@@ -43,32 +44,6 @@ const MAX_CHOICES: u64 = 200_000;
 const SPEEDS: [u64; 4] = [1, 8, 64, 64];
 /// Choices after which, on average, the speeds are drawn anew.
 const SPELL: usize = 40;
-
-/// Numbers that look random.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Rng(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `count`.
-    pub(crate) fn below(&mut self, count: usize) -> usize {
-        (self.next() % count as u64) as usize
-    }
-
-    /// True once in so many times.
-    pub(crate) fn once_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// Which order messages keep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

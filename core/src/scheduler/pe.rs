@@ -61,6 +61,8 @@ pub(crate) trait Mail {
 pub(crate) trait Clock {
     /// Nanoseconds since the runtime began; never goes back.
     fn now_ns(&self) -> u64;
+    /// What runs says that it takes so long. A clock that goes on by itself knows better.
+    fn charge(&self, _ns: u64) {}
 }
 
 /// Counters that quiescence detection compares: messages between PEs.
@@ -200,6 +202,10 @@ impl Pe {
 
     pub(crate) fn now_ns(&self) -> u64 {
         self.clock.now_ns()
+    }
+
+    pub(crate) fn charge(&self, ns: u64) {
+        self.clock.charge(ns);
     }
 
     /// A number for something that this PE creates.

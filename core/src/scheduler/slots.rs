@@ -15,6 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::cell::ChareRef;
 use crate::entry::EntryInfo;
+use crate::ids::ChareId;
 use crate::scheduler::interest::{Interest, Judgement};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::prefetch::prefetch;
@@ -330,6 +331,17 @@ impl Tasks {
                 // SAFETY: the slot holds a live coroutine.
                 let (info, chare) = unsafe { (head.as_ref().info, head.as_ref().chare) };
                 f(key, slot.phase, info, chare);
+            }
+        }
+    }
+
+    /// The coroutines that wait for something that the runtime does not know.
+    pub(crate) fn for_each_external(&self, mut f: impl FnMut(&'static EntryInfo, Option<ChareId>)) {
+        for slot in self.slab.borrow().slots.iter().filter(|slot| slot.is_external) {
+            if let Some(head) = slot.head {
+                // SAFETY: the slot holds a live coroutine.
+                let (info, chare) = unsafe { (head.as_ref().info, head.as_ref().chare) };
+                f(info, chare.map(|chare| chare.id));
             }
         }
     }

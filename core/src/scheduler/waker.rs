@@ -212,6 +212,11 @@ impl Payload for Sent {
     }
 }
 
+/// Whether a message is about a waker.
+pub(crate) fn is_signal(msg: &Msg) -> bool {
+    msg.payload::<Sent>().is_some()
+}
+
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_clone);
 
 fn word_of(data: *const ()) -> Word {

@@ -2,8 +2,8 @@
 //!
 //! It stands in for GPUs, so it keeps their manners: stream order, operations that finish later, several
 //! devices of different speeds. With [`HostMode::Inline`] an operation runs inside `submit`; with
-//! [`HostMode::Workers`] the [`workers`] run it; with [`HostMode::Polled`] whoever [polls](polled) does, and memory is
-//! known by numbers, so that nothing outside of the backend can use it.
+//! [`HostMode::Workers`] the [`workers`] run it; with [`HostMode::Polled`] and [`HostMode::Seeded`] whoever [polls](polled) does, and memory
+//! is known by numbers, so that nothing outside of the backend can use it.
 
 mod limits;
 mod pace;
@@ -40,7 +40,7 @@ pub(crate) fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Opened, 
         speed: speeds[ordinal],
         capacity_bytes: spec.capacity_bytes().unwrap_or(u64::MAX),
         language: Language::Rust,
-        is_host_memory: mode != HostMode::Polled,
+        is_host_memory: !matches!(mode, HostMode::Polled | HostMode::Seeded(_)),
         model: None,
         max_buffer_bytes: u64::MAX,
         // A launch that has a limit is watched, by an operation.
@@ -51,7 +51,8 @@ pub(crate) fn open(spec: &DeviceSpec, default_mode: HostMode) -> Result<Opened, 
     let backend: Arc<dyn Backend> = match mode {
         HostMode::Inline => Arc::new(Inline { limits }),
         HostMode::Workers(count) => Arc::new(Workers::start(count, speeds.len(), limits)?),
-        HostMode::Polled => Arc::new(Polled::new(limits)),
+        HostMode::Polled => Arc::new(Polled::new(limits, None)),
+        HostMode::Seeded(seed) => Arc::new(Polled::new(limits, Some(seed))),
     };
     Ok(Opened { backend, devices })
 }

@@ -6,6 +6,9 @@
 //! runs later, maybe on another thread. One thread at a time runs operations, in the order of their submission, which is
 //! an order that everybody's accesses allow.
 //!
+//! With a seed, a look ends one operation: one that the seed chooses of those that nothing before them holds up. An operation is held
+//! up by one that was submitted before it to the same stream, or that uses memory which it uses too, unless both only read it.
+//!
 //! On a slow device an operation *lingers* when it has run, until its time; what comes after it waits, and looks find nothing. That
 //! time is what a GPU's notification is: who sleeps sleeps until then.
 
@@ -22,22 +25,46 @@ use crate::backend::{Backend, Block, Fresh};
 use crate::completion::Cell;
 use crate::error::DeviceError;
 use crate::event::StreamKey;
-use crate::operation::{Command, Operation};
+use crate::operation::{Access, AccessMode, Command, Operation};
 use crate::sleepers::{Pending, Rest};
 
 /// Operations that one look ends at most, so that whoever looks gets back to its own work.
 const OPERATIONS_PER_LOOK: usize = 16;
+
+/// Operations that a seed chooses of, from the oldest on.
+const CHOICES: usize = 16;
+
+/// Whether an operation must have ended before one that was submitted later begins.
+fn holds_up(earlier: &Operation, later: &Operation) -> bool {
+    let uses = |operation: &Operation| -> Vec<(Block, bool)> {
+        let of = |access: &Access| {
+            let own = (access.memory.block(), access.mode != AccessMode::Read);
+            let copied = access.copy_from.as_ref().map(|memory| (memory.block(), false));
+            [Some(own), copied].into_iter().flatten()
+        };
+        operation.accesses.iter().flat_map(of).collect()
+    };
+    let (before, after) = (uses(earlier), uses(later));
+    let conflicts = |(block, writes): &(Block, bool)| {
+        after.iter().any(|(other, other_writes)| block == other && (*writes || *other_writes))
+    };
+    Arc::ptr_eq(&earlier.stream, &later.stream) || before.iter().any(conflicts)
+}
 
 /// The devices of one set.
 pub(super) struct Polled {
     limits: Limits,
     state: Mutex<State>,
     pending: Pending,
+    /// Operations that one look ends at most.
+    per_look: usize,
 }
 
 #[derive(Default)]
 struct State {
     queue: VecDeque<Box<Operation>>,
+    /// What decides which operation goes next; changes with each choice.
+    seed: Option<u64>,
     /// What has run, and when it ends.
     lingering: Option<(Instant, Arc<Cell>)>,
     looks: u64,
@@ -61,8 +88,10 @@ struct Address(NonNull<u8>);
 unsafe impl Send for Address {}
 
 impl Polled {
-    pub(super) fn new(limits: Limits) -> Self {
-        Polled { limits, state: Mutex::default(), pending: Pending::default() }
+    pub(super) fn new(limits: Limits, seed: Option<u64>) -> Self {
+        let state = State { seed, ..State::default() };
+        let per_look = if seed.is_some() { 1 } else { OPERATIONS_PER_LOOK };
+        Polled { limits, state: Mutex::new(state), pending: Pending::default(), per_look }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -83,7 +112,7 @@ impl Polled {
             self.end(&completion);
             return true;
         }
-        let Some(mut operation) = state.queue.pop_front() else { return false };
+        let Some(mut operation) = state.pop() else { return false };
         let completion = if state.abandoned {
             drop(state);
             let device = super::name(operation.device);
@@ -110,6 +139,18 @@ impl Polled {
 }
 
 impl State {
+    /// Takes the operation that goes next.
+    fn pop(&mut self) -> Option<Box<Operation>> {
+        let Some(seed) = &mut self.seed else { return self.queue.pop_front() };
+        // Knuth's generator, of which the upper half is random enough.
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let drawn = (*seed >> 32) as usize;
+        let is_free =
+            |later: &usize| (0..*later).all(|earlier| !holds_up(&self.queue[earlier], &self.queue[*later]));
+        let free: Vec<usize> = (0..self.queue.len().min(CHOICES)).filter(is_free).collect();
+        self.queue.remove(*free.get(drawn.checked_rem(free.len())?)?)
+    }
+
     fn address(&self, block: Block) -> NonNull<u8> {
         let number = block.address().addr().get();
         self.memory[number - 1].expect("an operation keeps its memory").0
@@ -159,7 +200,7 @@ impl Backend for Polled {
         unsafe { super::release(address, bytes) };
     }
 
-    /// All streams are alike: operations run in the order of their submission anyway.
+    /// What it is called does not matter: operations run one at a time, and know their streams.
     fn open_stream(&self, _: usize, _: bool) -> StreamKey {
         StreamKey(0)
     }
@@ -192,7 +233,7 @@ impl Backend for Polled {
             state.runner = Some(std::thread::current().id());
             state.looks += u64::from(self.pending.count() > 0);
             drop(state);
-            (0..OPERATIONS_PER_LOOK).all(|_| self.run_first());
+            (0..self.per_look).all(|_| self.run_first());
             self.state().runner = None;
         }
         true

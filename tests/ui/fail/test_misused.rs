@@ -22,6 +22,21 @@ async fn device_number() {}
 #[chare::test(device = "host", threads = 3, device = "host")]
 async fn other_options() {}
 
+#[chare::test(seeds)]
+async fn seeds_without_number() {}
+
+#[chare::test(seeds = 0)]
+async fn no_seeds() {}
+
+#[chare::test(unsimulated)]
+async fn no_reason() {}
+
+#[chare::test(unsimulated = "")]
+async fn empty_reason() {}
+
+#[chare::test(seeds = 2, unsimulated = "it starts a thread")]
+async fn simulated_and_not() {}
+
 #[chare::test]
 #[test]
 async fn test_twice() {}

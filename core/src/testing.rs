@@ -1,0 +1,160 @@
+//! What `#[chare::test]` makes of a test: a run, or one simulated run for each of some seeds, that panics with the report
+//! unless it succeeds.
+//!
+//! The environment may ask for more than the test does: `CHARE_SIM_SEEDS=200` simulates all tests, and `CHARE_SEED=17` runs one
+//! seed. Both take what `--sim` takes behind the number. A test that says that it cannot be simulated never is.
+
+use std::future::Future;
+
+use crate::options::Options;
+use crate::report::ExitReport;
+use crate::runtime::{MainOutput, Runtime};
+use crate::sim::Sim;
+
+/// How many seeds to simulate each test with.
+const SEEDS_VARIABLE: &str = "CHARE_SIM_SEEDS";
+/// The one seed to simulate tests with.
+const SEED_VARIABLE: &str = "CHARE_SEED";
+
+/// How a test is run.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Test {
+    pub pes: usize,
+    pub device: Option<&'static str>,
+    pub simulated: Simulated,
+    /// The package that it is in.
+    pub package: &'static str,
+    /// Its name, with the modules.
+    pub path: &'static str,
+}
+
+/// Whether a test is simulated.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum Simulated {
+    /// If the environment says so.
+    Maybe,
+    /// By seeds: how many, and what goes with each, as `--sim` takes it.
+    Seeds(&'static str),
+    /// It cannot be.
+    Never,
+}
+
+/// The simulated runs of a test.
+#[derive(Debug, PartialEq)]
+struct Seeds {
+    first: Sim,
+    count: u64,
+}
+
+impl Test {
+    fn options(&self) -> Options {
+        let options = Options::default().with_pes(self.pes);
+        match self.device {
+            Some(spec) => {
+                options.with_device(spec.parse().unwrap_or_else(|error| panic!("device {spec}: {error}")))
+            }
+            None => options,
+        }
+    }
+
+    /// What to simulate; `None` if the run is to be a real one.
+    fn seeds(&self, env: impl Fn(&str) -> Option<String>) -> Option<Seeds> {
+        let own = match self.simulated {
+            Simulated::Never => return None,
+            Simulated::Maybe => None,
+            Simulated::Seeds(spec) => Some(("seeds", spec.to_owned())),
+        };
+        let parse = |(name, text): (&str, String)| -> Sim {
+            text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}"))
+        };
+        let named = |name| env(name).map(|text| (name, text));
+        if let Some(first) = named(SEED_VARIABLE).map(parse) {
+            return Some(Seeds { first, count: 1 });
+        }
+        let all = parse(named(SEEDS_VARIABLE).or(own)?);
+        assert!(all.seed() > 0, "{SEEDS_VARIABLE} or `seeds` is 0: give at least one seed");
+        Some(Seeds { count: all.seed(), first: all.with_seed(0) })
+    }
+
+    /// How to run a seed again.
+    fn replay(&self, sim: &Sim) -> String {
+        let Test { package, path, .. } = self;
+        // The first part is the crate, which the harness leaves out.
+        let name = path.split_once("::").map_or(*path, |(_, name)| name);
+        format!("{SEED_VARIABLE}={sim} cargo test -p {package} {name} -- --exact")
+    }
+}
+
+/// What `#[chare::test]` calls.
+#[doc(hidden)]
+#[track_caller]
+pub fn test<F, Fut, R>(test: &Test, main: F)
+where
+    F: Fn(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let Some(Seeds { first, count }) = test.seeds(|name| std::env::var(name).ok()) else {
+        return expect_success(Runtime::run(test.options(), main), String::new);
+    };
+    for seed in first.seed()..first.seed().saturating_add(count) {
+        let sim = first.clone().with_seed(seed);
+        let replay = test.replay(&sim);
+        expect_success(Runtime::run(test.options().simulate(sim), &main), || {
+            format!("\nit failed at seed {seed}; this runs it again, and the same: {replay}")
+        });
+    }
+}
+
+#[track_caller]
+fn expect_success(outcome: Result<ExitReport, crate::StartError>, how_to_replay: impl Fn() -> String) {
+    match outcome {
+        Ok(report) if report.is_success() => {}
+        Ok(report) => panic!("exit code {}: {report}{}", report.code(), how_to_replay()),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeds(simulated: Simulated, env: &[(&str, &str)]) -> Option<(String, u64)> {
+        let test = Test { pes: 1, device: None, simulated, package: "p", path: "c::m::t" };
+        let env = |name: &str| env.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
+        test.seeds(env).map(|Seeds { first, count }| (first.to_string(), count))
+    }
+
+    #[test]
+    fn the_environment_goes_before_the_test_and_one_seed_before_many() {
+        let many = (SEEDS_VARIABLE, "200:calm");
+        let one = (SEED_VARIABLE, "17:processes=2");
+        let expected = |text: &str, count| Some((text.to_owned(), count));
+        assert_eq!(seeds(Simulated::Maybe, &[]), None);
+        assert_eq!(seeds(Simulated::Maybe, &[many]), expected("0:calm", 200));
+        assert_eq!(seeds(Simulated::Seeds("8"), &[]), expected("0", 8));
+        assert_eq!(seeds(Simulated::Seeds("8"), &[many]), expected("0:calm", 200));
+        assert_eq!(seeds(Simulated::Seeds("8"), &[one, many]), expected("17:processes=2", 1));
+        assert_eq!(seeds(Simulated::Never, &[one, many]), None);
+    }
+
+    #[test]
+    fn a_failing_seed_is_named_with_what_runs_it_again() {
+        let test = Test {
+            pes: 1,
+            device: None,
+            simulated: Simulated::Maybe,
+            package: "p",
+            path: "krate::module::name",
+        };
+        assert_eq!(test.replay(&Sim::new(17)), "CHARE_SEED=17 cargo test -p p module::name -- --exact");
+    }
+
+    #[test]
+    #[should_panic(expected = "CHARE_SEED=x: give a number as seed")]
+    fn a_bad_seed_is_an_error() {
+        let _ = seeds(Simulated::Maybe, &[(SEED_VARIABLE, "x")]);
+    }
+}
