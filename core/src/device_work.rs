@@ -5,7 +5,7 @@
 //! end), and a fault that nobody was given makes the end a bad one. A run that ends badly has its reason already: work
 //! that has not begun is given up, kernels that have begun are waited for, since their threads cannot be stopped.
 
-use chare_device::{Devices, Fault, FaultKind, HostMode, Language};
+use chare_device::{Device, Devices, Fault, FaultKind, HostMode, Language};
 
 use crate::binding::BoundDevices;
 use crate::current;
@@ -14,6 +14,22 @@ use crate::report::Reason;
 use crate::runtime::{Runtime, Shared, StartError};
 
 impl Runtime {
+    /// The devices that the PEs launch on, as a person reads them.
+    ///
+    /// # Panics
+    /// On a thread that is not a PE.
+    #[track_caller]
+    pub fn device_names(&self) -> Vec<String> {
+        current::on_pe("device_names", |pe| {
+            let devices = pe.shared().devices();
+            let name = |device: &Device| match device.model() {
+                Some(model) => format!("{} ({model})", device.name()),
+                None => device.name().to_string(),
+            };
+            devices.iter().map(name).collect()
+        })
+    }
+
     /// Why the devices of this run were chosen, in a few words.
     ///
     /// # Panics

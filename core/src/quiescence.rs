@@ -303,6 +303,10 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
     fn add(&mut self, cell: CellRef) {
         self.asked += 1;
         self.by_number.insert(self.asked, cell);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use chare_device::{Device, DeviceError};
+use chare_device::DeviceError;
 
 use crate::binding::{BoundDevices, NoSuchDevice};
 use crate::caught::{self, Caught, PanicPayload};
@@ -47,7 +47,7 @@ use crate::waiting::What;
 
 /// The stack of the thread of a PE other than 0. Arguments given by value pass through it, a few copies at a time; only
 /// what is touched takes memory. No option: who needs more puts the value in a `Box`, which PE 0 needs as well.
-const STACK_BYTES: usize = 16 << 20;
+pub(crate) const STACK_BYTES: usize = 16 << 20;
 
 /// What the PEs of a process share.
 pub(crate) struct Shared {
@@ -332,7 +332,8 @@ impl Runtime {
         caught::note_panics();
         CodeTable::check()?;
         let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
-        let enrolment = Enrolment::reserve().ok_or(StartError::TooManyRuntimes)?;
+        let enrolment =
+            Enrolment::reserve(options.simulation().is_some()).ok_or(StartError::TooManyRuntimes)?;
         let outside = options.simulation().is_none().then(Outside::start).transpose()?;
         let (shared, readers) = Shared::new(&enrolment, options, devices);
         enrolment.complete(&shared);
@@ -457,22 +458,6 @@ impl Runtime {
     #[track_caller]
     pub fn is_quiet(&self) -> bool {
         current::on_pe("is_quiet", |pe| pe.shared().options.is_quiet())
-    }
-
-    /// The devices that the PEs launch on, as a person reads them.
-    ///
-    /// # Panics
-    /// On a thread that is not a PE.
-    #[track_caller]
-    pub fn device_names(&self) -> Vec<String> {
-        current::on_pe("device_names", |pe| {
-            let devices = pe.shared().devices();
-            let name = |device: &Device| match device.model() {
-                Some(model) => format!("{} ({model})", device.name()),
-                None => device.name().to_string(),
-            };
-            devices.iter().map(name).collect()
-        })
     }
 
     /// Ends the run on all PEs with this exit code. Returns at once; what was sent before may not be delivered. Device

@@ -2,19 +2,26 @@
 //! unless it succeeds.
 //!
 //! The environment may ask for more than the test does: `CHARE_SIM_SEEDS=200` simulates all tests, and `CHARE_SEED=17` runs one
-//! seed. Both take what `--sim` takes behind the number. A test that says that it cannot be simulated never is.
+//! seed. Both take what `--sim` takes behind the number. A test that says that it cannot be simulated never is. With
+//! `CHARE_SIM_SECONDS=3` a test begins no further seed after so long.
 
 use std::future::Future;
+use std::panic::resume_unwind;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::options::Options;
 use crate::report::ExitReport;
-use crate::runtime::{MainOutput, Runtime};
+use crate::runtime::{MainOutput, Runtime, STACK_BYTES, StartError};
 use crate::sim::Sim;
 
 /// How many seeds to simulate each test with.
 const SEEDS_VARIABLE: &str = "CHARE_SIM_SEEDS";
 /// The one seed to simulate tests with.
 const SEED_VARIABLE: &str = "CHARE_SEED";
+
+/// How long to go on with further seeds.
+const SECONDS_VARIABLE: &str = "CHARE_SIM_SECONDS";
 
 /// How a test is run.
 #[doc(hidden)]
@@ -92,24 +99,52 @@ impl Test {
 #[track_caller]
 pub fn test<F, Fut, R>(test: &Test, main: F)
 where
+    F: Fn(Runtime) -> Fut + Sync,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let env = |name: &str| std::env::var(name).ok();
+    let Some(seeds) = test.seeds(env) else {
+        return expect_success(Runtime::run(test.options(), main), String::new);
+    };
+    let limit = env(SECONDS_VARIABLE).map(|text| {
+        let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        seconds.unwrap_or_else(|| panic!("{SECONDS_VARIABLE}={text}: give a number of seconds"))
+    });
+    // All PEs have the stack that those other than the first have in a real run. Panics are told by the name of the test.
+    let name = thread::current().name().unwrap_or(test.path).to_owned();
+    let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
+    let outcome = thread::scope(|scope| {
+        let simulating = builder.spawn_scoped(scope, || simulate(test, &seeds, limit, &main));
+        simulating.expect("there is a thread for each test that runs").join()
+    });
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+fn simulate<F, Fut, R>(test: &Test, seeds: &Seeds, limit: Option<Duration>, main: &F)
+where
     F: Fn(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    let Some(Seeds { first, count }) = test.seeds(|name| std::env::var(name).ok()) else {
-        return expect_success(Runtime::run(test.options(), main), String::new);
-    };
-    for seed in first.seed()..first.seed().saturating_add(count) {
-        let sim = first.clone().with_seed(seed);
+    let began = Instant::now();
+    for done in 0..seeds.count {
+        if done > 0 && limit.is_some_and(|limit| began.elapsed() >= limit) {
+            return println!("{}: {done} of {} seeds in {SECONDS_VARIABLE}", test.path, seeds.count);
+        }
+        let seed = seeds.first.seed().saturating_add(done);
+        let sim = seeds.first.clone().with_seed(seed);
         let replay = test.replay(&sim);
-        expect_success(Runtime::run(test.options().simulate(sim), &main), || {
+        expect_success(Runtime::run(test.options().simulate(sim), main), || {
             format!("\nit failed at seed {seed}; this runs it again, and the same: {replay}")
         });
     }
 }
 
 #[track_caller]
-fn expect_success(outcome: Result<ExitReport, crate::StartError>, how_to_replay: impl Fn() -> String) {
+fn expect_success(outcome: Result<ExitReport, StartError>, how_to_replay: impl Fn() -> String) {
     match outcome {
         Ok(report) if report.is_success() => {}
         Ok(report) => panic!("exit code {}: {report}{}", report.code(), how_to_replay()),

@@ -161,7 +161,7 @@ fn a_callback_may_end_the_program() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn what_can_be_awaited_can_call_back(rt: Runtime) -> Result<()> {
     let group = rt.group::<Listener>().create(()).await?;
     let last = group.on(rt.num_pes() - 1);

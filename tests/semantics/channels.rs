@@ -502,7 +502,7 @@ impl Giver {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn values_behind_permits_that_are_given_up_are_sent(rt: Runtime) -> Result<()> {
     for (permits, away) in [(1, false), (1024, false), (1024, true), (600, true)] {
         let givers = rt.array::<Giver>(2).create(()).await?;
@@ -513,7 +513,7 @@ async fn values_behind_permits_that_are_given_up_are_sent(rt: Runtime) -> Result
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_receiver_that_is_dropped_elsewhere_passes_its_value_on(rt: Runtime) -> Result<()> {
     let givers = rt.array::<Giver>(2).create(()).await?;
     assert_eq!(givers.at(0).lose_a_receiver().await?, 17);

@@ -323,7 +323,7 @@ impl Counter {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn many_that_wait_for_a_condition_look_in_the_order_in_which_they_began(rt: Runtime) -> Result<()> {
     const WAITING: u64 = 400;
     let counter = rt.array::<Counter>(8).create(()).await?.at(7);

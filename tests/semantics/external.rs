@@ -304,7 +304,7 @@ async fn waiters(rt: &Runtime) -> Result<Group<Waiter>> {
     Ok(rt.group::<Waiter>().create(()).await?)
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn beside_a_known_wait_it_is_not_a_hang(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     let ones = vec![1; rt.num_pes()];
@@ -314,14 +314,14 @@ async fn beside_a_known_wait_it_is_not_a_hang(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
 async fn beside_a_call_it_is_not_a_hang(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     assert_eq!(waiters.on(1).flag_or_call().await?, 1);
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn beside_a_known_wait_it_prevents_quiescence(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     for index in [0, rt.num_pes() - 1] {
@@ -347,7 +347,7 @@ async fn beside_a_known_wait_it_prevents_quiescence(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn beside_a_set_of_known_waits_it_is_not_a_hang(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     // From 31 futures on, `join_all` hands out wakers of its own.
@@ -357,7 +357,7 @@ async fn beside_a_set_of_known_waits_it_is_not_a_hang(rt: Runtime) -> Result<()>
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_reading_end_that_moves_on_leaves_nothing_behind(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     let (source, next) = (waiters.on(0), waiters.on(rt.num_pes() / 2));
@@ -366,7 +366,7 @@ async fn a_reading_end_that_moves_on_leaves_nothing_behind(rt: Runtime) -> Resul
 }
 
 /// Numbers of polls and lives come round in a waker's word.
-#[chare::test(pes = [1, 2])]
+#[chare::test(pes = [1, 2], unsimulated = "another thread takes part")]
 async fn a_waker_that_looks_the_same_deceives_nobody(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     let last = waiters.on(rt.num_pes() - 1);

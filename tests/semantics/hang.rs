@@ -327,7 +327,7 @@ impl Looker {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn waiting_for_the_outside_is_neither_a_hang_nor_quiescence(rt: Runtime) -> Result<()> {
     let lookers = rt.group::<Looker>().create(()).await?;
     assert_eq!(lookers.look().gather().await?, vec![1; rt.num_pes()]);
@@ -340,7 +340,7 @@ async fn waiting_for_the_outside_is_neither_a_hang_nor_quiescence(rt: Runtime) -
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_thread_with_a_handle_may_still_fulfil_a_promise(rt: Runtime) -> Result<()> {
     let (promise, value) = rt.promise();
     let handle = rt.handle();

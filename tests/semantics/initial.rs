@@ -130,7 +130,7 @@ async fn a_map_places_them_and_their_homes_know(rt: Runtime) -> Result<()> {
 }
 
 /// Nothing is awaited before elements move, end and are inserted: news of them may come to a PE before the array does.
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn everything_may_happen_before_all_pes_know_the_array(rt: Runtime) -> Result<()> {
     for round in 0..40 {
         let cells = rt.array_sparse::<Cell>().map(ByRow).strided(lattice()).create(1).send();

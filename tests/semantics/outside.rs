@@ -147,12 +147,12 @@ async fn ask_all(rt: &Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn chares_talk_over_sockets(rt: Runtime) -> Result<()> {
     ask_all(&rt).await
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn sleeping_with_tokio_is_neither_a_hang_nor_quiescence(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt).await?;
     talkers.nap().send();
@@ -164,7 +164,7 @@ async fn sleeping_with_tokio_is_neither_a_hang_nor_quiescence(rt: Runtime) -> Re
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn quiescence_waits_for_who_waits_for_a_socket(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt).await?;
     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -185,14 +185,14 @@ async fn quiescence_waits_for_who_waits_for_a_socket(rt: Runtime) -> Result<()> 
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn files_are_written_and_read(rt: Runtime) -> Result<()> {
     let texts = talkers(&rt).await?.store_and_load(env!("CARGO_TARGET_TMPDIR").to_owned()).gather().await?;
     assert_eq!(texts, (0..TALKERS).map(|index| format!("from {index}")).collect::<Vec<_>>());
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn signals_are_awaited(_: Runtime) -> Result<()> {
     let mut signals = unix::signal(SignalKind::user_defined1())?;
     let kill = Command::new("kill").args(["-USR1", &std::process::id().to_string()]).status()?;
@@ -201,14 +201,14 @@ async fn signals_are_awaited(_: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn blocking_calls_run_elsewhere(rt: Runtime) -> Result<()> {
     let values = talkers(&rt).await?.compute_elsewhere().gather().await?;
     assert_eq!(values, (0..TALKERS).map(|index| (3 * index, true)).collect::<Vec<_>>());
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn a_task_is_started_by_one_and_awaited_by_another(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt).await?;
     for index in 0..TALKERS {
@@ -218,7 +218,7 @@ async fn a_task_is_started_by_one_and_awaited_by_another(rt: Runtime) -> Result<
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn tasks_run_on_one_thread_that_is_no_pe(rt: Runtime) -> Result<()> {
     let name = || thread::current().name().map(str::to_owned);
     for _ in 0..rt.num_pes() {
@@ -227,7 +227,7 @@ async fn tasks_run_on_one_thread_that_is_no_pe(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn channels_of_tasks_wake_coroutines(rt: Runtime) -> Result<()> {
     let sums = talkers(&rt).await?.converse(100).gather().await?;
     assert_eq!(sums, [4950; TALKERS]);
@@ -240,7 +240,7 @@ async fn channels_of_tasks_wake_coroutines(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn a_panic_in_a_task_is_an_error_of_who_awaits_it(rt: Runtime) -> Result<()> {
     let error = tokio::spawn(async { panic!("the task gave way") }).await;
     assert!(error.is_err_and(|error| error.is_panic()));
@@ -256,7 +256,7 @@ fn entered<T>(handle: &Handle, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
 async fn a_task_with_a_handle_sends_and_fulfils(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt).await?;
     let ((promise, value), (reply, answer), handle) = (rt.promise(), rt.promise(), rt.handle());

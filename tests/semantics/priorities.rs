@@ -125,7 +125,7 @@ async fn while_busy(rt: &Runtime, listener: Element<Listener>, fill: impl FnOnce
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
 async fn what_comes_from_another_pe_too(rt: Runtime) -> Result<()> {
     for pe in rt.pes().filter(|&pe| pe != rt.my_pe()) {
         let listener = rt.single::<Listener>().on_pe(pe).create(()).await?;
@@ -135,7 +135,7 @@ async fn what_comes_from_another_pe_too(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
 async fn what_comes_from_a_thread_too(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let handle = rt.handle();
@@ -151,7 +151,7 @@ async fn what_comes_from_a_thread_too(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
 async fn strings_of_bits_order_a_search_tree(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let root = Priority::bits([true]);
@@ -216,7 +216,7 @@ async fn heard_by_a_member(
     Ok(member.take_heard().await?)
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
 async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
     let order = heard_by_a_member(&rt, |_, member| {
         member.hear_late(5).send();
@@ -237,7 +237,7 @@ async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
 async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
     let order = heard_by_a_member(&rt, |group, member| {
         member.hear(1).send();
@@ -252,7 +252,7 @@ async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
 async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
     let urgent = heard_by_a_member(&rt, |group, member| {
         member.hear(1).send();
@@ -278,7 +278,7 @@ async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
 async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtime) -> Result<()> {
     let expedited = heard_by_a_member(&rt, |group, member| {
         member.hear(0).send();
@@ -296,7 +296,7 @@ async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtim
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_broadcast_from_a_thread_goes_by_its_priority_too(rt: Runtime) -> Result<()> {
     let handle = rt.handle();
     let order = heard_by_a_member(&rt, move |group, member| {

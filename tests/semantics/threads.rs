@@ -71,7 +71,7 @@ fn outside<T: Send + 'static>(handle: Handle, done: Promise<T>, work: impl FnOnc
     });
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_thread_sends_calls_and_broadcasts(rt: Runtime) -> Result<()> {
     let counters = counters(&rt).await?;
     let (done, finished) = rt.promise();
@@ -87,7 +87,7 @@ async fn a_thread_sends_calls_and_broadcasts(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_thread_sends_the_value_of_a_call_on(rt: Runtime) -> Result<()> {
     let counters = counters(&rt).await?;
     let (promise, value) = rt.promise();
@@ -98,7 +98,7 @@ async fn a_thread_sends_the_value_of_a_call_on(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_thread_awaits_what_a_pe_has_sent(rt: Runtime) -> Result<()> {
     let counters = counters(&rt).await?;
     for index in [0, 15] {
@@ -111,7 +111,7 @@ async fn a_thread_awaits_what_a_pe_has_sent(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn many_threads_send_at_once(rt: Runtime) -> Result<()> {
     let counters = counters(&rt).await?;
     let (done, finished) = rt.promises(4);
@@ -127,7 +127,7 @@ async fn many_threads_send_at_once(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn dropping_a_promise_outside_breaks_it(rt: Runtime) -> Result<()> {
     let (promise, value) = rt.promise::<()>();
     let (done, finished) = rt.promise();
@@ -189,7 +189,7 @@ fn what_is_sent_after_the_end_is_dropped() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_thread_that_has_not_entered_is_told(rt: Runtime) -> Result<()> {
     let counters = counters(&rt).await?;
     let (promise, value) = rt.promise::<()>();

@@ -46,7 +46,7 @@ impl Sleeper {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time")]
 async fn a_thousand_timers_are_pending_at_once(rt: Runtime) -> Result<()> {
     let sleepers = rt.array::<Sleeper>(8).create(()).await?;
     let naps: Vec<_> = (0..1000_u64)
@@ -141,7 +141,7 @@ impl Turns {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn coroutines_that_yield_take_turns(rt: Runtime) -> Result<()> {
     let turns = rt.array::<Turns>(2).create(()).await?;
     let (one, two) = (turns.at(1).take(1).future(), turns.at(1).take(2).future());

@@ -220,7 +220,7 @@ impl Model {
         let devices = Devices::open(options.device(), HostMode::Inline).expect("the host is there");
         let devices =
             BoundDevices::new(devices, case.pe_count, options.device_map()).expect("a block map fits");
-        let enrolment = Enrolment::reserve().expect("few tests run at a time");
+        let enrolment = Enrolment::reserve(false).expect("few tests run at a time");
         let (shared, readers) = Shared::new(&enrolment, options, devices);
         enrolment.complete(&shared);
         let lane_count = case.pe_count * case.pe_count;

@@ -56,10 +56,13 @@ pub(crate) struct Enrolment {
 }
 
 impl Enrolment {
-    /// Takes a number for a run; `None` if too many run already.
-    pub(crate) fn reserve() -> Option<Self> {
+    /// Takes a number for a run; `None` if too many run already. Numbers are used again, and a thread may keep a waker of a run that
+    /// has ended; so simulated runs, which other threads must leave alone, have theirs from the other end.
+    pub(crate) fn reserve(is_simulated: bool) -> Option<Self> {
         let mut registry = registry();
-        let number = registry.running.iter().position(|place| place.is_none())?;
+        let is_free = |place: &Option<_>| place.is_none();
+        let mut places = registry.running.iter();
+        let number = if is_simulated { places.rposition(is_free) } else { places.position(is_free) }?;
         let run = RunId(registry.runs);
         registry.runs = registry.runs.wrapping_add(1);
         registry.running[number] = Some((run, Weak::new()));

@@ -244,11 +244,16 @@ impl Simulator {
 
     /// What threads do before they park, when only timers are left. Whether there is something to do now, or the run has ended.
     fn rest(&mut self) -> bool {
-        for pe in 0..self.pes.len() {
-            self.on(pe, |pe| pe.tasks.settle_doubts(pe));
-        }
-        if self.world.is_busy() {
-            return true;
+        let has_timers = self.pes.iter().any(|driven| driven.pe.timers.pending_count() > 0);
+        // While a timer may wake it, only those who await quiescence ask whether a coroutine waits for the outside. To find that
+        // out may take a wake-up for each of its waits.
+        if !has_timers || !self.pes[0].pe.quiescence_waiters.borrow().is_empty() {
+            for pe in 0..self.pes.len() {
+                self.on(pe, |pe| pe.tasks.settle_doubts(pe));
+            }
+            if self.world.is_busy() {
+                return true;
+            }
         }
         self.world.tell(|| "all rest".to_owned());
         self.pes.iter().for_each(|driven| quiescence::announce_idle(&driven.pe));
@@ -258,9 +263,7 @@ impl Simulator {
         match verdict {
             Some(Verdict::Quiescent) => return false,
             // What they wait for may come from a coroutine that sleeps.
-            Some(Verdict::Busy) if self.pes.iter().any(|driven| driven.pe.timers.pending_count() > 0) => {
-                return false;
-            }
+            Some(Verdict::Busy) if has_timers => return false,
             Some(Verdict::Busy) => self.refuse_external(),
             _ => {}
         }

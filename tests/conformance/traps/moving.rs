@@ -155,7 +155,7 @@ async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime
 }
 
 /// An index that is used again is another chare: nothing of the first one reaches it.
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn an_index_that_is_used_again_starts_anew(rt: Runtime) -> Result<()> {
     let movers = rt.array_sparse::<Mover>().create_empty();
     let mut random = Random(5);

@@ -145,7 +145,7 @@ async fn a_condition_that_panics_at_arrival_is_a_panic_of_the_call(rt: Runtime) 
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], unsimulated = "plain messages are taken to come in order")]
 async fn a_condition_that_panics_later_is_a_panic_of_the_oldest_call(rt: Runtime) -> Result<()> {
     let shaky = rt.array::<Shaky>(1).create(()).await?.at(0);
     let (first, second) = (shaky.on_state(1).future(), shaky.on_state(2).future());

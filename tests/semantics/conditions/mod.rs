@@ -170,7 +170,7 @@ async fn what_may_run_runs_at_once(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], unsimulated = "plain messages are taken to come in order")]
 async fn what_may_not_run_waits_and_others_run_meanwhile(rt: Runtime) -> Result<()> {
     let (gate, _) = gates(&rt).await?;
     let kept = [
@@ -193,7 +193,7 @@ async fn what_may_not_run_waits_and_others_run_meanwhile(rt: Runtime) -> Result<
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], unsimulated = "plain messages are taken to come in order")]
 async fn a_tag_may_be_part_of_an_argument(rt: Runtime) -> Result<()> {
     let gate = rt.array::<Gate>(1).create(()).await?.at(0);
     for step in [7, 6] {
@@ -351,7 +351,7 @@ async fn a_step_of_an_interleaving_coroutine_lets_others_run(rt: Runtime) -> Res
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], unsimulated = "plain messages are taken to come in order")]
 async fn the_end_of_an_exclusive_coroutine_lets_others_run(rt: Runtime) -> Result<()> {
     let (gate, _) = gates(&rt).await?;
     let before = gate.since_step(1, 1).future();
