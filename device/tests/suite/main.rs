@@ -30,6 +30,7 @@ const BACKENDS: &[(&str, &str, &str)] = &[
     ("1 worker", "host:", ":workers=1"),
     ("3 workers", "host:", ":workers=3"),
     ("polled", "host:", ":polled"),
+    ("seeded", "host:", ":seeded=7"),
     #[cfg(feature = "wgpu")]
     ("wgpu", "wgpu:0x", ""),
     #[cfg(feature = "wgpu")]
