@@ -127,7 +127,8 @@ impl Simulator {
         let charged_ns = self.world.take_charge();
         *free_ns = now_ns.max(*free_ns).saturating_add(charged_ns);
         *busy_ns += charged_ns;
-        if !*has_step && !(running.queue.is_empty() && running.mail_is_empty()) {
+        let has_work = !running.queue.is_empty() || !running.mail_is_empty();
+        if has_work && !*has_step {
             *has_step = true;
             self.world.schedule(*free_ns, Event::Step(pe));
         }
