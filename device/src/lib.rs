@@ -74,6 +74,7 @@ mod param;
 pub mod parity;
 mod path;
 mod pool;
+mod processes;
 mod shape;
 mod ship;
 mod sleepers;
