@@ -5,6 +5,7 @@
 
 use std::any::type_name;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::mem;
 use std::panic::Location;
 use std::rc::Rc;
@@ -18,19 +19,90 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
+use crate::wire::{Arrives, Codec, Decoder, Encoder, Kind, Leaves, Nowhere, Rest, Unsent, WireError};
 
-/// An outcome on its way to a cell of another PE, and its resting place in a cell.
-pub(crate) struct Answer<R> {
-    pub(crate) key: u64,
-    pub(crate) from: u64,
-    pub(crate) outcome: Result<R, CallError>,
+/// An outcome on its way to a cell of another PE, out of the process by `K`, and its resting place in a cell.
+pub(crate) struct Answer<R, K = Nowhere> {
+    key: u64,
+    from: u64,
+    outcome: Result<R, CallError>,
+    codec: PhantomData<fn() -> K>,
 }
 
-impl<R: Send + 'static> Payload for Answer<R> {
+impl<R: Send + 'static, K: Codec<R>> Answer<R, K> {
+    pub(crate) fn new(key: u64, from: u64, outcome: Result<R, CallError>) -> Self {
+        Answer { key, from, outcome, codec: PhantomData }
+    }
+
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Answer { key, from, outcome, .. } = self;
+        to.put_own(&(key, from));
+        to.put_outcome::<R, K>(outcome);
+        Ok(())
+    }
+}
+
+impl<R: Send + 'static, K: Codec<R>> Payload for Answer<R, K> {
     const NAME: Name = Name::Runtime("the answer of a call");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Answer, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.cells.deposit(pe, self.key, self.from, self.outcome);
     }
+}
+
+/// An outcome from another process, on its way to its cell, which knows the type of the value.
+pub(crate) struct EncodedAnswer {
+    key: u64,
+    from: u64,
+    is_value: bool,
+    rest: Rest,
+}
+
+impl Arrives for EncodedAnswer {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (key, element) = from.take()?;
+        Ok(EncodedAnswer { key, from: element, is_value: from.take()?, rest: from.take_rest() })
+    }
+}
+
+impl Payload for EncodedAnswer {
+    const NAME: Name = Name::Runtime("the answer of a call");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let EncodedAnswer { key, from, is_value, rest } = self;
+        let taken = rest.decode(|rest| {
+            if !is_value {
+                let error = rest.take_error()?;
+                pe.cells.refuse(pe, key, from, error, true);
+                return Ok(());
+            }
+            match pe.cells.depositor(key) {
+                Some(deposit) => deposit(pe, key, from, rest),
+                // Nobody waits any more.
+                None => {
+                    rest.drop_rest();
+                    Ok(())
+                }
+            }
+        });
+        if let Err(error) = taken {
+            pe.received_nonsense(&error);
+        }
+    }
+}
+
+/// Brings an encoded value to a cell.
+type Deposit = fn(&Pe, u64, u64, &mut Decoder<'_>) -> Result<(), WireError>;
+
+fn deposit_encoded<R: Send + 'static, K: Codec<R>>(
+    pe: &Pe,
+    key: u64,
+    from: u64,
+    rest: &mut Decoder<'_>,
+) -> Result<(), WireError> {
+    let value = K::decode(rest)?;
+    pe.cells.deposit::<R>(pe, key, from, Ok(value));
+    Ok(())
 }
 
 /// Collects several outcomes of type `R` in one cell.
@@ -58,7 +130,7 @@ pub(crate) enum After {
 impl After {
     /// The cell brings `value`. `owed` is an error inside of it: the run ends should nobody take the value.
     pub(crate) fn ready<R: Send + 'static>(value: R, owed: Option<CallError>) -> After {
-        After::Ready(Msg::for_pe(Answer { key: 0, from: 0, outcome: Ok(value) }), owed)
+        After::Ready(Msg::for_pe(Answer::<R>::new(0, 0, Ok(value))), owed)
     }
 }
 
@@ -161,6 +233,7 @@ pub(crate) struct Untaken<R> {
 struct Slot {
     generation: u32,
     content: Content,
+    deposit: Deposit,
     waiter: Option<Waiter>,
 }
 
@@ -200,30 +273,37 @@ impl Cells {
         Cells(RefCell::new(Slab { slots: Vec::new(), free: NONE }))
     }
 
-    /// Opens a cell for one value.
+    /// Opens a cell for one value, which comes from other processes by `K`.
     #[inline]
-    pub(crate) fn open(&self) -> u64 {
-        self.open_with(Content::Empty)
+    pub(crate) fn open<R: Send + 'static, K: Codec<R>>(&self) -> u64 {
+        self.open_with(Content::Empty, deposit_encoded::<R, K>)
     }
 
-    /// Opens a cell that collects.
-    pub(crate) fn open_sink<R: 'static>(&self, sink: impl Sink<R>) -> u64 {
-        self.open_with(Content::Sink(Box::new(SinkBox::<R>(Box::new(sink)))))
+    /// Opens a cell that collects what comes from other processes by `K`.
+    pub(crate) fn open_sink<R: Send + 'static, K: Codec<R>>(&self, sink: impl Sink<R>) -> u64 {
+        let sink = Content::Sink(Box::new(SinkBox::<R>(Box::new(sink))));
+        self.open_with(sink, deposit_encoded::<R, K>)
     }
 
-    fn open_with(&self, content: Content) -> u64 {
+    /// What brings an encoded value to a cell, if that is there.
+    fn depositor(&self, key: u64) -> Option<Deposit> {
+        self.0.borrow_mut().get(key).map(|slot| slot.deposit)
+    }
+
+    fn open_with(&self, content: Content, deposit: Deposit) -> u64 {
         let mut slab = self.0.borrow_mut();
         let index = slab.free;
         if let Some(slot) = slab.slots.get_mut(index as usize) {
             let Content::Vacant { next } = mem::replace(&mut slot.content, content) else {
                 unreachable!("the free list holds vacant slots only")
             };
+            slot.deposit = deposit;
             let key = u64::from(slot.generation) << 32 | u64::from(index);
             slab.free = next;
             return key;
         }
         let index = u32::try_from(slab.slots.len()).expect("fewer than 2^32 waits at a time on one PE");
-        slab.slots.push(Slot { generation: 0, content, waiter: None });
+        slab.slots.push(Slot { generation: 0, content, deposit, waiter: None });
         u64::from(index)
     }
 
@@ -248,7 +328,7 @@ impl Cells {
             Content::Empty => {
                 let waiter = slot.waiter.take();
                 slot.content = match outcome {
-                    Ok(_) => Content::Ready(Msg::for_pe(Answer { key, from, outcome }), None),
+                    Ok(_) => Content::Ready(Msg::for_pe(Answer::<R>::new(key, from, outcome)), None),
                     Err(error) => Content::Refused(error, true),
                 };
                 drop(slab);
@@ -471,17 +551,19 @@ impl Cells {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::wire::BySerde;
 
     #[test]
     fn a_slot_whose_generations_are_used_up_is_not_used_again() {
         let cells = Cells::new();
-        let (first, other) = (cells.open(), cells.open());
+        let open = || cells.open::<(), BySerde>();
+        let (first, other) = (open(), open());
         assert!(matches!(cells.0.borrow_mut().close(first), (Content::Empty, None)));
         cells.0.borrow_mut().slots[0].generation = RETIRED - 1;
-        let last = cells.open();
+        let last = open();
         assert_eq!((last as u32, last >> 32), (0, u64::from(RETIRED - 1)));
         cells.0.borrow_mut().close(last);
-        let fresh: Vec<u64> = (0..3).map(|_| cells.open()).collect();
+        let fresh: Vec<u64> = (0..3).map(|_| open()).collect();
         assert_eq!(fresh, [2, 3, 4]);
         let slab = &mut *cells.0.borrow_mut();
         assert!(slab.get(first).is_none() && slab.get(last).is_none(), "no key leads to the slot");

@@ -15,6 +15,7 @@ use crate::priority::Rank;
 use crate::proxy::Element;
 use crate::reply::{CellRef, Reply};
 use crate::waiting::What;
+use crate::wire::BySerde;
 
 /// What can be asked.
 pub(crate) trait Ask: Sized {
@@ -80,7 +81,7 @@ impl<A: Ask> Asking<A> {
     #[track_caller]
     pub(crate) fn begin(&mut self) {
         if let Some(ask) = self.ask.take() {
-            let cell = current::on_pe(A::WAITING, |pe| CellRef::new(pe, pe.cells.open()));
+            let cell = current::on_pe(A::WAITING, |pe| CellRef::new(pe, pe.cells.open::<(), BySerde>()));
             self.pending = Some(Pending::new(cell, ask.what(), self.at));
             blame_caller(ask.send(Reply::to(cell)));
         }

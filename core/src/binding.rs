@@ -16,7 +16,7 @@ use chare_device::{Account, Cpus, Device, DeviceError, Devices, Vitals};
 use crate::cell::{ChareRef, Extra};
 use crate::chares::{Chare, Cx};
 use crate::current;
-use crate::ids::{ChareId, PeId};
+use crate::ids::ChareId;
 use crate::scheduler::pe::Pe;
 use crate::warning::Warning;
 
@@ -247,9 +247,9 @@ impl BoundDevices {
         Ok(BoundDevices { devices, by_pe })
     }
 
-    /// The ordinals of the devices of a PE.
-    pub(crate) fn of_pe(&self, pe: PeId) -> &[usize] {
-        &self.by_pe[pe.index()]
+    /// The ordinals of the devices of a PE, by its number in this process.
+    pub(crate) fn of_pe(&self, own_number: usize) -> &[usize] {
+        &self.by_pe[own_number]
     }
 
     /// By PE: the ordinals of its devices.
@@ -278,7 +278,7 @@ impl Pe {
     /// The ordinal of that one of this PE's devices which has the least to do.
     fn least_loaded_device(&self) -> usize {
         let devices = self.shared().devices();
-        match devices.of_pe(self.id()) {
+        match devices.of_pe(self.shared().own_number(self.id())) {
             [only] => *only,
             several => {
                 let loads: Vec<Load> =
@@ -308,7 +308,8 @@ impl Pe {
     pub(crate) fn rebind(&self, chare: ChareRef) {
         let follows = |extra: &mut Extra| if extra.keeps_device { None } else { extra.account.clone() };
         let Some(account) = chare.extra_if_any(follows).flatten() else { return };
-        if !self.shared().devices().of_pe(self.id()).contains(&account.device().ordinal()) {
+        let own_number = self.shared().own_number(self.id());
+        if !self.shared().devices().of_pe(own_number).contains(&account.device().ordinal()) {
             self.move_account(chare.id, &account, self.least_loaded_device());
         }
     }

@@ -30,6 +30,8 @@
 
 use std::cell::{Cell, RefCell};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cell::ChareRef;
 use crate::chares::Chare;
 use crate::collection::{Collection, Construct, Kind};
@@ -42,6 +44,7 @@ use crate::message::{Msg, Name, Payload};
 use crate::proxy::Array;
 use crate::reply::Reply;
 use crate::scheduler::pe::{Pe, Unborn};
+use crate::wire::{Arrives, Decoder, Encoder, Kind as Message, Leaves, Unsent, WireError};
 
 /// The array that another one is to be bound to.
 pub(crate) struct Leader<I> {
@@ -152,14 +155,29 @@ pub(crate) fn send_after<C: Chare>(
 }
 
 /// The construction of a companion, on its way to its leader's element.
-struct Follow<C: Chare> {
+pub(crate) struct Follow<C: Chare> {
     array: CollectionId,
     init: C::Init,
     home: PeId,
 }
 
+impl<C: Chare> Follow<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Follow { array, init, home } = self;
+        to.put_code(C::code(), C::INFO.name)?;
+        to.put_own(&(array, home));
+        Ok(C::encode_init(init, to)?)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (array, home) = from.take()?;
+        Ok(Follow { array, init: C::decode_init(from)?, home })
+    }
+}
+
 impl<C: Chare> Payload for Follow<C> {
     const NAME: Name = Name::Runtime("the creation of a bound element");
+    const LEAVES: Leaves<Self> = Leaves::As(Message::Follow, Self::leave);
 
     fn run(self, leader: ChareId, reply: Reply, pe: &Pe) {
         let Some(array) = pe.collection(self.array) else {
@@ -193,10 +211,12 @@ impl<C: Chare> Payload for Follow<C> {
 }
 
 /// News for the home: a companion has a place.
-struct Placed(Place);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Placed(Place);
 
 impl Payload for Placed {
     const NAME: Name = Name::Runtime("the place of a bound element");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Message::Placed);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
         let array = pe.collection(id.collection).expect("its home has sent it off");
         if !array.expects(id.element) {
@@ -209,10 +229,24 @@ impl Payload for Placed {
 }
 
 /// News for the home: a companion is not constructed.
-struct Orphaned(CallError);
+pub(crate) struct Orphaned(CallError);
+
+impl Orphaned {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_error(&self.0);
+        Ok(())
+    }
+}
+
+impl Arrives for Orphaned {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        from.take_error().map(Orphaned)
+    }
+}
 
 impl Payload for Orphaned {
     const NAME: Name = Name::Runtime("the place of a bound element");
+    const LEAVES: Leaves<Self> = Leaves::As(Message::Orphaned, Self::leave);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
         pe.give_up(id, self.0);
         destruction::leave(pe, id, 0);
@@ -221,13 +255,15 @@ impl Payload for Orphaned {
 }
 
 /// News for the root: all elements have a place that one PE is the home of.
-struct AllPlaced {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AllPlaced {
     array: CollectionId,
     home: PeId,
 }
 
 impl Payload for AllPlaced {
     const NAME: Name = Name::Runtime("the places of bound elements");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Message::AllPlaced);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let array = pe.collection(self.array).expect("its root has created the collection");
         array.membership.borrow_mut().settle_places(self.home);

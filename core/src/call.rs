@@ -15,10 +15,10 @@ use crate::callback::{self, Callback};
 use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::direct::{self, Direct};
-use crate::entry::{Entry, Invoke, Runs};
+use crate::entry::{Entry, Invoke, OutputOf, Runs};
 use crate::error::{CallError, NoElement};
 use crate::guard::{ByMessage, Decision, Guard, Guarded};
-use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::priority::{Priority, Rank};
@@ -195,7 +195,12 @@ impl<E: Entry> Call<E> {
     /// Sends the call; its value goes to `callback`.
     pub fn to(self, callback: impl Into<Callback<E::Output>>) {
         if let CallState::Unsent(args) = self.state {
-            dispatch::<E>(self.to, args, Reply::to_callback(callback.into()), self.rank);
+            dispatch::<E>(
+                self.to,
+                args,
+                Reply::to_callback::<E::Output, OutputOf<E>>(callback.into()),
+                self.rank,
+            );
         }
     }
 }
@@ -224,7 +229,8 @@ fn start<E: Entry>(
     rank: Rank,
     at: &'static Location<'static>,
 ) -> Pending<E::Output> {
-    let cell = current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open()));
+    let cell =
+        current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open::<E::Output, OutputOf<E>>()));
     dispatch::<E>(to, args, Reply::to(cell), rank);
     Pending::new(cell, What::Call { entry: E::INFO, to: to.id() }, at)
 }
@@ -286,7 +292,7 @@ pub(crate) fn dispatch_to_id<E: Entry>(
         Here::Foreign(shared) => {
             let bounds = if shared.run() == run { "its array is smaller" } else { OTHER_RUN };
             let error = NoElement { chare: E::Chare::INFO.name, element: index(), bounds: bounds.to_owned() };
-            shared.unawaited_at(PeId::new(0), CallError::NoElement(Arc::new(error)));
+            shared.unawaited_at(shared.first_pe(), CallError::NoElement(Arc::new(error)));
         }
         Here::Nowhere => nowhere(),
     });

@@ -1,22 +1,27 @@
 //! Callbacks: places that a value can be delivered to. Small, cloneable, sent like any value.
 
-use std::any::Any;
 use std::future::Future;
 use std::sync::Arc;
 
-use crate::broadcast::{self, Audience};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::broadcast::{self, Audience, Awaited, Pes};
 use crate::call;
 use crate::caught::{Caught, PanicPayload};
-use crate::current;
+use crate::current::{self, Here};
 use crate::entry::{Entry, EntryInfo};
 use crate::error::{CallError, Fulfilled};
-use crate::ids::{ChareId, CollectionId, RunId};
+use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::message::Msg;
+use crate::priority::Rank;
 use crate::promise::Promise;
 use crate::proxy::{Element, FromCallback, OUTSIDE};
-use crate::reply::{AnyCallback, Reply};
+use crate::reply::Reply;
 use crate::runtime::Runtime;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task;
+use crate::table::{CodeId, Row};
+use crate::wire::{self, BySerde, Codec, Decoder, Encode, Encoder, Kind, Stays, Wire, WireError};
 
 /// A place for a value of type `T`: a promise, an entry method of one chare or of a whole collection, the end of the
 /// program, or nowhere.
@@ -25,26 +30,84 @@ pub struct Callback<T>(To<T>);
 enum To<T> {
     Promise(Promise<T>),
     /// The function knows the entry; the index, as users write it, is there if it is outside of its array.
-    Element(RunId, ChareId, Option<Arc<str>>, fn(RunId, ChareId, Option<&Arc<str>>, T)),
+    Element(RunId, ChareId, Option<Arc<str>>, ToElement<T>),
     /// The function knows the entry.
-    Collection(RunId, CollectionId, fn(RunId, CollectionId, T)),
+    Collection(RunId, CollectionId, ToCollection<T>),
+    /// An entry that is known by its number, as another process has told.
+    Coded(RunId, Place, &'static Row, Encode<T>),
     /// Of the run that it was made in; of the one that delivers it, if it was made in none.
     Exit(Option<RunId>),
     Ignore,
 }
 
+/// Sends a value to an entry of an element; the other function says which entry that is.
+type ToElement<T> = (fn(RunId, ChareId, Option<&Arc<str>>, T), fn() -> Option<CodeId>);
+type ToCollection<T> = (fn(RunId, CollectionId, T), fn() -> Option<CodeId>);
+
+/// A chare, or all of a collection.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Place {
+    Element(ChareId),
+    Collection(CollectionId),
+}
+
+/// A callback in transit.
+#[derive(Serialize, Deserialize)]
+enum Form {
+    /// What follows is the promise.
+    Promise,
+    Entry(Place, CodeId),
+    Exit,
+    Ignore,
+}
+
 impl<T: Send + 'static> Callback<T> {
+    /// Lets it leave the process; its values come back by `K`.
+    pub(crate) fn encode<K: Codec<T>>(&self, to: &mut Encoder) -> Result<(), Stays> {
+        let form = match &self.0 {
+            To::Promise(promise) => {
+                to.put_own(&Form::Promise);
+                promise.encode::<K>(to);
+                return Ok(());
+            }
+            To::Element(_, _, Some(outside), _) => {
+                return Err(Stays::new(format!(
+                    "the callback is to an element that does not exist, {outside}"
+                )));
+            }
+            To::Element(_, id, None, (_, code)) => Form::Entry(Place::Element(*id), named(*code)?),
+            To::Collection(_, id, (_, code)) => Form::Entry(Place::Collection(*id), named(*code)?),
+            To::Coded(_, place, row, _) => Form::Entry(*place, row.id()),
+            To::Exit(_) => Form::Exit,
+            To::Ignore => Form::Ignore,
+        };
+        to.put_own(&form);
+        Ok(())
+    }
+
+    /// One that came from another process.
+    pub(crate) fn decode<K: Codec<T>>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let run = current::run_or_none();
+        Ok(Callback(match from.take()? {
+            Form::Promise => To::Promise(Promise::decode::<K>(from)?),
+            Form::Entry(place, code) => To::Coded(run, place, Row::find(code)?, K::encode),
+            Form::Exit => To::Exit(Some(run)),
+            Form::Ignore => To::Ignore,
+        }))
+    }
+
     pub(crate) fn to_element<E>(element: Element<E::Chare>) -> Self
     where
         E: Entry,
         E::Args: FromCallback<T>,
     {
         let outside = (element.id().element == OUTSIDE).then(|| format!("[{:?}]", element.index()).into());
-        Callback(To::Element(element.run(), element.id(), outside, |run, id, outside, value| {
+        let send = |run, id, outside: Option<&Arc<str>>, value| {
             let index = || outside.map_or("[..]", |index| &**index).to_owned();
             let args = E::Args::from_callback(value);
             call::dispatch_to_id::<E>(run, id, args, Reply::none(), E::RANK, index);
-        }))
+        };
+        Callback(To::Element(element.run(), element.id(), outside, (send, E::code)))
     }
 
     pub(crate) fn to_collection<E>(run: RunId, collection: CollectionId) -> Self
@@ -52,9 +115,10 @@ impl<T: Send + 'static> Callback<T> {
         E: Entry,
         E::Args: FromCallback<T> + Clone,
     {
-        Callback(To::Collection(run, collection, |run, id, value| {
+        let send = |run, id, value| {
             broadcast::send::<E>(Audience::all(run, id), E::Args::from_callback(value), E::RANK, None);
-        }))
+        };
+        Callback(To::Collection(run, collection, (send, E::code)))
     }
 
     /// Delivery ends the run that this is made in with exit code 0. Made on a thread that has entered no run, it ends the
@@ -79,8 +143,9 @@ impl<T: Send + 'static> Callback<T> {
     pub fn deliver(&self, value: T) -> Result<(), Fulfilled<T>> {
         match &self.0 {
             To::Promise(promise) => promise.send(value)?,
-            To::Element(run, id, outside, send) => send(*run, *id, outside.as_ref(), value),
-            To::Collection(run, id, send) => send(*run, *id, value),
+            To::Element(run, id, outside, (send, _)) => send(*run, *id, outside.as_ref(), value),
+            To::Collection(run, id, (send, _)) => send(*run, *id, value),
+            To::Coded(run, place, row, encode) => send_coded(*run, *place, row, *encode, value),
             To::Exit(run) => {
                 run.iter().for_each(|run| current::require(*run));
                 Runtime::here().exit(0);
@@ -102,19 +167,75 @@ impl<T: Send + 'static> Callback<T> {
         match self.0 {
             To::Promise(promise) => promise.fail(error),
             To::Ignore => {}
-            To::Element(..) | To::Collection(..) | To::Exit(_) => {
+            To::Element(..) | To::Collection(..) | To::Coded(..) | To::Exit(_) => {
                 current::on_pe("a callback", |pe| pe.unawaited(error));
             }
         }
     }
 }
 
-impl<T: Send + 'static> AnyCallback for Callback<T> {
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
+fn named(code: fn() -> Option<CodeId>) -> Result<CodeId, Stays> {
+    code().ok_or_else(|| {
+        Stays::new(
+            "the callback is to an entry of a generic chare, which has no number in the table of the program",
+        )
+    })
+}
+
+/// Sends a value to an entry that is known by its number: the arguments are made of the value's bytes.
+fn send_coded<T: 'static>(run: RunId, place: Place, row: &'static Row, encode: Encode<T>, value: T) {
+    current::require(run);
+    let msg = coded(place, row, encode, value);
+    current::here(|here| match (here, msg) {
+        (Here::Pe(pe), Err(why)) => pe.unawaited(CallError::Refused(why.to_string().into())),
+        (Here::Foreign(shared), Err(why)) => {
+            shared.unawaited_at(shared.first_pe(), CallError::Refused(why.to_string().into()));
+        }
+        (Here::Pe(pe), Ok((msg, None))) => pe.send_ranked(Rank::Normal, msg),
+        (Here::Pe(pe), Ok((msg, Some(root)))) => pe.post(root, msg),
+        (Here::Foreign(shared), Ok((msg, None))) => shared.send_foreign(Rank::Normal, msg),
+        (Here::Foreign(shared), Ok((msg, Some(root)))) => shared.post_foreign(root, msg),
+        (Here::Nowhere, _) => call::nowhere(),
+    });
+}
+
+/// The message, and the PE that it is for if it is for a collection.
+fn coded<T: 'static>(
+    place: Place,
+    row: &'static Row,
+    encode: Encode<T>,
+    value: T,
+) -> Result<(Msg, Option<PeId>), Stays> {
+    let mut encoder = Encoder::default();
+    let nonsense =
+        |error: WireError| Stays::new(format!("a callback's value does not fit its entry: {error}"));
+    match place {
+        Place::Element(id) => {
+            encode(value, &mut encoder)?;
+            Reply::none().leave(&mut encoder);
+            Ok((encoder.reread(|from| (row.decode)(Kind::Call, id, from)).map_err(nonsense)?, None))
+        }
+        Place::Collection(id) => {
+            let awaited: Option<Awaited> = None;
+            encoder.put_own(&(id, Pes::ALL, Rank::Normal, awaited));
+            encode(value, &mut encoder)?;
+            let msg = encoder.reread(|from| (row.decode)(Kind::Number, Msg::NOBODY, from));
+            Ok((msg.map_err(nonsense)?, Some(id.root())))
+        }
     }
-    fn fail(self: Box<Self>, error: CallError) {
-        Callback::fail(*self, error);
+}
+
+impl<T: Wire> Serialize for Callback<T> {
+    /// # Errors
+    /// Anywhere but in a message of the runtime.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        wire::serialize_own(serializer, |to| self.encode::<BySerde>(to))
+    }
+}
+
+impl<'de, T: Wire> Deserialize<'de> for Callback<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        wire::deserialize_own(deserializer, Callback::decode::<BySerde>)
     }
 }
 
@@ -136,6 +257,7 @@ impl<T> Clone for Callback<T> {
             To::Promise(promise) => To::Promise(promise.clone()),
             To::Element(run, id, outside, send) => To::Element(*run, *id, outside.clone(), *send),
             To::Collection(run, id, send) => To::Collection(*run, *id, *send),
+            To::Coded(run, place, row, encode) => To::Coded(*run, *place, row, *encode),
             To::Exit(run) => To::Exit(*run),
             To::Ignore => To::Ignore,
         })
@@ -146,8 +268,8 @@ impl<T> std::fmt::Debug for Callback<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match &self.0 {
             To::Promise(_) => "Callback to a promise",
-            To::Element(..) => "Callback to an entry",
-            To::Collection(..) => "Callback to a collection",
+            To::Element(..) | To::Coded(_, Place::Element(_), ..) => "Callback to an entry",
+            To::Collection(..) | To::Coded(_, Place::Collection(_), ..) => "Callback to a collection",
             To::Exit(_) => "Callback to the end of the program",
             To::Ignore => "Callback to nowhere",
         })

@@ -16,9 +16,12 @@ use crate::current;
 use crate::entry::{Entry, EntryPoint};
 use crate::ids::ChareId;
 use crate::index::{DenseIndex, Index};
+use crate::message::Msg;
 use crate::proxy::{Array, Element, FromCallback, Group, SparseArray};
 use crate::reduction::{self, AllReduce, Nop, Reducer};
 use crate::runtime::Runtime;
+use crate::table::CodeId;
+use crate::wire::{Decoder, Encoder, Kind, Stays, Wire, WireError};
 
 /// Where a type of chare stands in the user's source.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -46,6 +49,21 @@ pub trait Chare: Sized + Send + 'static {
     const MIGRATED: Option<fn(&mut Self, &Cx<Self>)> = None;
     #[doc(hidden)]
     fn construct(start: crate::collection::Construct<'_, Self>);
+
+    /// Its number in the table of the program, by which other processes know it.
+    #[doc(hidden)]
+    fn code() -> Option<CodeId>;
+    #[doc(hidden)]
+    fn encode_init(init: Self::Init, to: &mut Encoder) -> std::result::Result<(), Stays>;
+    #[doc(hidden)]
+    fn decode_init(from: &mut Decoder<'_>) -> std::result::Result<Self::Init, WireError>;
+    #[doc(hidden)]
+    fn encode_index(index: Self::Index, to: &mut Encoder) -> std::result::Result<(), Stays>;
+    #[doc(hidden)]
+    fn decode_index(from: &mut Decoder<'_>) -> std::result::Result<Self::Index, WireError>;
+    /// A message of this kind.
+    #[doc(hidden)]
+    fn decode(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> std::result::Result<Msg, WireError>;
 }
 
 /// Chares declared with an index: elements of arrays.
@@ -185,7 +203,7 @@ impl<C: Chare> Cx<C> {
     /// # Panics
     /// Outside of this chare's own methods and constructor, and if this end is open already for another type of value.
     #[track_caller]
-    pub fn channel<T: Send + 'static, D: Chare>(&self, peer: &Element<D>, tag: u64) -> Channel<T> {
+    pub fn channel<T: Wire, D: Chare>(&self, peer: &Element<D>, tag: u64) -> Channel<T> {
         Channel::open(self.id, peer, tag)
     }
 

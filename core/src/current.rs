@@ -13,7 +13,8 @@ use std::sync::Arc;
 use crate::caught::PanicPayload;
 use crate::ids::{PeId, RunId};
 use crate::message::{Head, Msg};
-use crate::runtime::{Outsider, Shared};
+use crate::process::Shared;
+use crate::runtime::Outsider;
 use crate::scheduler::block;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
@@ -165,6 +166,11 @@ pub(crate) fn run() -> Option<RunId> {
         Here::Foreign(shared) => Some(shared.run()),
         Here::Nowhere => None,
     })
+}
+
+/// As `run`; `RunId::NONE` on a thread that no runtime knows.
+pub(crate) fn run_or_none() -> RunId {
+    run().unwrap_or(RunId::NONE)
 }
 
 /// # Panics

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
+
 use crate::asking::{self, Ask, Asking};
 use crate::cell::{ChareRef, Parcel, State};
 use crate::channel;
@@ -23,6 +25,7 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
 use crate::waiting::What;
+use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// The destruction of a chare, not yet asked for; made by [`Element::destroy`].
 #[must_use = "nothing is destroyed until this is sent: `.send()`, `.await` or `.future()`"]
@@ -94,10 +97,12 @@ pub struct Destroyed(Pending<()>);
 pending_future!(Destroyed, Result<(), CallError>);
 
 /// A request to destroy a chare.
-struct Destroy;
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Destroy;
 
 impl Payload for Destroy {
     const NAME: Name = Name::Runtime("a destruction");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Destroy);
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let chare = match pe.find(id) {
             Some(chare) if chare.state.get() != State::Exclusive => chare,
@@ -105,7 +110,7 @@ impl Payload for Destroy {
         };
         if pe.collection(id.collection).is_some_and(|collection| collection.info.is_group()) {
             let text = format!("{} cannot be destroyed: a group keeps its members", pe.chare_name(id));
-            return reply.answer(pe, id, Err::<(), _>(CallError::Refused(text.into())));
+            return reply.answer(pe, id, Err(CallError::Refused(text.into())));
         }
         if let Some(collection) = pe.collection(id.collection) {
             // This may start an exclusive coroutine, which is to end first.
@@ -182,12 +187,14 @@ pub(crate) fn leave(pe: &Pe, id: ChareId, next: u64) {
 }
 
 /// News for the root: an element takes part in reductions up to this one only.
-struct Leave {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Leave {
     next: u64,
 }
 
 impl Payload for Leave {
     const NAME: Name = Name::Runtime("the end of an element");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Leave);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
         if let Some(collection) = pe.collection(id.collection) {
             collection.membership.borrow_mut().leave(self.next);
@@ -197,7 +204,7 @@ impl Payload for Leave {
 }
 
 /// News for the home: the chare does not exist any more.
-struct Gone {
+pub(crate) struct Gone {
     epoch: u64,
     /// It has not been at its home all the time: other PEs may have records of it.
     has_moved: bool,
@@ -205,8 +212,26 @@ struct Gone {
     failure: Option<CallError>,
 }
 
+impl Gone {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Gone { epoch, has_moved, failure } = self;
+        to.put_own(&(epoch, has_moved, failure.is_some()));
+        failure.iter().for_each(|error| to.put_error(error));
+        Ok(())
+    }
+}
+
+impl Arrives for Gone {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (epoch, has_moved, has_failed) = from.take()?;
+        let failure = if has_failed { Some(from.take_error()?) } else { None };
+        Ok(Gone { epoch, has_moved, failure })
+    }
+}
+
 impl Payload for Gone {
     const NAME: Name = Name::Runtime("the end of a chare");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Gone, Self::leave);
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let collection = pe.collection(id.collection);
         if collection.is_none() && id.collection.single_home().is_none() {

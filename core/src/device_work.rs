@@ -10,8 +10,9 @@ use chare_device::{Device, Devices, Fault, FaultKind, HostMode, Language};
 use crate::binding::BoundDevices;
 use crate::current;
 use crate::options::Options;
+use crate::process::Shared;
 use crate::report::Reason;
-use crate::runtime::{Runtime, Shared, StartError};
+use crate::runtime::{Runtime, StartError};
 
 impl Runtime {
     /// The devices that the PEs launch on, as a person reads them.

@@ -23,6 +23,8 @@ use crate::reply::Reply;
 use crate::restart::Restartable;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
+use crate::table::CodeId;
+use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Stays, WireError};
 
 /// Where an entry method stands in the user's source.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -78,6 +80,48 @@ pub trait Entry: Sized + 'static {
     }
     #[doc(hidden)]
     fn deliver(delivery: Delivery<'_, Self>);
+
+    /// Its number in the table of the program, by which other processes know it.
+    #[doc(hidden)]
+    fn code() -> Option<CodeId> {
+        None
+    }
+    #[doc(hidden)]
+    fn encode_args(args: Self::Args, _: &mut Encoder) -> Result<(), Stays> {
+        drop(args);
+        Err(Stays::of::<Self::Args>())
+    }
+    #[doc(hidden)]
+    fn decode_args(_: &mut Decoder<'_>) -> Result<Self::Args, WireError> {
+        Err(WireError::stays(Self::INFO.name))
+    }
+    #[doc(hidden)]
+    fn encode_output(output: Self::Output, _: &mut Encoder) -> Result<(), Stays> {
+        drop(output);
+        Err(Stays::of::<Self::Output>())
+    }
+    #[doc(hidden)]
+    fn decode_output(_: &mut Decoder<'_>) -> Result<Self::Output, WireError> {
+        Err(WireError::stays(Self::INFO.name))
+    }
+    /// A message of this kind.
+    #[doc(hidden)]
+    fn decode(_: Kind, _: ChareId, _: &mut Decoder<'_>) -> Result<Msg, WireError> {
+        Err(WireError::stays(Self::INFO.name))
+    }
+}
+
+/// How the values of an entry leave their process.
+pub(crate) struct OutputOf<E>(PhantomData<fn() -> E>);
+
+impl<E: Entry> Codec<E::Output> for OutputOf<E> {
+    fn encode(value: E::Output, to: &mut Encoder) -> Result<(), Stays> {
+        E::encode_output(value, to)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<E::Output, WireError> {
+        E::decode_output(from)
+    }
 }
 
 /// Where a call of an entry runs.
@@ -142,6 +186,7 @@ pub(crate) struct Invoke<E: Entry>(pub(crate) E::Args);
 
 impl<E: Entry> Payload for Invoke<E> {
     const NAME: Name = Name::Entry(E::INFO);
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Call, Self::leave);
     const IS_CALL: bool = true;
 
     #[inline]
@@ -193,7 +238,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
             catch_unwind(AssertUnwindSafe(|| chare.with(|state| method(state, &Cx::new(chare.id), args))));
         pe.end_step();
         let outcome = conclude(pe, chare, E::INFO, outcome);
-        reply.answer(pe, chare.id, outcome);
+        reply.answer_by::<E::Output, OutputOf<E>>(pe, chare.id, outcome);
         after_step(pe, chare);
     }
 
@@ -209,7 +254,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
         // SAFETY: tasks are dropped before chares, and by the caller's promise the token with its task.
         let state = unsafe { chare.claim::<E::Chare>() };
         let future = method(state, Cx::new(chare.id), args);
-        start(pe, chare, E::INFO, Mode::Exclusive, future, reply);
+        start::<E>(pe, chare, Mode::Exclusive, future, reply);
     }
 
     /// Starts a coroutine that owns the chare until it ends, and that can be started again at its sync points.
@@ -230,7 +275,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
         let first = unsafe { chare.claim::<E::Chare>() };
         // SAFETY: as above; a coroutine is dropped, and its token with it, before the next is made.
         let make = move || method(unsafe { first.again() }, Cx::new(id), args.clone());
-        start(pe, chare, E::INFO, Mode::Exclusive, Restartable::new(make), reply);
+        start::<E>(pe, chare, Mode::Exclusive, Restartable::new(make), reply);
     }
 
     /// Starts a coroutine that shares the chare with others, and that can be started again at its sync points.
@@ -244,7 +289,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
         let Delivery { pe, chare, args, reply } = self;
         let id = chare.id;
         let make = move || method(This::new(id), args.clone());
-        start(pe, chare, E::INFO, Mode::Interleaving, Restartable::new(make), reply);
+        start::<E>(pe, chare, Mode::Interleaving, Restartable::new(make), reply);
     }
 
     /// Starts a coroutine that shares the chare with others.
@@ -254,21 +299,20 @@ impl<'a, E: Entry> Delivery<'a, E> {
     {
         let Delivery { pe, chare, args, reply } = self;
         let future = method(This::new(chare.id), args);
-        start(pe, chare, E::INFO, Mode::Interleaving, future, reply);
+        start::<E>(pe, chare, Mode::Interleaving, future, reply);
     }
 }
 
-fn start<R: Send + 'static>(
+fn start<E: Entry>(
     pe: &Pe,
     chare: ChareRef,
-    info: &'static EntryInfo,
     mode: Mode,
-    future: impl Future<Output = Result<R, Failure>> + Send + 'static,
+    future: impl Future<Output = Result<E::Output, Failure>> + Send + 'static,
     reply: Reply,
 ) {
-    task::start(pe, Some(chare), info, mode, future, move |pe: &Pe, outcome| {
-        let outcome = conclude(pe, chare, info, outcome);
-        reply.answer(pe, chare.id, outcome);
+    task::start(pe, Some(chare), E::INFO, mode, future, move |pe: &Pe, outcome| {
+        let outcome = conclude(pe, chare, E::INFO, outcome);
+        reply.answer_by::<E::Output, OutputOf<E>>(pe, chare.id, outcome);
     });
 }
 

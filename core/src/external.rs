@@ -14,6 +14,7 @@ use crate::reply::Reply;
 use crate::runtime::Runtime;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::TaskKey;
+use crate::wire::Leaves;
 
 /// A future of the outside world; made by [`crate::Runtime::external`].
 #[must_use = "futures do nothing unless polled"]
@@ -63,6 +64,7 @@ struct Unmark(TaskKey);
 
 impl Payload for Unmark {
     const NAME: Name = Name::Runtime("the end of an external wait");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.tasks.unmark(self.0);
     }

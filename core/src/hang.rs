@@ -50,7 +50,7 @@ impl HangReport {
     /// The second pass, after all PEs have told.
     pub(crate) fn write(&self, pe: &Pe) {
         let part = part(pe, &lock(&self.known));
-        lock(&self.parts)[pe.id().index()] = part;
+        lock(&self.parts)[pe.shared().own_number(pe.id())] = part;
     }
 
     pub(crate) fn into_text(self) -> String {

@@ -3,8 +3,10 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A processing element: one scheduling loop on one thread.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PeId(u32);
 
 impl PeId {
@@ -88,7 +90,7 @@ const SINGLE_BIT: u64 = 1 << 63;
 ///
 /// An array or group is `creator << 40 | counter`: the creator is its *root*, the PE that numbers its broadcasts and
 /// completes its reductions. The singletons of PE `p` are the collection `1 << 63 | p`, which always exists.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(crate) struct CollectionId(pub(crate) u64);
 
 impl CollectionId {
@@ -117,8 +119,8 @@ impl CollectionId {
 
 /// One chare: its collection, and which element of it. Arrays count elements in row-major order, groups by PE,
 /// singletons by `creator << 40 | counter`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(crate) struct ChareId {
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct ChareId {
     pub(crate) collection: CollectionId,
     pub(crate) element: u64,
 }

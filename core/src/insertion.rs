@@ -9,6 +9,8 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
+
 use crate::asking::{Ask, Asking};
 use crate::call;
 use crate::chares::{ArrayElement, Chare};
@@ -25,6 +27,7 @@ use crate::reduction;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::waiting::What;
+use crate::wire::{self, Arrives, BySerde, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// The insertion of one element into a sparse array, not yet sent; made by [`SparseArray::insert`].
 #[must_use = "nothing is inserted until this is sent or awaited"]
@@ -75,7 +78,7 @@ impl<C: ArrayElement> SparseArray<C> {
     pub fn done_inserting(&self) -> DoneInserting {
         let (run, collection) = self.ids();
         current::on_pe("DoneInserting", |pe| {
-            let cell = CellRef::new(pe, pe.cells.open());
+            let cell = CellRef::new(pe, pe.cells.open::<(), BySerde>());
             let id = ChareId { collection, element: u64::MAX };
             let seal = Msg::new(id, Reply::to(cell), Seal);
             if pe.run() == run {
@@ -195,8 +198,24 @@ pub(crate) struct Behind {
     pub(crate) insertions: (PeId, u64),
 }
 
+impl Behind {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Behind { migration, inserter, from, insertions } = self;
+        to.put_own(&(inserter, from, insertions));
+        migration.leave(to)
+    }
+}
+
+impl Arrives for Behind {
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (inserter, from, insertions) = bytes.take()?;
+        Ok(Behind { migration: wire::decode_message(bytes)?, inserter, from, insertions })
+    }
+}
+
 impl Payload for Behind {
     const NAME: Name = Name::Runtime("a migration");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Behind, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         if pe.id() != self.from {
             return pe.post(self.from, Msg::for_pe(self));
@@ -208,21 +227,48 @@ impl Payload for Behind {
     }
 }
 
-struct Request<C: Chare> {
+pub(crate) struct Request<C: Chare> {
     index: C::Index,
     init: C::Init,
     pe: Option<PeId>,
 }
 
+impl<C: Chare> Request<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Request { index, init, pe } = self;
+        C::encode_index(index, to)?;
+        to.put_own(&pe);
+        Ok(C::encode_init(init, to)?)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (index, pe) = (C::decode_index(from)?, from.take()?);
+        Ok(Request { index, init: C::decode_init(from)?, pe })
+    }
+}
+
 /// An insertion on its way to the root, which admits it.
-struct Register<C: Chare> {
+pub(crate) struct Register<C: Chare> {
     request: Request<C>,
     /// If an element of the same array inserts: the reduction that it contributes to next.
     inserter: Option<u64>,
 }
 
+impl<C: Chare> Register<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(C::code(), C::INFO.name)?;
+        to.put_own(&self.inserter);
+        self.request.leave(to)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Register { inserter: from.take()?, request: Request::decode(from)? })
+    }
+}
+
 impl<C: Chare> Payload for Register<C> {
     const NAME: Name = Name::Runtime("an insertion");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Register, Self::leave);
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let Some(array) = pe.collection(id.collection) else {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
@@ -234,13 +280,26 @@ impl<C: Chare> Payload for Register<C> {
 }
 
 /// An insertion on its way to the element's home, which says where it is constructed.
-struct Arrange<C: Chare> {
+pub(crate) struct Arrange<C: Chare> {
     request: Request<C>,
     ticket: Ticket,
 }
 
+impl<C: Chare> Arrange<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(C::code(), C::INFO.name)?;
+        to.put_own(&self.ticket);
+        self.request.leave(to)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Arrange { ticket: from.take()?, request: Request::decode(from)? })
+    }
+}
+
 impl<C: Chare> Payload for Arrange<C> {
     const NAME: Name = Name::Runtime("an insertion");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Arrange, Self::leave);
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let Some(array) = pe.collection(id.collection) else {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
@@ -306,14 +365,28 @@ fn refused<C: Chare>(pe: &Pe, id: ChareId, text: impl FnOnce() -> String) -> Cal
 }
 
 /// An insertion on its way to the PE where the element is constructed.
-struct Build<C: Chare> {
+pub(crate) struct Build<C: Chare> {
     request: Request<C>,
     ticket: Ticket,
     epoch: u64,
 }
 
+impl<C: Chare> Build<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(C::code(), C::INFO.name)?;
+        to.put_own(&(self.ticket, self.epoch));
+        self.request.leave(to)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (ticket, epoch) = from.take()?;
+        Ok(Build { ticket, epoch, request: Request::decode(from)? })
+    }
+}
+
 impl<C: Chare> Payload for Build<C> {
     const NAME: Name = Name::Runtime("an insertion");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Build, Self::leave);
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let Some(array) = pe.collection(id.collection) else {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
@@ -334,13 +407,15 @@ impl<C: Chare> Payload for Build<C> {
 }
 
 /// News for the root: an insertion has a place, or has failed.
-struct Settle {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Settle {
     ticket: Ticket,
     is_there: bool,
 }
 
 impl Payload for Settle {
     const NAME: Name = Name::Runtime("the place of an insertion");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Settle);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
         let Some(array) = pe.collection(id.collection) else { return };
         array.membership.borrow_mut().settle(self.ticket);
@@ -353,10 +428,12 @@ impl Payload for Settle {
 }
 
 /// The end of inserting, on its way to the root.
-struct Seal;
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Seal;
 
 impl Payload for Seal {
     const NAME: Name = Name::Runtime("the end of inserting");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Seal);
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let Some(array) = pe.collection(id.collection) else {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
@@ -378,10 +455,12 @@ impl Payload for Seal {
 }
 
 /// The news, for all PEs, that an array has all of its elements.
-struct Sealed(CollectionId);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sealed(CollectionId);
 
 impl Payload for Sealed {
     const NAME: Name = Name::Runtime("the end of inserting");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Sealed);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         match pe.collection(self.0) {
             Some(array) => array.seal(pe),

@@ -6,8 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use chare_device::Capability;
+#[cfg(feature = "mpi")]
+use chare_transport::{Limits, mpi};
 
+#[cfg(feature = "mpi")]
+use crate::job;
 use crate::options::Options;
+use crate::report::ExitReport;
 use crate::runtime::{MainOutput, Runtime, StartError};
 
 /// What `#[chare::main]` calls: options from the command line, the report on standard error, its code as exit code.
@@ -24,7 +29,7 @@ where
     }
     let report = options.and_then(|options| {
         let is_asked = options.asks_to_choose();
-        Runtime::run(options, |rt| {
+        run_program(options, |rt| {
             say_what_was_chosen(&rt, is_asked);
             main(rt)
         })
@@ -52,6 +57,45 @@ where
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs the program: as one process of a job if a launcher of MPI has started it, else by itself.
+#[cfg(feature = "mpi")]
+fn run_program<F, Fut, R>(options: Options, main: F) -> Result<ExitReport, StartError>
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    if !is_launched_by_mpi() {
+        return Runtime::run(options, main);
+    }
+    let environment = mpi::Environment::start()?;
+    let process = environment.connect(&job::identity(&options)?, &Limits::default())?;
+    Runtime::join(process, options, main)
+}
+
+/// Runs the program by itself.
+#[cfg(not(feature = "mpi"))]
+fn run_program<F, Fut, R>(options: Options, main: F) -> Result<ExitReport, StartError>
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    if is_launched_by_mpi() {
+        say(
+            "warning: this program runs by itself in each process of `mpirun`: build it with `--features mpi` to make one job of them",
+        );
+    }
+    Runtime::run(options, main)
+}
+
+/// Whether a launcher of MPI has started this process: OpenMPI's, or one that speaks PMI or PMIx, as MPICH's and Slurm's do.
+fn is_launched_by_mpi() -> bool {
+    ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some())
 }
 
 /// Compiles the kernels of the program for machines elsewhere.

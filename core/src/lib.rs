@@ -169,6 +169,7 @@ mod ids;
 mod index;
 mod info;
 mod insertion;
+mod job;
 mod known;
 mod launch;
 mod local;
@@ -181,6 +182,7 @@ mod outside;
 mod pending;
 mod placement;
 mod priority;
+mod process;
 mod profile;
 mod promise;
 mod proxy;
@@ -205,6 +207,7 @@ mod timeout;
 mod unawaited;
 mod waiting;
 mod warning;
+mod wire;
 
 pub use binding::{DeviceMap, DeviceMapError, DeviceWarning, NoSuchDevice};
 pub use call::{Broadcast, Call, CallFuture};
@@ -353,6 +356,7 @@ pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
 pub use timeout::Timeout;
 pub use unawaited::Unawaited;
 pub use warning::Warning;
+pub use wire::{Bulk, Local, Wire};
 
 /// What most programs use.
 pub mod prelude {
@@ -373,11 +377,17 @@ pub mod __private {
     pub use crate::condition::when::When;
     pub use crate::direct::OneChare;
     pub use crate::entry::{Delivery, Failure, Flat, Runs, flat};
+    pub use crate::ids::ChareId;
     pub use crate::launch::main;
+    pub use crate::message::Msg;
     pub use crate::priority::Rank;
     pub use crate::remote::{AsResult, AsValue, RemoteFn, ReturnsResult, ReturnsValue, Site, named};
-    pub use crate::table::{Place, ROWS, Row};
+    pub use crate::table::{CachedId, CodeId, Place, ROWS, Row};
     pub use crate::testing::{Simulated, Test, test};
+    pub use crate::wire::{
+        AsBulk, AsEither, AsNothing, AsSerde, Broadcasts, CallsOnly, Decoder, Decoders, DenseArrays, Encoder,
+        Kind, Makers, Of, SinglesOnly, SparseArrays, Stays, WireError,
+    };
     pub use linkme;
 
     /// Arguments and values of entries are owned, and may move to another thread.

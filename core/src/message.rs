@@ -6,9 +6,11 @@
 
 use std::alloc::Layout;
 use std::any::TypeId;
+use std::fmt;
 use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
 
+use crate::caught;
 use crate::current;
 use crate::entry::EntryInfo;
 use crate::error::CallError;
@@ -17,6 +19,7 @@ use crate::reply::Reply;
 use crate::scheduler::inbox::Linked;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::sync::AtomicPtr;
+use crate::wire::{Encoder, Leaves, Stays, Unsent};
 
 /// The header of every message. The link comes first: it is the only part that other threads write.
 #[repr(C)]
@@ -38,20 +41,29 @@ pub(crate) struct Table {
     /// Consumes the message, whose chare does not exist. The block is owned by `lost`, which frees it.
     lost: unsafe fn(NonNull<Head>, &Pe, CallError),
     drop_contents: unsafe fn(NonNull<Head>),
+    /// Consumes the message: encodes it. The block is owned by `leave`, which frees it.
+    leave: unsafe fn(NonNull<Head>, &Pe, &mut Encoder) -> Result<(), Unsent>,
+    can_leave: bool,
     is_ranked: bool,
     is_call: bool,
     /// The entry that it invokes, or the runtime's own name for it.
     pub(crate) name: Name,
 }
 
-/// No chare: what messages for a PE are addressed to.
-const NOBODY: ChareId = ChareId { collection: CollectionId::singles_of(PeId::new(0)), element: u64::MAX };
-
 /// How reports name a message.
 #[derive(Clone, Copy)]
 pub(crate) enum Name {
     Entry(&'static EntryInfo),
     Runtime(&'static str),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Name::Entry(entry) => write!(f, "{}.{}", entry.chare, entry.name),
+            Name::Runtime(name) => f.write_str(name),
+        }
+    }
 }
 
 #[repr(C)]
@@ -67,6 +79,8 @@ pub(crate) trait Payload: Send + Sized + 'static {
     const IS_RANKED: bool = false;
     /// Whether it is the call of one chare, with its arguments.
     const IS_CALL: bool = false;
+    /// How it goes to a PE of another process.
+    const LEAVES: Leaves<Self>;
     /// Runs on the PE that took the message; the block has been freed already.
     fn run(self, to: ChareId, reply: Reply, pe: &Pe);
     /// What becomes of it if its chare does not exist: whoever waits for its outcome gets the error; if nobody does, the
@@ -87,6 +101,8 @@ impl<P: Payload> TableOf<P> {
         run: run_payload::<P>,
         lost: lose_payload::<P>,
         drop_contents: drop_payload::<P>,
+        leave: leave_payload::<P>,
+        can_leave: matches!(P::LEAVES, Leaves::As(..)),
         is_ranked: P::IS_RANKED,
         is_call: P::IS_CALL,
         name: P::NAME,
@@ -132,14 +148,50 @@ unsafe fn drop_payload<P>(head: NonNull<Head>) {
     }
 }
 
+unsafe fn leave_payload<P: Payload>(head: NonNull<Head>, pe: &Pe, to: &mut Encoder) -> Result<(), Unsent> {
+    // SAFETY: `leave` is called with the message that this table belongs to, which it owns.
+    let (id, reply, payload) = unsafe { take_contents::<P>(head, pe) };
+    let Leaves::As(kind, encode) = P::LEAVES else {
+        unreachable!("{} is for PEs of its own process", P::NAME)
+    };
+    let begin = to.mark();
+    to.begin(kind, (id != Msg::NOBODY).then_some(id));
+    // Serialisation is code of the user's.
+    let encoded = match caught::catch(pe, || encode(payload, to)) {
+        Ok(encoded) => encoded,
+        Err(panic) => Err(Stays::new(panic.to_string()).into()),
+    };
+    match encoded {
+        Ok(()) => {
+            // What is for a PE has no reply.
+            if id != Msg::NOBODY {
+                reply.leave(to);
+            }
+            Ok(())
+        }
+        Err(unsent) => {
+            to.rewind(begin);
+            if let Unsent::Stays(why) = unsent {
+                let text = format!("{} was not sent to another process: {why}", P::NAME);
+                reply.refuse(pe, id, CallError::Refused(text.into()));
+            }
+            Err(Unsent::Told)
+        }
+    }
+}
+
 /// An owned message whose kind is erased.
 #[must_use]
-pub(crate) struct Msg(NonNull<Head>);
+pub struct Msg(NonNull<Head>);
 
 // SAFETY: payloads are `Send`, and so is a reply; the header holds only ids and a static.
 unsafe impl Send for Msg {}
 
 impl Msg {
+    /// No chare: what messages for a PE are addressed to.
+    pub(crate) const NOBODY: ChareId =
+        ChareId { collection: CollectionId::singles_of(PeId::new(0)), element: u64::MAX };
+
     /// A message for the chare `to`, in a block of the current PE if there is one.
     #[inline(always)]
     pub(crate) fn new<P: Payload>(to: ChareId, reply: Reply, payload: P) -> Msg {
@@ -153,12 +205,12 @@ impl Msg {
 
     /// A message for a PE.
     pub(crate) fn for_pe<P: Payload>(payload: P) -> Msg {
-        Msg::new(NOBODY, Reply::none(), payload)
+        Msg::new(Msg::NOBODY, Reply::none(), payload)
     }
 
     /// Whether it is for a PE, whichever has it.
     pub(crate) fn is_for_pe(&self) -> bool {
-        self.head().to == NOBODY
+        self.head().to == Msg::NOBODY
     }
 
     /// A block without contents, the first anchor of an inbox. The inbox's reader disposes of it.
@@ -225,6 +277,20 @@ impl Msg {
         let head = self.into_raw();
         // SAFETY: the message is owned and its table is that of its contents.
         unsafe { (head.as_ref().table.lost)(head, pe, error) }
+    }
+
+    /// Encodes the message for a PE of another process. If that is impossible, whoever waits for its outcome has been told.
+    pub(crate) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let head = self.into_raw();
+        // SAFETY: the message is owned and its table is that of its contents.
+        unsafe {
+            current::on_pe("sending to another process", |pe| (head.as_ref().table.leave)(head, pe, to))
+        }
+    }
+
+    /// Whether it may go to another process.
+    pub(crate) fn can_leave(&self) -> bool {
+        self.head().table.can_leave
     }
 
     /// Notes which PE has sent the message, unless another was noted before.
@@ -320,5 +386,6 @@ struct Stub;
 
 impl Payload for Stub {
     const NAME: Name = Name::Runtime("inbox anchor");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, _: &Pe) {}
 }

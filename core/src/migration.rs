@@ -16,6 +16,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
+
 use crate::asking::{self, Ask, Asking};
 use crate::broadcast::{self, Departure};
 use crate::cell::{ChareRef, Parcel, State};
@@ -33,6 +35,7 @@ use crate::reduction;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
+use crate::wire::{Kind, Leaves};
 
 /// The move of a chare to another PE, not yet asked for; made by [`Element::migrate`].
 #[must_use = "a migration does nothing until it is sent: `.send()`, `.await` or `.future()`"]
@@ -128,12 +131,14 @@ pub struct Migrated(Pending<()>);
 pending_future!(Migrated, Result<(), CallError>);
 
 /// A request to move.
-struct Migrate {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Migrate {
     to: usize,
 }
 
 impl Payload for Migrate {
     const NAME: Name = Name::Runtime("a migration");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Migrate);
 
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         let chare = match pe.find(id) {
@@ -175,13 +180,15 @@ impl Payload for Migrate {
 }
 
 /// A request to move that waits until the constructor of a companion has ended, and then goes to its chare again.
-struct Again {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Again {
     chare: ChareId,
     migrate: Migrate,
 }
 
 impl Payload for Again {
     const NAME: Name = Name::Runtime("a migration");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Again);
 
     fn run(self, companion: ChareId, reply: Reply, pe: &Pe) {
         if pe.find(companion).is_none() {
@@ -206,13 +213,17 @@ impl Migrate {
         if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group()) {
             return Err("members of a group stay on their PEs".to_owned());
         }
-        Ok(PeId::new(self.to))
+        let to = PeId::new(self.to);
+        if !pe.is_near(to) {
+            return Err(format!("PE {to} is in another process, and chares do not leave theirs yet"));
+        }
+        Ok(to)
     }
 }
 
 fn refuse(pe: &Pe, chare: ChareRef, reply: Reply, why: &str) {
     let text = format!("{} cannot move: {why}", pe.chare_name(chare.id));
-    reply.answer(pe, chare.id, Err::<(), _>(CallError::Refused(text.into())));
+    reply.answer(pe, chare.id, Err(CallError::Refused(text.into())));
 }
 
 /// Lets broadcasts that have begun here reach a chare and its companions, which it brings; or, as an error, a companion
@@ -355,6 +366,7 @@ impl Arrive {
 
 impl Payload for Arrive {
     const NAME: Name = Name::Runtime("a chare that moves");
+    const LEAVES: Leaves<Self> = Leaves::Never;
 
     fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
         if let Some(unknown) = self.unknown_here(pe) {
@@ -371,7 +383,8 @@ impl Payload for Arrive {
 }
 
 /// News for the PE that a chare has left: it has arrived.
-struct Arrived {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Arrived {
     id: ChareId,
     departure: Departure,
     /// Broadcasts that had begun there.
@@ -380,6 +393,7 @@ struct Arrived {
 
 impl Payload for Arrived {
     const NAME: Name = Name::Runtime("the arrival of a chare");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Arrived);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let Arrived { id, departure, started } = self;
         if let Some(collection) = pe.collection(id.collection) {

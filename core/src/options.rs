@@ -60,6 +60,13 @@ pub struct Options {
 #[error("{0}")]
 pub struct OptionsError(String);
 
+impl OptionsError {
+    /// A simulated run is one process, which simulates others.
+    pub(crate) fn not_in_a_job() -> Self {
+        OptionsError("--sim simulates processes by itself: run the program without `mpirun`".to_owned())
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         let pes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PES);

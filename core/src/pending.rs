@@ -22,6 +22,7 @@ use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::{self, Wakeup};
 use crate::waiting::{Waiter, What, cancel_replaced};
+use crate::wire::Leaves;
 
 /// The value that a cell will bring.
 #[must_use = "futures do nothing unless polled"]
@@ -230,6 +231,7 @@ struct EndWaitAway(u64);
 
 impl Payload for EndWaitAway {
     const NAME: Name = Name::Runtime("the end of a wait");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.waits_away.end(pe, self.0);
     }
@@ -318,6 +320,7 @@ impl<R> Drop for Ask<R> {
 
 impl<R: Send + 'static> Payload for Ask<R> {
     const NAME: Name = Name::Runtime("a poll from another thread");
+    const LEAVES: Leaves<Self> = Leaves::Never;
 
     fn run(mut self, _: ChareId, _: Reply, pe: &Pe) {
         let Some(relay) = self.0.take() else { return };
@@ -337,6 +340,7 @@ struct Abandon {
 
 impl Payload for Abandon {
     const NAME: Name = Name::Runtime("a wait given up");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.cells.abandon(pe, self.key);
     }

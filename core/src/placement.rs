@@ -67,7 +67,8 @@ impl<I: DenseIndex> OverDevices<I> {
     /// A map for an array of this shape, by what the devices have to do and have left now.
     ///
     /// # Panics
-    /// On a thread that is not a PE, and if the shape has more elements than 64 bits count.
+    /// On a thread that is not a PE, if the shape has more elements than 64 bits count, and in a run of several processes, whose
+    /// devices are not known here.
     #[track_caller]
     pub fn new(rt: &Runtime, shape: I) -> Self {
         OverDevices::with_bytes_each(rt, shape, 0)
@@ -82,6 +83,10 @@ impl<I: DenseIndex> OverDevices<I> {
     pub fn with_bytes_each(_rt: &Runtime, shape: I, bytes_each: u64) -> Self {
         let Some(count) = shape.element_count() else { panic!("an array of shape {shape:?} is too large") };
         let counts = current::on_pe("OverDevices", |pe| {
+            assert!(
+                pe.shared().job().is_none(),
+                "`OverDevices` knows the devices of one process, and this run has several: give the array another map, or none"
+            );
             let devices = pe.shared().devices();
             let room = |device: &chare_device::Device| Room {
                 load: Load::of(device),

@@ -3,12 +3,15 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::ChareId;
 use crate::location::Route;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
+use crate::wire::{self, Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// When a message's turn comes among those that wait on its PE: lower priorities first, equal ones in order of arrival.
 ///
@@ -27,10 +30,10 @@ use crate::scheduler::queue::Work;
 /// let (first, second) = (node.extended(0, 2), node.extended(1, 2));
 /// assert!(node < first && first.extended(3, 2) < second);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Priority(Repr);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Repr {
     /// The integer with its sign flipped.
     Word(u64),
@@ -134,7 +137,7 @@ impl PartialEq for Priority {
 impl Eq for Priority {}
 
 /// Which of the messages that wait on a PE a message goes before.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Rank {
     /// Those that have come later.
     Normal,
@@ -161,6 +164,7 @@ pub(crate) struct Ranked {
 
 impl Payload for Ranked {
     const NAME: Name = Name::Runtime("a message with a priority");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Ranked, Self::leave);
     const IS_RANKED: bool = true;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         // All that came before it has been taken: its chare is here, or it goes on to it.
@@ -169,7 +173,20 @@ impl Payload for Ranked {
     }
 }
 
+impl Arrives for Ranked {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (rank, is_routed) = from.take()?;
+        Ok(Ranked { rank, is_routed, msg: wire::decode_message(from)? })
+    }
+}
+
 impl Ranked {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Ranked { rank, msg, is_routed } = self;
+        to.put_own(&(rank, is_routed));
+        msg.leave(to)
+    }
+
     /// Joins what waits on a PE where it has just come to, ahead of what has come before. Unless its chare is not here: that
     /// may be among what has come before.
     pub(crate) fn arrive(wrapped: Msg, pe: &Pe) {

@@ -12,24 +12,32 @@ use std::task::{Context, Poll};
 use crate::answer::{After, Sink};
 use crate::current;
 use crate::error::{CallError, Fulfilled};
+use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::reply::{self, CellRef, UNKNOWN};
 use crate::scheduler::pe::Pe;
+use crate::wire::{Encode, Fail, Release, Value};
 
 /// The writing end of a value, or of several, to come.
-pub struct Promise<T>(Arc<Inner<T>>);
+pub struct Promise<T>(pub(crate) Arc<Inner<T>>);
 
-struct Inner<T> {
-    cell: CellRef,
-    expected: usize,
+pub(crate) struct Inner<T> {
+    pub(crate) cell: CellRef,
+    pub(crate) expected: usize,
     missing: AtomicUsize,
-    value: std::marker::PhantomData<fn(T)>,
+    /// How values leave the process, if the promise was made in another one.
+    pub(crate) away: Option<Encode<T>>,
 }
 
 impl<T: Send + 'static> Promise<T> {
     pub(crate) fn new(cell: CellRef, expected: usize) -> Self {
+        Promise::made(cell, expected, None)
+    }
+
+    /// A promise that was made here, or in another process to which its values go like this.
+    pub(crate) fn made(cell: CellRef, expected: usize, away: Option<Encode<T>>) -> Self {
         let missing = AtomicUsize::new(expected);
-        Promise(Arc::new(Inner { cell, expected, missing, value: std::marker::PhantomData }))
+        Promise(Arc::new(Inner { cell, expected, missing, away }))
     }
 
     /// Fulfils the promise, or brings one of its values. Returns at once; works on the PEs of its run and on any thread
@@ -44,14 +52,23 @@ impl<T: Send + 'static> Promise<T> {
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
         current::require(self.0.cell.run);
         let inner = &*self.0;
-        // Relaxed: the count only decides who may send; the values travel by message.
-        let taken =
-            inner.missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1));
-        if taken.is_err() {
+        if !self.has_room() {
             return Err(Fulfilled::new(inner.expected, value));
         }
-        reply::send_answer_from_anywhere(inner.cell, Ok(value));
+        match inner.away {
+            None => reply::send_answer_from_anywhere(inner.cell, Ok(value)),
+            Some(encode) => {
+                inner.cell.post(Msg::for_pe(Value { key: inner.cell.key, value, encode }));
+            }
+        }
         Ok(())
+    }
+
+    /// Counts one value more; false if there are enough.
+    fn has_room(&self) -> bool {
+        // Relaxed: the count only decides who may send; the values travel by message.
+        let missing = &self.0.missing;
+        missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1)).is_ok()
     }
 
     /// Breaks the promise: the reader gets `error`. Does nothing if all values have been sent.
@@ -61,15 +78,22 @@ impl<T: Send + 'static> Promise<T> {
     #[track_caller]
     pub fn fail(&self, error: CallError) {
         current::require(self.0.cell.run);
-        if self.0.missing.swap(0, Ordering::Relaxed) > 0 {
-            reply::refuse_from_anywhere(self.0.cell, error);
+        let Inner { cell, missing, away, .. } = &*self.0;
+        if missing.swap(0, Ordering::Relaxed) == 0 {
+            return;
+        }
+        match away {
+            None => reply::refuse_from_anywhere(*cell, error),
+            Some(_) => cell.post(Msg::for_pe(Fail { key: cell.key, error })),
         }
     }
 }
 
 impl<T> Drop for Inner<T> {
     fn drop(&mut self) {
-        if *self.missing.get_mut() > 0 {
+        if self.away.is_some() {
+            self.cell.post(Msg::for_pe(Release { key: self.cell.key }));
+        } else if *self.missing.get_mut() > 0 {
             reply::refuse_from_anywhere(self.cell, CallError::BrokenPromise);
         }
     }

@@ -169,6 +169,10 @@ pub struct SparseArray<C: Chare> {
 }
 
 impl<C: Chare> SparseArray<C> {
+    pub(crate) fn id(&self) -> CollectionId {
+        self.id
+    }
+
     pub(crate) fn new(run: RunId, id: CollectionId) -> Self {
         SparseArray { id, run, chare: PhantomData }
     }
@@ -205,6 +209,10 @@ pub struct Group<C: Chare> {
 }
 
 impl<C: Chare> Group<C> {
+    pub(crate) fn id(&self) -> CollectionId {
+        self.id
+    }
+
     pub(crate) fn new(run: RunId, id: CollectionId) -> Self {
         Group { id, run, chare: PhantomData }
     }

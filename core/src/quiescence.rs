@@ -18,11 +18,14 @@ use std::task::{Context, Poll};
 use crossbeam_utils::CachePadded;
 use rustc_hash::FxHashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::callback::{self, Callback};
 use crate::current;
 use crate::device_work;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
+use crate::job::Standing;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::reply::{CellRef, Reply, send_answer};
@@ -30,6 +33,7 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::sync::{AtomicU64, AtomicUsize, Ordering, in_total_order};
 use crate::waiting::What;
+use crate::wire::{BySerde, Kind, Leaves};
 
 /// What one PE publishes.
 #[derive(Default)]
@@ -128,6 +132,20 @@ impl Board {
         Found::Quiescent { timers: first.timers, has_outsiders }
     }
 
+    /// What this process says of itself to the others of its job; `None` if a PE is active.
+    pub(crate) fn reading(&self) -> Option<Standing> {
+        let reading = self.read()?;
+        in_total_order();
+        Some(Standing {
+            epoch: reading.epochs.iter().sum(),
+            posted: reading.posted,
+            taken: reading.taken,
+            timers: reading.timers as u64,
+            external: reading.external as u64,
+            ..Standing::default()
+        })
+    }
+
     /// One reading of all PEs; `None` if one is active.
     fn read(&self) -> Option<Reading> {
         let mut reading = Reading { taken: 0, posted: 0, timers: 0, external: 0, epochs: Vec::new() };
@@ -158,7 +176,7 @@ struct Reading {
 
 /// What the board says.
 #[derive(PartialEq, Eq, Debug)]
-enum Found {
+pub(crate) enum Found {
     /// Something runs, is under way, or waits on something outside.
     Busy,
     /// Only a device works.
@@ -190,15 +208,16 @@ pub(crate) fn announce_idle(pe: &Pe) {
         timers: pe.timers.pending_count(),
         external: pe.tasks.external_count(),
     };
-    let announced = pe.shared().board().enter_idle(pe.id().index(), counts);
-    if announced == Announced::Last && pe.id().index() != 0 {
-        pe.shared().wake(PeId::new(0));
+    let shared = pe.shared();
+    let announced = shared.board().enter_idle(shared.own_number(pe.id()), counts);
+    if announced == Announced::Last && pe.id() != shared.first_pe() {
+        shared.wake(shared.first_pe());
     }
 }
 
 /// Publishes that this PE has something to do, before it does it.
 pub(crate) fn announce_active(pe: &Pe) {
-    pe.shared().board().leave_idle(pe.id().index());
+    pe.shared().board().leave_idle(pe.shared().own_number(pe.id()));
 }
 
 /// Looks whether the program is quiescent, and acts if it is: those who await quiescence are answered; if there is
@@ -206,7 +225,10 @@ pub(crate) fn announce_active(pe: &Pe) {
 /// has announced that it is idle.
 pub(crate) fn judge(pe: &Pe) -> Verdict {
     let shared = pe.shared();
-    let found = shared.board().look(|| shared.has_outsiders(), || shared.devices().pending() > 0);
+    let found = match shared.job() {
+        None => shared.board().look(|| shared.has_outsiders(), || shared.devices().pending() > 0),
+        Some(job) => job.look(shared),
+    };
     let (timers, has_outsiders) = match found {
         Found::Busy => return Verdict::Busy,
         Found::DeviceBusy => return Verdict::DeviceBusy,
@@ -227,7 +249,7 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
         shared.stop(reason.unwrap_or(Reason::Hang));
     }
     for cell in waiters.into_values() {
-        send_answer(pe, cell, 0, Ok(()));
+        send_answer::<(), BySerde>(pe, cell, 0, Ok(()));
     }
     Verdict::Answered
 }
@@ -266,7 +288,7 @@ impl Quiescence {
         let at = self.at;
         self.asked.get_or_insert_with(|| {
             current::on_pe("awaiting quiescence", |pe| {
-                let cell = CellRef::new(pe, pe.cells.open());
+                let cell = CellRef::new(pe, pe.cells.open::<(), BySerde>());
                 pe.post(PeId::new(0), Msg::for_pe(AwaitQuiescence(cell)));
                 Asked { cell, pending: Pending::new(cell, What::Quiescence, at), is_over: false }
             })
@@ -325,20 +347,24 @@ impl Waiters {
     }
 }
 
-struct AwaitQuiescence(CellRef);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct AwaitQuiescence(CellRef);
 
 impl Payload for AwaitQuiescence {
     const NAME: Name = Name::Runtime("a request for quiescence");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::AwaitQuiescence);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.quiescence_waiters.borrow_mut().add(self.0);
     }
 }
 
 /// A wait for quiescence that was given up, on its way to PE 0 by the PE that has asked.
-struct Withdraw(CellRef);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Withdraw(CellRef);
 
 impl Payload for Withdraw {
     const NAME: Name = Name::Runtime("a request for quiescence given up");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Withdraw);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         if pe.id().index() == 0 {
             pe.quiescence_waiters.borrow_mut().remove(self.0);

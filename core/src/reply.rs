@@ -4,7 +4,10 @@
 //! ([`crate::answer`]) or a callback.
 
 use std::any::Any;
+use std::marker::PhantomData;
 use std::mem;
+
+use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
 use crate::callback::Callback;
@@ -16,10 +19,15 @@ use crate::location::Trail;
 use crate::message::{Msg, Name, Payload};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
+use crate::wire::{
+    Arrives, BySerde, Codec, Decoder, Encoder, Kind, Leaves, Nowhere, Stays, Unsent, WireError,
+};
 
 /// A cell, from anywhere: its run, its PE, and `generation << 32 | slot` there.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct CellRef {
+    /// Numbers of runs are those of one process: it gets that of the run that decodes it.
+    #[serde(skip, default = "current::run_or_none")]
     pub(crate) run: RunId,
     pub(crate) pe: PeId,
     pub(crate) key: u64,
@@ -97,9 +105,39 @@ impl Sender {
 /// A callback whose type the entry knows.
 pub(crate) struct ErasedCallback(Box<dyn AnyCallback>);
 
-pub(crate) trait AnyCallback: Send {
+trait AnyCallback: Send {
+    /// A `Callback` of the entry's output.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     fn fail(self: Box<Self>, error: CallError);
+    fn encode(self: Box<Self>, to: &mut Encoder) -> Result<(), Stays>;
+}
+
+/// A callback, and how its values leave their process.
+struct CallbackBy<R, K>(Callback<R>, PhantomData<fn() -> K>);
+
+impl<R: Send + 'static, K: Codec<R>> AnyCallback for CallbackBy<R, K> {
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        Box::new(self.0)
+    }
+    fn fail(self: Box<Self>, error: CallError) {
+        self.0.fail(error);
+    }
+    fn encode(self: Box<Self>, to: &mut Encoder) -> Result<(), Stays> {
+        self.0.encode::<K>(to)
+    }
+}
+
+/// A reply in transit.
+#[derive(Serialize, Deserialize)]
+enum Form {
+    Nobody {
+        sender: Option<PeId>,
+        of_broadcast: bool,
+    },
+    Cell(PeId, u64),
+    Tracker(PeId, u64),
+    /// What follows is the callback.
+    Callback,
 }
 
 impl Reply {
@@ -161,26 +199,75 @@ impl Reply {
         matches!(self.to, To::Tracker { .. } | To::Nobody(Sender { of_broadcast: 1, .. }))
     }
 
-    pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>) -> Reply {
+    /// To a callback, whose values leave their process by `K`.
+    pub(crate) fn to_callback<R: Send + 'static, K: Codec<R>>(callback: Callback<R>) -> Reply {
+        let callback = CallbackBy::<R, K>(callback, PhantomData);
         Reply::new(To::Callback(Box::new(ErasedCallback(Box::new(callback)))))
+    }
+
+    /// Encodes the reply of a message that goes to another process. If it cannot leave, it learns that.
+    pub(crate) fn leave(self, to: &mut Encoder) {
+        let form = match self.into_destination() {
+            To::Nobody(sender) => {
+                Form::Nobody { sender: sender.get(), of_broadcast: sender.of_broadcast == 1 }
+            }
+            To::Cell { pe, key } => Form::Cell(pe, key),
+            To::Tracker { pe, key } => Form::Tracker(pe, key),
+            To::Callback(callback) => {
+                let begin = to.mark();
+                to.put_own(&Form::Callback);
+                let Err(why) = callback.0.encode(to) else { return };
+                to.rewind(begin);
+                let text = format!("its value cannot come back from another process: {why}");
+                current::on_pe("sending to another process", |pe| {
+                    pe.unawaited(CallError::Refused(text.into()))
+                });
+                Form::Nobody { sender: None, of_broadcast: false }
+            }
+        };
+        to.put_own(&form);
+    }
+
+    /// The reply of a message whose outcome is an `R`, which leaves its process by `K`.
+    pub(crate) fn decode<R: Send + 'static, K: Codec<R>>(from: &mut Decoder<'_>) -> Result<Reply, WireError> {
+        Ok(match from.take::<Form>()? {
+            Form::Nobody { sender, of_broadcast } => Reply::new(To::Nobody(Sender {
+                is_known: u32::from(sender.is_some()),
+                pe: sender.unwrap_or(PeId::new(0)),
+                of_broadcast: u32::from(of_broadcast),
+            })),
+            Form::Cell(pe, key) => Reply::new(To::Cell { pe, key }),
+            Form::Tracker(pe, key) => Reply::new(To::Tracker { pe, key }),
+            Form::Callback => Reply::to_callback::<R, K>(Callback::decode::<K>(from)?),
+        })
     }
 
     fn into_destination(mut self) -> To {
         mem::replace(&mut self.to, To::Nobody(Sender::NONE))
     }
 
-    /// Answers. An error with nobody to tell goes to `pe`, which ends the job with a report.
+    /// Answers; `K` says how the value leaves the process. An error with nobody to tell goes to `pe`, which ends the job with a
+    /// report.
     #[inline(always)]
-    pub(crate) fn answer<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
+    pub(crate) fn answer_by<R, K>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>)
+    where
+        R: Send + 'static,
+        K: Codec<R>,
+    {
         if matches!(self.to, To::Nobody(_)) && outcome.is_ok() {
             // Nothing to drop in a reply to nobody.
             mem::forget(self);
             return;
         }
-        self.tell(pe, from, outcome);
+        self.tell::<R, K>(pe, from, outcome);
     }
 
-    fn tell<R: Send + 'static>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
+    /// Answers that something is done.
+    pub(crate) fn answer(self, pe: &Pe, from: ChareId, outcome: Result<(), CallError>) {
+        self.answer_by::<(), BySerde>(pe, from, outcome);
+    }
+
+    fn tell<R: Send + 'static, K: Codec<R>>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
         match self.into_destination() {
             To::Nobody(_) => {
                 if let Err(error) = outcome {
@@ -188,7 +275,8 @@ impl Reply {
                 }
             }
             To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
-                send_answer(pe, CellRef { run: pe.run(), pe: home, key }, from.element, outcome);
+                let to = CellRef { run: pe.run(), pe: home, key };
+                send_answer::<R, K>(pe, to, from.element, outcome);
             }
             To::Callback(callback) => match outcome {
                 Ok(value) => match callback.0.into_any().downcast::<Callback<R>>() {
@@ -235,32 +323,39 @@ impl Reply {
 }
 
 /// An outcome less that a cell has to wait for.
-struct Waiver {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Waiver {
     key: u64,
 }
 
 impl Payload for Waiver {
     const NAME: Name = Name::Runtime("the end of a broadcast");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Waiver);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.cells.settle(pe, self.key, 1);
     }
 }
 
-/// Brings an outcome to a cell of any PE.
+/// Brings an outcome to a cell of any PE, out of the process by `K`.
 #[inline]
-pub(crate) fn send_answer<R: Send + 'static>(pe: &Pe, to: CellRef, from: u64, outcome: Result<R, CallError>) {
+pub(crate) fn send_answer<R: Send + 'static, K: Codec<R>>(
+    pe: &Pe,
+    to: CellRef,
+    from: u64,
+    outcome: Result<R, CallError>,
+) {
     if to.pe == pe.id() {
         pe.cells.deposit(pe, to.key, from, outcome);
     } else {
-        pe.post(to.pe, Msg::for_pe(Answer { key: to.key, from, outcome }));
+        pe.post(to.pe, Msg::for_pe(Answer::<R, K>::new(to.key, from, outcome)));
     }
 }
 
-/// Brings an outcome to a cell from wherever the running code is, foreign threads included.
+/// Brings an outcome to a cell of this process from wherever the running code is, foreign threads included.
 pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome: Result<R, CallError>) {
     current::pe(|pe| match pe {
-        Some(pe) if pe.run() == to.run => send_answer(pe, to, 0, outcome),
-        _ => to.post(Msg::for_pe(Answer { key: to.key, from: 0, outcome })),
+        Some(pe) if pe.run() == to.run => send_answer::<R, Nowhere>(pe, to, 0, outcome),
+        _ => to.post(Msg::for_pe(Answer::<R, Nowhere>::new(to.key, 0, outcome))),
     });
 }
 
@@ -280,15 +375,32 @@ impl Drop for Reply {
 }
 
 /// An error for a cell whose value type the sender does not know.
-struct Refusal {
+pub(crate) struct Refusal {
     key: u64,
     from: u64,
     error: CallError,
     owed: bool,
 }
 
+impl Refusal {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Refusal { key, from, error, owed } = self;
+        to.put_own(&(key, from, owed));
+        to.put_error(&error);
+        Ok(())
+    }
+}
+
+impl Arrives for Refusal {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (key, element, owed) = from.take()?;
+        Ok(Refusal { key, from: element, error: from.take_error()?, owed })
+    }
+}
+
 impl Payload for Refusal {
     const NAME: Name = Name::Runtime("the refusal of a call");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Refusal, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.cells.refuse(pe, self.key, self.from, self.error, self.owed);
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::caught;
 use crate::current;
 use crate::error::{BoxError, CallError, ExitWith};
+use crate::job::Ending;
 use crate::profile::Profile;
 use crate::sim::Simulation;
 
@@ -29,8 +30,31 @@ pub(crate) enum Reason {
     Hang,
     /// The simulator cannot go on.
     NotSimulated(String),
+    /// Another process has ended the run, and tells why.
+    Elsewhere(Ending),
+    /// The processes of the job lost each other.
+    Processes(String),
     /// Our own bug.
     Internal(String),
+}
+
+impl Reason {
+    /// The exit code.
+    pub(crate) fn code(&self) -> i32 {
+        match self {
+            Reason::Returned => 0,
+            Reason::Exit(code) | Reason::Elsewhere(Ending::Code(code)) => *code,
+            Reason::Failed(error) => error.downcast_ref::<ExitWith>().map_or(1, |exit| exit.code),
+            Reason::Hang | Reason::Elsewhere(Ending::Hang) => HANG_EXIT_CODE,
+            Reason::Aborted(_)
+            | Reason::Unawaited(_)
+            | Reason::Reported(_)
+            | Reason::DeviceFault(_)
+            | Reason::Processes(_)
+            | Reason::NotSimulated(_)
+            | Reason::Internal(_) => 1,
+        }
+    }
 }
 
 /// How a run ended.
@@ -74,18 +98,7 @@ impl ExitReport {
 
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
     pub fn code(&self) -> i32 {
-        match &self.reason {
-            Reason::Returned => 0,
-            Reason::Exit(code) => *code,
-            Reason::Failed(error) => error.downcast_ref::<ExitWith>().map_or(1, |exit| exit.code),
-            Reason::Hang => HANG_EXIT_CODE,
-            Reason::Aborted(_)
-            | Reason::Unawaited(_)
-            | Reason::Reported(_)
-            | Reason::DeviceFault(_)
-            | Reason::NotSimulated(_)
-            | Reason::Internal(_) => 1,
-        }
+        self.reason.code()
     }
 
     /// Whether the run ended as the program wanted: `main` returned `Ok`, or called `exit(0)`.
@@ -142,7 +155,8 @@ impl fmt::Display for ExitReport {
 
 fn text_of(reason: &Reason, hang: &str) -> String {
     match reason {
-        Reason::Returned | Reason::Exit(_) => String::new(),
+        // Where it arose, it is told.
+        Reason::Returned | Reason::Exit(_) | Reason::Elsewhere(..) => String::new(),
         Reason::Failed(error) => {
             let mut text = error.to_string();
             let mut source = error.source();
@@ -166,6 +180,7 @@ fn text_of(reason: &Reason, hang: &str) -> String {
             "error: this cannot be simulated: {why}\n\
              (a simulated run has no threads, no tokio and no time but its own; run it without --sim)"
         ),
+        Reason::Processes(message) => format!("error: {message}"),
         Reason::Internal(message) => format!("error: the runtime failed, please report this: {message}"),
         Reason::Hang => format!(
             "error: the program hangs: nothing runs, is queued, in flight or on a device, and nobody awaits quiescence\n{}",

@@ -5,14 +5,15 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use chare_device::DeviceError;
+use chare_transport::{ConnectError, Process};
 
-use crate::binding::{BoundDevices, NoSuchDevice};
+use crate::binding::NoSuchDevice;
 use crate::caught::{self, Caught, PanicPayload};
 use crate::chares::{ArrayElement, Standalone};
 use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder, SparseBuilder};
@@ -21,20 +22,20 @@ use crate::device_work;
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
 use crate::hang::HangReport;
-use crate::ids::{PeId, RunId};
+use crate::ids::PeId;
 use crate::index::DenseIndex;
-use crate::message::{Head, Msg};
+use crate::job::{self, Ending, Job};
+use crate::message::Head;
 use crate::options::{Options, OptionsError};
 use crate::outside::Outside;
 use crate::pending::Pending;
-use crate::priority::{Rank, Ranked};
-use crate::profile::{PeProfile, Profile};
+use crate::process::{Shared, cores, lock};
+use crate::profile::Profile;
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
-use crate::quiescence::{Board, Quiescence};
+use crate::quiescence::Quiescence;
 use crate::reply::CellRef;
 use crate::report::{ExitReport, Reason};
-use crate::scheduler::block::Depot;
-use crate::scheduler::inbox::{Inbox, InboxReader, Pushed};
+use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
@@ -42,225 +43,12 @@ use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
 use crate::sim;
 use crate::sleep::{Sleep, YieldNow};
 use crate::table::{CodeTable, SameId};
-use crate::unawaited::Reported;
 use crate::waiting::What;
+use crate::wire::Nowhere;
 
 /// The stack of the thread of a PE other than 0. Arguments given by value pass through it, a few copies at a time; only
 /// what is touched takes memory. No option: who needs more puts the value in a `Box`, which PE 0 needs as well.
 pub(crate) const STACK_BYTES: usize = 16 << 20;
-
-/// What the PEs of a process share.
-pub(crate) struct Shared {
-    number: u8,
-    run: RunId,
-    options: Options,
-    devices: BoundDevices,
-    depot: Depot,
-    board: Board,
-    inboxes: Box<[Inbox<Head>]>,
-    threads: Box<[OnceLock<Thread>]>,
-    stopping: AtomicBool,
-    reason: Mutex<Option<Reason>>,
-    profiles: Mutex<Vec<PeProfile>>,
-    /// Coroutines that were started again.
-    pub(crate) restarted: AtomicU64,
-    reported: Reported,
-    oversubscribed: bool,
-    started: Instant,
-    /// Handles and entered threads, by which the outside may still send.
-    outsiders: AtomicUsize,
-    /// Threads of the outside that are pushing just now.
-    foreign_pushes: AtomicUsize,
-}
-
-impl Shared {
-    /// What the PEs of a new run share, and the readers of their inboxes.
-    pub(crate) fn new(
-        enrolment: &Enrolment,
-        options: Options,
-        devices: BoundDevices,
-    ) -> (Arc<Self>, Vec<InboxReader<Head>>) {
-        let pe_count = options.pes();
-        let (inboxes, readers): (Vec<_>, _) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
-        let shared = Shared {
-            number: enrolment.number,
-            run: enrolment.run,
-            devices,
-            depot: Depot::new(),
-            board: Board::new(pe_count),
-            inboxes: inboxes.into(),
-            threads: (0..pe_count).map(|_| OnceLock::new()).collect(),
-            stopping: AtomicBool::new(false),
-            reason: Mutex::new(None),
-            profiles: Mutex::default(),
-            restarted: AtomicU64::default(),
-            reported: Reported::default(),
-            oversubscribed: pe_count > cores(),
-            started: Instant::now(),
-            outsiders: AtomicUsize::new(0),
-            foreign_pushes: AtomicUsize::new(0),
-            options,
-        };
-        (Arc::new(shared), readers)
-    }
-
-    pub(crate) fn number(&self) -> u8 {
-        self.number
-    }
-
-    pub(crate) fn run(&self) -> RunId {
-        self.run
-    }
-
-    pub(crate) fn pe_count(&self) -> usize {
-        self.inboxes.len()
-    }
-
-    pub(crate) fn options(&self) -> &Options {
-        &self.options
-    }
-
-    /// Errors that nobody awaits and that were reported.
-    pub(crate) fn reported(&self) -> &Reported {
-        &self.reported
-    }
-
-    pub(crate) fn devices(&self) -> &BoundDevices {
-        &self.devices
-    }
-
-    #[inline]
-    pub(crate) fn depot(&self) -> &Depot {
-        &self.depot
-    }
-
-    pub(crate) fn board(&self) -> &Board {
-        &self.board
-    }
-
-    pub(crate) fn inbox(&self, pe: PeId) -> &Inbox<Head> {
-        &self.inboxes[pe.index()]
-    }
-
-    /// Whether there are more PEs than cores.
-    pub(crate) fn is_oversubscribed(&self) -> bool {
-        self.oversubscribed
-    }
-
-    #[inline]
-    pub(crate) fn is_stopping(&self) -> bool {
-        // Relaxed: only a hint to stop stepping; what must be seen afterwards is ordered by the barriers in `run_pe`.
-        self.stopping.load(Ordering::Relaxed)
-    }
-
-    /// Pushes a message into the inbox of a PE and wakes it if it sleeps.
-    #[inline]
-    pub(crate) fn push(&self, to: PeId, msg: Msg) {
-        // SAFETY: the message is given up; messages are `Send`.
-        let pushed = unsafe { self.inboxes[to.index()].push(msg.into_raw()) };
-        if pushed == Pushed::Wake {
-            self.wake(to);
-        }
-    }
-
-    /// As `push`, from a thread that is no PE of this runtime. After the end the message is dropped.
-    pub(crate) fn post_foreign(&self, to: PeId, msg: Msg) {
-        // Announced before the look at `stopping`, both SeqCst: either we see that the run ends, or the end sees us and
-        // waits before the inboxes go (`wait_for_foreign_pushes`).
-        self.foreign_pushes.fetch_add(1, Ordering::SeqCst);
-        if self.stopping.load(Ordering::SeqCst) {
-            self.foreign_pushes.fetch_sub(1, Ordering::SeqCst);
-            return drop(msg);
-        }
-        self.board.count_foreign();
-        self.push(to, msg);
-        self.foreign_pushes.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Waits until no thread of the outside is between its look at `stopping` and the end of its push. Called when the run
-    /// is stopping, so that none begins any more.
-    pub(crate) fn wait_for_foreign_pushes(&self) {
-        while self.foreign_pushes.load(Ordering::SeqCst) > 0 {
-            thread::yield_now();
-        }
-    }
-
-    /// Sends a message to its chare by way of a PE that can find it.
-    pub(crate) fn send_foreign(&self, rank: Rank, msg: Msg) {
-        let id = msg.head().to;
-        let by = id.collection.single_home().unwrap_or_else(|| id.collection.root());
-        self.post_foreign(by, Ranked::wrapped(rank, msg));
-    }
-
-    /// Whether a thread of the outside may send something. Read it before the board: who goes has counted what it sent.
-    pub(crate) fn has_outsiders(&self) -> bool {
-        self.outsiders.load(Ordering::SeqCst) > 0
-    }
-
-    #[cold]
-    pub(crate) fn wake(&self, pe: PeId) {
-        if let Some(thread) = self.threads[pe.index()].get() {
-            thread.unpark();
-        }
-    }
-
-    /// Ends the run; the first reason counts.
-    pub(crate) fn stop(&self, reason: Reason) {
-        let mut place = self.lock_reason();
-        let later = match &*place {
-            Some(_) => Some(reason),
-            None => place.replace(reason),
-        };
-        // The reason that came too late holds user values, whose destructors may stop the run once more.
-        drop(place);
-        drop(later);
-        self.stopping.store(true, Ordering::SeqCst);
-        for pe in 0..self.pe_count() {
-            self.wake(PeId::new(pe));
-        }
-    }
-
-    /// Notes what went wrong while a run that had ended well was taken apart.
-    pub(crate) fn spoil(&self, reason: Reason) {
-        let mut place = self.lock_reason();
-        let ended_well = matches!(&*place, None | Some(Reason::Returned | Reason::Exit(0)));
-        let other = if ended_well { place.replace(reason) } else { Some(reason) };
-        drop(place);
-        drop(other);
-    }
-
-    /// Whether no error has ended the run so far.
-    pub(crate) fn has_ended_well(&self) -> bool {
-        matches!(&*self.lock_reason(), None | Some(Reason::Returned | Reason::Exit(0)))
-    }
-
-    /// Whether it ends since nothing can go on.
-    pub(crate) fn hangs(&self) -> bool {
-        matches!(&*self.lock_reason(), Some(Reason::Hang))
-    }
-
-    pub(crate) fn keep_profile(&self, profile: Option<PeProfile>) {
-        lock(&self.profiles).extend(profile);
-    }
-
-    /// Why the run has ended.
-    pub(crate) fn take_reason(&self) -> Reason {
-        self.lock_reason().take().unwrap_or(Reason::Returned)
-    }
-
-    fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
-        lock(&self.reason)
-    }
-}
-
-/// None of our locks is left in a state that another thread could not go on from.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
 
 /// Why a run could not start.
 #[derive(Debug, thiserror::Error)]
@@ -283,6 +71,9 @@ pub enum StartError {
     /// The device map names a device that is not there.
     #[error(transparent)]
     DeviceMap(#[from] NoSuchDevice),
+    /// The processes of the job cannot work together.
+    #[error(transparent)]
+    Processes(#[from] ConnectError),
     /// Code that may cross processes cannot be told apart.
     #[error(transparent)]
     SameId(#[from] SameId),
@@ -329,24 +120,72 @@ impl Runtime {
         Fut: Future<Output = R> + Send + 'static,
         R: MainOutput,
     {
+        Runtime::run_alone_or_joined(None, options, Some(main))
+    }
+
+    /// Runs one process of a job, as [`Runtime::run`] runs a program alone. Every process calls it, with one of
+    /// the transport's processes each; `main` runs in the process of rank 0, and is dropped in the others. It returns when the run has ended in all of them.
+    ///
+    /// The PEs of all processes are numbered one after the other, as many for each. A program that `#[chare::main]` has made does this by itself when it is started by
+    /// `mpirun`; this is for programs that bring the transport along.
+    ///
+    /// # Errors
+    /// [`StartError`] if the run could not start in this process. How it ended, well or not, is in the [`ExitReport`]: everywhere with the same exit
+    /// code, with the reason where it arose.
+    pub fn join<F, Fut, R>(process: Process, options: Options, main: F) -> Result<ExitReport, StartError>
+    where
+        F: FnOnce(Runtime) -> Fut,
+        Fut: Future<Output = R> + Send + 'static,
+        R: MainOutput,
+    {
+        if options.simulation().is_some() {
+            return Err(OptionsError::not_in_a_job().into());
+        }
+        let is_first = process.outbox.facts().rank().index() == 0;
+        Runtime::run_alone_or_joined(Some(process), options, is_first.then_some(main))
+    }
+
+    fn run_alone_or_joined<F, Fut, R>(
+        process: Option<Process>,
+        options: Options,
+        main: Option<F>,
+    ) -> Result<ExitReport, StartError>
+    where
+        F: FnOnce(Runtime) -> Fut,
+        Fut: Future<Output = R> + Send + 'static,
+        R: MainOutput,
+    {
         caught::note_panics();
         CodeTable::check()?;
         let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
         let enrolment =
             Enrolment::reserve(options.simulation().is_some()).ok_or(StartError::TooManyRuntimes)?;
         let outside = options.simulation().is_none().then(Outside::start).transpose()?;
-        let (shared, readers) = Shared::new(&enrolment, options, devices);
+        let job = process.and_then(Job::new);
+        let (shared, readers) = Shared::new(&enrolment, options, devices, job);
         enrolment.complete(&shared);
-        let (hang, simulation) = match &outside {
+        job::let_senders_wake(&shared);
+        let (mut hang, simulation) = match &outside {
             Some(outside) => (run_pes(&shared, outside, readers, main)?, None),
-            None => sim::run(&shared, readers, main),
+            None => {
+                let main = main.expect("a simulated run is no part of a job");
+                sim::run(&shared, readers, main)
+            }
         };
         device_work::close(&shared);
+        if let Some(job) = shared.job() {
+            job.close(&shared, &mut hang);
+        }
         shared.spoil_if_reported();
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
-        Ok(ExitReport::new(shared.take_reason(), hang, profile, restarted).with_simulation(simulation))
+        let reason = match shared.take_reason() {
+            // It is told once, by the process that was sent what all have written.
+            Reason::Hang if shared.first > 0 => Reason::Elsewhere(Ending::Hang),
+            reason => reason,
+        };
+        Ok(ExitReport::new(reason, hang, profile, restarted).with_simulation(simulation))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.
@@ -377,7 +216,7 @@ impl Runtime {
     pub fn promise<T: Send + 'static>(&self) -> (Promise<T>, PromiseFuture<T>) {
         let at = Location::caller();
         current::on_pe("making a promise", |pe| {
-            let cell = CellRef::new(pe, pe.cells.open());
+            let cell = CellRef::new(pe, pe.cells.open::<T, Nowhere>());
             (Promise::new(cell, 1), PromiseFuture(Pending::new(cell, What::Promise, at)))
         })
     }
@@ -391,7 +230,7 @@ impl Runtime {
         assert!(count > 0, "a promise is of one value or more");
         let at = Location::caller();
         current::on_pe("making a promise", |pe| {
-            let key = pe.cells.open_sink::<T>(Several { missing: count, values: Vec::new() });
+            let key = pe.cells.open_sink::<T, Nowhere>(Several { missing: count, values: Vec::new() });
             let cell = CellRef::new(pe, key);
             (Promise::new(cell, count), PromisesFuture(Pending::new(cell, What::Promise, at)))
         })
@@ -539,14 +378,14 @@ impl Drop for Outsider {
     fn drop(&mut self) {
         if self.0.outsiders.fetch_sub(1, Ordering::SeqCst) == 1 {
             // PE 0 judges anew.
-            self.0.wake(PeId::new(0));
+            self.0.wake(self.0.first_pe());
         }
     }
 }
 
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Handle of runtime {}", self.0.shared().number)
+        write!(f, "Handle of runtime {}", self.0.shared().number())
     }
 }
 
@@ -555,22 +394,22 @@ fn run_pes<F, Fut, R>(
     shared: &Arc<Shared>,
     outside: &Outside,
     readers: Vec<InboxReader<Head>>,
-    main: F,
+    main: Option<F>,
 ) -> Result<String, StartError>
 where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    let barrier = Barrier::new(shared.pe_count());
-    let hang = HangReport::new(shared.pe_count());
+    let barrier = Barrier::new(shared.own_pe_count());
+    let hang = HangReport::new(shared.own_pe_count());
     let mut readers = readers.into_iter().map(ReaderForThread);
     let first = readers.next().expect("there is at least one PE");
     // Threads begin when all of them exist: they wait for this lock, and read whether to go.
     let go = Mutex::new(false);
     thread::scope(|scope| {
         let mut starting = lock(&go);
-        for (pe, reader) in (1..).zip(readers) {
+        for (pe, reader) in (shared.first + 1..).zip(readers) {
             let (go, barrier, hang) = (&go, &barrier, &hang);
             let builder = thread::Builder::new().name(format!("PE {pe}")).stack_size(STACK_BYTES);
             let spawned = builder.spawn_scoped(scope, move || {
@@ -582,8 +421,8 @@ where
         }
         *starting = true;
         drop(starting);
-        let begin = |pe: &Pe| start_main(pe, main);
-        outside.around(|| run_pe(PeId::new(0), shared, first, &barrier, &hang, begin));
+        let begin = |pe: &Pe| main.into_iter().for_each(|main| start_main(pe, main));
+        outside.around(|| run_pe(shared.first_pe(), shared, first, &barrier, &hang, begin));
         Ok::<(), StartError>(())
     })?;
     Ok(hang.into_text())
@@ -607,7 +446,7 @@ fn run_pe(
     begin: impl FnOnce(&Pe),
 ) {
     let ReaderForThread(reader) = reader;
-    shared.threads[id.index()].get_or_init(thread::current);
+    shared.threads[shared.own_number(id)].get_or_init(thread::current);
     let mail = ThreadMail { pe: id, shared: shared.clone(), reader };
     let pe = Pe::new(id, shared.clone(), Box::new(mail), Box::new(WallClock(shared.started)));
     let _on_pe = OnPe::enter(&pe);
@@ -618,7 +457,7 @@ fn run_pe(
     drive(&pe);
     shared.keep_profile(pe.take_profile());
     barrier.wait();
-    if id.index() == 0 {
+    if id == shared.first_pe() {
         device_work::abandon_unless_ended_well(shared);
     }
     // All PEs see the same: the first reason counts, and a hang is never replaced (`Shared::spoil`).

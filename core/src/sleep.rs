@@ -15,6 +15,7 @@ use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::timer::TimerKey;
 use crate::waiting::What;
+use crate::wire::{BySerde, Leaves};
 
 /// Waits at least a given time, from its first poll; made by [`crate::Runtime::sleep`]. The number of pending timers is
 /// not limited; one that is dropped is forgotten.
@@ -36,6 +37,7 @@ struct Forget(TimerKey);
 
 impl Payload for Forget {
     const NAME: Name = Name::Runtime("a timer given up");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.timers.cancel(self.0);
     }
@@ -65,7 +67,7 @@ impl Sleep {
         let (duration, at) = (self.duration, self.at);
         self.started.get_or_insert_with(|| {
             current::on_pe("sleeping", |pe| {
-                let key = pe.cells.open();
+                let key = pe.cells.open::<(), BySerde>();
                 // 584 years fit; longer is for ever.
                 let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
                 let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);

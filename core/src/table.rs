@@ -7,10 +7,19 @@
 
 use std::any::type_name;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use rustc_hash::FxHashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::chares::Chare;
 use crate::entry::Entry;
+use crate::ids::ChareId;
+use crate::message::Msg;
 use crate::remote::Site;
+use crate::wire::{Decoder, Kind, WireError};
 
 /// Every row of the program, as the linker has found them. `#[chare]` and `remote!` add to it.
 #[linkme::distributed_slice]
@@ -27,7 +36,12 @@ pub struct Row {
     place: Place,
     /// Tells what stands at one place apart: a macro of the user's may put several things there.
     salt: u64,
+    /// Makes a message of it that came from another process.
+    pub(crate) decode: Decode,
 }
+
+/// Makes a message of a kind, for a chare, of what is left of its bytes.
+type Decode = fn(Kind, ChareId, &mut Decoder<'_>) -> Result<Msg, WireError>;
 
 /// Where something stands in the user's source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +70,29 @@ impl Row {
             signature,
             place: Place { file: E::INFO.file, line: E::INFO.line, column },
             salt: 0,
+            decode: E::decode,
         }
+    }
+
+    /// The row of a type of chare: of what makes them.
+    pub const fn chare<C: Chare>(signature: &'static str, column: u32) -> Row {
+        Row {
+            kind: CodeKind::Chare,
+            path: type_name::<C>,
+            name: "new",
+            signature,
+            place: Place { file: C::INFO.file, line: C::INFO.line, column },
+            salt: 0,
+            decode: C::decode,
+        }
+    }
+
+    /// The code with this number.
+    pub(crate) fn find(id: CodeId) -> Result<&'static Row, WireError> {
+        static ROWS_BY_ID: OnceLock<FxHashMap<CodeId, &'static Row>> = OnceLock::new();
+        let rows = || ROWS.iter().copied().flatten().map(|row| (row.id(), row)).collect();
+        let row = ROWS_BY_ID.get_or_init(rows).get(&id);
+        row.copied().ok_or_else(|| WireError::new(format!("the program has no code with the number {id:?}")))
     }
 
     /// The row of a remote function (`kind` says which) that the type `P` stands for.
@@ -67,7 +103,9 @@ impl Row {
         salt: u64,
         place: Place,
     ) -> Row {
-        Row { kind, path: type_name::<P>, name, signature, place, salt }
+        // What is sent along is a function, which other processes have elsewhere in their memory.
+        let decode: Decode = |_, _, _| Err(WireError::stays("a function sent by `apply`"));
+        Row { kind, path: type_name::<P>, name, signature, place, salt, decode }
     }
 
     pub(crate) const fn place(&self) -> Place {
@@ -78,7 +116,7 @@ impl Row {
     pub(crate) fn full_name(&self) -> String {
         let path = (self.path)();
         match self.kind {
-            CodeKind::Entry => format!("{path}::{}", self.name),
+            CodeKind::Entry | CodeKind::Chare => format!("{path}::{}", self.name),
             CodeKind::Function => path.to_owned(),
             // What stands for the closure is declared where it is.
             CodeKind::Closure => {
@@ -112,13 +150,38 @@ impl Row {
 }
 
 /// The number of a piece of code: the same in every process that runs this program.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CodeId(pub(crate) u64);
 
 impl CodeId {
     /// The number.
     pub const fn number(self) -> u64 {
         self.0
+    }
+}
+
+/// The id of one row, computed once.
+pub struct CachedId(AtomicU64);
+
+impl CachedId {
+    /// Not computed yet.
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        CachedId(AtomicU64::new(0))
+    }
+
+    /// That of this row; always the same one.
+    #[inline]
+    pub fn of(&self, row: impl FnOnce() -> Row) -> CodeId {
+        // Relaxed: whoever finds 0 computes the same number again.
+        match self.0.load(Ordering::Relaxed) {
+            0 => {
+                let CodeId(id) = row().id();
+                self.0.store(id, Ordering::Relaxed);
+                CodeId(id)
+            }
+            id => CodeId(id),
+        }
     }
 }
 
@@ -134,6 +197,8 @@ impl fmt::Debug for CodeId {
 pub enum CodeKind {
     /// A method with `#[entry]`.
     Entry,
+    /// What makes the chares of a type.
+    Chare,
     /// A function with `#[chare::remote]`.
     Function,
     /// A closure in `remote!`.
@@ -307,7 +372,9 @@ mod tests {
 
     fn row(name: &'static str, line: u32, salt: u64) -> Row {
         let place = Place { file: "bank.rs", line, column: 5 };
-        Row { kind: CodeKind::Entry, path: || "bank::Account", name, signature: "(&mut self)", place, salt }
+        let decode: Decode = |_, _, _| Err(WireError::stays("a test"));
+        let (kind, signature) = (CodeKind::Entry, "(&mut self)");
+        Row { kind, path: || "bank::Account", name, signature, place, salt, decode }
     }
 
     fn hash(rows: &[Row]) -> u64 {

@@ -3,13 +3,17 @@
 //!
 //! The environment may ask for more than the test does: `CHARE_SIM_SEEDS=200` simulates all tests, and `CHARE_SEED=17` runs one
 //! seed. Both take what `--sim` takes behind the number. A test that says that it cannot be simulated never is. With
-//! `CHARE_SIM_SECONDS=3` a test begins no further seed after so long.
+//! `CHARE_SIM_SECONDS=3` a test begins no further seed after so long. `CHARE_TEST_PROCESSES=2` spreads the PEs of a test that has a multiple
+//! of two over two processes, which are joined by queues inside of this one.
 
 use std::future::Future;
 use std::panic::resume_unwind;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use chare_transport::{Limits, local};
+
+use crate::job;
 use crate::options::Options;
 use crate::report::ExitReport;
 use crate::runtime::{MainOutput, Runtime, STACK_BYTES, StartError};
@@ -20,6 +24,8 @@ const SEEDS_VARIABLE: &str = "CHARE_SIM_SEEDS";
 /// The one seed to simulate tests with.
 const SEED_VARIABLE: &str = "CHARE_SEED";
 
+/// Over how many processes to spread the PEs of each test.
+const PROCESSES_VARIABLE: &str = "CHARE_TEST_PROCESSES";
 /// How long to go on with further seeds.
 const SECONDS_VARIABLE: &str = "CHARE_SIM_SECONDS";
 
@@ -105,7 +111,13 @@ where
 {
     let env = |name: &str| std::env::var(name).ok();
     let Some(seeds) = test.seeds(env) else {
-        return expect_success(Runtime::run(test.options(), main), String::new);
+        let report = match processes(env).filter(|processes| test.pes.is_multiple_of(*processes)) {
+            None | Some(1) => Runtime::run(test.options(), main),
+            Some(processes) => {
+                run_as_processes(processes, test.options().with_pes(test.pes / processes), &main)
+            }
+        };
+        return expect_success(report, String::new);
     };
     let limit = env(SECONDS_VARIABLE).map(|text| {
         let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -121,6 +133,45 @@ where
     if let Err(panic) = outcome {
         resume_unwind(panic);
     }
+}
+
+/// Over how many processes the PEs of each test are spread, if their number is a multiple of it.
+fn processes(env: impl Fn(&str) -> Option<String>) -> Option<usize> {
+    let text = env(PROCESSES_VARIABLE)?;
+    let processes = text.parse().ok().filter(|processes| *processes > 0);
+    assert!(processes.is_some(), "{PROCESSES_VARIABLE}={text}: give a number of processes, 1 or more");
+    processes
+}
+
+/// Runs a program as a job of several processes that are all inside of this one, joined by queues; each has the PEs that
+/// `options` says. What they send each other is encoded as for any other network. The report is that of the process which has
+/// something to tell; that all ended alike is checked.
+fn run_as_processes<F, Fut, R>(processes: usize, options: Options, main: &F) -> Result<ExitReport, StartError>
+where
+    F: Fn(Runtime) -> Fut + Sync,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let identities = vec![job::identity(&options)?; processes];
+    let mut joined = local::connect(&identities, &Limits::default())?.into_iter();
+    let first = joined.next().expect("there is at least one process");
+    thread::scope(|scope| {
+        let run = |process| {
+            let options = options.clone();
+            scope.spawn(move || Runtime::join(process, options, main))
+        };
+        let others: Vec<_> = joined.map(run).collect();
+        let mut report = Runtime::join(first, options.clone(), main)?;
+        for other in others {
+            let other = other.join().expect("a run panics nowhere")?;
+            assert_eq!(other.code(), report.code(), "all processes end alike: {report} {other}");
+            // The one where the reason arose tells it.
+            if !other.to_string().is_empty() && report.to_string().is_empty() {
+                report = other;
+            }
+        }
+        Ok(report)
+    })
 }
 
 fn simulate<F, Fut, R>(test: &Test, seeds: &Seeds, limit: Option<Duration>, main: &F)

@@ -14,12 +14,14 @@ use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::options::Options;
+use crate::process::Shared;
 use crate::reply::Reply;
 use crate::report::Reason;
-use crate::runtime::{self, Shared};
+use crate::runtime;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
 use crate::warning::Warning;
+use crate::wire::Leaves;
 
 /// What becomes of an error that nobody awaits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,6 +180,7 @@ impl Undecided {
 
 impl Payload for Undecided {
     const NAME: Name = Name::Runtime("an error that nobody awaits");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(mut self, _: ChareId, _: Reply, pe: &Pe) {
         self.decide(Some(pe));
     }

@@ -33,6 +33,7 @@ fn chare_impl(chare: &Chare) -> Vec<TokenStream> {
     let init = init_item(&chare.constructor);
     let construct = construct_fn(chare);
     let migrated = migrated_item(chare);
+    let travels = crate::wire::chare_items(chare);
     let line = line_of(chare.name.span());
     vec![
         quote! {
@@ -46,6 +47,7 @@ fn chare_impl(chare: &Chare) -> Vec<TokenStream> {
                 const KEEP_AFTER_PANIC: bool = #keep_after_panic;
                 #migrated
                 #construct
+                #travels
             }
         },
         quote! {
@@ -120,6 +122,7 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
     let way = if entry.service.is_direct() { quote!(Direct) } else { quote!(ByMessage) };
     let when = entry.when.as_ref().map(|_| when_fn(chare, entry));
     let condition = entry.when.as_ref().map(|when| condition_impl(chare, entry, when));
+    let travels = crate::wire::entry_items(chare, entry);
     let items = vec![
         quote! {
             #(#cfgs)*
@@ -144,6 +147,7 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
                 #service
                 #when
                 #deliver
+                #travels
             }
         },
         quote! {
@@ -478,18 +482,33 @@ fn own_checks(args: &[Arg]) -> Option<TokenStream> {
     (args.len() > 1).then(|| quote!(#(#checks)*))
 }
 
-/// The entry methods in the table of the program. Those of a generic chare are as many as its types, which only the
-/// program knows.
+/// The chare and its entry methods in the table of the program. Those of a generic chare are as many as its types, which
+/// only the program knows.
 fn rows(chare: &Chare) -> Vec<TokenStream> {
-    if chare.entries.is_empty() || !chare.generics.params.is_empty() {
+    if !chare.generics.params.is_empty() {
         return Vec::new();
     }
     let rows = chare.entries.iter().map(|entry| {
-        let (cfgs, marker_ty, signature) = (&entry.cfgs, marker_type(chare, entry), &entry.signature);
-        let column = column_of(entry.name.span());
-        quote!(#(#cfgs)* ::chare::__private::Row::entry::<#marker_ty>(#signature, #column))
+        let (cfgs, marker_ty) = (&entry.cfgs, marker_type(chare, entry));
+        let row = entry_row(entry, &marker_ty);
+        quote!(#(#cfgs)* #row)
     });
-    vec![linked(&quote!(#(#rows),*))]
+    let chare = chare_row(chare, &chare.ty.to_token_stream());
+    vec![linked(&quote!(#chare, #(#rows),*))]
+}
+
+/// The row of an entry, by the type that stands for it.
+pub(crate) fn entry_row(entry: &Entry, marker: &TokenStream) -> TokenStream {
+    let (signature, column) = (&entry.signature, column_of(entry.name.span()));
+    quote!(::chare::__private::Row::entry::<#marker>(#signature, #column))
+}
+
+/// The row of a chare.
+pub(crate) fn chare_row(chare: &Chare, ty: &TokenStream) -> TokenStream {
+    let types = chare.constructor.inputs.args.iter().map(|arg| &arg.ty);
+    let signature = format!("({})", quote!(#(#types),*));
+    let column = column_of(chare.name.span());
+    quote!(::chare::__private::Row::chare::<#ty>(#signature, #column))
 }
 
 /// Adds rows to the table of the program.

@@ -20,6 +20,7 @@ mod service;
 mod signature;
 mod types;
 mod when;
+mod wire;
 
 use proc_macro::TokenStream;
 use quote::quote;

@@ -21,6 +21,8 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cell::{ChareRef, State};
 use crate::collection::Collection;
 use crate::current;
@@ -29,9 +31,10 @@ use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
+use crate::wire::{Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// One departure of an element: which one, the how manieth of its moves, and where to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct Departure {
     pub(crate) element: u64,
     pub(crate) epoch: u64,
@@ -190,13 +193,26 @@ pub(super) fn hold_early(chare: ChareRef, number: u64, msg: Msg) {
 }
 
 /// A broadcast for one element, which could not take it when its turn had come: it is queued among the element's messages.
-pub(super) struct Turn<E: Entry> {
+pub(crate) struct Turn<E: Entry> {
     pub(super) number: u64,
     pub(super) args: E::Args,
 }
 
+impl<E: Entry> Turn<E> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(E::code(), E::INFO.name)?;
+        to.put_own(&self.number);
+        Ok(E::encode_args(self.args, to)?)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Turn { number: from.take()?, args: E::decode_args(from)? })
+    }
+}
+
 impl<E: Entry> Payload for Turn<E> {
     const NAME: Name = Name::Entry(E::INFO);
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Turn, Self::leave);
     const IS_CALL: bool = true;
 
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
@@ -211,13 +227,26 @@ impl<E: Entry> Payload for Turn<E> {
 }
 
 /// A broadcast as a message for one element, from the PE that owes it.
-pub(super) struct Late<E: Entry> {
+pub(crate) struct Late<E: Entry> {
     pub(super) number: u64,
     pub(super) args: E::Args,
 }
 
+impl<E: Entry> Late<E> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(E::code(), E::INFO.name)?;
+        to.put_own(&self.number);
+        Ok(E::encode_args(self.args, to)?)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Late { number: from.take()?, args: E::decode_args(from)? })
+    }
+}
+
 impl<E: Entry> Payload for Late<E> {
     const NAME: Name = Name::Entry(E::INFO);
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Late, Self::leave);
 
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         let Some(chare) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };

@@ -15,15 +15,18 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::panic::Location;
 
+use coverage::Owed;
 pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
-use coverage::{Owed, Turn};
+pub(crate) use coverage::{Late, Turn};
+
+use serde::{Deserialize, Serialize};
 
 use crate::answer::{After, Sink};
 use crate::call;
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, Job, Place, Progress};
 use crate::current::{self, Here};
-use crate::entry::{self, Delivery, Entry};
+use crate::entry::{self, Delivery, Entry, OutputOf};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
@@ -33,6 +36,7 @@ use crate::proxy::all_pes;
 use crate::reply::{CellRef, Reply, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
+use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Stays, Unsent, WireError};
 
 /// Elements that one step delivers to; so few in tests that elements come and go between steps.
 const BATCH: usize = if cfg!(test) { 2 } else { 256 };
@@ -40,7 +44,7 @@ const BATCH: usize = if cfg!(test) { 2 } else { 256 };
 const OPEN: u64 = 1 << 62;
 
 /// The PEs whose elements get a broadcast, at distances of `step` from `start`; on the others it only counts as applied.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Pes {
     pub(crate) start: usize,
     /// Not among them.
@@ -86,7 +90,7 @@ impl Audience {
 }
 
 /// Who waits for a broadcast, and whether for values.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Awaited {
     cell: CellRef,
     gather: bool,
@@ -133,34 +137,35 @@ where
     E::Args: Clone,
 {
     current::on_pe("awaiting a broadcast", |pe| {
-        let cell = open_root::<E::Output, V>(pe, finish);
+        let cell = open_root::<E::Output, OutputOf<E>, V>(pe, finish);
         send::<E>(to, args, rank, Some(Awaited { cell, gather }));
         Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
     })
 }
 
 /// Opens the cell that the trackers of all PEs report to.
-pub(crate) fn open_root<R: Send + 'static, V: Send + 'static>(
+pub(crate) fn open_root<R: Send + 'static, K: Codec<R>, V: Send + 'static>(
     pe: &Pe,
     finish: impl FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError> + 'static,
 ) -> CellRef {
     let root = Root { missing_pes: pe.pe_count(), total: Report::default(), finish: Some(Box::new(finish)) };
-    CellRef::new(pe, pe.cells.open_sink::<Report<R>>(root))
+    CellRef::new(pe, pe.cells.open_sink::<Report<R>, ReportBy<K>>(root))
 }
 
 /// Opens the cell that counts `count` outcomes on this PE; `None` if there are none to wait for, which is reported now.
-pub(crate) fn open_tracker<R: Send + 'static>(
+pub(crate) fn open_tracker<R: Send + 'static, K: Codec<R>>(
     pe: &Pe,
     count: u64,
     root: CellRef,
     gather: bool,
 ) -> Option<CellRef> {
-    let tracker = Tracker::<R> { missing: count, report: Report::default(), root, gather };
+    let tracker =
+        Tracker::<R, K> { missing: count, report: Report::default(), root, gather, codec: PhantomData };
     if count == 0 {
-        send_answer(pe, root, 0, Ok(Report::<R>::default()));
+        send_answer::<_, ReportBy<K>>(pe, root, 0, Ok(Report::<R>::default()));
         return None;
     }
-    Some(CellRef::new(pe, pe.cells.open_sink::<R>(tracker)))
+    Some(CellRef::new(pe, pe.cells.open_sink::<R, K>(tracker)))
 }
 
 /// What one PE reports of its elements. One that nobody takes ends the run if it has an error: so does the error of any
@@ -192,14 +197,43 @@ impl<R> Drop for Report<R> {
     }
 }
 
-struct Tracker<R> {
+/// How reports leave their process, whose values leave it by `K`.
+struct ReportBy<K>(PhantomData<fn() -> K>);
+
+impl<R: Send + 'static, K: Codec<R>> Codec<Report<R>> for ReportBy<K> {
+    fn encode(mut report: Report<R>, to: &mut Encoder) -> Result<(), Stays> {
+        to.put_own(&report.outcomes.len());
+        for (element, outcome) in std::mem::take(&mut report.outcomes) {
+            to.put_own(&element);
+            to.put_outcome::<R, K>(outcome);
+        }
+        to.put_own(&report.error.is_some());
+        report.error.take().iter().for_each(|error| to.put_error(error));
+        Ok(())
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Report<R>, WireError> {
+        let mut report = Report::default();
+        for _ in 0..from.take::<usize>()? {
+            let element = from.take()?;
+            report.outcomes.push((element, from.take_outcome::<R, K>()?));
+        }
+        if from.take()? {
+            report.error = Some(from.take_error()?);
+        }
+        Ok(report)
+    }
+}
+
+struct Tracker<R, K> {
     missing: u64,
     report: Report<R>,
     root: CellRef,
     gather: bool,
+    codec: PhantomData<fn() -> K>,
 }
 
-impl<R: Send + 'static> Sink<R> for Tracker<R> {
+impl<R: Send + 'static, K: Codec<R>> Sink<R> for Tracker<R, K> {
     fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After {
         if self.gather {
             self.report.outcomes.push((from, outcome));
@@ -218,7 +252,7 @@ impl<R: Send + 'static> Sink<R> for Tracker<R> {
         if self.missing > 0 {
             return After::Open;
         }
-        send_answer(pe, self.root, 0, Ok(std::mem::take(&mut self.report)));
+        send_answer::<_, ReportBy<K>>(pe, self.root, 0, Ok(std::mem::take(&mut self.report)));
         After::Closed
     }
 }
@@ -264,7 +298,7 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
 }
 
 /// A broadcast on its way to the root, which numbers it.
-struct Number<E: Entry> {
+pub(crate) struct Number<E: Entry> {
     collection: CollectionId,
     pes: Pes,
     args: E::Args,
@@ -317,11 +351,26 @@ where
     }
 }
 
+impl<E: Entry> Number<E> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Number { collection, pes, args, rank, awaited } = self;
+        to.put_code(E::code(), E::INFO.name)?;
+        to.put_own(&(collection, pes, rank, awaited));
+        Ok(E::encode_args(args, to)?)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (collection, pes, rank, awaited) = from.take()?;
+        Ok(Number { collection, pes, args: E::decode_args(from)?, rank, awaited })
+    }
+}
+
 impl<E: Entry> Payload for Number<E>
 where
     E::Args: Clone,
 {
     const NAME: Name = Name::Entry(E::INFO);
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Number, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         // The sender's method is not running here: a clone that panics is an error of the call.
         match entry::guarded_in_all(pe, E::INFO, || self.clones(pe)) {
@@ -335,7 +384,7 @@ where
 }
 
 /// A numbered broadcast on its way to a PE.
-struct Apply<E: Entry> {
+pub(crate) struct Apply<E: Entry> {
     collection: CollectionId,
     pes: Pes,
     number: u64,
@@ -364,11 +413,26 @@ where
     }
 }
 
+impl<E: Entry> Apply<E> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Apply { collection, pes, number, args, rank, awaited } = self;
+        to.put_code(E::code(), E::INFO.name)?;
+        to.put_own(&(collection, pes, number, rank, awaited));
+        Ok(E::encode_args(args, to)?)
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (collection, pes, number, rank, awaited) = from.take()?;
+        Ok(Apply { collection, pes, number, args: E::decode_args(from)?, rank, awaited })
+    }
+}
+
 impl<E: Entry> Payload for Apply<E>
 where
     E::Args: Clone,
 {
     const NAME: Name = Name::Entry(E::INFO);
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Apply, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.accept(pe);
     }
@@ -400,7 +464,7 @@ impl<E: Entry> Job for PassOver<E> {
             }
         }
         if let Some(Awaited { cell, gather }) = self.awaited {
-            open_tracker::<E::Output>(pe, 0, cell, gather);
+            open_tracker::<E::Output, OutputOf<E>>(pe, 0, cell, gather);
         }
         Progress::Done
     }
@@ -429,9 +493,9 @@ where
 {
     fn begin(&mut self, pe: &Pe, collection: &Collection) {
         let owed = collection.coverage.begin(self.number);
-        self.tracker = self
-            .awaited
-            .and_then(|Awaited { cell, gather }| open_tracker::<E::Output>(pe, OPEN, cell, gather));
+        self.tracker = self.awaited.and_then(|Awaited { cell, gather }| {
+            open_tracker::<E::Output, OutputOf<E>>(pe, OPEN, cell, gather)
+        });
         for owed in owed {
             let element = match owed {
                 Owed::Perhaps(Departure { element, .. }, _) | Owed::Surely(element) => element,

@@ -12,6 +12,7 @@ use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
+use crate::wire::{Kind, Leaves, Wire};
 
 use super::end::{self, AnyEnd, Defect, End, Leaver, StreamId};
 use super::table::{EndKey, Entry};
@@ -25,7 +26,7 @@ pub(super) struct Carry<T> {
     pub(super) value: T,
 }
 
-impl<T: Send + 'static> Carry<T> {
+impl<T: Wire> Carry<T> {
     /// Puts the value in its end. Returns which that is, unless it is one for values of another type. To a poisoned chare
     /// it is an error that nobody awaits, as is a call of one; but what a chare has sent to itself goes with it.
     pub(super) fn arrive(self, pe: &Pe, peer: ChareRef) -> Option<EndKey> {
@@ -140,8 +141,9 @@ pub(super) fn retire(pe: &Pe, name: end::Name) {
     }
 }
 
-impl<T: Send + 'static> Payload for Carry<T> {
+impl<T: Wire> Payload for Carry<T> {
     const NAME: Name = Name::Runtime("a value of a channel");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Value, Self::leave);
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
             Some(peer) => {
@@ -161,7 +163,7 @@ impl<T: Send + 'static> Payload for Carry<T> {
 }
 
 /// Credit on its way back to the sender.
-pub(super) struct Credit {
+pub(crate) struct Credit {
     pub(super) from: ChareId,
     pub(super) tag: u64,
     pub(super) count: u32,
@@ -182,6 +184,7 @@ impl Credit {
 
 impl Payload for Credit {
     const NAME: Name = Name::Runtime("credit of a channel");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Credit, Self::leave);
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
             Some(peer) => self.arrive(pe, peer),
@@ -194,7 +197,7 @@ impl Payload for Credit {
 }
 
 /// News that the peer of an end is poisoned, or has ended.
-pub(super) struct Loss {
+pub(crate) struct Loss {
     pub(super) from: ChareId,
     pub(super) tag: u64,
     /// The epoch that it began in.
@@ -208,6 +211,7 @@ pub(super) struct Loss {
 
 impl Payload for Loss {
     const NAME: Name = Name::Runtime("news of a lost peer");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Loss, Self::leave);
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         let Some(peer) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
         let Loss { from, tag, birth, has_ended, taken, error } = self;
@@ -239,7 +243,7 @@ pub(super) struct Left<T> {
     pub(super) value: PhantomData<fn() -> T>,
 }
 
-impl<T: Send + 'static> Left<T> {
+impl<T: Wire> Left<T> {
     /// False if the end is not on this PE, or is gone.
     pub(super) fn arrive(&self, pe: &Pe) -> bool {
         self.leave(pe, self.end)
@@ -265,8 +269,9 @@ impl<T: Send + 'static> Left<T> {
     }
 }
 
-impl<T: Send + 'static> Payload for Left<T> {
+impl<T: Wire> Payload for Left<T> {
     const NAME: Name = Name::Runtime("the end of a wait at a channel");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, own: ChareId, reply: Reply, pe: &Pe) {
         if self.arrive(pe) {
             return;

@@ -7,12 +7,15 @@
 use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::message::Msg;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::waiting::Waiter;
+use crate::wire::Wire;
 
 use super::carry::Carry;
 use super::table::{EndKey, Life};
@@ -71,7 +74,7 @@ pub(super) struct Slow<T> {
 
 /// Values of a chare that are numbered together. An element that is inserted again is another chare with the same id, to
 /// its peers as well as for itself: so what travels says which stream it belongs to, and later streams are greater.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug, Serialize, Deserialize)]
 pub(super) struct StreamId {
     /// The epoch that the sending chare began in. Those of one index grow ([`crate::location`]).
     pub(super) birth: u64,
@@ -241,7 +244,7 @@ pub(super) trait AnyEnd {
     fn is_spent(&self) -> bool;
 }
 
-impl<T: Send + 'static> End<T> {
+impl<T: Wire> End<T> {
     /// An end that nothing has come to or gone from, in a life of its place in the table.
     pub(super) fn new(life: Option<Life>) -> Self {
         End {
@@ -450,7 +453,7 @@ impl<T: Send + 'static> End<T> {
     }
 }
 
-impl<T: Send + 'static> AnyEnd for End<T> {
+impl<T: Wire> AnyEnd for End<T> {
     fn give_up(mut self: Box<Self>, pe: &Pe) {
         pe.drop_each(std::iter::from_fn(|| self.pop()));
         if let Some(slow) = &mut self.slow {

@@ -15,6 +15,7 @@
 //! An end whose peer has ended for good is forgotten when nothing is left in it and nobody waits there. A [`Channel`] whose end
 //! is in no place, and has no name either, is closed.
 
+mod across;
 mod carry;
 mod end;
 mod table;
@@ -29,6 +30,8 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+pub(crate) use across::{EncodedCarry, TypesMet, ValueTypes};
+pub(crate) use carry::{Credit, Loss};
 pub(crate) use table::{Channels, Ends, Uprooted};
 
 use crate::call;
@@ -44,7 +47,8 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
-use carry::{Carry, Credit, Left, Loss};
+use crate::wire::Wire;
+use carry::{Carry, Left};
 use end::{AnyEnd, BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
 use table::{Closed, EndKey, Found, Table, Told};
 
@@ -58,10 +62,11 @@ pub struct Channel<T> {
     value: PhantomData<fn(T) -> T>,
 }
 
-impl<T: Send + 'static> Channel<T> {
+impl<T: Wire> Channel<T> {
     #[track_caller]
     pub(crate) fn open<D: Chare>(chare: ChareId, peer: &Element<D>, tag: u64) -> Self {
         let opened: Result<_, String> = current::on_pe("opening a channel", |pe| {
+            across::note_type::<T>(pe);
             let end = Self::open_end(pe, chare, peer.id(), tag)?;
             if let Some(error) = call::missing(pe, peer)
                 && let Some(end) = pe.ends.of::<T>().get(end)
@@ -421,7 +426,7 @@ pub(crate) fn plant(pe: &Pe, chare: ChareRef, ends: Uprooted) {
 
 /// An end that was found in the table under the same borrow.
 #[inline(always)]
-fn own_end<T: Send + 'static>(table: &mut Table<T>, key: EndKey) -> &mut End<T> {
+fn own_end<T: Wire>(table: &mut Table<T>, key: EndKey) -> &mut End<T> {
     table.get(key).expect("the end is in the table")
 }
 
@@ -433,13 +438,13 @@ impl<T> std::fmt::Debug for Channel<T> {
 
 /// Receives one value; made by [`Channel::recv`].
 #[must_use = "futures do nothing unless polled"]
-pub struct Recv<'a, T: Send + 'static> {
+pub struct Recv<'a, T: Wire> {
     channel: &'a Channel<T>,
     ticket: Option<u64>,
     at: &'static Location<'static>,
 }
 
-impl<T: Send + 'static> Future for Recv<'_, T> {
+impl<T: Wire> Future for Recv<'_, T> {
     type Output = Result<T, ChannelError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -464,7 +469,7 @@ impl<T: Send + 'static> Future for Recv<'_, T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Recv<'_, T> {
+impl<T: Wire> Drop for Recv<'_, T> {
     #[inline]
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
@@ -475,13 +480,13 @@ impl<T: Send + 'static> Drop for Recv<'_, T> {
 
 /// Waits for credit; made by [`Channel::reserve`].
 #[must_use = "futures do nothing unless polled"]
-pub struct Reserve<'a, T: Send + 'static> {
+pub struct Reserve<'a, T: Wire> {
     channel: &'a Channel<T>,
     ticket: Option<u64>,
     at: &'static Location<'static>,
 }
 
-impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
+impl<'a, T: Wire> Future for Reserve<'a, T> {
     type Output = Permit<'a, T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -511,7 +516,7 @@ impl<'a, T: Send + 'static> Future for Reserve<'a, T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Reserve<'_, T> {
+impl<T: Wire> Drop for Reserve<'_, T> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.channel.leave(Leaver::Sender(ticket));
@@ -521,12 +526,12 @@ impl<T: Send + 'static> Drop for Reserve<'_, T> {
 
 /// The right to send one value; given back when dropped unused.
 #[must_use = "the right is given back when this is dropped"]
-pub struct Permit<'a, T: Send + 'static> {
+pub struct Permit<'a, T: Wire> {
     channel: &'a Channel<T>,
     used: bool,
 }
 
-impl<T: Send + 'static> Permit<'_, T> {
+impl<T: Wire> Permit<'_, T> {
     /// Sends a value; cannot fail.
     ///
     /// # Panics
@@ -551,7 +556,7 @@ impl<T: Send + 'static> Permit<'_, T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Permit<'_, T> {
+impl<T: Wire> Drop for Permit<'_, T> {
     fn drop(&mut self) {
         if !self.used {
             self.channel.leave(Leaver::Permit);

@@ -19,6 +19,7 @@ use crate::scheduler::pe::Pe;
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::waker::MAX_PES;
 use crate::waiting::Waiter;
+use crate::wire::Wire;
 
 use super::end::{AnyEnd, End, StreamId};
 
@@ -97,7 +98,7 @@ pub(super) struct Table<T> {
     pe: PeId,
 }
 
-impl<T: Send + 'static> Table<T> {
+impl<T: Wire> Table<T> {
     /// The end, unless it is gone.
     #[inline(always)]
     pub(super) fn get(&mut self, key: EndKey) -> Option<&mut End<T>> {
@@ -146,7 +147,7 @@ trait AnyTable: Known {
     fn remove(&mut self, key: EndKey) -> Option<Box<dyn AnyEnd>>;
 }
 
-impl<T: Send + 'static> AnyTable for Table<T> {
+impl<T: Wire> AnyTable for Table<T> {
     fn end(&mut self, key: EndKey) -> Option<&mut dyn AnyEnd> {
         self.get(key).map(|end| end as &mut dyn AnyEnd)
     }
@@ -170,7 +171,7 @@ impl Ends {
 
     /// The ends for values of type `T`. No user code runs while they are borrowed.
     #[inline(always)]
-    pub(super) fn of<T: Send + 'static>(&self) -> RefMut<'_, Table<T>> {
+    pub(super) fn of<T: Wire>(&self) -> RefMut<'_, Table<T>> {
         RefMut::map(self.tables.borrow_mut(), |tables| {
             let place = tables.iter().position(|(value, _)| *value == TypeId::of::<T>());
             let place = place.unwrap_or_else(|| self.make::<T>(tables));
@@ -180,7 +181,7 @@ impl Ends {
     }
 
     #[cold]
-    fn make<T: Send + 'static>(&self, tables: &mut Vec<(TypeId, Box<dyn AnyTable>)>) -> usize {
+    fn make<T: Wire>(&self, tables: &mut Vec<(TypeId, Box<dyn AnyTable>)>) -> usize {
         let table = Table::<T> { ends: Vec::new(), vacant: Vec::new(), pe: self.pe };
         tables.push((TypeId::of::<T>(), Box::new(table)));
         tables.len() - 1
@@ -308,7 +309,7 @@ impl Channels {
         self.stream(birth)
     }
 
-    fn insert<T: Send + 'static>(&self, pe: &Pe, birth: u64) -> EndKey {
+    fn insert<T: Wire>(&self, pe: &Pe, birth: u64) -> EndKey {
         let mut table = pe.ends.of::<T>();
         let key = table.insert();
         table.get(key).expect("it was just made").begin(self.stream(birth));
@@ -317,7 +318,7 @@ impl Channels {
 
     /// The end with this name, made for values of type `T` if there is none; it may be there for values of another type.
     /// The chare began in the epoch `birth`.
-    pub(super) fn entry<T: Send + 'static>(&mut self, pe: &Pe, birth: u64, peer: ChareId, tag: u64) -> Entry {
+    pub(super) fn entry<T: Wire>(&mut self, pe: &Pe, birth: u64, peer: ChareId, tag: u64) -> Entry {
         if let Some(entry) = self.find(peer, tag) {
             return *entry;
         }
@@ -336,7 +337,7 @@ impl Channels {
     }
 
     /// Makes the end with this name anew for values of type `T`. The caller drops the other one, without a borrow.
-    pub(super) fn replace<T: Send + 'static>(
+    pub(super) fn replace<T: Wire>(
         &mut self,
         pe: &Pe,
         birth: u64,

@@ -15,11 +15,13 @@ use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
 use crate::entry::{self, EntryOf, Failure};
 use crate::error::CallError;
 use crate::ids::ChareId;
+use crate::index::DenseIndex;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::task::{self, Mode};
+use crate::wire::{BySerde, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// Elements that one step of a creation constructs; few in tests.
 const BATCH: usize = if cfg!(test) { 2 } else { 1024 };
@@ -59,11 +61,39 @@ where
     }
 }
 
+impl<C: Chare> Create<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Create { info, init, root } = self;
+        to.put_code(C::code(), C::INFO.name)?;
+        to.put_own(&root);
+        info.leave::<C::Index>(to)?;
+        Ok(C::encode_init(init, to)?)
+    }
+
+    /// Of a sparse array.
+    pub(crate) fn decode_sparse(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let root = from.take()?;
+        let info = Arc::new(CollectionInfo::decode_sparse::<C>(from)?);
+        Ok(Create { info, init: C::decode_init(from)?, root })
+    }
+
+    /// Of any collection.
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError>
+    where
+        C::Index: DenseIndex,
+    {
+        let root = from.take()?;
+        let info = Arc::new(CollectionInfo::decode::<C>(from)?);
+        Ok(Create { info, init: C::decode_init(from)?, root })
+    }
+}
+
 impl<C: Chare> Payload for Create<C>
 where
     C::Init: Clone,
 {
     const NAME: Name = Name::Runtime("the creation of a collection");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Create, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         if let Some(leader) = self.info.leader()
             && pe.collection(leader).is_none()
@@ -93,8 +123,19 @@ impl Start {
     }
 }
 
+impl Start {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        Ok(self.info.leave_by_itself(to)?)
+    }
+
+    pub(crate) fn decode<C: Chare>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Start { info: Arc::new(CollectionInfo::decode_sparse::<C>(from)?) })
+    }
+}
+
 impl Payload for Start {
     const NAME: Name = Name::Runtime("the creation of a collection");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Start, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.begin(pe);
     }
@@ -119,7 +160,7 @@ where
             None => {
                 let count = self.place_count as u64;
                 self.tracker =
-                    self.root.and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false));
+                    self.root.and_then(|root| broadcast::open_tracker::<(), BySerde>(pe, count, root, false));
                 0
             }
         };
@@ -161,8 +202,16 @@ where
 /// The creation of a singleton, at its home.
 pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
 
+impl<C: Chare> CreateSingle<C> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(C::code(), C::INFO.name)?;
+        Ok(C::encode_init(self.0, to)?)
+    }
+}
+
 impl<C: Chare> Payload for CreateSingle<C> {
     const NAME: Name = Name::Runtime("the creation of a singleton");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::CreateSingle, Self::leave);
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(to, self.0, reply));

@@ -5,18 +5,26 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::chares::{Chare, ChareInfo};
 use crate::collection::indexes::{AnyIndexes, Indexes};
 use crate::collection::initial::Initial;
+use crate::current;
 use crate::ids::{CollectionId, PeId};
 use crate::index::{DenseIndex, Index};
 use crate::known::Known;
 use crate::placement::Placement;
+use crate::scheduler::pe::Pe;
+use crate::table::CodeId;
+use crate::wire::{Decoder, Encoder, Stays, WireError};
 
 /// What all PEs know of a collection.
 pub(crate) struct CollectionInfo {
     pub(crate) id: CollectionId,
     pub(crate) chare: &'static ChareInfo,
+    code: fn() -> Option<CodeId>,
+    leave: fn(&CollectionInfo, &mut Encoder) -> Result<(), Stays>,
     pub(crate) kind: Kind,
     /// The array that it is bound to.
     leader: Option<CollectionId>,
@@ -29,7 +37,7 @@ pub(crate) struct CollectionInfo {
 }
 
 /// Which elements there are, and where they are placed.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// So many, in blocks: PE `p` of `P` gets the numbers `p*N/P .. (p+1)*N/P`.
     Dense { element_count: u64 },
@@ -46,6 +54,7 @@ pub(crate) enum Kind {
 struct Shape<I> {
     extents: I,
     of_number: fn(u64, I) -> I,
+    to_array: fn(I) -> [usize; 6],
 }
 
 /// What is known of a sparse array.
@@ -65,10 +74,12 @@ impl CollectionInfo {
         CollectionInfo {
             id,
             chare: C::INFO,
+            code: C::code,
+            leave: CollectionInfo::leave::<C::Index>,
             kind,
             leader: None,
             pe_count: pe_count as u64,
-            shape: Box::new(Shape { extents, of_number: C::Index::of_number }),
+            shape: Box::new(Shape { extents, of_number: C::Index::of_number, to_array: C::Index::to_array }),
             new_indexes: None,
             element_name: |info, element| match info.index_of::<C::Index>(element) {
                 Some(index) => format!("[{index:?}]"),
@@ -86,6 +97,8 @@ impl CollectionInfo {
         CollectionInfo {
             id,
             chare: C::INFO,
+            code: C::code,
+            leave: CollectionInfo::leave::<C::Index>,
             kind: Kind::Sparse { initial_count: initial.as_ref().map(Initial::count) },
             leader: None,
             pe_count: pe_count as u64,
@@ -95,6 +108,52 @@ impl CollectionInfo {
                 Some(index) => format!("[{index:?}]"),
                 None => format!("[key {element}]"),
             },
+        }
+    }
+
+    /// Encodes it for a PE of another process.
+    pub(super) fn leave<I: Index>(&self, to: &mut Encoder) -> Result<(), Stays> {
+        to.put_own(&(self.id, self.leader, &self.kind));
+        if let Some(shape) = self.shape().known_ref::<Shape<I>>() {
+            to.put_own(&(shape.to_array)(shape.extents));
+            return Ok(());
+        }
+        let open = self.shape().known_ref::<Open<I>>().expect("a sparse array has one");
+        if open.map.is_some() || open.initial.is_some() {
+            let name = self.chare.name;
+            return Err(Stays::new(format!(
+                "a sparse array of {name} with a map, or with elements from its creation, is not known in other processes"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Encodes it behind the number of its type of chare.
+    pub(super) fn leave_by_itself(&self, to: &mut Encoder) -> Result<(), Stays> {
+        to.put_code((self.code)(), self.chare.name)?;
+        (self.leave)(self, to)
+    }
+
+    /// That of a dense array, a group or a sparse array.
+    pub(super) fn decode<C: Chare<Index: DenseIndex>>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (id, leader, kind) = from.take()?;
+        let pe_count = current::on_pe("creating a collection", Pe::pe_count);
+        let info = match kind {
+            Kind::Sparse { .. } => CollectionInfo::new_sparse::<C>(id, None, None, pe_count),
+            kind => CollectionInfo::new::<C>(id, C::Index::from_array(from.take()?), kind, pe_count),
+        };
+        Ok(info.bound_to(leader))
+    }
+
+    /// That of a sparse array.
+    pub(super) fn decode_sparse<C: Chare>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (id, leader, kind) = from.take::<(_, Option<CollectionId>, _)>()?;
+        match (leader, kind) {
+            (None, Kind::Sparse { .. }) => {
+                let pe_count = current::on_pe("creating an array", Pe::pe_count);
+                Ok(CollectionInfo::new_sparse::<C>(id, None, None, pe_count))
+            }
+            _ => Err(WireError::new(format!("{} has sparse arrays only", C::INFO.name))),
         }
     }
 
@@ -256,6 +315,8 @@ mod tests {
         CollectionInfo {
             id: CollectionId::new(PeId::new(0), 0),
             chare: &CHARE,
+            code: || None,
+            leave: |_, _| Ok(()),
             kind,
             leader: None,
             pe_count,

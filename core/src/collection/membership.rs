@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::PeId;
 use crate::scheduler::pe::Pe;
 
@@ -42,7 +44,7 @@ struct Waiting {
 }
 
 /// What the root gives an insertion.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Ticket {
     /// The first reduction that the element takes part in.
     pub(crate) first_reduction: u64,

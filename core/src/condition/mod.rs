@@ -24,6 +24,7 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
+use crate::wire::Leaves;
 
 /// The waits for conditions of one chare.
 #[derive(Default)]
@@ -128,6 +129,7 @@ struct Leave {
 
 impl Payload for Leave {
     const NAME: Name = Name::Runtime("a wait for a condition given up");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, of: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(of) {
             Some(chare) => leave(pe, chare, self.number),

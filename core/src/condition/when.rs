@@ -20,6 +20,7 @@ use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
+use crate::wire::Leaves;
 
 /// Kept calls of a chare that run before others have their turn on the PE.
 const RUNS_PER_TURN: usize = 32;
@@ -72,6 +73,7 @@ pub(super) struct Admitted<E: Entry>(pub(super) E::Args);
 
 impl<E: Entry> Payload for Admitted<E> {
     const NAME: Name = Name::Entry(E::INFO);
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
             Some(chare) if chare.state.get() == State::Idle => {
@@ -318,6 +320,7 @@ struct GoOn;
 
 impl Payload for GoOn {
     const NAME: Name = Name::Runtime("the kept calls of a chare");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, of: ChareId, reply: Reply, pe: &Pe) {
         let Some(chare) = pe.find(of) else { return pe.undeliverable(Msg::new(of, reply, self)) };
         chare.extra(|extra| extra.kept.goes_on = false);

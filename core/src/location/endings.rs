@@ -6,19 +6,22 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::ChareId;
 use crate::location::Place;
 use crate::message::{Msg, Name, Payload};
 use crate::proxy::all_pes;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
+use crate::wire::{Kind, Leaves};
 
 /// Ends that a home gathers before it tells the other PEs; few in tests.
 const ENDS_PER_NOTICE: usize = if cfg!(test) { 2 } else { 64 };
 
 /// A chare that has ended, after so many moves.
-#[derive(Clone, Copy)]
-struct End {
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct End {
     id: ChareId,
     epoch: u64,
 }
@@ -48,20 +51,24 @@ impl Pe {
 }
 
 /// News for all PEs: these chares have ended.
-struct Forget(Arc<[End]>);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Forget(Arc<[End]>);
 
 impl Payload for Forget {
     const NAME: Name = Name::Runtime("the end of chares");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Forget);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.0.iter().for_each(|end| pe.locations.forget_until(end.id, end.epoch));
     }
 }
 
 /// Asks the home of a chare to tell a PE where it is.
-pub(super) struct Tell(pub(super) ChareId, pub(super) crate::ids::PeId);
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Tell(pub(super) ChareId, pub(super) crate::ids::PeId);
 
 impl Payload for Tell {
     const NAME: Name = Name::Runtime("news of where a chare is");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Tell);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let Tell(id, to) = self;
         let place = match pe.find(id) {

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::cell::State;
 use crate::error::{CallError, NoElement};
 use crate::ids::{ChareId, PeId};
@@ -25,10 +27,12 @@ use crate::priority::{Rank, Ranked};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
-use endings::{Endings, Tell};
+use crate::wire::{self, Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use endings::Endings;
+pub(crate) use endings::{Forget, Tell};
 
 /// Where a chare was after so many moves. The epochs of elements that have one index, one after the other, grow as well.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) pe: PeId,
     pub(crate) epoch: u64,
@@ -333,10 +337,23 @@ impl Pe {
 
 /// A message for an element that is not at its home, on its way to the root by its sender, and back behind the insertions
 /// that came to the root before it.
-struct Doubt(Msg);
+pub(crate) struct Doubt(Msg);
+
+impl Doubt {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        self.0.leave(to)
+    }
+}
+
+impl Arrives for Doubt {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        wire::decode_message(from).map(Doubt)
+    }
+}
 
 impl Payload for Doubt {
     const NAME: Name = Name::Runtime("a call of an absent element");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Doubt, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let to = self.0.head().to;
         if pe.id() == to.collection.root() {
@@ -347,10 +364,23 @@ impl Payload for Doubt {
     }
 }
 
-struct Asked(Msg);
+pub(crate) struct Asked(Msg);
+
+impl Asked {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        self.0.leave(to)
+    }
+}
+
+impl Arrives for Asked {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        wire::decode_message(from).map(Asked)
+    }
+}
 
 impl Payload for Asked {
     const NAME: Name = Name::Runtime("a call of an absent element");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Asked, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         match pe.route(self.0.head().to) {
             Route::Nowhere => pe.lose(self.0),
@@ -360,13 +390,15 @@ impl Payload for Asked {
 }
 
 /// News of where a chare is.
-struct News {
+#[derive(Serialize, Deserialize)]
+pub(crate) struct News {
     id: ChareId,
     place: Place,
 }
 
 impl Payload for News {
     const NAME: Name = Name::Runtime("news of where a chare is");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::News);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let collection = self.id.collection;
         if collection.single_home().is_none() && pe.collection(collection).is_none() {

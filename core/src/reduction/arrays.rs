@@ -3,8 +3,9 @@
 use ndarray::{Array, Dimension};
 
 use super::Combine;
+use crate::wire::Wire;
 
-impl<Op, T: Combine<Op>, D: Dimension + 'static> Combine<Op> for Array<T, D> {
+impl<Op, T: Combine<Op>, D: Dimension + Wire> Combine<Op> for Array<T, D> {
     fn combine(&mut self, other: Array<T, D>) {
         assert!(
             self.raw_dim() == other.raw_dim(),

@@ -4,13 +4,14 @@
 use std::cmp::Ordering;
 
 use super::Reducer;
+use crate::wire::Wire;
 
 /// The contribution of the element with the lowest index (row-major): any one of them, where all are known to be equal, and
 /// always the same one where they are not.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct First;
 
-impl<T: Send + 'static> Reducer<T> for First {
+impl<T: Wire> Reducer<T> for First {
     type Partial = (u64, T);
     type Output = T;
     fn start(&self, value: T, from: u64) -> (u64, T) {
@@ -60,8 +61,8 @@ macro_rules! extreme {
 
         impl<V, L> Reducer<(V, L)> for $name
         where
-            V: PartialOrd + Send + 'static,
-            L: Send + 'static,
+            V: PartialOrd + Wire,
+            L: Wire,
         {
             type Partial = (u64, (V, L));
             type Output = (V, L);
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "cannot be compared")]
     fn values_without_an_order_are_refused() {
-        #[derive(PartialEq)]
+        #[derive(PartialEq, serde::Serialize, serde::Deserialize)]
         struct Subset(BTreeSet<u8>);
         impl PartialOrd for Subset {
             fn partial_cmp(&self, other: &Subset) -> Option<Ordering> {

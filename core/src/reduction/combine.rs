@@ -3,11 +3,12 @@
 //! Invariant: a value is never lost in silence: an integer that does not fit and lengths that differ panic, a NaN stays.
 
 use super::Reducer;
+use crate::wire::Wire;
 
-/// Values that an operation combines in place. Containers combine element by element: [`Vec`], boxed slices, arrays and,
-/// with the feature `ndarray`, arrays of that crate. Other types of other crates take a [`Reducer`] of your own.
+/// Values that an operation combines in place. Containers combine element by element: [`Vec`], boxed slices, arrays (of up to 32
+/// values, as many as serde knows) and, with the feature `ndarray`, arrays of that crate. Other types of other crates take a [`Reducer`] of your own.
 #[diagnostic::on_unimplemented(message = "`{Self}` cannot be reduced by `{Op}`")]
-pub trait Combine<Op>: Send + 'static {
+pub trait Combine<Op>: Wire {
     /// Combines `other` into `self`.
     ///
     /// # Panics
@@ -128,7 +129,10 @@ fn require_equal_lengths(one: usize, other: usize) {
     );
 }
 
-impl<Op, T: Combine<Op>, const N: usize> Combine<Op> for [T; N] {
+impl<Op, T: Combine<Op>, const N: usize> Combine<Op> for [T; N]
+where
+    [T; N]: Wire,
+{
     fn combine(&mut self, other: [T; N]) {
         self.iter_mut().zip(other).for_each(|(a, b)| a.combine(b));
     }

@@ -1,12 +1,13 @@
 //! Reducers that keep every contribution, in the order of the elements whatever the order of arrival.
 
 use super::Reducer;
+use crate::wire::Wire;
 
 /// All contributions, sorted by the contributors' indexes (row-major).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gather;
 
-impl<T: Send + 'static> Reducer<T> for Gather {
+impl<T: Wire> Reducer<T> for Gather {
     type Partial = Vec<(u64, T)>;
     type Output = Vec<T>;
     fn start(&self, value: T, from: u64) -> Self::Partial {
@@ -29,7 +30,7 @@ impl<T: Send + 'static> Reducer<T> for Gather {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Concat;
 
-impl<T: Send + 'static> Reducer<Vec<T>> for Concat {
+impl<T: Wire> Reducer<Vec<T>> for Concat {
     type Partial = Vec<(u64, Vec<T>)>;
     type Output = Vec<T>;
     fn start(&self, values: Vec<T>, from: u64) -> Self::Partial {

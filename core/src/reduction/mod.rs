@@ -64,6 +64,7 @@
 // Contributions that cannot be merged (the elements disagree on the reducer, or the reducer panics) still count, so the
 // reduction ends: with an error, which goes where the result would have gone.
 
+mod across;
 #[cfg(feature = "ndarray")]
 mod arrays;
 mod choose;
@@ -84,6 +85,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub(crate) use across::{EncodedOutcome, EncodedPart, Forwarded, Readers};
 pub use choose::{First, MaxLoc, MinLoc};
 pub use combine::{And, Combine, Max, Min, Or, Product, Sum, Xor};
 pub use gather::{Concat, Gather};
@@ -109,6 +111,7 @@ use crate::proxy::all_pes;
 use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
+use crate::wire::{BySerde, Kind, Leaves, Wire};
 
 /// Waiting elements for which a reduction in flight has room from its beginning; beyond that its list grows.
 const MAX_RESERVED: u64 = 1024;
@@ -149,7 +152,7 @@ impl Reductions {
     /// Drops the values that are merged so far, at the end of the PE.
     pub(crate) fn give_up(self, pe: &Pe) {
         pe.drop_each(self.unfinished.into_merged());
-        self.at_root.into_values().for_each(|at_root| at_root.parts.give_up(pe));
+        self.at_root.into_values().filter_map(|at_root| at_root.parts).for_each(|parts| parts.give_up(pe));
     }
 }
 
@@ -166,12 +169,21 @@ pub(crate) fn ship_finished(pe: &Pe, collection: &Collection) {
 enum Target<O> {
     To(Callback<O>),
     /// To the waiting elements of all PEs; the function clones it.
-    All(fn(&Pe, CollectionId, u64, Result<O, CallError>)),
+    All(Distribute<O>),
 }
+
+type Distribute<O> = fn(&Pe, CollectionId, u64, Result<O, CallError>);
 
 impl<O: Send + 'static> Target<O> {
     fn is_all(&self) -> bool {
         matches!(self, Target::All(_))
+    }
+
+    fn distribute(&self) -> Option<Distribute<O>> {
+        match self {
+            Target::To(_) => None,
+            Target::All(distribute) => Some(*distribute),
+        }
     }
 
     /// Tells the place of a contribution that does not fit. Waiting elements learn it at the end of the reduction.
@@ -285,7 +297,10 @@ where
     R::Output: Clone,
 {
     let added = current::on_pe("a contribution", |pe| {
-        let cell = CellRef::new(pe, pe.cells.open());
+        let cell = CellRef::new(pe, pe.cells.open::<R::Output, BySerde>());
+        if pe.shared().job().is_some() {
+            pe.readers.note_outcome::<R::Output>();
+        }
         match add(pe, id, value, reducer, Target::All(distribute::<R::Output>), Some(cell.key)) {
             Ok(sequence) => {
                 let what = What::Reduction { collection: id.collection, sequence };
@@ -330,6 +345,9 @@ where
         return Ok(sequence);
     }
     pe.note_contribution();
+    if pe.shared().job().is_some() {
+        pe.readers.note::<T, R>(reducer, &target);
+    }
     let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
     let merged: Box<dyn Local> = match earlier {
         None => {
@@ -384,6 +402,17 @@ fn mismatch(collection: &Collection, sequence: u64, there: (&str, &str), here: (
     .into()
 }
 
+/// The same of contributions in other processes, whose types are not known here.
+#[cold]
+fn mismatch_elsewhere(collection: &Collection, sequence: u64) -> Arc<str> {
+    let chare = collection.info.chare.name;
+    format!(
+        "reduction {sequence} of {chare}: its elements must agree, but those in other processes gave values or reducers of \
+         other types (contributions are matched in order, element by element)"
+    )
+    .into()
+}
+
 /// One PE's part on its way to the root.
 struct Part<T, R: Reducer<T>> {
     collection: CollectionId,
@@ -394,11 +423,14 @@ struct Part<T, R: Reducer<T>> {
 }
 
 /// The parts of one reduction that have come to the root.
+#[derive(Default)]
 struct AtRoot {
     count: u64,
     failed: Option<Arc<str>>,
-    /// A `Vec<(PeId, Merged<T, R>)>`.
-    parts: Box<dyn Parts>,
+    /// A `Vec<(PeId, Merged<T, R>)>`, once there is one.
+    parts: Option<Box<dyn Parts>>,
+    /// Parts of other processes that could not be read when they came.
+    encoded: Vec<EncodedPart>,
 }
 
 trait Parts: Known {
@@ -467,36 +499,68 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
     fn arrive(self, pe: &Pe) {
         let Part { collection: id, sequence, from, count, merged } = self;
         let collection = pe.collection(id).expect("the root made the collection");
-        let mut reductions = collection.reductions.borrow_mut();
-        let at_root = reductions.at_root.entry(sequence).or_insert_with(|| AtRoot {
-            count: 0,
-            failed: None,
-            parts: Box::new(Vec::<(PeId, Merged<T, R>)>::new()),
-        });
+        let readable = collection.reductions.borrow_mut().take_readable::<T, R>(sequence, &merged.target);
+        let mut all = vec![(from, merged)];
+        for part in readable {
+            let (reducer, distribute) = (all[0].1.reducer, all[0].1.target.distribute());
+            match part.rest.decode(|rest| across::decode_merged::<T, R>(reducer, distribute, rest)) {
+                Ok(merged) => all.push((part.from, merged)),
+                Err(error) => return pe.received_nonsense(&error),
+            }
+        }
+        let mut misfits = None;
+        let complete =
+            collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {
+                let parts = at_root.parts.get_or_insert_with(|| Box::new(Vec::<(PeId, Merged<T, R>)>::new()));
+                let there = parts.names();
+                let parts: &mut dyn Known = &mut **parts;
+                match parts.known_mut::<Vec<(PeId, Merged<T, R>)>>() {
+                    Some(parts) => parts.append(&mut all),
+                    None => {
+                        let error =
+                            mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
+                        at_root.failed = Some(error.clone());
+                        misfits = Some((all, error));
+                    }
+                }
+            });
+        if let Some((all, error)) = misfits {
+            all.into_iter().for_each(|(_, merged)| merged.give_up(pe, error.clone()));
+        }
+        if let Some(at_root) = complete {
+            at_root.end(pe, collection, sequence);
+        }
+    }
+}
+
+impl Reductions {
+    /// Counts contributions that have come to the root; `put` notes what has come with them. The whole, if it is complete.
+    fn note_at_root(
+        &mut self,
+        collection: &Collection,
+        sequence: u64,
+        count: u64,
+        put: impl FnOnce(&mut AtRoot),
+    ) -> Option<AtRoot> {
+        let at_root = self.at_root.entry(sequence).or_default();
         at_root.count += count;
+        put(at_root);
         let is_last = collection.membership.borrow().expected(sequence) == Some(at_root.count);
-        let there = at_root.parts.names();
-        let parts: &mut dyn Known = &mut *at_root.parts;
-        let misfit = match parts.known_mut::<Vec<(PeId, Merged<T, R>)>>() {
-            Some(parts) => {
-                parts.push((from, merged));
-                None
-            }
-            None => {
-                let error = mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
-                at_root.failed = Some(error.clone());
-                Some((merged, error))
-            }
-        };
-        let complete = if is_last { reductions.at_root.remove(&sequence) } else { None };
-        drop(reductions);
-        if let Some((merged, error)) = misfit {
-            merged.give_up(pe, error);
+        if is_last { self.at_root.remove(&sequence) } else { None }
+    }
+
+    /// Takes parts that could not be read when they came, and can be now.
+    fn take_readable<T, R: Reducer<T>>(
+        &mut self,
+        sequence: u64,
+        target: &Target<R::Output>,
+    ) -> Vec<EncodedPart> {
+        let Some(at_root) = self.at_root.get_mut(&sequence) else { return Vec::new() };
+        if at_root.encoded.is_empty() {
+            return Vec::new();
         }
-        if let Some(AtRoot { failed, parts, .. }) = complete {
-            collection.membership.borrow_mut().end(sequence);
-            parts.conclude(pe, collection, sequence, failed);
-        }
+        let name = across::name_of::<T, R>(target.is_all());
+        at_root.encoded.extract_if(.., |part| part.name == name).collect()
     }
 }
 
@@ -512,14 +576,14 @@ pub(crate) fn conclude_ready(pe: &Pe, collection: &Collection) {
             let first = ready.map(|(sequence, _)| *sequence).min();
             first.and_then(|sequence| reductions.at_root.remove_entry(&sequence))
         };
-        let Some((sequence, AtRoot { failed, parts, .. })) = ready else { return };
-        collection.membership.borrow_mut().end(sequence);
-        parts.conclude(pe, collection, sequence, failed);
+        let Some((sequence, at_root)) = ready else { return };
+        at_root.end(pe, collection, sequence);
     }
 }
 
 impl<T: Send + 'static, R: Reducer<T>> Payload for Part<T, R> {
     const NAME: Name = Name::Runtime("a part of a reduction");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Part, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.arrive(pe);
     }
@@ -532,7 +596,7 @@ struct Outcome<O> {
     outcome: Result<O, CallError>,
 }
 
-fn distribute<O: Clone + Send + 'static>(
+fn distribute<O: Clone + Wire>(
     pe: &Pe,
     collection: CollectionId,
     sequence: u64,
@@ -544,12 +608,11 @@ fn distribute<O: Clone + Send + 'static>(
         let outcome = copy.unwrap_or_else(|error| Err(CallError::Reduction(error)));
         pe.post(to, Msg::for_pe(Outcome { collection, sequence, outcome }));
     }
-    Outcome { collection, sequence, outcome }.run(ChareId { collection, element: 0 }, Reply::none(), pe);
+    Outcome { collection, sequence, outcome }.settle(pe);
 }
 
-impl<O: Clone + Send + 'static> Payload for Outcome<O> {
-    const NAME: Name = Name::Runtime("the result of a reduction");
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+impl<O: Clone + Wire> Outcome<O> {
+    fn settle(self, pe: &Pe) {
         let collection = pe.collection(self.collection).expect("its elements have contributed");
         let waiting = collection.reductions.borrow_mut().waiting.remove(&self.sequence);
         let waiting = waiting.into_iter().flatten();
@@ -561,5 +624,13 @@ impl<O: Clone + Send + 'static> Payload for Outcome<O> {
             // An element that disagreed may wait for a value of another type.
             Err(error) => waiting.for_each(|key| pe.cells.refuse(pe, key, UNKNOWN, error.clone(), true)),
         }
+    }
+}
+
+impl<O: Clone + Wire> Payload for Outcome<O> {
+    const NAME: Name = Name::Runtime("the result of a reduction");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Outcome, Self::leave);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        self.settle(pe);
     }
 }

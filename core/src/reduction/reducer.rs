@@ -1,5 +1,7 @@
 //! What a reducer is: the trait, the laws that the runtime relies on, and the reducer of nothing.
 
+use crate::wire::Wire;
+
 /// Merges the contributions of a reduction into one result.
 ///
 /// On each PE the first contribution to come becomes a partial by [`start`](Reducer::start), and every other one joins it
@@ -63,9 +65,9 @@
 )]
 pub trait Reducer<T>: Copy + Send + 'static {
     /// What contributions are merged into.
-    type Partial: Send + 'static;
+    type Partial: Wire;
     /// The result.
-    type Output: Send + 'static;
+    type Output: Wire;
 
     /// The partial of one contribution, from the element with this number: in row-major order, or the PE in a group.
     fn start(&self, value: T, from: u64) -> Self::Partial;

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::Reducer;
+use crate::wire::Wire;
 
 /// The different values among the contributions, in their order. Of values that are equal, one is kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Set;
 
-impl<T: Ord + Send + 'static> Reducer<T> for Set {
+impl<T: Ord + Wire> Reducer<T> for Set {
     type Partial = BTreeSet<T>;
     type Output = BTreeSet<T>;
     fn start(&self, value: T, _: u64) -> BTreeSet<T> {
@@ -30,7 +31,7 @@ impl<T: Ord + Send + 'static> Reducer<T> for Set {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Union;
 
-impl<T: Ord + Send + 'static> Reducer<BTreeSet<T>> for Union {
+impl<T: Ord + Wire> Reducer<BTreeSet<T>> for Union {
     type Partial = BTreeSet<T>;
     type Output = BTreeSet<T>;
     fn start(&self, values: BTreeSet<T>, _: u64) -> BTreeSet<T> {

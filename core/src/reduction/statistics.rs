@@ -8,6 +8,8 @@
 //! Invariant: where a sample is NaN or infinite, the sum of squares is NaN from the start, since distances of such samples
 //! would depend on the order. The mean is then a weighted sum, in which they last.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Combine, Max, Min, Reducer};
 
 /// Count, extremes, mean and variance of all contributions, as a [`Summary`].
@@ -83,7 +85,7 @@ impl Reducer<Summary> for Statistics {
 ///
 /// A NaN among the samples makes all but the count NaN. Infinite samples leave the extremes and the mean as they are in exact
 /// arithmetic (infinite, or NaN if there are both infinities) and make the variance NaN.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     count: u64,
     min: f64,

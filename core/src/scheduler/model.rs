@@ -28,9 +28,10 @@ use crate::ids::PeId;
 use crate::message::{Head, Msg, Name};
 use crate::options::Options;
 use crate::priority::Ranked;
+use crate::process::Shared;
 use crate::quiescence::{self, Verdict};
 use crate::report::{ExitReport, Reason};
-use crate::runtime::{MainOutput, Runtime, Shared, start_main};
+use crate::runtime::{MainOutput, Runtime, start_main};
 use crate::scheduler::pe::{Clock, Mail, Pe};
 use crate::scheduler::thread::ThreadMail;
 use crate::scheduler::waker::Enrolment;
@@ -221,7 +222,7 @@ impl Model {
         let devices =
             BoundDevices::new(devices, case.pe_count, options.device_map()).expect("a block map fits");
         let enrolment = Enrolment::reserve(false).expect("few tests run at a time");
-        let (shared, readers) = Shared::new(&enrolment, options, devices);
+        let (shared, readers) = Shared::new(&enrolment, options, devices, None);
         enrolment.complete(&shared);
         let lane_count = case.pe_count * case.pe_count;
         let lanes = RefCell::new((0..lane_count).map(|_| VecDeque::new()).collect());

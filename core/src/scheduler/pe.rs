@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 
 use crate::answer::Cells;
 use crate::cell::{ChareRef, Extra};
-use crate::channel::Ends;
+use crate::channel::{Ends, TypesMet};
 use crate::chares::Chare;
 use crate::collection::{Collection, Directory};
 use crate::direct::Chain;
@@ -25,11 +25,12 @@ use crate::mailbox::Mailbox;
 use crate::message::{Head, Msg};
 use crate::pending::WaitsAway;
 use crate::priority::{Rank, Ranked};
+use crate::process::Shared;
 use crate::profile::Recorder;
 use crate::quiescence;
+use crate::reduction::Readers;
 use crate::report::Reason;
 use crate::restart::Restarts;
-use crate::runtime::Shared;
 use crate::scheduler::block::BlockCache;
 use crate::scheduler::queue::{RunQueue, Work};
 use crate::scheduler::slots::Tasks;
@@ -37,6 +38,7 @@ use crate::scheduler::task::{self, TaskKey};
 use crate::scheduler::timer::Timers;
 use crate::singles::SinglesMade;
 use crate::stillborn::Stillborn;
+use crate::wire::Crossing;
 
 /// Things done between two looks at the inbox.
 const WORK_PER_POLL: usize = 32;
@@ -88,6 +90,8 @@ pub(crate) struct Pe {
     run: RunId,
     plain_run: RunId,
     pe_count: usize,
+    /// The first PE of this process, and how many it has.
+    near: (usize, usize),
     shared: Arc<Shared>,
     mail: Box<dyn Mail>,
     clock: Box<dyn Clock>,
@@ -119,6 +123,9 @@ pub(crate) struct Pe {
     pub(crate) waits_away: WaitsAway,
     pub(crate) mailbox: Mailbox,
     pub(crate) restarts: Restarts,
+    pub(crate) crossing: Crossing,
+    pub(crate) readers: Readers,
+    pub(crate) value_types_met: TypesMet,
     /// If the run is profiled.
     pub(crate) recorder: Option<Box<Recorder>>,
 }
@@ -141,6 +148,7 @@ impl Pe {
             run: shared.run(),
             plain_run: if recorder.is_some() { RunId::NONE } else { shared.run() },
             pe_count,
+            near: (shared.first_pe().index(), shared.own_pe_count()),
             shared,
             mail,
             clock,
@@ -170,6 +178,9 @@ impl Pe {
             waits_away: WaitsAway::default(),
             mailbox,
             restarts,
+            crossing: Crossing::default(),
+            readers: Readers::default(),
+            value_types_met: TypesMet::default(),
             recorder,
         }
     }
@@ -260,6 +271,12 @@ impl Pe {
         self.queue.push_first(held);
     }
 
+    /// Whether a PE is of this process.
+    #[inline]
+    pub(crate) fn is_near(&self, pe: PeId) -> bool {
+        pe.index().wrapping_sub(self.near.0) < self.near.1
+    }
+
     /// Sends a message to a PE, which may be this one.
     pub(crate) fn post(&self, to: PeId, msg: Msg) {
         if to == self.id {
@@ -267,6 +284,14 @@ impl Pe {
         }
         if self.shared.is_stopping() {
             return drop(msg);
+        }
+        if !self.is_near(to) {
+            // Counted before it is queued: whoever takes it may count that before it is back here.
+            self.traffic.posted.set(self.traffic.posted.get() + 1);
+            if !self.send_across(to, msg) {
+                self.traffic.posted.set(self.traffic.posted.get() - 1);
+            }
+            return;
         }
         self.traffic.posted.set(self.traffic.posted.get() + 1);
         self.mail.send(to, msg.unpinned(self));

@@ -20,8 +20,8 @@ use chare_device::Rest;
 use crate::caught;
 use crate::ids::PeId;
 use crate::message::{Head, Msg};
+use crate::process::Shared;
 use crate::quiescence;
-use crate::runtime::Shared;
 use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::{Clock, Mail, Pe};
 
@@ -101,7 +101,8 @@ pub(crate) fn drive(pe: &Pe) {
     let outcome = caught::catch(pe, || {
         while !shared.is_stopping() {
             let worked = pe.step();
-            if !looker.look_at_devices() && !worked {
+            let came = looker.look_at_network();
+            if !looker.look_at_devices() && !worked && !came {
                 pe.note_idle();
                 idle(&looker);
                 pe.note_runtime();
@@ -132,6 +133,12 @@ impl Looker<'_> {
         }
     }
 
+    /// Lets messages go to other processes and come from them. True if there were any.
+    #[inline]
+    fn look_at_network(&self) -> bool {
+        self.shared.job().is_some_and(|job| job.poll(self.pe))
+    }
+
     /// Sleeps until somebody or a device wakes this PE, or a timer is due. False, at once, if the devices must be looked at first:
     /// what ends then may be of this PE, which has to be active.
     ///
@@ -140,13 +147,21 @@ impl Looker<'_> {
     fn park(&self, only_devices_work: bool) -> bool {
         let asks = self.polls_devices || only_devices_work;
         let rest = if asks { self.shared.devices().before_park(only_devices_work) } else { Rest::Unlimited };
-        let nap = match rest {
+        let mut naps = [None; 2];
+        match rest {
             Rest::LookFirst => return false,
-            Rest::AtMost(nap) => Some(nap),
-            _ => None,
-        };
+            Rest::AtMost(most) => naps[0] = Some(most),
+            _ => {}
+        }
+        match self.shared.job().map_or(Rest::Unlimited, |job| job.before_park(self.pe)) {
+            // The caller looks there in any case.
+            Rest::LookFirst => return true,
+            Rest::AtMost(most) => naps[1] = Some(most),
+            _ => {}
+        }
         let until = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(self.pe.now_ns()));
-        match self.pe.timers.next_deadline_ns().map(until).into_iter().chain(nap).min() {
+        match self.pe.timers.next_deadline_ns().map(until).into_iter().chain(naps.into_iter().flatten()).min()
+        {
             Some(limit) => thread::park_timeout(limit),
             None => thread::park(),
         }
@@ -166,10 +181,11 @@ fn idle(looker: &Looker<'_>) {
     let mut began = None;
     loop {
         for _ in 0..LOOKS_PER_READING {
+            let came = looker.look_at_network();
             if looker.look_at_devices() || pe.receive() || shared.is_stopping() {
                 return;
             }
-            if waited < poll { std::hint::spin_loop() } else { thread::yield_now() }
+            if waited < poll || came { std::hint::spin_loop() } else { thread::yield_now() }
         }
         if timer_is_due(pe) {
             return;
@@ -184,7 +200,8 @@ fn idle(looker: &Looker<'_>) {
     }
     announcement.make();
     loop {
-        let verdict = if pe.id().index() == 0 { quiescence::judge(pe) } else { quiescence::Verdict::NotMine };
+        let verdict =
+            if pe.id() == shared.first_pe() { quiescence::judge(pe) } else { quiescence::Verdict::NotMine };
         if verdict == quiescence::Verdict::Answered || shared.is_stopping() {
             return;
         }
@@ -195,6 +212,8 @@ fn idle(looker: &Looker<'_>) {
             must_look = !looker.park(verdict == quiescence::Verdict::DeviceBusy);
         }
         inbox.set_parked(false);
+        // This PE is idle still: what comes from elsewhere is put into inboxes, and not taken.
+        looker.look_at_network();
         if must_look || pe.receive() || timer_is_due(pe) || shared.is_stopping() {
             return;
         }

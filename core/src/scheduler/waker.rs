@@ -21,9 +21,10 @@ use std::task::{Context, RawWaker, RawWakerVTable, Waker};
 use crate::current;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
+use crate::process::Shared;
 use crate::reply::Reply;
-use crate::runtime::Shared;
 use crate::scheduler::pe::Pe;
+use crate::wire::Leaves;
 
 const SLOT_BITS: u32 = 24;
 const POLL_BITS: u32 = 10;
@@ -210,6 +211,7 @@ struct Sent {
 
 impl Payload for Sent {
     const NAME: Name = Name::Runtime("a wake-up");
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.signal.run_on(pe, self.key);
     }

@@ -24,6 +24,18 @@ pub(crate) use forwards::Trail;
 /// What the chares of one run share: numbers that look random, and a log.
 struct World<L>(Arc<Shared<L>>);
 
+impl<L> serde::Serialize for World<L> {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("the world is one process"))
+    }
+}
+
+impl<'de, L> serde::Deserialize<'de> for World<L> {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("the world is one process"))
+    }
+}
+
 struct Shared<L> {
     rng: Mutex<Rng>,
     log: Mutex<L>,

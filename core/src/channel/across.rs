@@ -1,0 +1,168 @@
+//! Values of channels from other processes.
+//!
+//! The bytes of a value say which type it is by the hash of its name; who has opened a channel of that type in this process can read
+//! them. Until somebody has, they are held: so is a value of the same process whose channel is not open yet.
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::hash::Hasher;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::carry::{Carry, Credit, Loss};
+use super::end::{Defect, StreamId};
+use crate::ids::{ChareId, PeId};
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Rest, Unsent, Wire, WireError};
+
+/// Makes a value's message of its bytes.
+type Read = fn(ChareId, EncodedCarry) -> Result<Msg, WireError>;
+
+/// The types of values that channels in one process carry.
+#[derive(Default)]
+pub(crate) struct ValueTypes(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    readers: FxHashMap<u64, Read>,
+    /// Values of types that no channel here carries, and the PEs that have them.
+    held: FxHashMap<u64, Vec<(PeId, Msg)>>,
+}
+
+/// Those that one PE has met.
+#[derive(Default)]
+pub(crate) struct TypesMet(RefCell<FxHashMap<u64, Read>>);
+
+fn name_of<T>() -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(type_name::<T>().as_bytes());
+    hasher.finish()
+}
+
+impl ValueTypes {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that a channel of values of type `T` is open on this PE, for values from other processes.
+pub(super) fn note_type<T: Wire>(pe: &Pe) {
+    let name = name_of::<T>();
+    if pe.shared().job().is_none() || pe.value_types_met.0.borrow().contains_key(&name) {
+        return;
+    }
+    let read: Read = |to, encoded| {
+        let EncodedCarry { from, tag, stream, number, rest, .. } = encoded;
+        let value = rest.decode(|rest| rest.take::<T>())?;
+        Ok(Msg::new(to, Reply::none(), Carry { from, tag, stream, number, value }))
+    };
+    pe.value_types_met.0.borrow_mut().insert(name, read);
+    let held = {
+        let mut known = pe.shared().value_types().lock();
+        known.readers.insert(name, read);
+        known.held.remove(&name)
+    };
+    for (at, msg) in held.into_iter().flatten() {
+        pe.post(at, msg);
+    }
+}
+
+impl<T: Wire> Carry<T> {
+    pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Carry { from, tag, stream, number, value } = self;
+        to.put_own(&(name_of::<T>(), from, tag, stream, number));
+        Ok(to.put_as_rest(&value)?)
+    }
+}
+
+/// A value from another process.
+pub(crate) struct EncodedCarry {
+    name: u64,
+    from: ChareId,
+    tag: u64,
+    stream: StreamId,
+    number: u64,
+    rest: Rest,
+}
+
+impl EncodedCarry {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let EncodedCarry { name, from, tag, stream, number, rest } = self;
+        to.put_own(&(name, from, tag, stream, number));
+        to.put_rest(rest);
+        Ok(())
+    }
+}
+
+impl Arrives for EncodedCarry {
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (name, from, tag, stream, number) = bytes.take()?;
+        Ok(EncodedCarry { name, from, tag, stream, number, rest: bytes.take_whole_rest()? })
+    }
+}
+
+impl Payload for EncodedCarry {
+    const NAME: Name = Name::Runtime("a value of a channel");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Value, Self::leave);
+
+    fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
+        let known = pe.value_types_met.0.borrow().get(&self.name).copied();
+        let known = known.or_else(|| pe.shared().value_types().lock().readers.get(&self.name).copied());
+        if let Some(read) = known {
+            match read(to, self) {
+                Ok(msg) => msg.run(pe),
+                Err(error) => pe.received_nonsense(&error),
+            }
+            return;
+        }
+        let Some(peer) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
+        let entry = peer.extra_if_any(|extra| extra.channels.find(self.from, self.tag).copied()).flatten();
+        if let Some(entry) = entry.filter(|entry| entry.is_opened(pe)) {
+            // It is open, for values of another type.
+            let defect = Defect::WrongType("a type that no channel of this process carries");
+            return pe.ends.with(&entry, |end| end.fail(defect)).unwrap_or_default().settle(pe);
+        }
+        let (name, msg) = (self.name, Msg::new(to, reply, self));
+        let mut known = pe.shared().value_types().lock();
+        if known.readers.contains_key(&name) {
+            // Since it was looked for.
+            drop(known);
+            return pe.post(pe.id(), msg);
+        }
+        known.held.entry(name).or_default().push((pe.id(), msg));
+    }
+}
+
+impl Credit {
+    pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Credit { from, tag, count, stream } = self;
+        to.put_own(&(from, tag, count, stream));
+        Ok(())
+    }
+}
+
+impl Arrives for Credit {
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (from, tag, count, stream) = bytes.take()?;
+        Ok(Credit { from, tag, count, stream })
+    }
+}
+
+impl Loss {
+    pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Loss { from, tag, birth, has_ended, taken, error } = self;
+        to.put_own(&(from, tag, birth, has_ended, taken));
+        to.put_error(&error);
+        Ok(())
+    }
+}
+
+impl Arrives for Loss {
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (from, tag, birth, has_ended, taken) = bytes.take()?;
+        Ok(Loss { from, tag, birth, has_ended, taken, error: bytes.take_error()? })
+    }
+}

@@ -1,0 +1,313 @@
+//! The processes of a run: what one of them knows of the others, how messages get to them, and how all of them end together.
+//!
+//! A run has one process, or several that a transport joins; then each has as many PEs, numbered over the job: those of rank `r` are
+//! `r * n .. (r + 1) * n`. A message for a PE of another process is encoded by the PE that sends it and queued; whichever PE holds the
+//! driver at the moment moves what is queued, decodes what has come and puts it into the inboxes of this process. So no thread is added,
+//! and what a PE sends to another is taken there in the order in which it was sent, across processes too.
+//!
+//! Besides messages there are *notes*, which are no messages to PEs and are not counted as such: the end of the run and what
+//! quiescence needs ([`quiet`]). Invariant: the first reason for which any process ends the run is known to all in the end, and a
+//! run that has gone wrong anywhere has gone wrong everywhere.
+
+mod note;
+mod quiet;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread;
+use std::time::Duration;
+
+use chare_device::Rest;
+use chare_transport::{Driver, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Rank, Refusal};
+
+use crate::caught;
+use crate::ids::PeId;
+use crate::message::Msg;
+use crate::options::Options;
+use crate::process::Shared;
+use crate::report::Reason;
+use crate::scheduler::pe::Pe;
+use crate::table::{CodeTable, SameId};
+use crate::wire::{self, Decoder, Encoder, WireError};
+pub(crate) use note::Ending;
+use note::Note;
+pub(crate) use quiet::{Standing, Standings};
+
+/// What stands before a note, where a message has the number of its PE in its process.
+const NOTE: u32 = u32::MAX;
+/// How long the PE that would drive naps where nothing tells it of arrivals.
+const NAP: Duration = Duration::from_micros(50);
+/// How often another one looks whether that PE has become busy with something long.
+const WATCH: Duration = Duration::from_millis(1);
+
+/// What all processes of a job must have in common to run together: the program, and how many PEs each has.
+pub(crate) fn identity(options: &Options) -> Result<Identity, SameId> {
+    let program = std::env::current_exe().and_then(std::fs::metadata).map_or(0, |file| file.len());
+    let version = env!("CARGO_PKG_VERSION");
+    let build = format!("chare {version}, a program of {program} bytes, --pes {}", options.pes());
+    Ok(Identity::new(CodeTable::of_program()?.hash(), build))
+}
+
+/// One process of a run that has several.
+pub(crate) struct Job {
+    outbox: Outbox,
+    /// Whoever holds it makes progress.
+    driver: Mutex<Driver>,
+    /// Any PE may hold it, and not only the first one, on the thread that has made it.
+    moves: bool,
+    /// The reason that ends the run came from another process, or has been told to the others.
+    has_told_end: AtomicBool,
+    pub(crate) standings: Standings,
+    /// The hang reports of other processes, at rank 0.
+    hangs: Mutex<Vec<(Rank, String)>>,
+}
+
+impl Job {
+    /// None if the job has this process only, which then runs as it would without a job.
+    pub(crate) fn new(process: Process) -> Option<Self> {
+        let Process { outbox, mut driver } = process;
+        if outbox.facts().size() == 1 {
+            driver.close();
+            // Nobody else has a part in the end.
+            while let Ok(Progress::Busy | Progress::Idle) = driver.poll(&mut |_, _| {}) {}
+            return None;
+        }
+        let (size, moves) = (outbox.facts().size(), outbox.facts().thread_level().lets_drivers_move());
+        Some(Job {
+            outbox,
+            driver: Mutex::new(driver),
+            moves,
+            has_told_end: AtomicBool::new(false),
+            standings: Standings::new(size),
+            hangs: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn facts(&self) -> &Facts {
+        self.outbox.facts()
+    }
+
+    pub(crate) fn rank(&self) -> Rank {
+        self.facts().rank()
+    }
+
+    /// All processes but this one.
+    fn others(&self) -> impl Iterator<Item = Rank> + use<> {
+        let own = self.rank();
+        (0..self.facts().size()).map(|rank| Rank(rank as u32)).filter(move |rank| *rank != own)
+    }
+
+    /// Sends a note. After the end nobody needs it.
+    fn tell(&self, to: Rank, note: &Note) {
+        let mut encoder = Encoder::default();
+        encoder.put_own(&NOTE);
+        encoder.put_own(note);
+        let _ = self.outbox.send(to, Frame::new(&encoder.bytes));
+    }
+
+    /// Lets the other processes end too, unless they know.
+    pub(crate) fn tell_end(&self, ending: impl FnOnce() -> Ending) {
+        if self.has_told_end.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let note = Note::End(ending());
+        self.others().for_each(|rank| self.tell(rank, &note));
+    }
+
+    fn lock_driver(&self) -> MutexGuard<'_, Driver> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves what there is to move, unless another PE is doing that. True if something was.
+    pub(crate) fn poll(&self, pe: &Pe) -> bool {
+        if !self.moves && pe.id() != pe.shared().first_pe() {
+            return false;
+        }
+        let mut driver = match self.driver.try_lock() {
+            Ok(driver) => driver,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let shared = pe.shared();
+        match driver.poll(&mut |from, frame| take_in(pe, from, frame)) {
+            Ok(progress) => progress == Progress::Busy,
+            Err(error) => {
+                shared.stop(Reason::Processes(error.to_string()));
+                true
+            }
+        }
+    }
+
+    /// How long an idle PE may sleep. The first one is woken by senders; the others look now and then whether it is busy with
+    /// something long, and nobody drives.
+    pub(crate) fn before_park(&self, pe: &Pe) -> Rest {
+        if pe.id() != pe.shared().first_pe() {
+            return Rest::AtMost(WATCH);
+        }
+        match self.driver.try_lock() {
+            Ok(mut driver) => match driver.announce_nap() {
+                Nap::Stay => Rest::LookFirst,
+                Nap::Briefly => Rest::AtMost(NAP),
+                Nap::UntilWoken => Rest::Unlimited,
+            },
+            Err(_) => Rest::AtMost(NAP),
+        }
+    }
+
+    /// The processes of this job on this host.
+    pub(crate) fn ranks_here(&self) -> usize {
+        self.facts().host_of(self.rank()).map_or(1, |host| host.ranks.len())
+    }
+
+    /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited.
+    pub(crate) fn close(&self, shared: &Shared, hang: &mut String) {
+        if let Some(Reason::Hang) = *shared.lock_reason()
+            && self.rank() != Rank(0)
+        {
+            self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
+        }
+        let mut driver = self.lock_driver();
+        driver.close();
+        loop {
+            let polled = driver.poll(&mut |from, frame| {
+                if let Some(note) = Note::read(frame.header) {
+                    self.heed_at_end(shared, from, note);
+                }
+            });
+            match polled {
+                Ok(Progress::Closed) => break,
+                Ok(Progress::Busy) => {}
+                Ok(Progress::Idle) => thread::yield_now(),
+                Err(error) => {
+                    shared.spoil(Reason::Processes(error.to_string()));
+                    break;
+                }
+            }
+        }
+        let mut hangs = std::mem::take(&mut *self.hangs.lock().unwrap_or_else(PoisonError::into_inner));
+        hangs.sort_by_key(|(rank, _)| *rank);
+        hangs.into_iter().for_each(|(_, text)| hang.push_str(&text));
+    }
+
+    fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {
+        match note {
+            Note::End(ending) => shared.spoil(Reason::Elsewhere(ending)),
+            Note::Hang(text) => {
+                self.hangs.lock().unwrap_or_else(PoisonError::into_inner).push((from, text));
+            }
+            Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) => {}
+        }
+    }
+
+    fn heed(&self, shared: &Shared, from: Rank, note: Note) {
+        match note {
+            Note::End(ending) => {
+                self.has_told_end.store(true, Ordering::SeqCst);
+                let reason = match ending {
+                    Ending::Hang => Reason::Hang,
+                    ending => Reason::Elsewhere(ending),
+                };
+                shared.stop(reason);
+            }
+            Note::Hang(_) => self.heed_at_end(shared, from, note),
+            Note::Idle(standing) => self.standings.note(from, standing),
+            Note::Ask(round) => self.standings.asked(round),
+            Note::Confirm(round) => self.standings.confirmed(from, round),
+        }
+        shared.wake(shared.first_pe());
+    }
+}
+
+/// Has the first PE woken when there is something to drive while it naps.
+pub(crate) fn let_senders_wake(shared: &Arc<Shared>) {
+    if let Some(job) = shared.job() {
+        let weak = Arc::downgrade(shared);
+        let wake = move || weak.upgrade().into_iter().for_each(|shared| shared.wake(shared.first_pe()));
+        job.lock_driver().set_wake_hook(wake);
+    }
+}
+
+/// Takes a frame in that has come.
+fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>) {
+    let shared = pe.shared();
+    if shared.is_stopping() && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_))) {
+        return;
+    }
+    // What is decoded is the user's code.
+    let taken = caught::catch(pe, || read(pe, frame));
+    let outcome = match taken {
+        Ok(Ok(Came::Message(to, msg))) => {
+            shared.push(to, msg);
+            return;
+        }
+        Ok(Ok(Came::Note(note))) => {
+            if let Some(job) = shared.job() {
+                job.heed(shared, from, note);
+            }
+            return;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic.to_string(),
+    };
+    shared.stop(Reason::Processes(format!("{from} has sent what cannot be read: {outcome}")));
+}
+
+/// What a frame brings.
+enum Came {
+    Message(PeId, Msg),
+    Note(Note),
+}
+
+fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
+    let mut decoder = Decoder::new(frame.header, frame.buffers);
+    let to: u32 = decoder.take()?;
+    if to == NOTE {
+        let note = decoder.take()?;
+        decoder.end()?;
+        return Ok(Came::Note(note));
+    }
+    let shared = pe.shared();
+    if to as usize >= shared.own_pe_count() {
+        return Err(WireError::new(format!(
+            "it is for PE {to} of this process, which has {}",
+            shared.own_pe_count()
+        )));
+    }
+    let msg = wire::decode_message(&mut decoder)?;
+    decoder.end()?;
+    Ok(Came::Message(PeId::new(shared.first_pe().index() + to as usize), msg))
+}
+
+impl Pe {
+    /// Sends a message to a PE of another process; false if it cannot go there, which whoever waits for its outcome has been told.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn send_across(&self, to: PeId, msg: Msg) -> bool {
+        let shared = self.shared();
+        let Some(job) = shared.job().filter(|_| to.index() < self.pe_count()) else {
+            shared.stop(Reason::Internal(format!("a message for {to:?}, of {}", self.pe_count())));
+            return false;
+        };
+        if !msg.can_leave() {
+            let text = format!("{} cannot go to another process yet", msg.name());
+            msg.lose(self, crate::error::CallError::Refused(text.into()));
+            return false;
+        }
+        let pes = shared.own_pe_count();
+        let mut encoder = self.crossing.take_encoder();
+        encoder.put_own(&((to.index() % pes) as u32));
+        let is_encoded = msg.leave(&mut encoder).is_ok();
+        let mut is_sent = false;
+        if is_encoded {
+            let rank = Rank((to.index() / pes) as u32);
+            let frame = Frame { header: &encoder.bytes, buffers: std::mem::take(&mut encoder.buffers) };
+            match job.outbox.send(rank, frame) {
+                Ok(_) => is_sent = true,
+                Err(error) if error.refusal == Refusal::Closed => {}
+                Err(error) => shared.stop(Reason::Aborted(error.to_string())),
+            }
+        }
+        self.crossing.put_encoder(encoder);
+        is_sent
+    }
+}

@@ -1,0 +1,48 @@
+//! What processes tell each other besides messages.
+
+use serde::{Deserialize, Serialize};
+
+use super::{NOTE, quiet::Standing};
+use crate::report::Reason;
+use crate::wire::Decoder;
+
+/// A note.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) enum Note {
+    /// The run ends.
+    End(Ending),
+    /// The part of a hang report that a process has written.
+    Hang(String),
+    /// All PEs of the process are idle.
+    Idle(Standing),
+    /// Is it as idle as it has said, for this round?
+    Ask(u64),
+    /// It is, and has been since.
+    Confirm(u64),
+}
+
+impl Note {
+    /// The note in a frame, if it is one.
+    pub(super) fn read(header: &[u8]) -> Option<Note> {
+        let mut decoder = Decoder::new(header, Vec::new());
+        (decoder.take::<u32>().ok()? == NOTE).then(|| decoder.take().ok()).flatten()
+    }
+}
+
+/// Why a process has ended the run, as the others know it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Ending {
+    /// With this exit code; the text has been told where it arose.
+    Code(i32),
+    /// Nothing can go on in any process.
+    Hang,
+}
+
+impl Ending {
+    pub(crate) fn of(reason: &Reason) -> Self {
+        match reason {
+            Reason::Hang => Ending::Hang,
+            reason => Ending::Code(reason.code()),
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Reductions of elements in several processes.
+//!
+//! A part that comes to the root from another process is bytes, and only who has contributed by the same reducer can read them. Each PE
+//! keeps a [`Reader`] for each reducer that it has used, by the names of its types; there are as many as the program's text has. The root
+//! keeps what it cannot read. If some of that is left when the last part has come, none of the root's own elements has contributed by that
+//! reducer, and the parts go on, in one message, to a PE that has: that one concludes the reduction in the root's place.
+//!
+//! A result is the same for all elements that wait on a PE, so it is read there once. A PE that has no reader for it has nobody that waits.
+
+use std::any::type_name;
+use std::cell::RefCell;
+use std::hash::Hasher;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustc_hash::{FxHashMap, FxHasher};
+
+use super::{AtRoot, Distribute, Merged, Outcome, Part, Parts, Reducer, Target};
+use crate::callback::Callback;
+use crate::collection::Collection;
+use crate::error::CallError;
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::message::{Msg, Name, Payload};
+use crate::reply::Reply;
+use crate::scheduler::pe::Pe;
+use crate::wire::{Arrives, BySerde, Decoder, Encoder, Kind, Leaves, Rest, Unsent, Wire, WireError};
+
+/// What code on one PE has contributed by, and waited for.
+#[derive(Default)]
+pub(crate) struct Readers {
+    parts: RefCell<FxHashMap<u64, Rc<dyn Reader>>>,
+    outcomes: RefCell<FxHashMap<u64, Settle>>,
+}
+
+/// Brings a result to the elements that wait here.
+type Settle = fn(&Pe, CollectionId, u64, Rest) -> Result<(), WireError>;
+
+/// Reads the parts that belong to one reducer.
+trait Reader {
+    /// Gives a part to the root, which this PE is.
+    fn arrive(&self, pe: &Pe, part: EncodedPart) -> Result<(), WireError>;
+    /// Concludes a reduction of which these are all parts.
+    fn conclude(&self, pe: &Pe, forwarded: Forwarded) -> Result<(), WireError>;
+}
+
+/// The reducer itself is kept: if it has fields, those of any contribution are as good.
+struct ReaderOf<T, R: Reducer<T>> {
+    reducer: R,
+    /// If the result goes to all elements.
+    distribute: Option<Distribute<R::Output>>,
+    value: PhantomData<fn(T)>,
+}
+
+/// What other processes know a reducer by that is used like this.
+pub(super) fn name_of<T, R>(is_all: bool) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(type_name::<T>().as_bytes());
+    hasher.write_u8(u8::from(is_all));
+    hasher.write(type_name::<R>().as_bytes());
+    hasher.finish()
+}
+
+fn name_of_outcome<O>() -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(type_name::<O>().as_bytes());
+    hasher.finish()
+}
+
+impl Readers {
+    /// Notes a reducer that code here contributes by.
+    pub(super) fn note<T: Send + 'static, R: Reducer<T>>(&self, reducer: R, target: &Target<R::Output>) {
+        let distribute = match target {
+            Target::To(_) => None,
+            Target::All(distribute) => Some(*distribute),
+        };
+        let reader = || Rc::new(ReaderOf { reducer, distribute, value: PhantomData }) as Rc<dyn Reader>;
+        self.parts.borrow_mut().entry(name_of::<T, R>(target.is_all())).or_insert_with(reader);
+    }
+
+    /// Notes what elements here wait for.
+    pub(super) fn note_outcome<O: Clone + Wire>(&self) {
+        let settle = |pe: &Pe, collection, sequence, rest: Rest| {
+            let outcome = Ok(rest.decode(|rest| rest.take::<O>())?);
+            Outcome { collection, sequence, outcome }.settle(pe);
+            Ok(())
+        };
+        self.outcomes.borrow_mut().entry(name_of_outcome::<O>()).or_insert(settle);
+    }
+
+    fn of_parts(&self, name: u64) -> Option<Rc<dyn Reader>> {
+        self.parts.borrow().get(&name).cloned()
+    }
+}
+
+/// What has been merged on a PE of another process.
+pub(super) fn decode_merged<T: Send + 'static, R: Reducer<T>>(
+    reducer: R,
+    distribute: Option<Distribute<R::Output>>,
+    from: &mut Decoder<'_>,
+) -> Result<Merged<T, R>, WireError> {
+    let (has_failed, target_from) = from.take()?;
+    let partial = if has_failed { Err(from.take::<String>()?.into()) } else { Ok(from.take()?) };
+    let target = match distribute {
+        Some(distribute) => Target::All(distribute),
+        None => Target::To(Callback::decode::<BySerde>(from)?),
+    };
+    Ok(Merged { reducer, partial, target, target_from })
+}
+
+impl<T: Send + 'static, R: Reducer<T>> Reader for ReaderOf<T, R> {
+    fn arrive(&self, pe: &Pe, part: EncodedPart) -> Result<(), WireError> {
+        let EncodedPart { collection, sequence, from, count, rest, .. } = part;
+        let merged = rest.decode(|rest| decode_merged(self.reducer, self.distribute, rest))?;
+        Part { collection, sequence, from, count, merged }.arrive(pe);
+        Ok(())
+    }
+
+    fn conclude(&self, pe: &Pe, forwarded: Forwarded) -> Result<(), WireError> {
+        let Forwarded { collection, sequence, failed, parts, .. } = forwarded;
+        let decode = |(from, rest): (PeId, Rest)| {
+            let merged = rest.decode(|rest| decode_merged::<T, R>(self.reducer, self.distribute, rest))?;
+            Ok((from, merged))
+        };
+        let parts = parts.into_iter().map(decode).collect::<Result<Vec<_>, WireError>>()?;
+        let Some(collection) = pe.collection(collection).filter(|_| !parts.is_empty()) else {
+            return Err(WireError::new("a reduction that nobody here has contributed to"));
+        };
+        Box::new(parts).conclude(pe, collection, sequence, failed.map(Arc::from));
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
+    pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Part { collection, sequence, from, count, merged } = self;
+        let Merged { partial, target, target_from, .. } = merged;
+        to.put_own(&(name_of::<T, R>(target.is_all()), collection, sequence, from, count));
+        to.put_own(&(partial.is_err(), target_from));
+        match partial {
+            Ok(partial) => to.put(&partial)?,
+            Err(error) => to.put_own(&error.as_ref()),
+        }
+        if let Target::To(callback) = target {
+            callback.encode::<BySerde>(to)?;
+        }
+        Ok(())
+    }
+}
+
+/// A part from another process.
+pub(crate) struct EncodedPart {
+    pub(super) name: u64,
+    collection: CollectionId,
+    sequence: u64,
+    pub(super) from: PeId,
+    count: u64,
+    pub(super) rest: Rest,
+}
+
+impl Arrives for EncodedPart {
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (name, collection, sequence, from, count) = bytes.take()?;
+        Ok(EncodedPart { name, collection, sequence, from, count, rest: bytes.take_rest() })
+    }
+}
+
+impl Payload for EncodedPart {
+    const NAME: Name = Name::Runtime("a part of a reduction");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if let Some(reader) = pe.readers.of_parts(self.name) {
+            if let Err(error) = reader.arrive(pe, self) {
+                pe.received_nonsense(&error);
+            }
+            return;
+        }
+        let Some(collection) = pe.collection(self.collection) else {
+            return pe.received_nonsense(&WireError::new("a part of a reduction of an unknown collection"));
+        };
+        let (sequence, count) = (self.sequence, self.count);
+        let complete =
+            collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {
+                at_root.encoded.push(self);
+            });
+        if let Some(at_root) = complete {
+            at_root.end(pe, collection, sequence);
+        }
+    }
+}
+
+impl AtRoot {
+    /// Ends a reduction of which all parts have come.
+    pub(super) fn end(self, pe: &Pe, collection: &Collection, sequence: u64) {
+        collection.membership.borrow_mut().end(sequence);
+        let AtRoot { failed, parts, encoded, .. } = self;
+        let mut by_name = FxHashMap::<u64, Vec<EncodedPart>>::default();
+        for part in encoded {
+            by_name.entry(part.name).or_default().push(part);
+        }
+        let groups = by_name.len() + usize::from(parts.is_some());
+        let failed = failed.or_else(|| (groups > 1).then(|| super::mismatch_elsewhere(collection, sequence)));
+        if let Some(parts) = parts {
+            parts.conclude(pe, collection, sequence, failed.clone());
+        }
+        for (name, mut parts) in by_name {
+            parts.sort_by_key(|part| part.from);
+            let to = parts[0].from;
+            let parts = parts.into_iter().map(|part| (part.from, part.rest)).collect();
+            let failed = failed.as_deref().map(str::to_owned);
+            let forwarded = Forwarded { name, collection: collection.id(), sequence, failed, parts };
+            pe.post(to, Msg::for_pe(forwarded));
+        }
+    }
+}
+
+/// All parts of a reduction, on their way to a PE that can read them.
+pub(crate) struct Forwarded {
+    name: u64,
+    collection: CollectionId,
+    sequence: u64,
+    failed: Option<String>,
+    parts: Vec<(PeId, Rest)>,
+}
+
+impl Forwarded {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Forwarded { name, collection, sequence, failed, parts } = self;
+        to.put_own(&(name, collection, sequence, failed, parts.len()));
+        for (from, rest) in parts {
+            to.put_own(&from);
+            to.put_rest(rest);
+        }
+        Ok(())
+    }
+}
+
+impl Arrives for Forwarded {
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (name, collection, sequence, failed, count): (_, _, _, _, usize) = bytes.take()?;
+        let mut parts = Vec::new();
+        for _ in 0..count {
+            parts.push((bytes.take()?, bytes.take_whole_rest()?));
+        }
+        Ok(Forwarded { name, collection, sequence, failed, parts })
+    }
+}
+
+impl Payload for Forwarded {
+    const NAME: Name = Name::Runtime("the parts of a reduction");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Forwarded, Self::leave);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let outcome = match pe.readers.of_parts(self.name) {
+            Some(reader) => reader.conclude(pe, self),
+            None => Err(WireError::new("parts of a reduction that has begun elsewhere")),
+        };
+        if let Err(error) = outcome {
+            pe.received_nonsense(&error);
+        }
+    }
+}
+
+impl<O: Clone + Wire> Outcome<O> {
+    pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        let Outcome { collection, sequence, outcome } = self;
+        to.put_own(&(name_of_outcome::<O>(), collection, sequence, outcome.is_ok()));
+        match outcome {
+            Ok(value) => to.put(&value)?,
+            Err(error) => to.put_error(&error),
+        }
+        Ok(())
+    }
+}
+
+/// A result from another process.
+pub(crate) struct EncodedOutcome {
+    name: u64,
+    collection: CollectionId,
+    sequence: u64,
+    is_value: bool,
+    rest: Rest,
+}
+
+impl Arrives for EncodedOutcome {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (name, collection, sequence, is_value) = from.take()?;
+        Ok(EncodedOutcome { name, collection, sequence, is_value, rest: from.take_rest() })
+    }
+}
+
+impl Payload for EncodedOutcome {
+    const NAME: Name = Name::Runtime("the result of a reduction");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let EncodedOutcome { name, collection, sequence, is_value, rest } = self;
+        let outcome = if is_value {
+            let settle = pe.readers.outcomes.borrow().get(&name).copied();
+            // Where nobody has ever waited for such a value, nobody does now.
+            settle.map_or(Ok(()), |settle| settle(pe, collection, sequence, rest))
+        } else {
+            rest.decode(|rest| rest.take_error()).map(|error: CallError| {
+                Outcome::<()> { collection, sequence, outcome: Err(error) }.settle(pe);
+            })
+        };
+        if let Err(error) = outcome {
+            pe.received_nonsense(&error);
+        }
+    }
+}

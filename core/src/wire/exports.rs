@@ -1,0 +1,269 @@
+//! Promises that have left their process.
+//!
+//! A promise that was made in this process and that others hold stands in [`Exports`], with the number of processes' ends out there. So it is
+//! not broken while any of these may still fulfil it. An end elsewhere sends what it is given to the home of its cell, where the
+//! promise counts it as if it had been given there.
+//!
+//! *Why none is forgotten, and none kept.* An end elsewhere holds one count. Before such an end is copied on to a third process, a
+//! [`Retain`] goes home; when the last of it in its process is dropped, a [`Release`]. Both are sent by one process to one PE, so the retain
+//! comes first, and the count is above zero in between. A copy that is dropped before that retain arrives makes the count too low
+//! by one for a while, but not zero: the end that it was copied from is still counted.
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::kind::{Arrives, Kind, Leaves, Unsent};
+use super::{BySerde, Codec, Decoder, Encoder, Rest, Stays, Wire, WireError};
+use crate::current;
+use crate::error::{CallError, Fulfilled};
+use crate::ids::{ChareId, PeId};
+use crate::message::{Msg, Name, Payload};
+use crate::promise::Promise;
+use crate::reply::{CellRef, Reply};
+use crate::scheduler::pe::Pe;
+use crate::wire;
+
+/// Takes a value apart for its way to another process.
+pub(crate) type Encode<T> = fn(T, &mut Encoder) -> Result<(), Stays>;
+
+/// The promises of one process that others hold.
+#[derive(Default)]
+pub(crate) struct Exports(Mutex<FxHashMap<(PeId, u64), Export>>);
+
+struct Export {
+    /// Ends in other processes.
+    count: i64,
+    promise: Box<dyn Exported>,
+}
+
+/// A promise whose type is known where its values arrive.
+trait Exported: Send {
+    fn fulfil(&self, pe: &Pe, from: &mut Decoder<'_>) -> Result<(), WireError>;
+    fn fail(&self, error: CallError);
+    fn share(&self) -> Box<dyn Exported>;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+struct ExportedBy<T, K>(Promise<T>, PhantomData<fn() -> K>);
+
+impl<T: Send + 'static, K: Codec<T>> Exported for ExportedBy<T, K> {
+    fn fulfil(&self, pe: &Pe, from: &mut Decoder<'_>) -> Result<(), WireError> {
+        let value = K::decode(from)?;
+        // Its sender has gone on long ago.
+        if let Err(Fulfilled { expected, .. }) = self.0.send(value) {
+            pe.unawaited(CallError::Fulfilled { expected });
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: CallError) {
+        self.0.fail(error);
+    }
+
+    fn share(&self) -> Box<dyn Exported> {
+        Box::new(ExportedBy::<T, K>(self.0.clone(), PhantomData))
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        Box::new(self.0)
+    }
+}
+
+impl Exports {
+    fn lock(&self) -> MutexGuard<'_, FxHashMap<(PeId, u64), Export>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one end more in other processes.
+    fn retain(&self, cell: CellRef, promise: impl FnOnce() -> Box<dyn Exported>) {
+        let mut exports = self.lock();
+        let export = exports.entry((cell.pe, cell.key));
+        export.or_insert_with(|| Export { count: 0, promise: promise() }).count += 1;
+    }
+
+    /// Counts one end more of a promise that is out.
+    fn retain_known(&self, pe: PeId, key: u64) {
+        self.lock().entry((pe, key)).and_modify(|export| export.count += 1);
+    }
+
+    /// The promise, if it is out.
+    fn find(&self, pe: PeId, key: u64) -> Option<Box<dyn Exported>> {
+        self.lock().get(&(pe, key)).map(|export| export.promise.share())
+    }
+
+    /// Counts one end less; the caller drops what comes back without a lock.
+    fn release(&self, pe: PeId, key: u64) -> Option<Export> {
+        let mut exports = self.lock();
+        let export = exports.get_mut(&(pe, key))?;
+        export.count -= 1;
+        if export.count == 0 { exports.remove(&(pe, key)) } else { None }
+    }
+}
+
+/// A promise in transit.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    cell: CellRef,
+    expected: usize,
+}
+
+impl<T: Send + 'static> Promise<T> {
+    /// Lets an end leave the process; its values come back by `K`.
+    fn form<K: Codec<T>>(&self) -> Form {
+        let inner = &*self.0;
+        let (cell, expected) = (inner.cell, inner.expected);
+        if inner.away.is_some() {
+            cell.post(Msg::for_pe(Retain { key: cell.key }));
+        } else {
+            current::on_pe("sending a promise to another process", |pe| {
+                let promise = || Box::new(ExportedBy::<T, K>(self.clone(), PhantomData)) as Box<dyn Exported>;
+                pe.shared().exports().retain(cell, promise);
+            });
+        }
+        Form { cell, expected }
+    }
+
+    /// An end that came from another process.
+    fn of_form<K: Codec<T>>(Form { cell, expected }: Form) -> Self {
+        let known = current::pe(|pe| {
+            let exports = pe?.shared().exports();
+            let known = exports.find(cell.pe, cell.key)?;
+            drop(exports.release(cell.pe, cell.key));
+            known.into_any().downcast::<Promise<T>>().ok()
+        });
+        known.map_or_else(|| Promise::made(cell, expected, Some(K::encode)), |promise| *promise)
+    }
+
+    pub(crate) fn encode<K: Codec<T>>(&self, to: &mut Encoder) {
+        to.put_own(&self.form::<K>());
+    }
+
+    pub(crate) fn decode<K: Codec<T>>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        from.take().map(Promise::of_form::<K>)
+    }
+}
+
+impl<T: Wire> Serialize for Promise<T> {
+    /// # Errors
+    /// Anywhere but in a message of the runtime.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        wire::serialize_own(serializer, |to| {
+            self.encode::<BySerde>(to);
+            Ok(())
+        })
+    }
+}
+
+impl<'de, T: Wire> Deserialize<'de> for Promise<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        wire::deserialize_own(deserializer, Promise::decode::<BySerde>)
+    }
+}
+
+/// A value on its way from an end elsewhere to its promise.
+pub(crate) struct Value<T> {
+    pub(crate) key: u64,
+    pub(crate) value: T,
+    pub(crate) encode: Encode<T>,
+}
+
+impl<T> Value<T> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_own(&self.key);
+        Ok((self.encode)(self.value, to)?)
+    }
+}
+
+impl<T: Send + 'static> Payload for Value<T> {
+    const NAME: Name = Name::Runtime("the value of a promise");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Fulfil, Self::leave);
+    fn run(self, _: ChareId, _: Reply, _: &Pe) {
+        unreachable!("it is for a PE of another process")
+    }
+}
+
+/// The value as it arrives.
+pub(crate) struct Fulfil {
+    key: u64,
+    rest: Rest,
+}
+
+impl Arrives for Fulfil {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Fulfil { key: from.take()?, rest: from.take_rest() })
+    }
+}
+
+impl Payload for Fulfil {
+    const NAME: Name = Name::Runtime("the value of a promise");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let Fulfil { key, rest } = self;
+        let Some(promise) = pe.shared().exports().find(pe.id(), key) else { return };
+        if let Err(error) = rest.decode(|rest| promise.fulfil(pe, rest)) {
+            pe.received_nonsense(&error);
+        }
+    }
+}
+
+/// An error for a promise, from an end elsewhere.
+pub(crate) struct Fail {
+    pub(crate) key: u64,
+    pub(crate) error: CallError,
+}
+
+impl Fail {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_own(&self.key);
+        to.put_error(&self.error);
+        Ok(())
+    }
+}
+
+impl Arrives for Fail {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Fail { key: from.take()?, error: from.take_error()? })
+    }
+}
+
+impl Payload for Fail {
+    const NAME: Name = Name::Runtime("the error of a promise");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Fail, Self::leave);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if let Some(promise) = pe.shared().exports().find(pe.id(), self.key) {
+            promise.fail(self.error);
+        }
+    }
+}
+
+/// An end elsewhere was copied to a third process.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Retain {
+    pub(crate) key: u64,
+}
+
+impl Payload for Retain {
+    const NAME: Name = Name::Runtime("an end of a promise");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Retain);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        pe.shared().exports().retain_known(pe.id(), self.key);
+    }
+}
+
+/// All ends of a promise are gone in another process.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Release {
+    pub(crate) key: u64,
+}
+
+impl Payload for Release {
+    const NAME: Name = Name::Runtime("the end of an end of a promise");
+    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Release);
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        drop(pe.shared().exports().release(pe.id(), self.key));
+    }
+}

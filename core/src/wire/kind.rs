@@ -1,0 +1,288 @@
+//! The kinds of messages that cross processes, and how each is told from its bytes.
+//!
+//! A message is its kind, the chare that it is for (unless it is for a PE), its contents and its reply. The contents of what belongs to an
+//! entry or to a type of chare begin with the id of that code in the table of the program, where the function stands that decodes the
+//! rest. What belongs to a value alone is decoded where somebody waits for the value, who knows its type.
+
+use serde::{Deserialize, Serialize};
+
+use super::exports::{Fail, Fulfil, Release, Retain};
+use super::{BySerde, Codec, Decoder, Encoder, Stays, WireError};
+use crate::answer::EncodedAnswer;
+use crate::bound::{AllPlaced, Follow, Orphaned, Placed};
+use crate::broadcast::{Apply, Late, Number, Turn};
+use crate::channel::{Credit, EncodedCarry, Loss};
+use crate::chares::Chare;
+use crate::collection::{Create, CreateSingle, Start};
+use crate::destruction::{self, Destroy, Gone};
+use crate::entry::{Entry, Invoke, OutputOf};
+use crate::ids::ChareId;
+use crate::index::DenseIndex;
+use crate::insertion::{Arrange, Behind, Build, Register, Seal, Sealed, Settle};
+use crate::location::{Asked, Doubt, Forget, News, Tell};
+use crate::message::{Msg, Payload};
+use crate::migration::{Again, Arrived, Migrate};
+use crate::priority::Ranked;
+use crate::quiescence::{AwaitQuiescence, Withdraw};
+use crate::reduction::{EncodedOutcome, EncodedPart, Forwarded};
+use crate::reply::{Refusal, Reply, Waiver};
+use crate::table::{CodeId, Row};
+
+/// The message is for a PE, and names no chare.
+const FOR_PE: u8 = 0x80;
+
+/// How a kind of message leaves its process.
+pub(crate) enum Leaves<P> {
+    /// It is only ever for a PE of its own process.
+    Never,
+    /// As a message of this kind. The function encodes its contents.
+    As(Kind, fn(P, &mut Encoder) -> Result<(), Unsent>),
+}
+
+impl<P: Serialize> Leaves<P> {
+    /// By its fields, which are ours.
+    pub(crate) const fn plainly(kind: Kind) -> Self {
+        Leaves::As(kind, |contents, to| {
+            to.put_own(&contents);
+            Ok(())
+        })
+    }
+}
+
+/// Why a message was not encoded.
+pub(crate) enum Unsent {
+    /// It holds what cannot leave the process.
+    Stays(Stays),
+    /// So does a message inside of it, whose sender has been told.
+    Told,
+}
+
+impl From<Stays> for Unsent {
+    fn from(stays: Stays) -> Self {
+        Unsent::Stays(stays)
+    }
+}
+
+/// Contents that can be read from their bytes alone.
+pub(crate) trait Arrives: Payload {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError>;
+}
+
+macro_rules! kinds {
+    (
+        entries { $($entry:ident)* }
+        chares { $($chare:ident)* }
+        plain { $($plain:ident: $plain_type:ty,)* }
+        others { $($other:ident: $other_type:ty,)* }
+    ) => {
+        /// What a message is. The numbers are part of the protocol: all processes run the same build.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        #[allow(missing_docs)]
+        pub enum Kind {
+            $($entry,)*
+            $($chare,)*
+            $($plain,)*
+            $($other,)*
+        }
+
+        impl Kind {
+            const ALL: &[Kind] = &[$(Kind::$entry,)* $(Kind::$chare,)* $(Kind::$plain,)* $(Kind::$other,)*];
+        }
+
+        fn decode_contents(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+            match kind {
+                $(Kind::$entry)|* | $(Kind::$chare)|* => (Row::find(from.take()?)?.decode)(kind, to, from),
+                $(Kind::$plain => decode_plain::<$plain_type>(to, from),)*
+                $(Kind::$other => {
+                    let contents = <$other_type as Arrives>::decode(from)?;
+                    Ok(Msg::new(to, reply::<(), BySerde>(to, from)?, contents))
+                })*
+            }
+        }
+    };
+}
+
+kinds! {
+    entries { Call Number Apply Turn Late }
+    chares { Create CreateSingle Start Follow Register Arrange Build }
+    plain {
+        Waiver: Waiver,
+        News: News,
+        Tell: Tell,
+        Settle: Settle,
+        Seal: Seal,
+        Sealed: Sealed,
+        Destroy: Destroy,
+        Leave: destruction::Leave,
+        Migrate: Migrate,
+        Again: Again,
+        Arrived: Arrived,
+        Placed: Placed,
+        AllPlaced: AllPlaced,
+        AwaitQuiescence: AwaitQuiescence,
+        Withdraw: Withdraw,
+        Forget: Forget,
+        Retain: Retain,
+        Release: Release,
+    }
+    others {
+        Answer: EncodedAnswer,
+        Refusal: Refusal,
+        Gone: Gone,
+        Orphaned: Orphaned,
+        Ranked: Ranked,
+        Doubt: Doubt,
+        Asked: Asked,
+        Behind: Behind,
+        Fulfil: Fulfil,
+        Fail: Fail,
+        Value: EncodedCarry,
+        Credit: Credit,
+        Loss: Loss,
+        Part: EncodedPart,
+        Outcome: EncodedOutcome,
+        Forwarded: Forwarded,
+    }
+}
+
+fn decode_plain<P: Payload + Deserialize<'static>>(
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    let contents: P = from.take()?;
+    Ok(Msg::new(to, reply::<(), BySerde>(to, from)?, contents))
+}
+
+impl Encoder {
+    /// Begins a message.
+    pub(crate) fn begin(&mut self, kind: Kind, to: Option<ChareId>) {
+        self.bytes.push(kind as u8 | if to.is_none() { FOR_PE } else { 0 });
+        if let Some(to) = to {
+            self.put_own(&to);
+        }
+    }
+
+    /// Adds the name of code, by which its decoder is found.
+    pub(crate) fn put_code(&mut self, code: Option<CodeId>, what: &str) -> Result<(), Stays> {
+        let code = code.ok_or_else(|| {
+            Stays::new(format!(
+                "{what} has no number in the table of the program, so it is not known in other processes"
+            ))
+        })?;
+        self.put_own(&code);
+        Ok(())
+    }
+}
+
+/// The reply of a message; one for a PE has none.
+fn reply<R: Send + 'static, K: Codec<R>>(to: ChareId, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
+    if to == Msg::NOBODY { Ok(Reply::none()) } else { Reply::decode::<R, K>(from) }
+}
+
+/// A message from its bytes.
+pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+    let first = from.take_bytes(1)?[0];
+    let unknown = || WireError::new(format!("there is no kind {} of messages", first & !FOR_PE));
+    let kind = *Kind::ALL.get(usize::from(first & !FOR_PE)).ok_or_else(unknown)?;
+    let to = if first & FOR_PE == 0 { from.take()? } else { Msg::NOBODY };
+    decode_contents(kind, to, from)
+}
+
+impl<E: Entry> Invoke<E> {
+    pub(crate) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_code(E::code(), E::INFO.name)?;
+        Ok(E::encode_args(self.0, to)?)
+    }
+}
+
+/// The call of an entry.
+pub(super) fn decode_call<E: Entry>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    match kind {
+        Kind::Call => {
+            let contents = Invoke::<E>(E::decode_args(from)?);
+            Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
+        }
+        _ => Err(misplaced(kind, E::INFO.name)),
+    }
+}
+
+/// The call of an entry, or a broadcast of it at any point of its way.
+pub(super) fn decode_any<E: Entry<Args: Clone>>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    fn with_reply<E: Entry, P: Payload>(
+        to: ChareId,
+        from: &mut Decoder<'_>,
+        contents: P,
+    ) -> Result<Msg, WireError> {
+        Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
+    }
+    match kind {
+        Kind::Number => Number::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
+        Kind::Apply => Apply::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
+        Kind::Turn => Turn::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
+        Kind::Late => Late::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
+        _ => decode_call::<E>(kind, to, from),
+    }
+}
+
+/// What makes chares of type `C` one by one.
+pub(super) fn decode_single<C: Chare>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    match kind {
+        Kind::CreateSingle => with_reply(to, from, |from| Ok(CreateSingle::<C>(C::decode_init(from)?))),
+        Kind::Start => with_reply(to, from, Start::decode::<C>),
+        Kind::Register => with_reply(to, from, Register::<C>::decode),
+        Kind::Arrange => with_reply(to, from, Arrange::<C>::decode),
+        Kind::Build => with_reply(to, from, Build::<C>::decode),
+        _ => Err(misplaced(kind, C::INFO.name)),
+    }
+}
+
+/// What makes chares of type `C`, many with the same arguments among them.
+pub(super) fn decode_many<C: Chare<Init: Clone>>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    match kind {
+        Kind::Create => with_reply(to, from, Create::<C>::decode_sparse),
+        _ => decode_single::<C>(kind, to, from),
+    }
+}
+
+/// What makes chares of type `C`, in dense arrays and groups, too.
+pub(super) fn decode_dense<C: Chare<Init: Clone, Index: DenseIndex>>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    match kind {
+        Kind::Create => with_reply(to, from, Create::<C>::decode),
+        Kind::Follow => with_reply(to, from, Follow::<C>::decode),
+        _ => decode_single::<C>(kind, to, from),
+    }
+}
+
+fn with_reply<P: Payload>(
+    to: ChareId,
+    from: &mut Decoder<'_>,
+    contents: impl FnOnce(&mut Decoder<'_>) -> Result<P, WireError>,
+) -> Result<Msg, WireError> {
+    let contents = contents(from)?;
+    Ok(Msg::new(to, reply::<(), BySerde>(to, from)?, contents))
+}
+
+fn misplaced(kind: Kind, name: &str) -> WireError {
+    WireError::new(format!("{name} has no messages of the kind {kind:?}"))
+}

@@ -1,0 +1,370 @@
+//! How messages leave their process: values as bytes, and large memory beside them.
+//!
+//! Inside of a process nothing here is used: a call moves its arguments by pointer. What goes to a PE of another process
+//! is encoded by [`Encoder`] into a header, and buffers that travel from the memory in which they lie. `README.md` beside this file says
+//! what a message looks like and how its types are found again.
+//!
+//! Invariants: what is encoded is consumed, so nothing is in two processes; what is decoded was checked, so a frame that is
+//! truncated or flipped is a [`WireError`], never a wrong memory access.
+
+mod bulk;
+mod errors;
+mod exports;
+mod kind;
+mod local;
+mod owned;
+mod probe;
+mod proxies;
+mod side;
+
+use std::any::type_name;
+use std::fmt;
+
+use chare_transport::Buffer;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::report::Reason;
+use crate::scheduler::pe::Pe;
+
+pub use bulk::Bulk;
+pub(crate) use exports::{Encode, Exports, Fail, Release, Value};
+pub use kind::Kind;
+pub(crate) use kind::{Arrives, Leaves, Unsent, decode_message};
+pub use local::Local;
+use owned::Owned;
+pub use probe::{
+    AsBulk, AsEither, AsNothing, AsSerde, Broadcasts, CallsOnly, Decoders, DenseArrays, Makers, Of,
+    SinglesOnly, SparseArrays,
+};
+pub(crate) use side::Crossing;
+
+/// Values that can be sent to another process: those with serde's `Serialize` and `Deserialize`.
+///
+/// Implemented for all of these. Arguments of entry methods need not have it, as long as they stay in their process; what goes
+/// through channels and reductions does.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be sent to another process",
+    note = "derive it: `#[derive(serde::Serialize, serde::Deserialize)]`; a value that always stays in its process goes in a \
+            `chare::Local`"
+)]
+pub trait Wire: Serialize + Deserialize<'static> + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + Deserialize<'static> + Send + 'static> Wire for T {}
+
+/// Why a value cannot leave its process.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Stays(String);
+
+impl Stays {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Stays(why.into())
+    }
+
+    /// Of a type that says nothing of how it travels.
+    pub(crate) fn of<T>() -> Self {
+        Stays(format!(
+            "a value of type `{}` cannot be sent to another process: derive `serde::Serialize` and `serde::Deserialize` for it",
+            type_name::<T>()
+        ))
+    }
+}
+
+/// What is wrong with bytes that came from another process.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WireError(String);
+
+impl WireError {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        WireError(what.into())
+    }
+
+    /// Of code whose messages stay in their process.
+    pub(crate) fn stays(name: &str) -> Self {
+        WireError(format!("{name} is not sent between processes"))
+    }
+
+    fn of<T>(error: impl fmt::Display) -> Self {
+        WireError(format!("what should be `{}` cannot be read: {error}", type_name::<T>()))
+    }
+}
+
+/// Vectors up to this many bytes travel in the header: a buffer of its own costs more than the copy.
+const INLINE_BYTES: usize = 256;
+
+/// Takes a message apart, for its way to another process.
+#[derive(Default)]
+pub struct Encoder {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) buffers: Vec<Buffer>,
+    /// An argument has gone in as it lies, and not as serde sees it.
+    has_plain: bool,
+}
+
+impl Encoder {
+    /// Forgets what it holds, and keeps its memory.
+    fn clear(&mut self) {
+        self.rewind(Mark { bytes: 0, buffers: 0 });
+        self.has_plain = false;
+    }
+
+    /// Where it is now.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { bytes: self.bytes.len(), buffers: self.buffers.len() }
+    }
+
+    /// Takes back what was added since.
+    pub(crate) fn rewind(&mut self, to: Mark) {
+        self.bytes.truncate(to.bytes);
+        self.buffers.truncate(to.buffers);
+    }
+
+    /// Adds a value as serde sees it, so that it can be taken as it is and read later.
+    pub(crate) fn put_as_rest<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
+        let mut inner = Encoder::default();
+        inner.put(value)?;
+        self.put_rest(Rest { bytes: inner.bytes.into(), buffers: inner.buffers });
+        Ok(())
+    }
+
+    /// Adds what came from another process and was not read.
+    pub(crate) fn put_rest(&mut self, rest: Rest) {
+        let Rest { bytes, buffers } = rest;
+        self.put_own(&(bytes.len(), buffers.len()));
+        self.bytes.extend_from_slice(&bytes);
+        self.buffers.extend(buffers);
+    }
+
+    /// Reads what was encoded. Of arguments all were put by serde, or one that is plain memory.
+    pub(crate) fn reread<T>(
+        self,
+        f: impl FnOnce(&mut Decoder<'_>) -> Result<T, WireError>,
+    ) -> Result<T, WireError> {
+        let mut decoder = Decoder::new(&self.bytes, self.buffers);
+        decoder.is_by_serde = !self.has_plain;
+        let value = f(&mut decoder)?;
+        decoder.end()?;
+        Ok(value)
+    }
+
+    /// Adds a value as serde sees it.
+    pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
+        side::with_outgoing(&mut self.buffers, || {
+            postcard::serialize_with_flavor(value, Header(&mut self.bytes))
+        })
+        .map_err(|error| Stays(format!("a value of type `{}` cannot be encoded: {error}", type_name::<T>())))
+    }
+
+    /// Adds one of our own values, which serde cannot refuse.
+    pub(crate) fn put_own<T: Serialize>(&mut self, value: &T) {
+        postcard::serialize_with_flavor(value, Header(&mut self.bytes))
+            .expect("ids and numbers can be encoded");
+    }
+}
+
+/// A place in what is encoded.
+pub(crate) struct Mark {
+    bytes: usize,
+    buffers: usize,
+}
+
+/// postcard writes here.
+struct Header<'a>(&'a mut Vec<u8>);
+
+impl postcard::ser_flavors::Flavor for Header<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// Puts a message together again that came from another process.
+pub struct Decoder<'a> {
+    bytes: &'a [u8],
+    buffers: std::vec::IntoIter<Buffer>,
+    /// Arguments that are plain memory were put by serde all the same: as parts of one value, to which a callback was given.
+    is_by_serde: bool,
+}
+
+impl<'a> Decoder<'a> {
+    pub(crate) fn new(bytes: &'a [u8], buffers: Vec<Buffer>) -> Self {
+        Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false }
+    }
+
+    /// Takes a value as serde sees it.
+    pub(crate) fn take<T: Deserialize<'static>>(&mut self) -> Result<T, WireError> {
+        let mut reader = postcard::Deserializer::from_bytes(self.bytes);
+        let taken = side::with_incoming(&mut self.buffers, || T::deserialize(Owned::new(&mut reader)));
+        let value = taken.map_err(WireError::of::<T>)?;
+        self.bytes = reader.finalize().map_err(WireError::of::<T>)?;
+        Ok(value)
+    }
+
+    fn take_bytes(&mut self, count: usize) -> Result<&'a [u8], WireError> {
+        let Some((taken, rest)) = self.bytes.split_at_checked(count) else {
+            return Err(WireError::new(format!(
+                "{count} bytes are announced, {} are there",
+                self.bytes.len()
+            )));
+        };
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    fn take_buffer(&mut self) -> Result<Buffer, WireError> {
+        self.buffers.next().ok_or_else(|| WireError::new("it announces a buffer that did not come"))
+    }
+
+    /// Takes all that is left, to be decoded where its type is known.
+    pub(crate) fn take_rest(&mut self) -> Rest {
+        Rest { bytes: std::mem::take(&mut self.bytes).into(), buffers: self.buffers.by_ref().collect() }
+    }
+
+    /// Takes what [`Encoder::put_rest`] has put.
+    pub(crate) fn take_whole_rest(&mut self) -> Result<Rest, WireError> {
+        let (bytes, buffers): (usize, usize) = self.take()?;
+        let bytes = self.take_bytes(bytes)?.into();
+        let buffers = (0..buffers).map(|_| self.take_buffer()).collect::<Result<_, _>>()?;
+        Ok(Rest { bytes, buffers })
+    }
+
+    /// Takes all that is left, for nobody.
+    pub(crate) fn drop_rest(&mut self) {
+        drop(self.take_rest());
+    }
+
+    /// Fails unless everything has been taken.
+    pub(crate) fn end(self) -> Result<(), WireError> {
+        match (self.bytes.len(), self.buffers.len()) {
+            (0, 0) => Ok(()),
+            (bytes, buffers) => {
+                Err(WireError::new(format!("{bytes} bytes and {buffers} buffers are left over at its end")))
+            }
+        }
+    }
+}
+
+/// What is left of a message.
+pub(crate) struct Rest {
+    bytes: Box<[u8]>,
+    buffers: Vec<Buffer>,
+}
+
+impl Rest {
+    /// Lets `f` decode it to its end.
+    pub(crate) fn decode<T>(
+        self,
+        f: impl FnOnce(&mut Decoder<'_>) -> Result<T, WireError>,
+    ) -> Result<T, WireError> {
+        let mut decoder = Decoder::new(&self.bytes, self.buffers);
+        let value = f(&mut decoder)?;
+        decoder.end()?;
+        Ok(value)
+    }
+}
+
+/// How values of a type leave a process and come into one.
+pub(crate) trait Codec<T>: 'static {
+    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays>;
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError>;
+}
+
+/// As serde says.
+pub(crate) struct BySerde;
+
+impl<T: Wire> Codec<T> for BySerde {
+    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
+        to.put(&value)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
+        from.take()
+    }
+}
+
+/// Not at all: of values whose way is not known where they are sent, and which stay in their process.
+pub(crate) struct Nowhere;
+
+impl<T: 'static> Codec<T> for Nowhere {
+    fn encode(value: T, _: &mut Encoder) -> Result<(), Stays> {
+        drop(value);
+        Err(Stays::of::<T>())
+    }
+
+    fn decode(_: &mut Decoder<'_>) -> Result<T, WireError> {
+        Err(WireError::new(format!("`{}` is not sent between processes", type_name::<T>())))
+    }
+}
+
+impl Pe {
+    /// Another process has sent what cannot be read: the run cannot go on without it.
+    #[cold]
+    pub(crate) fn received_nonsense(&self, error: &WireError) {
+        self.shared()
+            .stop(Reason::Internal(format!("what came from another process cannot be read: {error}")));
+    }
+}
+
+/// Serialises one of our own types that travels in messages of the runtime only: as bytes inside of the user's value.
+pub(crate) fn serialize_own<S: Serializer>(
+    serializer: S,
+    encode: impl FnOnce(&mut Encoder) -> Result<(), Stays>,
+) -> Result<S::Ok, S::Error> {
+    use serde::ser::Error;
+    if !side::is_encoding() {
+        return Err(S::Error::custom(
+            "promises and callbacks are serialised in messages of the runtime only",
+        ));
+    }
+    let mut encoder = Encoder::default();
+    encode(&mut encoder).map_err(S::Error::custom)?;
+    serializer.serialize_bytes(&encoder.bytes)
+}
+
+/// What [`serialize_own`] has serialised.
+pub(crate) fn deserialize_own<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    decode: impl FnOnce(&mut Decoder<'_>) -> Result<T, WireError>,
+) -> Result<T, D::Error> {
+    use serde::de::Error;
+    if !side::is_decoding() {
+        let text = "promises and callbacks are deserialised from messages of the runtime only";
+        return Err(D::Error::custom(text));
+    }
+    let bytes = deserializer.deserialize_byte_buf(Bytes)?;
+    let mut decoder = Decoder::new(&bytes, Vec::new());
+    let value = decode(&mut decoder).map_err(D::Error::custom)?;
+    decoder.end().map_err(D::Error::custom)?;
+    Ok(value)
+}
+
+/// Copies bytes.
+struct Bytes;
+
+impl<'de> Visitor<'de> for Bytes {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bytes")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+}
