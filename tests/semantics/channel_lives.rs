@@ -256,7 +256,7 @@ fn sending_to_one_that_has_ended_is_an_error_that_nobody_awaits() {
 
 /// Uses the channel that it came by when it is dropped, and may panic then.
 struct Greedy {
-    channel: Option<Arc<Channel<Greedy>>>,
+    channel: Option<Arc<Channel<chare::Local<Greedy>>>>,
     dropped: Arc<AtomicUsize>,
     panics: bool,
 }
@@ -288,10 +288,10 @@ impl Hoarder {
         dropped: Arc<AtomicUsize>,
         panics: bool,
     ) -> Result<()> {
-        let channel = Arc::new(cx.channel::<Greedy, _>(&peer, TAG));
+        let channel = Arc::new(cx.channel::<chare::Local<Greedy>, _>(&peer, TAG));
         for _ in 0..3 {
             let value = Greedy { channel: Some(channel.clone()), dropped: dropped.clone(), panics };
-            channel.send(value).map_err(|_| "there is credit")?;
+            channel.send(chare::Local(value)).map_err(|_| "there is credit")?;
         }
         Ok(())
     }

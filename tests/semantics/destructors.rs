@@ -37,6 +37,7 @@ fn throw(links: u32) {
 }
 
 /// A value whose destructor panics with a [`Chain`].
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Fuse(u32);
 
 impl Drop for Fuse {
@@ -189,6 +190,7 @@ fn a_contribution_that_panics_when_dropped_ends_the_run_and_hangs_nobody() {
 }
 
 /// A result that cannot be cloned.
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Unique;
 
 impl Clone for Unique {
@@ -320,7 +322,7 @@ fn a_destructor_at_the_end_may_contribute() {
 }
 
 /// Panics when it is dropped.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Bomb;
 
 impl Drop for Bomb {

@@ -112,15 +112,15 @@ impl Holder {
     fn stuff(&self, cx: &Cx<Self>, value: Tracked) {
         let channel = cx.channel(&cx.array().at(0), 0);
         for _ in 0..2000 {
-            channel.send(value.clone()).expect("the backlog is larger");
+            channel.send(chare::Local(value.clone())).expect("the backlog is larger");
         }
     }
 
     /// Contributes to a reduction that is never complete.
     #[entry]
-    fn contribute_most(&self, cx: &Cx<Self>, value: Tracked, to: Promise<Vec<Tracked>>) {
+    fn contribute_most(&self, cx: &Cx<Self>, value: Tracked, to: Promise<Vec<chare::Local<Tracked>>>) {
         if cx.index() > 0 {
-            cx.contribute(value, reduce::Gather, to);
+            cx.contribute(chare::Local(value), reduce::Gather, to);
         }
     }
 

@@ -333,8 +333,8 @@ impl Meddled {
     #[entry]
     fn fill(&mut self, cx: &Cx<Self>) {
         for tag in 1..4 {
-            let channel = cx.channel::<Meddler, _>(&cx.this(), tag);
-            channel.send(Meddler(cx.clone(), cx.this())).expect("there is credit");
+            let channel = cx.channel::<chare::Local<Meddler>, _>(&cx.this(), tag);
+            channel.send(chare::Local(Meddler(cx.clone(), cx.this()))).expect("there is credit");
         }
     }
 }

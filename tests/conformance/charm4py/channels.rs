@@ -170,7 +170,7 @@ mod test2 {
     /// What the values of a level start with, and how many rounds it has.
     const LEVELS: [(u64, u64); 3] = [(37, 30), (533, 50), (17_000, 10)];
 
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     enum Peer {
         Member(Element<Member>),
         Cell(Element<Cell>),

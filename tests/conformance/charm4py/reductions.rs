@@ -347,7 +347,7 @@ mod custom_reduction {
 
     const COUNT: usize = 10;
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
     struct MyObject(i64);
 
     impl Combine<reduce::Sum> for MyObject {
