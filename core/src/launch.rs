@@ -83,7 +83,8 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    if is_launched_by_mpi() {
+    let size = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    if ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().filter_map(size).any(|size| size > 1) {
         say(
             "warning: this program runs by itself in each process of `mpirun`: build it with `--features mpi` to make one job of them",
         );
@@ -91,6 +92,7 @@ where
     Runtime::run(options, main)
 }
 
+#[cfg(feature = "mpi")]
 /// Whether a launcher of MPI has started this process: OpenMPI's, or one that speaks PMI or PMIx, as MPICH's and Slurm's do.
 fn is_launched_by_mpi() -> bool {
     ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"]

@@ -61,6 +61,13 @@ pub struct Options {
 pub struct OptionsError(String);
 
 impl OptionsError {
+    pub(crate) fn too_many_pes(processes: usize, pes: usize) -> Self {
+        OptionsError(format!(
+            "--pes {pes}: {processes} processes have {} PEs, and a run has at most {MAX_PES}; give fewer",
+            processes * pes
+        ))
+    }
+
     /// A simulated run is one process, which simulates others.
     pub(crate) fn not_in_a_job() -> Self {
         OptionsError("--sim simulates processes by itself: run the program without `mpirun`".to_owned())

@@ -248,7 +248,7 @@ impl Shared {
     /// Notes what went wrong while a run that had ended well was taken apart.
     pub(crate) fn spoil(&self, reason: Reason) {
         let mut place = self.lock_reason();
-        let ended_well = matches!(&*place, None | Some(Reason::Returned | Reason::Exit(0)));
+        let ended_well = place.as_ref().is_none_or(|reason| reason.code() == 0);
         let other = if ended_well { place.replace(reason) } else { Some(reason) };
         drop(place);
         drop(other);
@@ -256,7 +256,7 @@ impl Shared {
 
     /// Whether no error has ended the run so far.
     pub(crate) fn has_ended_well(&self) -> bool {
-        matches!(&*self.lock_reason(), None | Some(Reason::Returned | Reason::Exit(0)))
+        self.lock_reason().as_ref().is_none_or(|reason| reason.code() == 0)
     }
 
     /// Whether it ends since nothing can go on.

@@ -16,7 +16,7 @@ use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
 use crate::reply::{self, CellRef, UNKNOWN};
 use crate::scheduler::pe::Pe;
-use crate::wire::{Encode, Fail, Release, Value};
+use crate::wire::{Away, Fail, Release, Value};
 
 /// The writing end of a value, or of several, to come.
 pub struct Promise<T>(pub(crate) Arc<Inner<T>>);
@@ -25,8 +25,8 @@ pub(crate) struct Inner<T> {
     pub(crate) cell: CellRef,
     pub(crate) expected: usize,
     missing: AtomicUsize,
-    /// How values leave the process, if the promise was made in another one.
-    pub(crate) away: Option<Encode<T>>,
+    /// If the promise was made in another process.
+    pub(crate) away: Option<Away<T>>,
 }
 
 impl<T: Send + 'static> Promise<T> {
@@ -35,7 +35,7 @@ impl<T: Send + 'static> Promise<T> {
     }
 
     /// A promise that was made here, or in another process to which its values go like this.
-    pub(crate) fn made(cell: CellRef, expected: usize, away: Option<Encode<T>>) -> Self {
+    pub(crate) fn made(cell: CellRef, expected: usize, away: Option<Away<T>>) -> Self {
         let missing = AtomicUsize::new(expected);
         Promise(Arc::new(Inner { cell, expected, missing, away }))
     }
@@ -55,10 +55,10 @@ impl<T: Send + 'static> Promise<T> {
         if !self.has_room() {
             return Err(Fulfilled::new(inner.expected, value));
         }
-        match inner.away {
+        match &inner.away {
             None => reply::send_answer_from_anywhere(inner.cell, Ok(value)),
-            Some(encode) => {
-                inner.cell.post(Msg::for_pe(Value { key: inner.cell.key, value, encode }));
+            Some(Away { encode, .. }) => {
+                inner.cell.post(Msg::for_pe(Value { key: inner.cell.key, value, encode: *encode }));
             }
         }
         Ok(())
@@ -91,8 +91,8 @@ impl<T: Send + 'static> Promise<T> {
 
 impl<T> Drop for Inner<T> {
     fn drop(&mut self) {
-        if self.away.is_some() {
-            self.cell.post(Msg::for_pe(Release { key: self.cell.key }));
+        if let Some(Away { by, .. }) = self.away {
+            self.cell.post(Msg::for_pe(Release { key: self.cell.key, by }));
         } else if *self.missing.get_mut() > 0 {
             reply::refuse_from_anywhere(self.cell, CallError::BrokenPromise);
         }

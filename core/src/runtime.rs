@@ -39,7 +39,7 @@ use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 use crate::scheduler::thread::{ThreadMail, WallClock, drive};
-use crate::scheduler::waker::{Enrolment, MAX_RUNTIMES};
+use crate::scheduler::waker::{Enrolment, MAX_PES, MAX_RUNTIMES};
 use crate::sim;
 use crate::sleep::{Sleep, YieldNow};
 use crate::table::{CodeTable, SameId};
@@ -161,6 +161,10 @@ impl Runtime {
         let enrolment =
             Enrolment::reserve(options.simulation().is_some()).ok_or(StartError::TooManyRuntimes)?;
         let outside = options.simulation().is_none().then(Outside::start).transpose()?;
+        let processes = process.as_ref().map_or(1, |process| process.outbox.facts().size());
+        if processes * options.pes() > MAX_PES {
+            return Err(OptionsError::too_many_pes(processes, options.pes()).into());
+        }
         let job = process.and_then(Job::new);
         let (shared, readers) = Shared::new(&enrolment, options, devices, job);
         enrolment.complete(&shared);
@@ -173,10 +177,10 @@ impl Runtime {
             }
         };
         device_work::close(&shared);
+        shared.spoil_if_reported();
         if let Some(job) = shared.job() {
             job.close(&shared, &mut hang);
         }
-        shared.spoil_if_reported();
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));

@@ -50,8 +50,11 @@ impl ValueTypes {
 
 /// Notes that a channel of values of type `T` is open on this PE, for values from other processes.
 pub(super) fn note_type<T: Wire>(pe: &Pe) {
+    if pe.shared().job().is_none() {
+        return;
+    }
     let name = name_of::<T>();
-    if pe.shared().job().is_none() || pe.value_types_met.0.borrow().contains_key(&name) {
+    if pe.value_types_met.0.borrow().contains_key(&name) {
         return;
     }
     let read: Read = |to, encoded| {

@@ -51,8 +51,8 @@ pub(crate) fn identity(options: &Options) -> Result<Identity, SameId> {
 /// One process of a run that has several.
 pub(crate) struct Job {
     outbox: Outbox,
-    /// Whoever holds it makes progress.
-    driver: Mutex<Driver>,
+    /// Whoever holds it makes progress. Gone when all have closed: what else is left of the run may live on.
+    driver: Mutex<Option<Driver>>,
     /// Any PE may hold it, and not only the first one, on the thread that has made it.
     moves: bool,
     /// The reason that ends the run came from another process, or has been told to the others.
@@ -75,7 +75,7 @@ impl Job {
         let (size, moves) = (outbox.facts().size(), outbox.facts().thread_level().lets_drivers_move());
         Some(Job {
             outbox,
-            driver: Mutex::new(driver),
+            driver: Mutex::new(Some(driver)),
             moves,
             has_told_end: AtomicBool::new(false),
             standings: Standings::new(size),
@@ -114,7 +114,7 @@ impl Job {
         self.others().for_each(|rank| self.tell(rank, &note));
     }
 
-    fn lock_driver(&self) -> MutexGuard<'_, Driver> {
+    fn lock_driver(&self) -> MutexGuard<'_, Option<Driver>> {
         self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,6 +129,7 @@ impl Job {
             Err(TryLockError::WouldBlock) => return false,
         };
         let shared = pe.shared();
+        let Some(driver) = driver.as_mut() else { return false };
         match driver.poll(&mut |from, frame| take_in(pe, from, frame)) {
             Ok(progress) => progress == Progress::Busy,
             Err(error) => {
@@ -145,9 +146,11 @@ impl Job {
             return Rest::AtMost(WATCH);
         }
         match self.driver.try_lock() {
-            Ok(mut driver) => match driver.announce_nap() {
+            Ok(mut driver) => match driver.as_mut().map_or(Nap::UntilWoken, Driver::announce_nap) {
                 Nap::Stay => Rest::LookFirst,
                 Nap::Briefly => Rest::AtMost(NAP),
+                // Another PE that looks takes the nap back, and may then be busy with something long.
+                Nap::UntilWoken if pe.shared().own_pe_count() > 1 => Rest::AtMost(WATCH),
                 Nap::UntilWoken => Rest::Unlimited,
             },
             Err(_) => Rest::AtMost(NAP),
@@ -166,7 +169,13 @@ impl Job {
         {
             self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
         }
-        let mut driver = self.lock_driver();
+        // What has gone wrong since the others were told how the run ends.
+        if !shared.has_ended_well() {
+            self.has_told_end.store(false, Ordering::SeqCst);
+            self.tell_end(|| shared.lock_reason().as_ref().map_or(Ending::Code(1), Ending::of));
+        }
+        let mut place = self.lock_driver();
+        let Some(driver) = place.as_mut() else { return };
         driver.close();
         loop {
             let polled = driver.poll(&mut |from, frame| {
@@ -184,6 +193,7 @@ impl Job {
                 }
             }
         }
+        *place = None;
         let mut hangs = std::mem::take(&mut *self.hangs.lock().unwrap_or_else(PoisonError::into_inner));
         hangs.sort_by_key(|(rank, _)| *rank);
         hangs.into_iter().for_each(|(_, text)| hang.push_str(&text));
@@ -207,7 +217,8 @@ impl Job {
                     Ending::Hang => Reason::Hang,
                     ending => Reason::Elsewhere(ending),
                 };
-                shared.stop(reason);
+                // Where this process has begun to end well by itself, it has not ended well after all.
+                if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
             }
             Note::Hang(_) => self.heed_at_end(shared, from, note),
             Note::Idle(standing) => self.standings.note(from, standing),
@@ -223,7 +234,7 @@ pub(crate) fn let_senders_wake(shared: &Arc<Shared>) {
     if let Some(job) = shared.job() {
         let weak = Arc::downgrade(shared);
         let wake = move || weak.upgrade().into_iter().for_each(|shared| shared.wake(shared.first_pe()));
-        job.lock_driver().set_wake_hook(wake);
+        job.lock_driver().iter_mut().for_each(|driver| driver.set_wake_hook(wake.clone()));
     }
 }
 

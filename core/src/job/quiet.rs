@@ -148,9 +148,6 @@ impl Job {
         // After the board: a completion posts its wake-up before it stops being pending.
         let device_works = shared.devices().pending() > 0;
         let own = Standing { has_outsiders, device_works, ..reading };
-        if std::env::var("DBGQ").is_ok() {
-            eprintln!("{} {own:?}", self.rank());
-        }
         if self.rank() == Rank(0) {
             match self.standings.step_at_0(own) {
                 Step::Ask(round) => self.others().for_each(|rank| self.tell(rank, &Note::Ask(round))),

@@ -1,14 +1,15 @@
 //! Reductions of elements in several processes.
 //!
-//! A part that comes to the root from another process is bytes, and only who has contributed by the same reducer can read them. Each PE
-//! keeps a [`Reader`] for each reducer that it has used, by the names of its types; there are as many as the program's text has. The root
-//! keeps what it cannot read. If some of that is left when the last part has come, none of the root's own elements has contributed by that
-//! reducer, and the parts go on, in one message, to a PE that has: that one concludes the reduction in the root's place.
+//! A part that comes to the root from another process is bytes, and only who has contributed by the same reducer can read them. The root
+//! keeps them until the last part has come. If a part of its own process is among them, it reads the others by the reducer of that one. If
+//! none is, they go on, in one message, to a PE that has contributed: that one concludes the reduction in the root's place. For that each
+//! PE keeps a [`Reader`] for each reducer that it has used, by the names of its types; there are as many as the program's text has.
 //!
 //! A result is the same for all elements that wait on a PE, so it is read there once. A PE that has no reader for it has nobody that waits.
 
 use std::any::type_name;
 use std::cell::RefCell;
+use std::collections::hash_map::Entry;
 use std::hash::Hasher;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -38,13 +39,11 @@ type Settle = fn(&Pe, CollectionId, u64, Rest) -> Result<(), WireError>;
 
 /// Reads the parts that belong to one reducer.
 trait Reader {
-    /// Gives a part to the root, which this PE is.
-    fn arrive(&self, pe: &Pe, part: EncodedPart) -> Result<(), WireError>;
     /// Concludes a reduction of which these are all parts.
     fn conclude(&self, pe: &Pe, forwarded: Forwarded) -> Result<(), WireError>;
 }
 
-/// The reducer itself is kept: if it has fields, those of any contribution are as good.
+/// The reducer itself is kept, as it was used last: it may have fields.
 struct ReaderOf<T, R: Reducer<T>> {
     reducer: R,
     /// If the result goes to all elements.
@@ -75,7 +74,13 @@ impl Readers {
             Target::All(distribute) => Some(*distribute),
         };
         let reader = || Rc::new(ReaderOf { reducer, distribute, value: PhantomData }) as Rc<dyn Reader>;
-        self.parts.borrow_mut().entry(name_of::<T, R>(target.is_all())).or_insert_with(reader);
+        let mut parts = self.parts.borrow_mut();
+        let place = parts.entry(name_of::<T, R>(target.is_all()));
+        match place {
+            Entry::Occupied(_) if size_of::<R>() == 0 => {}
+            Entry::Occupied(mut known) => drop(known.insert(reader())),
+            Entry::Vacant(place) => drop(place.insert(reader())),
+        }
     }
 
     /// Notes what elements here wait for.
@@ -99,8 +104,11 @@ pub(super) fn decode_merged<T: Send + 'static, R: Reducer<T>>(
     distribute: Option<Distribute<R::Output>>,
     from: &mut Decoder<'_>,
 ) -> Result<Merged<T, R>, WireError> {
-    let (has_failed, target_from) = from.take()?;
-    let partial = if has_failed { Err(from.take::<String>()?.into()) } else { Ok(from.take()?) };
+    let target_from = from.take()?;
+    let partial = from.take_outcome::<R::Partial, BySerde>()?.map_err(|error| match error {
+        CallError::Reduction(text) => text,
+        other => other.to_string().into(),
+    });
     let target = match distribute {
         Some(distribute) => Target::All(distribute),
         None => Target::To(Callback::decode::<BySerde>(from)?),
@@ -109,13 +117,6 @@ pub(super) fn decode_merged<T: Send + 'static, R: Reducer<T>>(
 }
 
 impl<T: Send + 'static, R: Reducer<T>> Reader for ReaderOf<T, R> {
-    fn arrive(&self, pe: &Pe, part: EncodedPart) -> Result<(), WireError> {
-        let EncodedPart { collection, sequence, from, count, rest, .. } = part;
-        let merged = rest.decode(|rest| decode_merged(self.reducer, self.distribute, rest))?;
-        Part { collection, sequence, from, count, merged }.arrive(pe);
-        Ok(())
-    }
-
     fn conclude(&self, pe: &Pe, forwarded: Forwarded) -> Result<(), WireError> {
         let Forwarded { collection, sequence, failed, parts, .. } = forwarded;
         let decode = |(from, rest): (PeId, Rest)| {
@@ -136,11 +137,10 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         let Part { collection, sequence, from, count, merged } = self;
         let Merged { partial, target, target_from, .. } = merged;
         to.put_own(&(name_of::<T, R>(target.is_all()), collection, sequence, from, count));
-        to.put_own(&(partial.is_err(), target_from));
-        match partial {
-            Ok(partial) => to.put(&partial)?,
-            Err(error) => to.put_own(&error.as_ref()),
-        }
+        to.put_own(&target_from);
+        let partial = partial.map_err(CallError::Reduction);
+        // What cannot be encoded makes an error of the reduction, which ends all the same.
+        to.put_outcome::<R::Partial, BySerde>(partial);
         if let Target::To(callback) = target {
             callback.encode::<BySerde>(to)?;
         }
@@ -169,12 +169,6 @@ impl Payload for EncodedPart {
     const NAME: Name = Name::Runtime("a part of a reduction");
     const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        if let Some(reader) = pe.readers.of_parts(self.name) {
-            if let Err(error) = reader.arrive(pe, self) {
-                pe.received_nonsense(&error);
-            }
-            return;
-        }
         let Some(collection) = pe.collection(self.collection) else {
             return pe.received_nonsense(&WireError::new("a part of a reduction of an unknown collection"));
         };
@@ -193,7 +187,12 @@ impl AtRoot {
     /// Ends a reduction of which all parts have come.
     pub(super) fn end(self, pe: &Pe, collection: &Collection, sequence: u64) {
         collection.membership.borrow_mut().end(sequence);
-        let AtRoot { failed, parts, encoded, .. } = self;
+        let AtRoot { failed, mut parts, mut encoded, .. } = self;
+        if let Some(parts) = &mut parts
+            && let Err(error) = parts.absorb(&mut encoded)
+        {
+            return pe.received_nonsense(&error);
+        }
         let mut by_name = FxHashMap::<u64, Vec<EncodedPart>>::default();
         for part in encoded {
             by_name.entry(part.name).or_default().push(part);
@@ -263,11 +262,8 @@ impl Payload for Forwarded {
 impl<O: Clone + Wire> Outcome<O> {
     pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Outcome { collection, sequence, outcome } = self;
-        to.put_own(&(name_of_outcome::<O>(), collection, sequence, outcome.is_ok()));
-        match outcome {
-            Ok(value) => to.put(&value)?,
-            Err(error) => to.put_error(&error),
-        }
+        to.put_own(&(name_of_outcome::<O>(), collection, sequence));
+        to.put_outcome::<O, BySerde>(outcome);
         Ok(())
     }
 }
@@ -283,7 +279,8 @@ pub(crate) struct EncodedOutcome {
 
 impl Arrives for EncodedOutcome {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let (name, collection, sequence, is_value) = from.take()?;
+        let (name, collection, sequence) = from.take()?;
+        let is_value = from.take()?;
         Ok(EncodedOutcome { name, collection, sequence, is_value, rest: from.take_rest() })
     }
 }

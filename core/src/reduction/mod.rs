@@ -111,7 +111,7 @@ use crate::proxy::all_pes;
 use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
-use crate::wire::{BySerde, Kind, Leaves, Wire};
+use crate::wire::{BySerde, Kind, Leaves, Wire, WireError};
 
 /// Waiting elements for which a reduction in flight has room from its beginning; beyond that its list grows.
 const MAX_RESERVED: u64 = 1024;
@@ -429,12 +429,14 @@ struct AtRoot {
     failed: Option<Arc<str>>,
     /// A `Vec<(PeId, Merged<T, R>)>`, once there is one.
     parts: Option<Box<dyn Parts>>,
-    /// Parts of other processes that could not be read when they came.
+    /// Parts of other processes.
     encoded: Vec<EncodedPart>,
 }
 
 trait Parts: Known {
     fn names(&self) -> (&'static str, &'static str);
+    /// Reads the parts from other processes that are of these types, by the reducer of a contribution to the same reduction.
+    fn absorb(&mut self, encoded: &mut Vec<EncodedPart>) -> Result<(), WireError>;
     /// Merges the parts in the order of their PEs and delivers the result.
     fn conclude(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>);
     /// Drops the parts, which hold values of the user's.
@@ -448,6 +450,17 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
 
     fn give_up(self: Box<Self>, pe: &Pe) {
         pe.drop_each(*self);
+    }
+
+    fn absorb(&mut self, encoded: &mut Vec<EncodedPart>) -> Result<(), WireError> {
+        let Some((_, first)) = self.first() else { return Ok(()) };
+        let (reducer, distribute) = (first.reducer, first.target.distribute());
+        let name = across::name_of::<T, R>(first.target.is_all());
+        for part in encoded.extract_if(.., |part| part.name == name) {
+            let merged = part.rest.decode(|rest| across::decode_merged::<T, R>(reducer, distribute, rest))?;
+            self.push((part.from, merged));
+        }
+        Ok(())
     }
 
     fn conclude(
@@ -499,33 +512,24 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
     fn arrive(self, pe: &Pe) {
         let Part { collection: id, sequence, from, count, merged } = self;
         let collection = pe.collection(id).expect("the root made the collection");
-        let readable = collection.reductions.borrow_mut().take_readable::<T, R>(sequence, &merged.target);
-        let mut all = vec![(from, merged)];
-        for part in readable {
-            let (reducer, distribute) = (all[0].1.reducer, all[0].1.target.distribute());
-            match part.rest.decode(|rest| across::decode_merged::<T, R>(reducer, distribute, rest)) {
-                Ok(merged) => all.push((part.from, merged)),
-                Err(error) => return pe.received_nonsense(&error),
-            }
-        }
-        let mut misfits = None;
+        let (mut given, mut error) = (Some((from, merged)), None);
         let complete =
             collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {
                 let parts = at_root.parts.get_or_insert_with(|| Box::new(Vec::<(PeId, Merged<T, R>)>::new()));
                 let there = parts.names();
                 let parts: &mut dyn Known = &mut **parts;
                 match parts.known_mut::<Vec<(PeId, Merged<T, R>)>>() {
-                    Some(parts) => parts.append(&mut all),
+                    Some(parts) => parts.extend(given.take()),
                     None => {
-                        let error =
+                        let misfit =
                             mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
-                        at_root.failed = Some(error.clone());
-                        misfits = Some((all, error));
+                        at_root.failed = Some(misfit.clone());
+                        error = Some(misfit);
                     }
                 }
             });
-        if let Some((all, error)) = misfits {
-            all.into_iter().for_each(|(_, merged)| merged.give_up(pe, error.clone()));
+        if let (Some((_, merged)), Some(error)) = (given, error) {
+            merged.give_up(pe, error);
         }
         if let Some(at_root) = complete {
             at_root.end(pe, collection, sequence);
@@ -547,20 +551,6 @@ impl Reductions {
         put(at_root);
         let is_last = collection.membership.borrow().expected(sequence) == Some(at_root.count);
         if is_last { self.at_root.remove(&sequence) } else { None }
-    }
-
-    /// Takes parts that could not be read when they came, and can be now.
-    fn take_readable<T, R: Reducer<T>>(
-        &mut self,
-        sequence: u64,
-        target: &Target<R::Output>,
-    ) -> Vec<EncodedPart> {
-        let Some(at_root) = self.at_root.get_mut(&sequence) else { return Vec::new() };
-        if at_root.encoded.is_empty() {
-            return Vec::new();
-        }
-        let name = across::name_of::<T, R>(target.is_all());
-        at_root.encoded.extract_if(.., |part| part.name == name).collect()
     }
 }
 
@@ -613,7 +603,8 @@ fn distribute<O: Clone + Wire>(
 
 impl<O: Clone + Wire> Outcome<O> {
     fn settle(self, pe: &Pe) {
-        let collection = pe.collection(self.collection).expect("its elements have contributed");
+        // Where the collection is not known yet, nobody waits.
+        let Some(collection) = pe.collection(self.collection) else { return };
         let waiting = collection.reductions.borrow_mut().waiting.remove(&self.sequence);
         let waiting = waiting.into_iter().flatten();
         match self.outcome {

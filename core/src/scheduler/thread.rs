@@ -182,7 +182,11 @@ fn idle(looker: &Looker<'_>) {
     loop {
         for _ in 0..LOOKS_PER_READING {
             let came = looker.look_at_network();
-            if looker.look_at_devices() || pe.receive() || shared.is_stopping() {
+            if looker.look_at_devices()
+                || pe.receive()
+                || shared.is_stopping()
+                || (came && !pe.queue.is_empty())
+            {
                 return;
             }
             if waited < poll || came { std::hint::spin_loop() } else { thread::yield_now() }
@@ -212,8 +216,13 @@ fn idle(looker: &Looker<'_>) {
             must_look = !looker.park(verdict == quiescence::Verdict::DeviceBusy);
         }
         inbox.set_parked(false);
-        // This PE is idle still: what comes from elsewhere is put into inboxes, and not taken.
+        // This PE is idle still: what comes from elsewhere is put into inboxes, and not taken. But what is decoded is code of the
+        // user's, which may send.
+        let posted = pe.traffic.posted.get();
         looker.look_at_network();
+        if pe.traffic.posted.get() != posted || !pe.queue.is_empty() {
+            return;
+        }
         if must_look || pe.receive() || timer_is_due(pe) || shared.is_stopping() {
             return;
         }

@@ -7,27 +7,32 @@ use bytemuck::Pod;
 use chare_transport::Buffer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Decoder, Encoder, INLINE_BYTES, WireError, side};
+use super::{Decoder, Encoder, INLINE_BYTES, MOST_BUFFERS, Stays, WireError, side};
 
 impl Encoder {
     /// Adds plain memory: short ones to the header, the others as they lie.
-    pub(crate) fn put_plain<T: Pod>(&mut self, values: Vec<T>) {
-        self.put_own(&(values.len() as u64));
-        if size_of_val(values.as_slice()) <= INLINE_BYTES {
-            self.bytes.extend_from_slice(bytemuck::cast_slice(&values));
-        } else {
-            self.buffers.push(values.into());
+    pub(crate) fn put_plain<T: Pod>(&mut self, values: Vec<T>) -> Result<(), Stays> {
+        if size_of::<T>() == 0 {
+            return Err(Stays::new("values without a size are no plain memory"));
         }
+        let is_beside = size_of_val(values.as_slice()) > INLINE_BYTES && self.buffers.len() < MOST_BUFFERS;
+        self.put_own(&(values.len() as u64, is_beside));
+        if is_beside {
+            self.buffers.push(values.into());
+        } else {
+            self.bytes.extend_from_slice(bytemuck::cast_slice(&values));
+        }
+        Ok(())
     }
 }
 
 impl Decoder<'_> {
     /// Takes plain memory.
     pub(crate) fn take_plain<T: Pod>(&mut self) -> Result<Vec<T>, WireError> {
-        let count: u64 = self.take()?;
+        let (count, is_beside): (u64, bool) = self.take()?;
         let bytes = usize::try_from(count).ok().and_then(|count| count.checked_mul(size_of::<T>()));
         let bytes = bytes.ok_or_else(|| WireError::new(format!("{count} values fit in no memory")))?;
-        if bytes <= INLINE_BYTES {
+        if !is_beside {
             let taken = self.take_bytes(bytes)?;
             if size_of::<T>() == 0 && count > 0 {
                 return Err(WireError::new("values without a size are no plain memory"));
@@ -115,7 +120,8 @@ impl<T: Pod> Serialize for Bulk<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let bytes: &[u8] = bytemuck::cast_slice(&self.0);
         // A copy, as serde lends the value only.
-        let is_beside = bytes.len() > INLINE_BYTES && side::add_buffer(|| self.0.clone().into());
+        let is_beside =
+            bytes.len() > INLINE_BYTES && side::add_buffer(MOST_BUFFERS, || self.0.clone().into());
         let place = if is_beside { Place::Beside(self.0.len() as u64) } else { Place::Here(bytes.to_vec()) };
         place.serialize(serializer)
     }

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::{Codec, Decoder, Encoder, WireError};
+use crate::caught;
+use crate::current;
 use crate::entry::EntryInfo;
 use crate::error::{CallError, Failed, NoElement, NotNow, Panicked};
 
@@ -176,7 +178,14 @@ impl Encoder {
         let error = match outcome {
             Ok(value) => {
                 self.put_own(&true);
-                let Err(why) = K::encode(value, self) else { return };
+                // Serialisation is code of the user's.
+                let encoded =
+                    current::on_pe("encoding a value", |pe| caught::catch(pe, || K::encode(value, self)));
+                let why = match encoded {
+                    Ok(Ok(())) => return,
+                    Ok(Err(why)) => why.to_string(),
+                    Err(panic) => panic.to_string(),
+                };
                 self.rewind(begin);
                 CallError::Refused(format!("the value was not sent to another process: {why}").into())
             }

@@ -4,10 +4,11 @@
 //! not broken while any of these may still fulfil it. An end elsewhere sends what it is given to the home of its cell, where the
 //! promise counts it as if it had been given there.
 //!
-//! *Why none is forgotten, and none kept.* An end elsewhere holds one count. Before such an end is copied on to a third process, a
-//! [`Retain`] goes home; when the last of it in its process is dropped, a [`Release`]. Both are sent by one process to one PE, so the retain
-//! comes first, and the count is above zero in between. A copy that is dropped before that retain arrives makes the count too low
-//! by one for a while, but not zero: the end that it was copied from is still counted.
+//! *Why none is forgotten, and none kept.* An end elsewhere counts for the process that it was copied by. Before an end is copied on to a third
+//! process, a [`Retain`] goes home, which counts for the process that copies; when the last of an end is dropped in its process, a [`Release`],
+//! which says whose copy it was. The two take different ways, so a count may be below zero for a while; then it is not zero, and the
+//! promise stays. A process sends its retains before the release of its own end, and both by one way: so while a retain of it is under
+//! way, its own end is counted. All counts are zero only when nobody elsewhere has an end.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -35,9 +36,27 @@ pub(crate) type Encode<T> = fn(T, &mut Encoder) -> Result<(), Stays>;
 pub(crate) struct Exports(Mutex<FxHashMap<(PeId, u64), Export>>);
 
 struct Export {
-    /// Ends in other processes.
-    count: i64,
+    /// Ends in other processes, by the ranks that have copied them there; none that is zero.
+    counts: FxHashMap<u32, i64>,
     promise: Box<dyn Exported>,
+}
+
+impl Export {
+    fn count(&mut self, by: u32, more: i64) {
+        let count = self.counts.entry(by).or_default();
+        *count += more;
+        if *count == 0 {
+            self.counts.remove(&by);
+        }
+    }
+}
+
+/// What an end elsewhere knows.
+pub(crate) struct Away<T> {
+    /// How its values leave the process.
+    pub(crate) encode: Encode<T>,
+    /// The rank that has copied it.
+    pub(crate) by: u32,
 }
 
 /// A promise whose type is known where its values arrive.
@@ -79,15 +98,15 @@ impl Exports {
     }
 
     /// Counts one end more in other processes.
-    fn retain(&self, cell: CellRef, promise: impl FnOnce() -> Box<dyn Exported>) {
+    fn retain(&self, cell: CellRef, by: u32, promise: impl FnOnce() -> Box<dyn Exported>) {
         let mut exports = self.lock();
         let export = exports.entry((cell.pe, cell.key));
-        export.or_insert_with(|| Export { count: 0, promise: promise() }).count += 1;
+        export.or_insert_with(|| Export { counts: FxHashMap::default(), promise: promise() }).count(by, 1);
     }
 
     /// Counts one end more of a promise that is out.
-    fn retain_known(&self, pe: PeId, key: u64) {
-        self.lock().entry((pe, key)).and_modify(|export| export.count += 1);
+    fn retain_known(&self, pe: PeId, key: u64, by: u32) {
+        self.lock().entry((pe, key)).and_modify(|export| export.count(by, 1));
     }
 
     /// The promise, if it is out.
@@ -96,11 +115,11 @@ impl Exports {
     }
 
     /// Counts one end less; the caller drops what comes back without a lock.
-    fn release(&self, pe: PeId, key: u64) -> Option<Export> {
+    fn release(&self, pe: PeId, key: u64, by: u32) -> Option<Export> {
         let mut exports = self.lock();
         let export = exports.get_mut(&(pe, key))?;
-        export.count -= 1;
-        if export.count == 0 { exports.remove(&(pe, key)) } else { None }
+        export.count(by, -1);
+        if export.counts.is_empty() { exports.remove(&(pe, key)) } else { None }
     }
 }
 
@@ -109,6 +128,8 @@ impl Exports {
 struct Form {
     cell: CellRef,
     expected: usize,
+    /// The rank that has copied it.
+    by: u32,
 }
 
 impl<T: Send + 'static> Promise<T> {
@@ -116,26 +137,30 @@ impl<T: Send + 'static> Promise<T> {
     fn form<K: Codec<T>>(&self) -> Form {
         let inner = &*self.0;
         let (cell, expected) = (inner.cell, inner.expected);
-        if inner.away.is_some() {
-            cell.post(Msg::for_pe(Retain { key: cell.key }));
-        } else {
-            current::on_pe("sending a promise to another process", |pe| {
+        current::on_pe("sending a promise to another process", |pe| {
+            let by = pe.shared().job().map_or(0, |job| job.rank().0);
+            if inner.away.is_some() {
+                pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by }));
+            } else {
                 let promise = || Box::new(ExportedBy::<T, K>(self.clone(), PhantomData)) as Box<dyn Exported>;
-                pe.shared().exports().retain(cell, promise);
-            });
-        }
-        Form { cell, expected }
+                pe.shared().exports().retain(cell, by, promise);
+            }
+            Form { cell, expected, by }
+        })
     }
 
     /// An end that came from another process.
-    fn of_form<K: Codec<T>>(Form { cell, expected }: Form) -> Self {
+    fn of_form<K: Codec<T>>(Form { cell, expected, by }: Form) -> Self {
         let known = current::pe(|pe| {
             let exports = pe?.shared().exports();
             let known = exports.find(cell.pe, cell.key)?;
-            drop(exports.release(cell.pe, cell.key));
+            drop(exports.release(cell.pe, cell.key, by));
             known.into_any().downcast::<Promise<T>>().ok()
         });
-        known.map_or_else(|| Promise::made(cell, expected, Some(K::encode)), |promise| *promise)
+        known.map_or_else(
+            || Promise::made(cell, expected, Some(Away { encode: K::encode, by })),
+            |promise| *promise,
+        )
     }
 
     pub(crate) fn encode<K: Codec<T>>(&self, to: &mut Encoder) {
@@ -243,14 +268,15 @@ impl Payload for Fail {
 /// An end elsewhere was copied to a third process.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Retain {
-    pub(crate) key: u64,
+    key: u64,
+    by: u32,
 }
 
 impl Payload for Retain {
     const NAME: Name = Name::Runtime("an end of a promise");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Retain);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.shared().exports().retain_known(pe.id(), self.key);
+        pe.shared().exports().retain_known(pe.id(), self.key, self.by);
     }
 }
 
@@ -258,12 +284,13 @@ impl Payload for Retain {
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Release {
     pub(crate) key: u64,
+    pub(crate) by: u32,
 }
 
 impl Payload for Release {
     const NAME: Name = Name::Runtime("the end of an end of a promise");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Release);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        drop(pe.shared().exports().release(pe.id(), self.key));
+        drop(pe.shared().exports().release(pe.id(), self.key, self.by));
     }
 }

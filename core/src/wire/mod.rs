@@ -28,7 +28,7 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
 pub use bulk::Bulk;
-pub(crate) use exports::{Encode, Exports, Fail, Release, Value};
+pub(crate) use exports::{Away, Encode, Exports, Fail, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{Arrives, Leaves, Unsent, decode_message};
 pub use local::Local;
@@ -94,6 +94,8 @@ impl WireError {
 
 /// Vectors up to this many bytes travel in the header: a buffer of its own costs more than the copy.
 const INLINE_BYTES: usize = 256;
+/// A frame has no more buffers than that; what is more goes in the header.
+const MOST_BUFFERS: usize = 1000;
 
 /// Takes a message apart, for its way to another process.
 #[derive(Default)]

@@ -41,8 +41,7 @@ impl<T: Pod + Serialize + Deserialize<'static>> AsEither for &&&Of<Vec<T>> {
     type Value = Vec<T>;
     fn put(&self, value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
         to.has_plain = true;
-        to.put_plain(value);
-        Ok(())
+        to.put_plain(value)
     }
     fn take(&self, from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
         if from.is_by_serde { from.take() } else { from.take_plain() }
@@ -60,8 +59,7 @@ impl<T: Pod> AsBulk for &&Of<Vec<T>> {
     type Value = Vec<T>;
     fn put(&self, value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
         to.has_plain = true;
-        to.put_plain(value);
-        Ok(())
+        to.put_plain(value)
     }
     fn take(&self, from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
         from.take_plain()

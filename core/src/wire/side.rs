@@ -63,11 +63,11 @@ pub(super) fn with_incoming<R>(buffers: &mut std::vec::IntoIter<Buffer>, f: impl
     lend(|crossing| &crossing.incoming, buffers, f)
 }
 
-/// Adds a buffer to the message that is being encoded; false if none is.
-pub(super) fn add_buffer(buffer: impl FnOnce() -> Buffer) -> bool {
+/// Adds a buffer to the message that is being encoded; false if none is, or if it has so many.
+pub(super) fn add_buffer(most: usize, buffer: impl FnOnce() -> Buffer) -> bool {
     current::pe(|pe| {
         let Some(pe) = pe else { return false };
-        if pe.crossing.outgoing.borrow().is_none() {
+        if pe.crossing.outgoing.borrow().as_ref().is_none_or(|buffers| buffers.len() >= most) {
             return false;
         }
         let buffer = buffer();
