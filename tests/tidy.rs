@@ -25,7 +25,8 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("core/src/entry.rs", "an exclusive coroutine gets the token of its chare's state"),
     ("core/src/known.rs", "a value behind `dyn` becomes a reference to what it is known to be"),
     ("core/src/message.rs", "a message is one allocation that moves by pointer"),
-    ("core/src/runtime.rs", "messages and inboxes change threads"),
+    ("core/src/process.rs", "a message is given to an inbox"),
+    ("core/src/runtime.rs", "the reader of an inbox goes to its PE's thread"),
     ("core/src/scheduler/block.rs", "free lists of raw blocks"),
     ("core/src/scheduler/inbox.rs", "a lock-free queue linked through its messages"),
     (
