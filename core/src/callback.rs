@@ -29,9 +29,8 @@ pub struct Callback<T>(To<T>);
 
 enum To<T> {
     Promise(Promise<T>),
-    /// The function knows the entry; the index, as users write it, is there if it is outside of its array.
+    /// The index, as users write it, is there if it is outside of its array.
     Element(RunId, ChareId, Option<Arc<str>>, ToElement<T>),
-    /// The function knows the entry.
     Collection(RunId, CollectionId, ToCollection<T>),
     /// An entry that is known by its number, as another process has told.
     Coded(RunId, Place, &'static Row, Encode<T>),
@@ -40,9 +39,18 @@ enum To<T> {
     Ignore,
 }
 
-/// Sends a value to an entry of an element; the other function says which entry that is.
-type ToElement<T> = (fn(RunId, ChareId, Option<&Arc<str>>, T), fn() -> Option<CodeId>);
-type ToCollection<T> = (fn(RunId, CollectionId, T), fn() -> Option<CodeId>);
+/// An entry of an element. A callback is cloned for each element of a broadcast: one function does all, in one word.
+type ToElement<T> = fn(Ask<(RunId, ChareId, Option<&Arc<str>>), T>) -> Option<CodeId>;
+/// An entry of all elements of a collection.
+type ToCollection<T> = fn(Ask<(RunId, CollectionId), T>) -> Option<CodeId>;
+
+/// What the function of an entry is asked for.
+enum Ask<A, T> {
+    /// To send a value.
+    Send(A, T),
+    /// The number of the entry.
+    Code,
+}
 
 /// A chare, or all of a collection.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -61,6 +69,8 @@ enum Form {
     Ignore,
 }
 
+const _: () = assert!(size_of::<Callback<u64>>() <= 48, "callbacks are moved with each contribution");
+
 impl<T: Send + 'static> Callback<T> {
     /// Lets it leave the process; its values come back by `K`.
     pub(crate) fn encode<K: Codec<T>>(&self, to: &mut Encoder) -> Result<(), Stays> {
@@ -75,8 +85,8 @@ impl<T: Send + 'static> Callback<T> {
                     "the callback is to an element that does not exist, {outside}"
                 )));
             }
-            To::Element(_, id, None, (_, code)) => Form::Entry(Place::Element(*id), named(*code)?),
-            To::Collection(_, id, (_, code)) => Form::Entry(Place::Collection(*id), named(*code)?),
+            To::Element(_, id, None, entry) => Form::Entry(Place::Element(*id), named(entry(Ask::Code))?),
+            To::Collection(_, id, entry) => Form::Entry(Place::Collection(*id), named(entry(Ask::Code))?),
             To::Coded(_, place, row, _) => Form::Entry(*place, row.id()),
             To::Exit(_) => Form::Exit,
             To::Ignore => Form::Ignore,
@@ -102,12 +112,14 @@ impl<T: Send + 'static> Callback<T> {
         E::Args: FromCallback<T>,
     {
         let outside = (element.id().element == OUTSIDE).then(|| format!("[{:?}]", element.index()).into());
-        let send = |run, id, outside: Option<&Arc<str>>, value| {
+        let entry: ToElement<T> = |ask| {
+            let Ask::Send((run, id, outside), value) = ask else { return E::code() };
             let index = || outside.map_or("[..]", |index| &**index).to_owned();
             let args = E::Args::from_callback(value);
             call::dispatch_to_id::<E>(run, id, args, Reply::none(), E::RANK, index);
+            None
         };
-        Callback(To::Element(element.run(), element.id(), outside, (send, E::code)))
+        Callback(To::Element(element.run(), element.id(), outside, entry))
     }
 
     pub(crate) fn to_collection<E>(run: RunId, collection: CollectionId) -> Self
@@ -115,10 +127,12 @@ impl<T: Send + 'static> Callback<T> {
         E: Entry,
         E::Args: FromCallback<T> + Clone,
     {
-        let send = |run, id, value| {
+        let entry: ToCollection<T> = |ask| {
+            let Ask::Send((run, id), value) = ask else { return E::code() };
             broadcast::send::<E>(Audience::all(run, id), E::Args::from_callback(value), E::RANK, None);
+            None
         };
-        Callback(To::Collection(run, collection, (send, E::code)))
+        Callback(To::Collection(run, collection, entry))
     }
 
     /// Delivery ends the run that this is made in with exit code 0. Made on a thread that has entered no run, it ends the
@@ -143,8 +157,12 @@ impl<T: Send + 'static> Callback<T> {
     pub fn deliver(&self, value: T) -> Result<(), Fulfilled<T>> {
         match &self.0 {
             To::Promise(promise) => promise.send(value)?,
-            To::Element(run, id, outside, (send, _)) => send(*run, *id, outside.as_ref(), value),
-            To::Collection(run, id, (send, _)) => send(*run, *id, value),
+            To::Element(run, id, outside, entry) => {
+                entry(Ask::Send((*run, *id, outside.as_ref()), value));
+            }
+            To::Collection(run, id, entry) => {
+                entry(Ask::Send((*run, *id), value));
+            }
             To::Coded(run, place, row, encode) => send_coded(*run, *place, row, *encode, value),
             To::Exit(run) => {
                 run.iter().for_each(|run| current::require(*run));
@@ -174,8 +192,8 @@ impl<T: Send + 'static> Callback<T> {
     }
 }
 
-fn named(code: fn() -> Option<CodeId>) -> Result<CodeId, Stays> {
-    code().ok_or_else(|| {
+fn named(code: Option<CodeId>) -> Result<CodeId, Stays> {
+    code.ok_or_else(|| {
         Stays::new(
             "the callback is to an entry of a generic chare, which has no number in the table of the program",
         )
@@ -255,8 +273,8 @@ impl<T> Clone for Callback<T> {
     fn clone(&self) -> Self {
         Callback(match &self.0 {
             To::Promise(promise) => To::Promise(promise.clone()),
-            To::Element(run, id, outside, send) => To::Element(*run, *id, outside.clone(), *send),
-            To::Collection(run, id, send) => To::Collection(*run, *id, *send),
+            To::Element(run, id, outside, entry) => To::Element(*run, *id, outside.clone(), *entry),
+            To::Collection(run, id, entry) => To::Collection(*run, *id, *entry),
             To::Coded(run, place, row, encode) => To::Coded(*run, *place, row, *encode),
             To::Exit(run) => To::Exit(*run),
             To::Ignore => To::Ignore,

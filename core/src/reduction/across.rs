@@ -68,6 +68,7 @@ fn name_of_outcome<O>() -> u64 {
 
 impl Readers {
     /// Notes a reducer that code here contributes by.
+    #[cold]
     pub(super) fn note<T: Send + 'static, R: Reducer<T>>(&self, reducer: R, target: &Target<R::Output>) {
         let distribute = match target {
             Target::To(_) => None,

@@ -345,12 +345,12 @@ where
         return Ok(sequence);
     }
     pe.note_contribution();
-    if pe.shared().job().is_some() {
-        pe.readers.note::<T, R>(reducer, &target);
-    }
     let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
     let merged: Box<dyn Local> = match earlier {
         None => {
+            if pe.shared().job().is_some() {
+                pe.readers.note::<T, R>(reducer, &target);
+            }
             let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));
             Box::new(Merged { reducer, partial, target, target_from: id.element })
         }
