@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use crossbeam_utils::CachePadded;
+
 use crate::binding::BoundDevices;
 use crate::channel::ValueTypes;
 use crate::ids::{ChareId, PeId, RunId};
@@ -42,9 +44,9 @@ pub(crate) struct Shared {
     oversubscribed: bool,
     pub(crate) started: Instant,
     /// Handles and entered threads, by which the outside may still send.
-    pub(crate) outsiders: AtomicUsize,
+    pub(crate) outsiders: CachePadded<AtomicUsize>,
     /// Threads of the outside that are pushing just now.
-    foreign_pushes: AtomicUsize,
+    foreign_pushes: CachePadded<AtomicUsize>,
     /// Promises that other processes hold.
     exports: Exports,
     value_types: ValueTypes,
@@ -80,8 +82,8 @@ impl Shared {
             reported: Reported::default(),
             oversubscribed: pe_count * ranks_here > cores(),
             started: Instant::now(),
-            outsiders: AtomicUsize::new(0),
-            foreign_pushes: AtomicUsize::new(0),
+            outsiders: CachePadded::default(),
+            foreign_pushes: CachePadded::default(),
             exports: Exports::default(),
             value_types: ValueTypes::default(),
             first: job.as_ref().map_or(0, |job| job.rank().index() * pe_count),

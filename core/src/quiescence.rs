@@ -69,16 +69,17 @@ enum Announced {
 pub(crate) struct Board {
     pes: Box<[CachePadded<Published>]>,
     /// Messages posted by threads that are no PEs; counted before they are pushed.
-    foreign_posted: AtomicU64,
-    idle_count: AtomicUsize,
+    foreign_posted: CachePadded<AtomicU64>,
+    /// Written whenever a PE falls idle: not where all PEs read where the inboxes are.
+    idle_count: CachePadded<AtomicUsize>,
 }
 
 impl Board {
     pub(crate) fn new(pe_count: usize) -> Self {
         Board {
             pes: (0..pe_count).map(|_| CachePadded::default()).collect(),
-            foreign_posted: AtomicU64::new(0),
-            idle_count: AtomicUsize::new(0),
+            foreign_posted: CachePadded::default(),
+            idle_count: CachePadded::default(),
         }
     }
 
