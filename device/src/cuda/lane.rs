@@ -142,22 +142,28 @@ impl Lane {
         Ok(timeline.submitted)
     }
 
-    /// Makes `waiter` wait until `position` is reached here.
+    /// Makes `waiter` wait until `position` is reached here. Whether it was given something to wait for.
     pub(super) fn hold_back(
         &self,
         waiter: &RawStream,
         position: u64,
         create: impl FnOnce() -> Answer<RawEvent>,
-    ) -> Answer<()> {
+    ) -> Answer<bool> {
         let mut timeline = self.lock();
         if self.has_completed(position) {
-            return Ok(());
+            return Ok(false);
         }
         if timeline.marked < position {
             self.record(&mut timeline, create)?;
         }
         let event = timeline.events.iter().find(|(marked, _)| *marked >= position);
-        event.map_or(Ok(()), |(_, event)| waiter.wait(event))
+        event.map_or(Ok(false), |(_, event)| waiter.wait(event).map(|()| true))
+    }
+
+    /// Counts a wait that the stream was given. It is a position as any other: what is marked next is reached after the wait, also
+    /// if nothing but the wait comes before it.
+    pub(super) fn note_wait(&self) {
+        self.lock().submitted += 1;
     }
 
     /// Asks the driver how far the stream has got, and sees to it that it can tell about `position` some time.

@@ -103,7 +103,12 @@ impl Stream {
         let source = &self.gpu.machine.devices[usize::from(mark.device)];
         let create = || source.create_event();
         let held = self.gpu.machine.lane(mark).hold_back(self.raw()?, mark.position, create);
-        held.map_err(|status| self.state().blame("cuStreamWaitEvent", status, std::iter::once(source)))
+        let waits =
+            held.map_err(|status| self.state().blame("cuStreamWaitEvent", status, std::iter::once(source)))?;
+        if waits {
+            self.lane().note_wait();
+        }
+        Ok(())
     }
 
     /// Marks what was given to the stream up to now, by an event of its own: it is known to be reached as soon as it is,

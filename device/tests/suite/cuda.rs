@@ -9,7 +9,7 @@ use cuda_stand_in::StandIn;
 use libtest_mimic::{Completion, Trial};
 
 use crate::apart::apart;
-use crate::kernels::{ADD, BOTH, COPY, FILL, GATHER, PANIC};
+use crate::kernels::{ADD, BOTH, COPY, FILL, GATHER, LATE, PANIC};
 use crate::register::register;
 use crate::{Case, Outcome, Table, is_required};
 
@@ -61,6 +61,7 @@ fn register_all() {
     register(&COPY);
     register(&FILL);
     register(&GATHER);
+    register(&LATE);
     // With no parameters: its launches are refused, which is a fault that the device outlives.
     stand_in.register("panic", &[], |_, _| Ok(()));
 }
@@ -87,9 +88,8 @@ fn listings() -> Option<&'static str> {
         fn parts<A: Params>(kernel: &Kernel<A>) -> (&'static str, &'static str) {
             (kernel.name(), kernel.cuda_source().unwrap())
         }
-        for (name, source) in
-            [parts(&ADD), parts(&BOTH), parts(&COPY), parts(&FILL), parts(&GATHER), parts(&PANIC)]
-        {
+        let [add, both, copy, fill] = [parts(&ADD), parts(&BOTH), parts(&COPY), parts(&FILL)];
+        for (name, source) in [add, both, copy, fill, parts(&GATHER), parts(&LATE), parts(&PANIC)] {
             list(name, source);
         }
         Some(folder.to_str().unwrap().to_owned())

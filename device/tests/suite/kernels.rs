@@ -38,6 +38,44 @@ kernel! {
 }
 
 kernel! {
+    /// Adds one to each element, after so many rounds of something that no compiler sees through.
+    pub(crate) const LATE: fn late(buffer: InOut<u32>, rounds: u32) {
+        rust: |_: &Launch, (buffer, rounds): (&mut [u32], u32)| {
+            let mut mixed = 1_u32;
+            for _ in 0..rounds {
+                mixed ^= mixed << 13;
+                mixed ^= mixed >> 17;
+                mixed ^= std::hint::black_box(mixed << 5);
+            }
+            buffer.iter_mut().for_each(|x| *x += u32::from(mixed != 0));
+        },
+        cuda: "KERNEL late(InOut<u32> buffer, u32 rounds, Grid grid) {
+            if (blockIdx.x > 0 || threadIdx.x > 0) return;
+            u32 mixed = 1;
+            for (u32 round = 0; round < rounds; round++) {
+                mixed ^= mixed << 13;
+                mixed ^= mixed >> 17;
+                mixed ^= mixed << 5;
+            }
+            for (u64 at = 0; at < buffer.len; at++) buffer[at] += mixed != 0 ? 1 : 0;
+        }",
+        wgsl: "
+            struct Arguments { grid: vec3<u32>, present: u32, @align(16) rounds: u32 }
+            @group(0) @binding(0) var<storage, read_write> buffer: array<u32>;
+            @group(0) @binding(1) var<uniform> arguments: Arguments;
+            @compute @workgroup_size(1) fn late() {
+                var mixed = 1u;
+                for (var round = 0u; round < arguments.rounds; round++) {
+                    mixed ^= mixed << 13u;
+                    mixed ^= mixed >> 17u;
+                    mixed ^= mixed << 5u;
+                }
+                for (var at = 0u; at < arrayLength(&buffer); at++) { buffer[at] += select(0u, 1u, mixed != 0u); }
+            }",
+    }
+}
+
+kernel! {
     pub(crate) const COPY: fn copy(source: In<u32>, out: Out<u32>) {
         rust: |_: &Launch, (source, out): (&[u32], &mut [u32])| out.copy_from_slice(source),
         cuda: "KERNEL copy(In<u32> source, Out<u32> out, Grid grid) {

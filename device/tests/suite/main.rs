@@ -14,6 +14,7 @@ mod cuda;
 mod graphs;
 mod kernels;
 mod moves;
+mod order;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 #[path = "../stand_in/kernels.rs"]
 mod register;
@@ -91,6 +92,11 @@ const CASES: &[Case] = cases! {
         what_is_dropped_in_flight_is_finished: 2, "";
         records_say_what_was_done: 2, "";
         code_for_cuda_is_refused_elsewhere: 1, "";
+    }
+    order {
+        an_empty_launch_keeps_the_order: 1, "";
+        a_launch_that_the_device_refuses_keeps_the_order: 1, "";
+        a_launch_on_spoiled_input_keeps_the_order: 1, "";
     }
     graphs {
         a_graph_is_replayed_in_order: 1, "";

@@ -1,0 +1,52 @@
+//! Cases of operations that give a device nothing to do: what comes after them comes after what they come after.
+
+use chare_device::{Account, DeviceVec, Devices};
+
+use crate::cases::{fault_of, values};
+use crate::kernels::{ADD, COPY, FILL, LATE, PANIC};
+
+/// So many rounds take a device some milliseconds.
+const ROUNDS: u32 = 1 << 20;
+
+/// Three owners, and a buffer of zeros to which the first one adds one, late. All that is launched has been launched once before,
+/// so that nobody waits for a compiler meanwhile.
+fn begin(devices: &Devices) -> ([Account; 3], DeviceVec<u32>) {
+    let owners = ["first", "second", "third"].map(|label| devices.get(0).account(label));
+    let mut buffer = owners[0].alloc::<u32>(4).unwrap();
+    for owner in &owners {
+        let (mut from, mut to) = (owner.alloc::<u32>(4).unwrap(), owner.alloc::<u32>(4).unwrap());
+        owner.launch(&LATE, 1, (&mut from, 1)).unwrap();
+        owner.launch(&ADD, 4, (&mut from, 1)).unwrap();
+        owner.launch(&COPY, 4, (&from, &mut to)).unwrap();
+        owner.launch(&FILL, 4, (&mut to, 1)).unwrap();
+        fault_of(owner.launch(&PANIC, 4, (&mut to,)).unwrap().wait());
+    }
+    owners[0].launch(&FILL, 4, (&mut buffer, 0)).unwrap().wait().unwrap();
+    owners[0].launch(&LATE, 1, (&mut buffer, ROUNDS)).unwrap();
+    (owners, buffer)
+}
+
+pub(crate) fn an_empty_launch_keeps_the_order(devices: &Devices) {
+    let ([_, second, third], mut buffer) = begin(devices);
+    second.launch(&ADD, 0, (&mut buffer, 0)).unwrap();
+    let read = third.download(&buffer).unwrap();
+    assert_eq!(read.wait().unwrap()[0], 1);
+}
+
+pub(crate) fn a_launch_that_the_device_refuses_keeps_the_order(devices: &Devices) {
+    let ([_, second, third], mut buffer) = begin(devices);
+    let refused = second.launch(&PANIC, 4, (&mut buffer,)).unwrap();
+    third.launch(&FILL, 4, (&mut buffer, 9)).unwrap();
+    fault_of(refused.wait());
+    assert_eq!(values(&third, &buffer), [9; 4]);
+}
+
+pub(crate) fn a_launch_on_spoiled_input_keeps_the_order(devices: &Devices) {
+    let ([_, second, third], mut buffer) = begin(devices);
+    let mut spoiled = second.alloc::<u32>(4).unwrap();
+    fault_of(second.launch(&PANIC, 4, (&mut spoiled,)).unwrap().wait());
+    let void = second.launch(&COPY, 4, (&spoiled, &mut buffer)).unwrap();
+    third.launch(&FILL, 4, (&mut buffer, 9)).unwrap();
+    fault_of(void.wait());
+    assert_eq!(values(&third, &buffer), [9; 4]);
+}
