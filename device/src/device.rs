@@ -256,6 +256,12 @@ impl Device {
         self.core.pool().live_bytes() as u64
     }
 
+    /// Why it is lost: nothing can be done with it any more, and whoever needs it gets a fault. `None` if it is not known to be. Asks
+    /// nobody.
+    pub fn loss(&self) -> Option<Arc<str>> {
+        self.core.backend.loss(self.core.ordinal)
+    }
+
     /// The accounts that are bound to it, or were when they were dropped and memory is still charged to them.
     pub fn owner_count(&self) -> usize {
         // One is this device's own.

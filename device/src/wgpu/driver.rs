@@ -25,7 +25,7 @@ use crate::watchdog::overdue;
 /// Jobs that are submitted together at most: an end waits for those of as many others.
 pub(super) const JOBS_PER_BATCH: usize = 64;
 
-/// Batches that the device has at most.
+/// Batches that the device has at most, if there is no time limit.
 pub(super) const BATCHES_IN_FLIGHT: usize = 2;
 
 /// How long the thread waits for a batch before it looks for new jobs.
@@ -114,7 +114,9 @@ impl Driver {
 
     /// One round. False at the end.
     fn step(&mut self) -> bool {
-        let has_room = self.in_flight.len() < BATCHES_IN_FLIGHT;
+        // Where there is a limit nothing is submitted while a batch is looked after, since `submit` may block until it has ended.
+        let most = if self.shared.time_limit.is_some() { 1 } else { BATCHES_IN_FLIGHT };
+        let has_room = self.in_flight.len() < most;
         if has_room && self.taken.is_empty() && !self.take() {
             return false;
         }

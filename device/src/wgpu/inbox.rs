@@ -227,8 +227,11 @@ impl Shared {
         scoped(&self.device, || self.device.create_buffer(&descriptor))
     }
 
-    /// New memory, all zeros.
+    /// New memory, all zeros; `None` too if the device is lost, where it would be of no use.
     pub(super) fn allocate(&self, bytes: usize) -> Option<Block> {
+        if self.lost().is_some() {
+            return None;
+        }
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let buffer = self.make_buffer(bytes as u64, usage, false).ok()?;
         let mut blocks = self.blocks();

@@ -56,7 +56,8 @@
 //! of all jobs of a batch if it came from its submission. A device that is *lost* (its driver said so, an error came
 //! outside of all scopes, or its thread caught a panic of wgpu) stays so: every job in flight and every job that follows
 //! is left with a fault that says why. Other devices go on. Where there is a time limit, a device is lost too if a batch is not done
-//! in time; what it has downloaded is copied out by this thread, so nobody's memory is touched later.
+//! in time; what it has downloaded is copied out by this thread, so nobody's memory is touched later. One batch is in flight there: a
+//! thread that is blocked in `submit` until the batch before has ended could not tell that this one takes too long.
 
 mod adapter;
 mod driver;
@@ -187,6 +188,11 @@ impl Backend for Wgpu {
     unsafe fn release_pinned(&self, address: NonNull<u8>, bytes: usize) {
         // SAFETY: the caller promises what this asks.
         unsafe { host::release(address, bytes) };
+    }
+
+    fn loss(&self, device: usize) -> Option<Arc<str>> {
+        let lost = self.devices[device].lost()?;
+        Some(format!("{} is lost: {lost}", self.devices[device].name(device)).into())
     }
 
     fn is_staged(&self, from: usize, to: usize) -> bool {

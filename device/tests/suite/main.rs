@@ -97,6 +97,7 @@ const CASES: &[Case] = cases! {
         an_empty_launch_keeps_the_order: 1, "";
         a_launch_that_the_device_refuses_keeps_the_order: 1, "";
         a_launch_on_spoiled_input_keeps_the_order: 1, "";
+        a_kernel_that_is_overdue_loses_its_device_whatever_follows: 2, ":timeout=0.2";
     }
     graphs {
         a_graph_is_replayed_in_order: 1, "";

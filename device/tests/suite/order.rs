@@ -1,6 +1,7 @@
-//! Cases of operations that give a device nothing to do: what comes after them comes after what they come after.
+//! Cases of operations that give a device nothing to do: what comes after them comes after what they come after. And of those that
+//! never end: what comes after them fails, and what does not goes on.
 
-use chare_device::{Account, DeviceVec, Devices};
+use chare_device::{Account, DeviceError, DeviceVec, Devices};
 
 use crate::cases::{fault_of, values};
 use crate::kernels::{ADD, COPY, FILL, LATE, PANIC};
@@ -49,4 +50,29 @@ pub(crate) fn a_launch_on_spoiled_input_keeps_the_order(devices: &Devices) {
     third.launch(&FILL, 4, (&mut buffer, 9)).unwrap();
     fault_of(void.wait());
     assert_eq!(values(&third, &buffer), [9; 4]);
+}
+
+pub(crate) fn a_kernel_that_is_overdue_loses_its_device_whatever_follows(devices: &Devices) {
+    let [first, beside] = ["first", "beside"].map(|label| devices.get(0).account(label));
+    let far = devices.get(1).account("far");
+    let whole = far.upload(vec![5_u32; 4]).unwrap();
+    far.fence().unwrap().wait().unwrap();
+    let (mut late, mut other) = (first.alloc::<u32>(4).unwrap(), beside.alloc::<u32>(4).unwrap());
+    assert!(devices.iter().all(|device| device.loss().is_none()));
+    let overdue = first.launch(&LATE, 1, (&mut late, 1 << 28)).unwrap();
+    // More than a device takes at a time, if it takes several.
+    for _ in 0..200 {
+        drop(beside.launch(&FILL, 4, (&mut other, 1)));
+    }
+    let fault = fault_of(overdue.wait());
+    assert!(fault.kernel == "late" && fault.message.contains("more than 0.2 s"), "{fault}");
+    let said = devices.get(0).loss().expect("it is lost");
+    assert!(said.contains("more than 0.2 s"), "{said}");
+    // Nobody goes there, and what the other device has is as it was. Devices of one adapter are lost together.
+    assert!(matches!(far.move_to(devices.get(0)), Err(DeviceError::Lost { .. })));
+    assert_eq!(far.device().ordinal(), 1);
+    match devices.get(1).loss() {
+        None => assert_eq!(values(&far, &whole), [5; 4]),
+        Some(_) => assert!(devices.get(0).name().starts_with("wgpu")),
+    }
 }
