@@ -8,6 +8,7 @@ mod apart;
 #[path = "stand_in/kernels.rs"]
 mod register;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ use chare_device::{DeviceError, DeviceVec, Devices, Fault, HostMode, HostVec, In
 struct Gate(Mutex<bool>, Condvar);
 
 static GATE: Gate = Gate(Mutex::new(false), Condvar::new());
+
+/// For the kernel of a graph.
+static GRAPH_GATE: Gate = Gate(Mutex::new(false), Condvar::new());
 
 impl Gate {
     fn pass(&self) {
@@ -37,6 +41,19 @@ kernel! {
             buffer.fill(7);
         },
         ptx: "kernel stuck",
+    }
+}
+
+kernel! {
+    /// The first of its launches is stuck.
+    const STUCK_ONCE: fn stuck_once(buffer: InOut<u32>) {
+        rust: |_: &Launch, (buffer,): (&mut [u32],)| {
+            static IS_LATER: AtomicBool = AtomicBool::new(false);
+            if !IS_LATER.swap(true, Ordering::Relaxed) {
+                GRAPH_GATE.pass();
+            }
+            buffer.fill(7);
+        },
     }
 }
 
@@ -132,6 +149,24 @@ fn nobody_waits_for_a_kernel_that_never_ends() {
 }
 
 #[test]
+fn a_graph_that_is_stuck_on_one_device_is_replayed_on_another() {
+    let devices = open("host:2:timeout=0.5:workers=2");
+    let account = devices.get(0).account("first");
+    let mut buffer = account.alloc::<u32>(4).expect("memory");
+    let recorded = account.record::<(InOut<u32>,)>("once", |recording, (mut buffer,)| {
+        recording.launch(&STUCK_ONCE, 1, (&mut buffer,))
+    });
+    let graph = recorded.expect("a graph");
+    let fault = fault_of(graph.replay((&mut buffer,)).expect("it is taken").wait());
+    assert_eq!(fault.kernel, "once");
+    account.move_to(devices.get(1)).expect("there is room");
+    let mut other = account.alloc::<u32>(4).expect("memory");
+    graph.replay((&mut other,)).expect("it is taken").wait().expect("no fault");
+    assert_eq!(account.download(&other).expect("it is taken").wait().expect("no fault"), [7; 4]);
+    GRAPH_GATE.open();
+}
+
+#[test]
 fn a_limit_that_is_kept_changes_nothing() {
     for kind in ["inline", "workers=2", "polled"] {
         let devices = open(&format!("host:2:timeout=1000:{kind}"));
@@ -217,6 +252,29 @@ fn a_stream_of_cuda_that_is_stuck_loses_its_device() {
         devices.close();
         drop(devices);
         // What the driver may still write to is nobody else's by now.
+        GATE.open();
+    });
+}
+
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+#[test]
+fn a_device_of_cuda_that_waits_for_a_stuck_one_goes_on() {
+    apart::apart("a_device_of_cuda_that_waits_for_a_stuck_one_goes_on", &[], || {
+        register::register(&STUCK);
+        register::register(&BUSY);
+        let devices = open("cuda:0,1:timeout=0.5");
+        let (first, far) = (devices.get(0).account("first"), devices.get(1).account("far"));
+        let mut buffer = first.upload(vec![1_u32; 4]).expect("memory");
+        first.fence().expect("it is taken").wait().expect("no fault");
+        let failed = first.launch(&STUCK, 1, (&mut buffer,)).expect("it is taken");
+        let copied = far.copy(&buffer).expect("it is taken");
+        let read = far.download(&copied).expect("it is taken");
+        let fault = fault_of(failed.wait());
+        // If the other device waited for the first one, this would be found one limit later, and would lose it too.
+        assert_eq!(fault_of(read.wait()), fault);
+        expect_lost(&devices, &fault, "stuck", "0.5");
+        assert_eq!(devices.get(1).loss(), None);
+        devices.close();
         GATE.open();
     });
 }

@@ -20,8 +20,8 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
     /// Lists the parameters.
     pub(crate) describe: fn(&mut Slots),
-    /// The arguments of the step that is being done; kept for its memory. Replays of one stream do not contend for it.
-    pub(crate) filled: Mutex<Arguments>,
+    /// For the arguments of the step that is being done: kept for its memory, and taken out meanwhile.
+    pub(crate) spare: Mutex<Arguments>,
     /// What the backend has made of it for later replays.
     #[cfg(feature = "cuda")]
     pub(crate) made: Mutex<Option<Box<dyn Any + Send>>>,
@@ -90,7 +90,7 @@ impl Plan {
             name,
             steps,
             describe,
-            filled: Mutex::default(),
+            spare: Mutex::default(),
             #[cfg(feature = "cuda")]
             made: Mutex::default(),
         }

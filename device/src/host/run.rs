@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::arguments::Reader;
+use crate::arguments::{Arguments, Reader};
 use crate::backend::Block;
 use crate::caught::catch;
 use crate::fault::FaultRecord;
@@ -65,27 +65,39 @@ fn run_graph(
     plan: &Plan,
     memory: &dyn Fn(usize) -> (NonNull<u8>, usize),
 ) -> Result<(), Arc<FaultRecord>> {
-    let mut filled = plan.filled.lock().expect("the panics of kernels are caught");
-    for step in &plan.steps {
-        match step {
-            Step::Launch(LaunchStep { code, launch, arguments }) => {
-                arguments.fill(&operation.arguments, &mut filled);
-                // SAFETY: these are the arguments of this kernel, whose buffers are the operation's, as for a launch; steps are
-                // done one at a time, and a step that writes a buffer names it once.
-                let outcome = catch(|| unsafe { (code.run)(launch, &mut Reader::new(&filled)) });
-                outcome.map_err(|caught| operation.record_fault_of(code.name, caught))?;
-            }
-            Step::Copy { from, to } => {
-                let ((from, bytes), (to, _)) = (memory(*from), memory(*to));
-                // SAFETY: two allocations of `bytes` bytes, as the replay has checked, ordered and kept alive as accesses of
-                // the operation.
-                unsafe { to.copy_from_nonoverlapping(from, bytes) };
-            }
-            Step::Zero(index) => {
-                let (to, bytes) = memory(*index);
-                // SAFETY: the memory has this many bytes, and is ordered and kept alive as an access of the operation.
-                unsafe { to.write_bytes(0, bytes) };
-            }
+    let spare = || plan.spare.lock().expect("nothing panics under this lock");
+    // Not under the lock: a replay on another device is not to wait for kernels that never end.
+    let mut filled = std::mem::take(&mut *spare());
+    let outcome = plan.steps.iter().try_for_each(|step| run_step(operation, step, memory, &mut filled));
+    *spare() = filled;
+    outcome
+}
+
+/// Does one step, whose arguments go to `filled`.
+fn run_step(
+    operation: &Operation,
+    step: &Step,
+    memory: &dyn Fn(usize) -> (NonNull<u8>, usize),
+    filled: &mut Arguments,
+) -> Result<(), Arc<FaultRecord>> {
+    match step {
+        Step::Launch(LaunchStep { code, launch, arguments }) => {
+            arguments.fill(&operation.arguments, filled);
+            // SAFETY: these are the arguments of this kernel, whose buffers are the operation's, as for a launch; steps are
+            // done one at a time, and a step that writes a buffer names it once.
+            let outcome = catch(|| unsafe { (code.run)(launch, &mut Reader::new(filled)) });
+            outcome.map_err(|caught| operation.record_fault_of(code.name, caught))?;
+        }
+        Step::Copy { from, to } => {
+            let ((from, bytes), (to, _)) = (memory(*from), memory(*to));
+            // SAFETY: two allocations of `bytes` bytes, as the replay has checked, ordered and kept alive as accesses of
+            // the operation.
+            unsafe { to.copy_from_nonoverlapping(from, bytes) };
+        }
+        Step::Zero(index) => {
+            let (to, bytes) = memory(*index);
+            // SAFETY: the memory has this many bytes, and is ordered and kept alive as an access of the operation.
+            unsafe { to.write_bytes(0, bytes) };
         }
     }
     Ok(())

@@ -4,10 +4,14 @@
 //! An operation is *held* while its stream is full, while one before it in the stream is held, or one that it comes after: that one
 //! has no mark to wait for yet. Held operations are given to the driver when somebody submits to their stream or looks.
 //!
-//! All of them are: the oldest held operation comes after none that is held, and is the first of its stream; so it is given as
-//! soon as the stream is not full, which comes when what it has been given is done, or its device lost.
+//! Where there is a time limit, an operation is held too while one of *another device* that it comes after has not ended. A stream that
+//! waits on its device for a kernel elsewhere would look stuck as that does, and its device be lost as well.
+//!
+//! All of them are given: the oldest held operation comes after none that is held, and is the first of its stream; so it is given as
+//! soon as the stream is not full, and what it comes after elsewhere has ended, which comes when what the driver has been given is done,
+//! or its device lost.
 
-use super::{Fate, Gpus, Live, State, wait_for};
+use super::{Fate, Gpus, Live, State, source_fault, wait_for};
 
 /// Calls of the driver that one operation makes, for most: waits, a fill, a copy, the command.
 const CALLS_PER_OPERATION: usize = 4;
@@ -35,8 +39,10 @@ impl Gpus {
         while self.has_room(state, device, lane) {
             let queue = &mut state.queues[device][lane];
             let Some(first) = queue.held.front() else { break };
-            let is_held = |event| state.live.get(event).is_some_and(|live| live.is_held);
-            if first.operation.after.iter().any(is_held) {
+            let own = queue.stream.gpu.index;
+            let is_away = |live: &Live| self.limit.is_some() && live.lane.0 != own;
+            let holds = |event| state.live.get(event).is_some_and(|live| live.is_held || is_away(live));
+            if first.operation.after.iter().any(holds) {
                 break;
             }
             state.held_count -= 1;
@@ -62,7 +68,9 @@ impl Gpus {
         }
         let mut parameters = std::mem::take(&mut state.parameters);
         let marks = given.operation.after.iter().filter_map(|event| state.live.get(event)?.mark);
-        let is_void = state.live.get(&given.event).is_some_and(|live| live.is_void);
+        // While it was held, the device that it reads from may have been lost.
+        let is_void = state.live.get(&given.event).is_some_and(|live| live.is_void)
+            || source_fault(state, &given.operation).is_some();
         if state.abandoned {
             given.fate = Fate::Refused;
         }

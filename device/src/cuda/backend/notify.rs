@@ -46,6 +46,9 @@ impl Gpus {
     pub(super) fn ask_for_notifications(&self, state: &mut State) -> Rest {
         let mut rest = Rest::LONG;
         for queue in state.queues.iter_mut().flatten() {
+            if !queue.held.is_empty() {
+                rest = Rest::SHORT;
+            }
             let Some(last) = queue.given.back().map(|given| given.event) else { continue };
             if queue.notified != Some(last) {
                 let sleepers = self.sleepers.clone();
@@ -53,7 +56,7 @@ impl Gpus {
                 let asked = queue.stream.notify(move || sleepers.wake_one());
                 queue.notified = asked.is_ok().then_some(last);
             }
-            if tells_too_late(&queue.given) || queue.notified.is_none() || !queue.held.is_empty() {
+            if tells_too_late(&queue.given) || queue.notified.is_none() {
                 rest = Rest::SHORT;
             }
         }
