@@ -36,7 +36,8 @@ pub enum DeviceMap {
     Block,
     /// `cyclic`: PEs are dealt out to the devices in turn, or devices to the PEs.
     Cyclic,
-    /// `0,0,1`: the ordinal of each PE's device, over again if there are more PEs. Of this process alone.
+    /// `0,0,1`: the ordinal of each PE's device, over again if there are more PEs. Of this process alone. Without any, the run does not
+    /// start.
     List(Vec<usize>),
 }
 
@@ -73,12 +74,25 @@ impl fmt::Display for DeviceMap {
     }
 }
 
-/// The map names a device that is not there.
+/// The map names a device that is not there, or none at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--device-map names device {ordinal}, and there are {count}, from 0")]
+#[error("{}", self.text())]
 pub struct NoSuchDevice {
-    ordinal: usize,
+    /// None if the map names none.
+    ordinal: Option<usize>,
     count: usize,
+}
+
+impl NoSuchDevice {
+    fn text(&self) -> String {
+        match self.ordinal {
+            Some(ordinal) => {
+                format!("--device-map names device {ordinal}, and there are {}, from 0", self.count)
+            }
+            None => "the device map is a list without devices; name the device of each PE, or take `block`"
+                .to_owned(),
+        }
+    }
 }
 
 /// Where this process stands among those that were started together on this machine.
@@ -166,8 +180,9 @@ pub(crate) fn bind(
     map: &DeviceMap,
 ) -> Result<Vec<Vec<usize>>, NoSuchDevice> {
     if let DeviceMap::List(list) = map {
-        if let Some(&ordinal) = list.iter().find(|&&ordinal| ordinal >= seats.len()) {
-            return Err(NoSuchDevice { ordinal, count: seats.len() });
+        let wrong = list.iter().find(|&&ordinal| ordinal >= seats.len()).copied();
+        if list.is_empty() || wrong.is_some() {
+            return Err(NoSuchDevice { ordinal: wrong, count: seats.len() });
         }
         return Ok((0..pes).map(|pe| vec![list[pe % list.len()]]).collect());
     }
@@ -206,12 +221,15 @@ pub(crate) struct Load {
     pub(crate) owners: usize,
     pub(crate) speed: f64,
     pub(crate) is_full: bool,
+    /// Nothing can be done there any more.
+    pub(crate) is_lost: bool,
 }
 
 impl Load {
     pub(crate) fn of(device: &Device) -> Load {
         let is_full = device.used_bytes() >= device.capacity_bytes();
-        Load { owners: device.owner_count(), speed: device.speed(), is_full }
+        let is_lost = device.loss().is_some();
+        Load { owners: device.owner_count(), speed: device.speed(), is_full, is_lost }
     }
 
     /// What share of its time each owner would have if there were one more: the larger, the worse.
@@ -220,11 +238,13 @@ impl Load {
     }
 }
 
-/// Which of these devices gets the next owner: the one that would be loaded least for its speed, of those with room.
+/// Which of these devices gets the next owner: the one that would be loaded least for its speed, of those with room, and none that is
+/// lost as long as there is another.
 pub(crate) fn least_loaded(loads: &[Load]) -> usize {
     let by_load = |one: &usize, other: &usize| {
         let (one, other) = (loads[*one], loads[*other]);
-        one.is_full.cmp(&other.is_full).then(one.with_one_more().total_cmp(&other.with_one_more()))
+        let by_state = (one.is_lost, one.is_full).cmp(&(other.is_lost, other.is_full));
+        by_state.then(one.with_one_more().total_cmp(&other.with_one_more()))
     };
     (0..loads.len()).min_by(by_load).expect("a PE has a device")
 }
@@ -539,11 +559,15 @@ mod tests {
 
     #[test]
     fn the_next_owner_goes_where_there_is_most_left() {
-        let load = |owners, speed, is_full| Load { owners, speed, is_full };
+        let load = |owners, speed, is_full| Load { owners, speed, is_full, is_lost: false };
         assert_eq!(least_loaded(&[load(1, 1.0, false), load(0, 1.0, false)]), 1);
         assert_eq!(least_loaded(&[load(0, 1.0, false), load(0, 1.0, false)]), 0);
         assert_eq!(least_loaded(&[load(1, 1.0, false), load(4, 3.0, false)]), 1);
         assert_eq!(least_loaded(&[load(0, 1.0, true), load(9, 1.0, false)]), 1);
         assert_eq!(least_loaded(&[load(2, 1.0, true), load(1, 1.0, true)]), 1);
+        // One that is lost only if all are.
+        let lost = Load { is_lost: true, ..load(0, 9.0, false) };
+        assert_eq!(least_loaded(&[lost, load(9, 1.0, true)]), 1);
+        assert_eq!(least_loaded(&[lost, lost]), 0);
     }
 }

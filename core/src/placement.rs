@@ -75,7 +75,7 @@ impl<I: DenseIndex> OverDevices<I> {
     }
 
     /// The same, if each element will need this many bytes of device memory: a device gets no more elements than it has
-    /// room for, unless none has room.
+    /// room for, unless none has room. A device that is lost has none.
     ///
     /// # Panics
     /// As [`OverDevices::new`].
@@ -88,15 +88,17 @@ impl<I: DenseIndex> OverDevices<I> {
                 "`OverDevices` knows the devices of one process, and this run has several: give the array another map, or none"
             );
             let devices = pe.shared().devices();
-            let room = |device: &chare_device::Device| Room {
-                load: Load::of(device),
-                elements: match device.capacity_bytes() {
-                    u64::MAX => u64::MAX,
-                    capacity => capacity
-                        .saturating_sub(device.used_bytes())
-                        .checked_div(bytes_each)
-                        .unwrap_or(u64::MAX),
-                },
+            let elements = |device: &chare_device::Device, is_lost: bool| match device.capacity_bytes() {
+                _ if is_lost => 0,
+                u64::MAX => u64::MAX,
+                capacity => {
+                    let free_bytes = capacity.saturating_sub(device.used_bytes());
+                    free_bytes.checked_div(bytes_each).unwrap_or(u64::MAX)
+                }
+            };
+            let room = |device: &chare_device::Device| {
+                let load = Load::of(device);
+                Room { load, elements: elements(device, load.is_lost) }
             };
             share_out(count, &devices.iter().map(room).collect::<Vec<_>>(), devices.by_pe())
         });
@@ -194,7 +196,7 @@ mod tests {
 
     fn rooms(rooms: &[(usize, f64, u64)]) -> Vec<Room> {
         let room = |&(owners, speed, elements): &(usize, f64, u64)| Room {
-            load: Load { owners, speed, is_full: elements == 0 },
+            load: Load { owners, speed, is_full: elements == 0, is_lost: false },
             elements,
         };
         rooms.iter().map(room).collect()

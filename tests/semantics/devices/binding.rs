@@ -135,6 +135,12 @@ fn a_map_that_names_no_device_is_refused() {
     let options = Options::default().with_device(device).with_device_map(DeviceMap::List(vec![2]));
     let error = Runtime::run(options, async |_| ()).expect_err("there is no such device").to_string();
     assert_eq!(error, "--device-map names device 2, and there are 2, from 0");
+    let options = Options::default().with_device_map(DeviceMap::List(Vec::new()));
+    let error = Runtime::run(options, async |_| ()).expect_err("there is no device in it").to_string();
+    assert_eq!(
+        error,
+        "the device map is a list without devices; name the device of each PE, or take `block`"
+    );
 }
 
 #[test]
