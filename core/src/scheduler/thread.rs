@@ -155,7 +155,10 @@ impl Looker<'_> {
         }
         match self.shared.job().map_or(Rest::Unlimited, |job| job.before_park(self.pe)) {
             // The caller looks there in any case.
-            Rest::LookFirst => return true,
+            Rest::LookFirst => {
+                self.wake_from(asks);
+                return true;
+            }
             Rest::AtMost(most) => naps[1] = Some(most),
             _ => {}
         }
@@ -165,10 +168,15 @@ impl Looker<'_> {
             Some(limit) => thread::park_timeout(limit),
             None => thread::park(),
         }
-        if asks {
+        self.wake_from(asks);
+        true
+    }
+
+    /// Takes this thread out of those that devices wake, if it has asked to be among them.
+    fn wake_from(&self, asked: bool) {
+        if asked {
             self.shared.devices().after_park();
         }
-        true
     }
 }
 
