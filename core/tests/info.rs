@@ -128,8 +128,8 @@ fn on_an_adapter_of_wgpu() {
     );
     assert!(lines[4].starts_with("  wgpu:0    ") && lines[4].contains(", kernels in WGSL, "), "{out}");
     assert_eq!(lines[5], "            load, memory, temperature and near processors unknown");
-    let staged = "  wgpu:0 to wgpu:1    staged on the host: adapters do not see each other's memory";
-    assert!(lines.contains(&staged), "{out}");
+    let path = "  wgpu:0 to wgpu:1    copy on the adapter: both devices are of one adapter";
+    assert!(lines.contains(&path), "{out}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub enum Path {
     Host,
     /// One copy from device to device.
     Peer,
+    /// One copy on the adapter that both are of.
+    Adapter,
     /// Copies that the driver makes, by way of memory of its own.
     Driver,
     /// A copy to the host and one from there, in the order of both devices; nobody waits for them.
@@ -29,6 +31,8 @@ struct Ends {
     language: Language,
     /// Whether the one that takes it reaches the memory of the other.
     reaches: bool,
+    /// Whether a copy goes through memory of the host.
+    is_staged: bool,
 }
 
 impl Path {
@@ -38,7 +42,8 @@ impl Path {
             Language::Rust => Path::Host,
             Language::CudaC if ends.reaches => Path::Peer,
             Language::CudaC => Path::Driver,
-            Language::Wgsl => Path::Staged,
+            Language::Wgsl if ends.is_staged => Path::Staged,
+            Language::Wgsl => Path::Adapter,
         }
     }
 
@@ -51,6 +56,7 @@ impl Path {
             Path::Driver => {
                 "the GPUs do not reach each other's memory, and the driver copies by way of its own"
             }
+            Path::Adapter => "both devices are of one adapter",
             Path::Staged => "adapters do not see each other's memory",
         }
     }
@@ -63,6 +69,7 @@ impl fmt::Display for Path {
             Path::Host => "host memory",
             Path::Peer => "peer copy",
             Path::Driver => "copy by the driver",
+            Path::Adapter => "copy on the adapter",
             Path::Staged => "staged on the host",
         })
     }
@@ -81,6 +88,7 @@ impl Devices {
             is_same: source.ordinal() == target.ordinal(),
             language: target.language(),
             reaches,
+            is_staged: self.backend().is_staged(from, to),
         })
     }
 }
@@ -91,16 +99,17 @@ mod tests {
 
     #[test]
     fn the_path_follows_from_what_is_known_of_its_ends() {
-        for (is_same, language, reaches, path) in [
-            (true, Language::Rust, false, Path::SameDevice),
-            (true, Language::CudaC, true, Path::SameDevice),
-            (true, Language::Wgsl, false, Path::SameDevice),
-            (false, Language::Rust, false, Path::Host),
-            (false, Language::CudaC, true, Path::Peer),
-            (false, Language::CudaC, false, Path::Driver),
-            (false, Language::Wgsl, false, Path::Staged),
+        for (is_same, language, reaches, is_staged, path) in [
+            (true, Language::Rust, false, false, Path::SameDevice),
+            (true, Language::CudaC, true, false, Path::SameDevice),
+            (true, Language::Wgsl, false, false, Path::SameDevice),
+            (false, Language::Rust, false, false, Path::Host),
+            (false, Language::CudaC, true, false, Path::Peer),
+            (false, Language::CudaC, false, false, Path::Driver),
+            (false, Language::Wgsl, false, false, Path::Adapter),
+            (false, Language::Wgsl, false, true, Path::Staged),
         ] {
-            assert_eq!(Path::between(Ends { is_same, language, reaches }), path);
+            assert_eq!(Path::between(Ends { is_same, language, reaches, is_staged }), path);
         }
     }
 }
