@@ -109,16 +109,28 @@ impl Compiler {
         let (major, minor) = self.version().ok_or(CudaError::NoCompiler { kernel })?;
         let (target, kind) = target(capability, self.kind);
         let key = format!("NVRTC {major}.{minor}\n{target}\n{}\n\n{source}", options.join("\n"));
-        if let Some(code) = self.folder.as_ref().and_then(|folder| cache::load(folder, &key)) {
+        // What other files say is not in the key.
+        let folder = self.folder.as_ref().filter(|_| !reads_files(source, options));
+        if let Some(code) = folder.and_then(|folder| cache::load(folder, &key)) {
             return Ok(Image::new(code));
         }
         let code = Program::compile(kernel, source, options, &target)?.code(kind);
         let code = code.map_err(|log| CudaError::Compile { kernel, target, log })?;
-        if let Some(folder) = &self.folder {
+        if let Some(folder) = folder {
             cache::store(folder, &key, &code);
         }
         Ok(Image::new(code))
     }
+}
+
+/// Whether other files are a part of what is compiled.
+fn reads_files(source: &str, options: &[&str]) -> bool {
+    let is_include = |line: &str| {
+        let directive = line.trim_start().strip_prefix('#');
+        directive.is_some_and(|directive| directive.trim_start().starts_with("include"))
+    };
+    let names_file = |option: &&str| option.starts_with("--pre-include") || option.starts_with("-include");
+    source.lines().any(is_include) || options.iter().any(names_file)
 }
 
 /// What to compile for: the capability itself, or, if this NVRTC is older than the device, PTX for the newest that it knows,

@@ -61,7 +61,8 @@
 /// kernel's name is checked when the program compiles; the rest when it is loaded. Scalars and elements have 32 bits, or 64 where the
 /// adapter can. More workgroups along an axis than the device allows (65535 on most) are a fault that says so.
 ///
-/// What NVRTC is to be told follows the source: `cuda_options: &["--use_fast_math"]`. Code that is compiled already may stand beside it or in its place:
+/// What NVRTC is to be told follows the source: `cuda_options: &["--use_fast_math"]`. What it compiles is kept on disk, unless the source
+/// includes other files, which may change. Code that is compiled already may stand beside it or in its place:
 /// `ptx: ".."`, and `cubins: &[(Capability(9, 0), include_bytes!(".."))]`; a GPU takes the cubin that is for it, else PTX, else CUDA C.
 /// `shared_bytes: N`, before `rust`, gives each block so much dynamic shared memory (`extern __shared__`), of which more than 48 KiB can be had
 /// in this way only; elsewhere it says nothing.

@@ -145,6 +145,29 @@ fn compiled_code_is_kept() {
 }
 
 #[test]
+fn code_that_reads_other_files_is_not_kept() {
+    if !has_nvrtc() {
+        return;
+    }
+    let (folder, headers) = (Folder::new("not-kept"), Folder::new("headers"));
+    std::fs::create_dir_all(&headers.0).expect("writable");
+    let header = headers.0.join("factor.cuh");
+    let (search, before) = (format!("-I{}", headers.0.display()), format!("-include={}", header.display()));
+    let source = AXPY.replace("a *", "FACTOR *");
+    for (source, options) in
+        [(format!("  # include \"factor.cuh\"\n{source}"), [search.as_str()]), (source, [before.as_str()])]
+    {
+        let compile = |factor: &str| {
+            std::fs::write(&header, format!("#define FACTOR {factor}\n")).expect("writable");
+            let compiler = Compiler::new(Some(folder.0.clone()), ImageKind::Ptx);
+            compiler.compile("axpy", &source, &options, (9, 0)).expect("it compiles")
+        };
+        assert_ne!(compile("3.0"), compile("5.0"), "{options:?}");
+        assert!(folder.entries().is_empty());
+    }
+}
+
+#[test]
 fn what_was_shipped_needs_no_compiler() {
     let folder = Folder::new("shipped");
     let source = "KERNEL axpy(Grid grid) {}";
