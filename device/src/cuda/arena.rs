@@ -1,8 +1,8 @@
 //! Pieces of slabs: which are free, since when, and which one to give to whom. Knows nothing of CUDA.
 //!
 //! A slab is cut from its start; a piece keeps its size class for as long as its slab is not *reset*, which happens when
-//! none of its pieces is handed out or still used. Invariant: each byte of a slab below its cut is in exactly one piece,
-//! handed out or in the list of its class.
+//! none of its pieces is handed out or still used, and it is not *merged* with its neighbours, which happens when there is no other
+//! memory. Invariant: each byte of a slab below its cut is in exactly one piece, handed out or in the list of its class.
 
 use super::lane::Mark;
 
@@ -90,6 +90,59 @@ impl<M> Arena<M> {
         Some(self.hand_out(piece))
     }
 
+    /// A piece made of free neighbours that can be used at once, of whatever classes, and of what has not been cut behind them. It waits
+    /// for all that they wait for.
+    pub(super) fn merge(&mut self, class_bytes: usize, is_passed: impl Fn(&Mark) -> bool) -> Option<Piece> {
+        let pieces = self.classes.iter().flat_map(|class| &class.1);
+        let passed = pieces.filter(|piece| piece.after.iter().all(&is_passed));
+        let mut free: Vec<_> =
+            passed.map(|piece| (piece.slab, piece.offset_bytes, piece.class_bytes)).collect();
+        free.sort_unstable();
+        let mut first = 0;
+        for (index, &(slab, offset_bytes, piece_bytes)) in free.iter().enumerate() {
+            let is_next = |&(before, offset, bytes): &(usize, usize, usize)| {
+                before == slab && offset + bytes == offset_bytes
+            };
+            if index > 0 && !is_next(&free[index - 1]) {
+                first = index;
+            }
+            let (end_bytes, whole) = (offset_bytes + piece_bytes, self.slabs[slab].as_ref()?);
+            let reach_bytes = if end_bytes == whole.cut_bytes { whole.len_bytes } else { end_bytes };
+            let is_enough = |from: usize| reach_bytes - free[from].1 >= class_bytes;
+            if is_enough(first) {
+                // No more than it takes.
+                while first < index && is_enough(first + 1) {
+                    first += 1;
+                }
+                return Some(self.join(slab, (free[first].1, end_bytes), class_bytes));
+            }
+        }
+        None
+    }
+
+    /// Makes one piece of the free ones between two offsets; what is left of them is a piece of its own, for a later merge.
+    fn join(&mut self, slab: usize, (start_bytes, end_bytes): (usize, usize), class_bytes: usize) -> Piece {
+        let mut after: Vec<Mark> = Vec::new();
+        for (_, free) in &mut self.classes {
+            free.retain(|piece| {
+                let is_part = piece.slab == slab && (start_bytes..end_bytes).contains(&piece.offset_bytes);
+                if is_part {
+                    piece.after.iter().for_each(|&mark| note_latest(&mut after, mark));
+                }
+                !is_part
+            });
+        }
+        let rest_bytes = start_bytes + class_bytes;
+        let whole = self.slabs[slab].as_mut().expect("a slab with a piece is kept");
+        whole.cut_bytes = whole.cut_bytes.max(rest_bytes);
+        if rest_bytes < end_bytes {
+            let (offset_bytes, class_bytes) = (rest_bytes, end_bytes - rest_bytes);
+            let rest = Piece { slab, offset_bytes, class_bytes, after: after.clone(), ..Piece::default() };
+            self.put(rest);
+        }
+        self.hand_out(Piece { slab, offset_bytes: start_bytes, class_bytes, after, ..Piece::default() })
+    }
+
     fn cut(&mut self, class_bytes: usize) -> Option<Piece> {
         let has_room = |slab: &Slab<M>| slab.len_bytes - slab.cut_bytes >= class_bytes;
         let slab = self.slabs.iter().position(|slab| slab.as_ref().is_some_and(has_room))?;
@@ -113,6 +166,10 @@ impl<M> Arena<M> {
             std::mem::swap(&mut piece.after, &mut piece.uses);
             piece.uses.clear();
         }
+        self.put(piece);
+    }
+
+    fn put(&mut self, piece: Piece) {
         match self.classes.binary_search_by_key(&piece.class_bytes, |class| class.0) {
             Ok(index) => self.classes[index].1.push(piece),
             Err(index) => self.classes.insert(index, (piece.class_bytes, vec![piece])),
@@ -128,10 +185,15 @@ impl<M> Arena<M> {
         }
     }
 
-    /// Takes out the slabs of which nothing is handed out or used.
-    pub(super) fn trim(&mut self, is_reached: impl Fn(&Mark) -> bool) -> Vec<M> {
+    /// Takes out the slabs of which nothing is handed out or used, but for those whose memory is to be kept.
+    pub(super) fn trim(
+        &mut self,
+        is_kept: impl Fn(&M) -> bool,
+        is_reached: impl Fn(&Mark) -> bool,
+    ) -> Vec<M> {
         let mut idle = Vec::new();
-        while let Some(slab) = self.find_idle(|slab| slab.live_count == 0, &is_reached) {
+        let may_go = |slab: &Slab<M>| slab.live_count == 0 && !is_kept(&slab.memory);
+        while let Some(slab) = self.find_idle(may_go, &is_reached) {
             self.forget_pieces(slab);
             idle.extend(self.slabs[slab].take().map(|slab| slab.memory));
         }
@@ -156,6 +218,15 @@ impl<M> Arena<M> {
         for (_, free) in &mut self.classes {
             free.retain(|piece| piece.slab != slab);
         }
+    }
+}
+
+/// Notes a mark, unless a later one of its stream is there.
+pub(super) fn note_latest(marks: &mut Vec<Mark>, mark: Mark) {
+    let same = |old: &&mut Mark| old.device == mark.device && old.lane == mark.lane;
+    match marks.iter_mut().find(same) {
+        Some(old) => old.position = old.position.max(mark.position),
+        None => marks.push(mark),
     }
 }
 
@@ -186,6 +257,30 @@ mod tests {
     }
 
     #[test]
+    fn free_neighbours_are_merged() {
+        let mut arena = Arena::default();
+        arena.add("slab", 2048);
+        let mut pieces: Vec<Piece> = (0..6).map(|_| arena.take(256, |_| true).unwrap()).collect();
+        pieces[1].uses.push(mark(1, 7));
+        pieces[2].uses.push(mark(1, 5));
+        pieces[4].uses.push(mark(2, 1));
+        let kept = pieces.remove(3);
+        pieces.into_iter().for_each(|piece| arena.give(piece));
+        assert!(arena.take(768, |_| true).is_none() && arena.merge(1280, |_| true).is_none());
+        assert!(arena.merge(768, |mark| mark.lane == 2).is_some_and(|piece| piece.offset_bytes == 1280));
+        // What has been merged is not there again, and what is left of it is.
+        assert!(arena.merge(768, |mark| mark.lane == 2).is_none());
+        let merged = arena.merge(640, |mark| mark.lane == 1).unwrap();
+        assert_eq!((merged.offset_bytes, merged.after.as_slice()), (0, [mark(1, 7)].as_slice()));
+        assert!(arena.take(256, |_| true).is_some_and(|piece| piece.offset_bytes == 1024));
+        assert!(arena.merge(256, |_| true).is_none());
+        arena.give(kept);
+        let rest = arena.merge(384, |_| true).unwrap();
+        assert_eq!((rest.offset_bytes, rest.after.as_slice()), (640, [mark(1, 7)].as_slice()));
+        assert_eq!(arena.live_bytes(), 2048);
+    }
+
+    #[test]
     fn idle_slabs_are_cut_anew_or_given_back() {
         let mut arena = Arena::default();
         arena.add("slab", 1024);
@@ -193,11 +288,12 @@ mod tests {
         pieces[0].uses.push(mark(0, 1));
         pieces.into_iter().for_each(|piece| arena.give(piece));
         assert!(arena.take(1024, |_| false).is_none(), "a piece is still used");
-        assert!(arena.trim(|_| false).is_empty());
+        assert!(arena.trim(|_| false, |_| false).is_empty());
         let whole = arena.take(1024, |_| true).unwrap();
-        assert!(arena.trim(|_| true).is_empty(), "it is handed out");
+        assert!(arena.trim(|_| false, |_| true).is_empty(), "it is handed out");
         arena.give(whole);
-        assert_eq!(arena.trim(|_| true), ["slab"]);
+        assert!(arena.trim(|slab| *slab == "slab", |_| true).is_empty(), "it is to be kept");
+        assert_eq!(arena.trim(|_| false, |_| true), ["slab"]);
         assert!(arena.take(256, |_| true).is_none());
     }
 }

@@ -11,7 +11,8 @@ use super::compile::{Compiler, ImageKind};
 use super::error::{CudaError, DeviceFault};
 use super::kernel::{Function, KernelKey};
 use super::lane::{Lane, Mark, Progress};
-use super::raw::{Context, DeviceMemory, HostMemory, ImportedMemory, RawEvent, RawStream, Status};
+use super::memory::SlabMemory;
+use super::raw::{Context, HostMemory, ImportedMemory, RawEvent, RawStream, Status};
 use super::stream::{Priority, Stream};
 
 /// How the devices are used.
@@ -73,7 +74,7 @@ pub(super) struct DeviceState {
     /// Records graphs, and nothing else; made when the first is recorded.
     pub(super) recorder: OnceLock<Mutex<RawStream>>,
     pub(super) next_lane: [AtomicUsize; 2],
-    pub(super) memory: Mutex<Arena<DeviceMemory>>,
+    pub(super) memory: Mutex<Arena<Arc<SlabMemory>>>,
     /// Memory of other processes, by handle: opened once, and closed with the machine.
     pub(super) imports: Mutex<HashMap<[u8; 64], Arc<ImportedMemory>>>,
     pub(super) kernels: Mutex<HashMap<KernelKey, Arc<Function>>>,
@@ -148,7 +149,7 @@ impl DeviceState {
         Ok(recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    pub(super) fn arena(&self) -> MutexGuard<'_, Arena<DeviceMemory>> {
+    pub(super) fn arena(&self) -> MutexGuard<'_, Arena<Arc<SlabMemory>>> {
         self.memory.lock().expect("nothing panics under this lock")
     }
 }

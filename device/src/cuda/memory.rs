@@ -4,13 +4,13 @@
 //! of each stream on the block comes after what the piece waits for.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use super::arena::Piece;
+use super::arena::{Piece, note_latest};
 use super::error::CudaError;
 use super::lane::Mark;
 use super::machine::{Gpu, Machine};
-use super::raw::{DeviceMemory, ImportedMemory};
+use super::raw::{Answer, DeviceMemory, ImportedMemory};
 use crate::pool;
 
 /// Device memory. Clones are the same memory; it is recycled when the last is gone and all work on it is done.
@@ -26,6 +26,31 @@ struct Core {
     /// Where it came from; an imported block has a piece of no slab, for its marks only.
     piece: Mutex<Piece>,
     imported: Option<Arc<ImportedMemory>>,
+}
+
+/// The memory of a slab.
+pub(super) struct SlabMemory {
+    memory: DeviceMemory,
+    /// What other processes open it by, since it was first exported.
+    handle: OnceLock<[u8; 64]>,
+}
+
+impl SlabMemory {
+    fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    /// Others may have it open, in which case the driver must not be given it back.
+    fn is_exported(&self) -> bool {
+        self.handle.get().is_some()
+    }
+
+    fn export(&self) -> Answer<[u8; 64]> {
+        match self.handle.get() {
+            Some(handle) => Ok(*handle),
+            None => self.memory.export().map(|handle| *self.handle.get_or_init(|| handle)),
+        }
+    }
 }
 
 /// What another process needs to open a block. It stays valid while the block lives.
@@ -112,14 +137,11 @@ impl Block {
     /// Notes that the operation at `mark` uses it.
     pub(super) fn note_use(&self, mark: Mark) {
         let mut piece = self.core.piece.lock().expect("nothing panics under this lock");
-        let same = |old: &&mut Mark| old.device == mark.device && old.lane == mark.lane;
-        match piece.uses.iter_mut().find(same) {
-            Some(old) => old.position = old.position.max(mark.position),
-            None => piece.uses.push(mark),
-        }
+        note_latest(&mut piece.uses, mark);
     }
 
-    /// Names the block for another process of this machine.
+    /// Names the block for another process of this machine. Its slab is not given back to the driver from now on, as long as this process
+    /// has its devices open: others may have it open after the block has gone.
     ///
     /// # Errors
     ///
@@ -134,8 +156,9 @@ impl Block {
             let piece = self.core.piece.lock().expect("nothing panics under this lock");
             (piece.slab, piece.offset_bytes as u64)
         };
-        let handle = state.arena().memory(slab).export();
-        let handle = handle.map_err(|status| state.explain("cuIpcGetMemHandle", status))?;
+        // The driver is called with nothing locked. The slab stays: this block is of it.
+        let memory = state.arena().memory(slab).clone();
+        let handle = memory.export().map_err(|status| state.explain("cuIpcGetMemHandle", status))?;
         Ok(ExportedBlock { uuid: state.uuid, handle, offset_bytes, len_bytes: self.core.len_bytes as u64 })
     }
 }
@@ -161,7 +184,8 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`CudaError::ForeignDevice`], or what the driver says: that the exporting process is this one, or has ended.
+    /// [`CudaError::ForeignDevice`]; [`CudaError::Range`] if the block is not inside of its slab; or what the driver says: that the
+    /// exporting process is this one, or has ended.
     pub fn import(&self, exported: &ExportedBlock) -> Result<Block, CudaError> {
         let state = self.state();
         state.check()?;
@@ -178,10 +202,22 @@ impl Gpu {
             }
         };
         drop(imports);
+        let slab_bytes =
+            memory.len_bytes().map_err(|status| state.explain("cuMemGetAddressRange", status))?;
+        let (offset_bytes, len_bytes) = (exported.offset_bytes as usize, exported.len_bytes as usize);
+        if offset_bytes.checked_add(len_bytes).is_none_or(|end| end > slab_bytes) {
+            let what = "an imported block in its slab";
+            return Err(CudaError::Range {
+                what,
+                offset_bytes,
+                wanted_bytes: len_bytes,
+                len_bytes: slab_bytes,
+            });
+        }
         let core = Core {
             gpu: self.clone(),
             address: memory.address() + exported.offset_bytes,
-            len_bytes: exported.len_bytes as usize,
+            len_bytes,
             piece: Mutex::default(),
             imported: Some(memory),
         };
@@ -197,17 +233,19 @@ impl Gpu {
     pub fn allocate_at_once(&self, len_bytes: usize) -> Result<Option<Block>, CudaError> {
         self.state().check()?;
         let Some(class_bytes) = pool::class_bytes(len_bytes) else { return Ok(None) };
-        let piece = match take_at_once(self, |mark| self.machine.is_over(*mark), class_bytes)? {
-            Some(piece) => Some(piece),
-            None => {
-                trim(&self.machine, self);
-                take_new(self, class_bytes, class_bytes)?
-            }
-        };
+        let is_over = |mark: &Mark| self.machine.is_over(*mark);
+        let mut piece = take_at_once(self, is_over, class_bytes)?;
+        if piece.is_none() {
+            piece = self.state().arena().merge(class_bytes, is_over);
+        }
+        if piece.is_none() {
+            trim(&self.machine, self);
+            piece = take_new(self, class_bytes, class_bytes)?;
+        }
         Ok(piece.map(|piece| Block::of(self, piece, len_bytes)))
     }
 
-    /// Gives the driver back the memory of which nothing is handed out or used; how many bytes are free then.
+    /// Gives the driver back the memory of which nothing is handed out or used, and which was not exported; how many bytes are free then.
     ///
     /// # Errors
     ///
@@ -220,7 +258,7 @@ impl Gpu {
 }
 
 fn trim(machine: &Machine, gpu: &Gpu) {
-    let idle = gpu.state().arena().trim(|mark| machine.is_over(*mark));
+    let idle = gpu.state().arena().trim(|memory| memory.is_exported(), |mark| machine.is_over(*mark));
     drop(idle);
 }
 
@@ -236,6 +274,9 @@ fn take(gpu: &Gpu, lane: u16, class_bytes: usize) -> Result<Option<Piece>, CudaE
     if let Some(piece) = state.arena().take_pending(class_bytes) {
         return Ok(Some(piece));
     }
+    if let Some(piece) = state.arena().merge(class_bytes, is_passed) {
+        return Ok(Some(piece));
+    }
     trim(machine, gpu);
     if let Some(piece) = take_new(gpu, class_bytes, class_bytes)? {
         return Ok(Some(piece));
@@ -243,7 +284,10 @@ fn take(gpu: &Gpu, lane: u16, class_bytes: usize) -> Result<Option<Piece>, CudaE
     // Nothing is left but to wait for what is freed and still used.
     machine.synchronize();
     state.check()?;
-    let freed = state.arena().take(class_bytes, is_passed);
+    let mut freed = state.arena().take(class_bytes, is_passed);
+    if freed.is_none() {
+        freed = state.arena().merge(class_bytes, is_passed);
+    }
     if freed.is_some() {
         return Ok(freed);
     }
@@ -280,7 +324,7 @@ fn take_new(gpu: &Gpu, len_bytes: usize, class_bytes: usize) -> Result<Option<Pi
     match DeviceMemory::allocate(&state.context, len_bytes) {
         Ok(memory) => {
             let mut arena = state.arena();
-            arena.add(memory, len_bytes);
+            arena.add(Arc::new(SlabMemory { memory, handle: OnceLock::new() }), len_bytes);
             Ok(arena.take(class_bytes, |mark| gpu.machine.is_over(*mark)))
         }
         Err(status) if status.is_out_of_memory() => Ok(None),

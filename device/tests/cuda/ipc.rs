@@ -37,6 +37,12 @@ fn the_other_process() {
         add.launch(&stream, &block, 30).expect("a launch");
         wait_for(&gpu, stream.mark().expect("no fault")).expect("no fault");
     }
+    // What does not lie in the slab is refused, whatever else the bytes say.
+    let exported = text.split(';').map(from_text).next().expect("there are two");
+    for (offset_bytes, len_bytes) in [(u64::MAX, 2), (exported.offset_bytes, u64::MAX), (1 << 40, 1)] {
+        let wrong = gpu.import(&ExportedBlock { offset_bytes, len_bytes, ..exported });
+        assert!(matches!(wrong, Err(CudaError::Range { .. })), "{wrong:?}");
+    }
     // Both lie in one slab.
     assert_eq!(stand_in().call_count("cuIpcOpenMemHandle_v2"), 1);
     println!("the other process is done");
@@ -51,6 +57,7 @@ fn blocks_are_opened_by_another_process() {
         let blocks = [block_of(&cuda, &stream, 100, 1), block_of(&cuda, &stream, 200, 2)];
         wait_for(&gpu, stream.mark().expect("no fault")).expect("no fault");
         let exported = blocks.each_ref().map(|block| block.export().expect("a handle"));
+        assert_eq!(stand_in().call_count("cuIpcGetMemHandle"), 1, "both lie in one slab");
         assert!(gpu.import(&exported[0]).is_err(), "a process does not open its own memory");
         let text = exported.each_ref().map(to_text).join(";");
         let mut other = child("ipc::the_other_process", &[("EXPORTED", &text)]);
@@ -62,5 +69,10 @@ fn blocks_are_opened_by_another_process() {
             String::from_utf8_lossy(&output.stderr)
         );
         assert!(holds(&cuda, &stream, &blocks[0], 31) && holds(&cuda, &stream, &blocks[1], 32));
+        // Somebody may have it open still.
+        let slab_bytes = gpu.taken_bytes();
+        drop(blocks);
+        gpu.trim().expect("no fault");
+        assert_eq!((gpu.live_bytes(), gpu.taken_bytes()), (0, slab_bytes));
     });
 }

@@ -188,6 +188,27 @@ fn idle_slabs_go_back_to_the_driver() {
 }
 
 #[test]
+fn free_neighbours_make_a_larger_block() {
+    apart("memory::free_neighbours_make_a_larger_block", &[("STAND_IN_MEMORY_MIB", "2")], || {
+        let cuda =
+            chare_device::cuda::Cuda::open(Settings { slab_bytes: 1 << 20, ..settings() }).expect("it opens");
+        let gpu = cuda.gpu(0);
+        let stream = stream(&gpu);
+        let small: Vec<_> = (0..8).map(|_| gpu.allocate_at_once(1 << 18).expect("no fault")).collect();
+        assert!(small.iter().all(Option::is_some) && gpu.allocate_at_once(256).expect("no fault").is_none());
+        // One of each slab stays.
+        let kept: Vec<_> = small.into_iter().step_by(4).collect();
+        let large = [1 << 19, 3 << 18].map(|len_bytes| gpu.allocate_at_once(len_bytes).expect("no fault"));
+        let [Some(one), Some(other)] = &large else { panic!("there is room for both: {large:?}") };
+        for (block, value) in [(one, 1), (other, 2)] {
+            set(&cuda, &stream, block, value);
+        }
+        assert!(holds(&cuda, &stream, one, 1) && holds(&cuda, &stream, other, 2));
+        drop(kept);
+    });
+}
+
+#[test]
 fn pinned_memory_in_flight_is_nobodys() {
     apart("memory::pinned_memory_in_flight_is_nobodys", &[], || {
         let cuda = open();

@@ -50,6 +50,15 @@ impl ImportedMemory {
         Ok(ImportedMemory { context: context.clone(), handle: address })
     }
 
+    /// How long it is.
+    pub(in crate::cuda) fn len_bytes(&self) -> Answer<usize> {
+        self.context.bind()?;
+        let (mut start, mut len_bytes) = (0, 0);
+        // SAFETY: the memory is open; both are written.
+        check(unsafe { sys::cuMemGetAddressRange_v2(&mut start, &mut len_bytes, self.handle) })?;
+        Ok(len_bytes)
+    }
+
     pub(in crate::cuda) fn address(&self) -> u64 {
         self.handle
     }

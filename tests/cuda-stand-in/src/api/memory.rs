@@ -233,6 +233,14 @@ driver! {
         address.put(state.memories.import(device, handle.0)?)
     }
 
+    fn cuMemGetAddressRange_v2(start: Out<u64>, len_bytes: Out<u64>, address: u64) {
+        let state = world().lock();
+        state.current()?;
+        let (found, memory) = state.memories.find(address).ok_or(Code::INVALID_VALUE)?;
+        start.put(found)?;
+        len_bytes.put(memory.len_bytes)
+    }
+
     fn cuIpcCloseMemHandle(address: u64) {
         let mut state = world().lock();
         state.current()?;
