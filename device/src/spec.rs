@@ -220,10 +220,13 @@ impl FromStr for DeviceSpec {
             } else if part == "apart" && matches!(spec.kind, Kind::Wgpu(_)) && !spec.is_apart {
                 spec.is_apart = true;
             } else if is_gpu && !part.starts_with("mem=") {
-                return Err(bad(
-                    part,
-                    "expected device numbers, as in `cuda:0,2`, `mem=<bytes>` or `timeout=<seconds>`",
-                ));
+                let expected = match spec.kind {
+                    Kind::Wgpu(_) => {
+                        "expected adapter numbers, as in `wgpu:0x2`, `mem=<bytes>`, `timeout=<seconds>`, or `apart`, once"
+                    }
+                    _ => "expected device numbers, as in `cuda:0,2`, `mem=<bytes>` or `timeout=<seconds>`",
+                };
+                return Err(bad(part, expected));
             } else if part == "inline" {
                 set_once(&mut spec.mode, HostMode::Inline).map_err(|reason| bad(part, reason))?;
             } else if part == "polled" {
@@ -475,6 +478,7 @@ mod tests {
             ("cuda:timeout=soon", "timeout=soon"),
             ("host:timeout=1:timeout=2", "timeout=2"),
             ("wgpu:0x2:apart:apart", "apart"),
+            ("wgpu:0x2:apar", "apar"),
             ("cuda:apart", "apart"),
             ("host:2:apart", "apart"),
         ] {
@@ -483,5 +487,7 @@ mod tests {
                 other => panic!("{text}: {other:?}"),
             }
         }
+        let said = "wgpu:0x2:apar".parse::<DeviceSpec>().unwrap_err().to_string();
+        assert!(said.contains("`timeout=<seconds>`, or `apart`"), "{said}");
     }
 }
