@@ -1,12 +1,12 @@
 //! A broadcast to all elements of an array, each of which contributes to a sum: microseconds from the send to the sum.
 //!
 //! Every message brings the place that the sum goes to: a promise (`to_promise`), whose clones all PEs count, or an entry of
-//! a singleton (`to_entry`), which then fulfils a promise.
+//! a singleton (`to_entry`), which then fulfils a promise. With `--ranks N` the elements are spread over so many processes.
 
 use std::time::Instant;
 
 use chare::prelude::*;
-use chare_benches::{Amount, Bench, Sampler, run};
+use chare_benches::{Amount, Bench, Sampler};
 
 /// An element that counts for one.
 struct One;
@@ -67,15 +67,17 @@ async fn measure(rt: Runtime, mut sampler: Sampler, elements: u64, by_entry: boo
 }
 
 fn main() {
-    let bench = Bench::from_args("bcast_reduce");
+    let bench = Bench::on_processes("bcast_reduce", 1, "", |_, _| Ok(false));
     let options = bench.options();
     for elements in [1000, 100_000] {
         let elements = options.count(elements, elements / 100);
         for (case, by_entry) in [("to_promise", false), ("to_entry", true)] {
             if options.wants(case) {
                 let sampler = Sampler::new(options);
-                let sampler = run(options.pes(), move |rt| measure(rt, sampler, elements, by_entry));
-                bench.report(case, Amount::Count(elements), "us", sampler.summary().per(1e3));
+                let sampler = bench.run(move |rt| measure(rt, sampler, elements, by_entry));
+                if let Some(sampler) = sampler {
+                    bench.report(case, Amount::Count(elements), "us", sampler.summary().per(1e3));
+                }
             }
         }
     }

@@ -122,7 +122,8 @@ const REACH: &[(&str, &[&str])] = &[
 
 /// Packages of others that only these of ours may import.
 const KEPT_APART: &[(&str, &[&str])] = &[
-    ("mpi", &["chare-transport"]),
+    // What a message costs is compared with MPI's own functions.
+    ("mpi", &["chare-transport", "chare-benches"]),
     ("mpi-sys", &["chare-transport"]),
     // What a launch costs is compared with the driver's own functions.
     ("cudarc", &["chare-device", "chare-benches"]),

@@ -1,7 +1,7 @@
 //! Measuring and reporting, shared by the benches.
 //!
 //! This crate is apart because it is a client of the runtime like any program: it uses public API only. Each bench is a
-//! program of its own, run as `cargo bench -p chare-benches --bench NAME -- [--pes N] [--case TEXT] [--json] [--smoke]`,
+//! program of its own, run as `cargo bench -p chare-benches --bench NAME -- [--pes N] [--ranks N] [--case TEXT] [--json] [--smoke]`,
 //! prints one [`Row`] per measured quantity, and panics if what it computed is wrong.
 //!
 //! Whole batches of operations are timed, never single ones. The *best* batch is the figure of a quiet machine, and the one
@@ -24,6 +24,7 @@
 
 mod devices;
 mod options;
+mod processes;
 mod report;
 mod run;
 mod sampler;

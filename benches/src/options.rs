@@ -5,7 +5,8 @@ use std::fmt;
 /// What a bench says when it is asked for help.
 pub const USAGE: &str = "\
 usage: cargo bench -p chare-benches [--bench NAME] -- [options]
-  --pes N       PEs, that is threads [default: 2]
+  --pes N       PEs, that is threads, of each process [default: 2, of several processes 1]
+  --ranks N     Processes, started by `mpirun`; for benches that say so, built with `--features mpi` [default: 1]
   --case TEXT   Only cases whose name contains TEXT; may be given several times
   --json        One JSON object per line instead of a table
   --smoke       Tiny inputs, to see that a bench still runs; its figures mean nothing";
@@ -13,7 +14,8 @@ usage: cargo bench -p chare-benches [--bench NAME] -- [options]
 /// How to run a bench.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    pes: usize,
+    pes: Option<usize>,
+    ranks: Option<usize>,
     json: bool,
     smoke: bool,
     cases: Vec<String>,
@@ -45,7 +47,7 @@ impl std::error::Error for OptionsError {}
 impl Options {
     /// The options of a run that only shows that a bench works: tiny inputs, few batches.
     pub fn smoke() -> Options {
-        Options { pes: 2, json: false, smoke: true, cases: Vec::new() }
+        Options { pes: None, ranks: None, json: false, smoke: true, cases: Vec::new() }
     }
 
     /// Reads a command line, without the program's name. `--bench`, which cargo adds, says nothing.
@@ -77,7 +79,8 @@ impl Options {
                 value.ok_or_else(|| OptionsError::Wrong(format!("{name} needs a value")))
             };
             match name {
-                "--pes" => options.pes = parse_pes(&value()?)?,
+                "--pes" => options.pes = Some(parse_pes(&value()?)?),
+                "--ranks" => options.ranks = Some(parse_ranks(&value()?)?),
                 "--case" => options.cases.push(value()?),
                 "--json" => options.json = true,
                 "--smoke" => options.smoke = true,
@@ -90,9 +93,20 @@ impl Options {
         Ok(options)
     }
 
-    /// The number of PEs.
+    /// The number of PEs of a process.
     pub fn pes(&self) -> usize {
-        self.pes
+        self.pes.unwrap_or(if self.ranks() > 1 { 1 } else { 2 })
+    }
+
+    /// The number of processes.
+    pub fn ranks(&self) -> usize {
+        self.ranks.unwrap_or(1)
+    }
+
+    /// The same on so many processes, unless their number is said.
+    pub(crate) fn or_on(mut self, ranks: usize) -> Options {
+        self.ranks = self.ranks.or(Some(ranks));
+        self
     }
 
     /// Whether rows are printed as JSON.
@@ -123,6 +137,15 @@ fn parse_pes(value: &str) -> Result<usize, OptionsError> {
     }
 }
 
+fn parse_ranks(value: &str) -> Result<usize, OptionsError> {
+    match value.parse() {
+        Ok(ranks) if (1..=1024).contains(&ranks) => Ok(ranks),
+        _ => {
+            Err(OptionsError::Wrong(format!("--ranks {value}: give the number of processes, from 1 to 1024")))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +163,9 @@ mod tests {
         );
         assert_eq!((options.count(10, 1), Options::smoke().count(10, 1)), (10, 1));
         assert!(parse("").expect("an empty line").wants("anything"));
+        let several = parse("--ranks 4").expect("a good line");
+        assert_eq!((several.ranks(), several.pes(), parse("").map(|alone| alone.pes())), (4, 1, Ok(2)));
+        assert_eq!((several.or_on(2).ranks(), Options::smoke().or_on(2).ranks()), (4, 2));
     }
 
     #[test]
@@ -161,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_bad_command_line_is_refused() {
-        for line in ["--pes", "--pes 0", "--pes x", "--fast"] {
+        for line in ["--pes", "--pes 0", "--pes x", "--ranks 0", "--fast"] {
             let error = parse(line).expect_err(line).to_string();
             assert!(error.starts_with("error: ") && error.ends_with(USAGE), "{error}");
         }

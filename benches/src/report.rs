@@ -2,8 +2,12 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::Future;
 
-use crate::{OptionValue, Options, OptionsError, Summary, USAGE};
+use chare::Runtime;
+
+use crate::processes::Processes;
+use crate::{OptionValue, Options, OptionsError, Summary, USAGE, run};
 
 /// How much one operation moves, or how many operations a batch has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub struct Row {
     pub case: String,
     /// How much of it.
     pub amount: Amount,
-    /// The PEs, or the threads of a reference.
+    /// The PEs of a process, or the threads of a reference.
     pub pes: usize,
     /// The processes.
     pub ranks: usize,
@@ -53,7 +57,8 @@ impl Row {
 impl fmt::Display for Row {
     /// The row as a line of the table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Row { case, amount, pes, unit, summary: Summary { best, median, batches }, .. } = self;
+        let Row { case, amount, pes, ranks, unit, summary: Summary { best, median, batches }, .. } = self;
+        let pes = if *ranks > 1 { format!("{ranks}x{pes}") } else { pes.to_string() };
         let amount = match amount {
             Amount::Bytes(bytes) => readable_bytes(*bytes),
             Amount::Count(count) => format!("x {count}"),
@@ -75,13 +80,14 @@ fn readable_bytes(bytes: u64) -> String {
 pub struct Bench {
     name: &'static str,
     options: Options,
+    processes: Processes,
     has_printed: Cell<bool>,
 }
 
 impl Bench {
     /// A bench with these options.
     pub fn new(name: &'static str, options: Options) -> Self {
-        Bench { name, options, has_printed: Cell::new(false) }
+        Bench { name, options, processes: Processes::default(), has_printed: Cell::new(false) }
     }
 
     /// A bench with the options of this process; ends the process if they cannot be understood.
@@ -95,18 +101,38 @@ impl Bench {
         usage: &str,
         own: impl FnMut(&str, &mut OptionValue<'_>) -> Result<bool, OptionsError>,
     ) -> Self {
-        ship_kernels();
-        match Options::parse_with(std::env::args().skip(1), own) {
-            Ok(options) => Bench::new(name, options),
-            Err(OptionsError::Help) => {
-                println!("{USAGE}{usage}");
-                std::process::exit(0);
-            }
-            Err(error) => {
-                eprintln!("{error}{usage}");
-                std::process::exit(2);
-            }
+        let options = read_options(usage, own);
+        if options.ranks() > 1 {
+            eprintln!("error: --ranks {}: {name} runs in one process", options.ranks());
+            std::process::exit(2);
         }
+        Bench::new(name, options)
+    }
+
+    /// As [`Bench::from_args_with`], for a bench that measures by [`Bench::run`] only: it runs on as many processes as `--ranks` says, or
+    /// else on `ranks`. It starts itself under `mpirun`, and what has done so ends here.
+    pub fn on_processes(
+        name: &'static str,
+        ranks: usize,
+        usage: &str,
+        own: impl FnMut(&str, &mut OptionValue<'_>) -> Result<bool, OptionsError>,
+    ) -> Self {
+        let options = read_options(usage, own).or_on(ranks);
+        let processes = Processes::begin(options.ranks());
+        Bench { processes, ..Bench::new(name, options) }
+    }
+
+    /// Runs `program` on all PEs, as [`run()`]; of several processes the first one gets its value, and reports it.
+    pub fn run<T, F, Fut>(&self, program: F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Runtime) -> Fut,
+        Fut: Future<Output = chare::Result<T>> + Send + 'static,
+    {
+        if self.options.ranks() == 1 {
+            return Some(run(self.options.pes(), program));
+        }
+        self.processes.run(self.options.pes(), program)
     }
 
     /// How it is run.
@@ -128,7 +154,8 @@ impl Bench {
         unit: &'static str,
         summary: Summary,
     ) {
-        let row = Row { bench: self.name, case: case.into(), amount, pes, ranks: 1, unit, summary };
+        let ranks = self.options.ranks();
+        let row = Row { bench: self.name, case: case.into(), amount, pes, ranks, unit, summary };
         if self.options.is_json() {
             println!("{}", row.to_json());
             return;
@@ -141,6 +168,25 @@ impl Bench {
             );
         }
         println!("{row}");
+    }
+}
+
+/// The options of this process; ends it if they cannot be understood.
+fn read_options(
+    usage: &str,
+    own: impl FnMut(&str, &mut OptionValue<'_>) -> Result<bool, OptionsError>,
+) -> Options {
+    ship_kernels();
+    match Options::parse_with(std::env::args().skip(1), own) {
+        Ok(options) => options,
+        Err(OptionsError::Help) => {
+            println!("{USAGE}{usage}");
+            std::process::exit(0);
+        }
+        Err(error) => {
+            eprintln!("{error}{usage}");
+            std::process::exit(2);
+        }
     }
 }
 
@@ -186,6 +232,8 @@ mod tests {
         );
         let words: Vec<String> = row.to_string().split_whitespace().map(str::to_owned).collect();
         assert_eq!(words, ["cross_pe", "64", "KiB", "2", "1.500", "2.250", "ns", "30"]);
+        let joined = Row { ranks: 4, ..row.clone() };
+        assert!(joined.to_json().contains(r#""pes":2,"ranks":4,"#) && joined.to_string().contains(" 4x2 "));
         let counted = Row { amount: Amount::Count(7), ..row };
         assert!(counted.to_json().contains(r#""count":7,"#) && counted.to_string().contains("x 7"));
     }

@@ -16,8 +16,12 @@ where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
-    let options = chare::Options::default().with_pes(pes).with_device("host".parse().expect("a device"));
-    run_with(options, program).unwrap_or_else(|error| panic!("the runtime does not start: {error}"))
+    run_with(options_of(pes), program).unwrap_or_else(|error| panic!("the runtime does not start: {error}"))
+}
+
+/// The options of a run on so many PEs.
+pub(crate) fn options_of(pes: usize) -> chare::Options {
+    chare::Options::default().with_pes(pes).with_device("host".parse().expect("a device"))
 }
 
 /// As [`run`], on a runtime with these options.
@@ -34,17 +38,15 @@ where
     Fut: Future<Output = Result<T>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel();
-    let report = Runtime::run(options, |rt| {
-        let program = program(rt);
-        async move {
-            // The receiver lives until the run has ended.
-            drop(sender.send(program.await?));
-            Ok::<(), chare::BoxError>(())
-        }
-    });
-    let report = report?;
+    let report = Runtime::run(options, |rt| keep(program(rt), sender))?;
     assert!(report.is_success(), "the bench failed: {report}");
     Ok(receiver.try_recv().unwrap_or_else(|_| panic!("the bench ended without its value: {report}")))
+}
+
+/// Sends the value of a program to who runs it, and waits for it until the run has ended.
+pub(crate) async fn keep<T>(program: impl Future<Output = Result<T>>, to: mpsc::Sender<T>) -> Result<()> {
+    drop(to.send(program.await?));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chare::prelude::*;
 use chare_benches::taskbench::{Args, Granularity, Graph, Kernel, Pattern, TASKBENCH_USAGE, metg, sweep};
-use chare_benches::{Amount, Bench, Options, Sampler, Summary, run};
+use chare_benches::{Amount, Bench, Options, Sampler, Summary};
 
 use point::{Point, PointEntries};
 
@@ -120,18 +120,19 @@ fn report(bench: &Bench, graphs: &[Graph], case: &str, with_metg: bool) {
         (bench.options(), Amount::Count(graphs.iter().map(|graph| graph.width as u64).sum()));
     if options.wants(case) {
         let (graphs, sampler) = (graphs.to_vec(), Sampler::new(options));
-        let sampler = run(options.pes(), move |rt| measure(rt, graphs, sampler));
-        bench.report(case, width, "ns", sampler.summary());
+        if let Some(sampler) = bench.run(move |rt| measure(rt, graphs, sampler)) {
+            bench.report(case, width, "ns", sampler.summary());
+        }
     }
     let case = format!("{case}_metg");
     if with_metg && options.wants(&case) {
         let graphs: Vec<_> =
             graphs.iter().map(|graph| Graph { kernel: Kernel::ComputeBound, ..*graph }).collect();
         let options = options.clone();
-        let summary = run(options.pes(), move |rt| measure_metg(rt, graphs, options));
-        match summary {
-            Some(summary) => bench.report(case, width, "ns", summary),
-            None => {
+        match bench.run(move |rt| measure_metg(rt, graphs, options)) {
+            None => {}
+            Some(Some(summary)) => bench.report(case, width, "ns", summary),
+            Some(None) => {
                 eprintln!("taskbench: {case}: half of the peak rate was not met, from above and from below")
             }
         }
@@ -140,7 +141,7 @@ fn report(bench: &Bench, graphs: &[Graph], case: &str, with_metg: bool) {
 
 fn main() {
     let mut args = Args::default();
-    let bench = Bench::from_args_with("taskbench", TASKBENCH_USAGE, |name, value| args.take(name, value));
+    let bench = Bench::on_processes("taskbench", 1, TASKBENCH_USAGE, |name, value| args.take(name, value));
     let graphs = args.graphs().unwrap_or_else(|error| {
         eprintln!("{error}{TASKBENCH_USAGE}");
         std::process::exit(2)

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher24;
 
 use super::kernel::Kernel;
@@ -20,7 +21,7 @@ const HASH_KEY: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0
 pub const SCRATCH_MARK: u64 = 0x5C4A_7C8B;
 
 /// The shape of the dependencies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Pattern {
     /// None.
     Trivial,
@@ -70,7 +71,7 @@ impl Pattern {
 }
 
 /// A graph of tasks, and what each of them does.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Graph {
     /// Its number among those that run together.
     pub index: usize,

@@ -5,13 +5,15 @@
 
 use std::hint::black_box;
 
+use serde::{Deserialize, Serialize};
+
 use super::graph::uniform;
 
 /// Floating-point values of a task.
 const VALUES: usize = 64;
 
 /// The work of a task.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Kernel {
     /// None.
     Empty,
