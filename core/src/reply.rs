@@ -127,17 +127,25 @@ impl<R: Send + 'static, K: Codec<R>> AnyCallback for CallbackBy<R, K> {
     }
 }
 
-/// A reply in transit.
-#[derive(Serialize, Deserialize)]
-enum Form {
-    Nobody {
-        sender: Option<PeId>,
-        of_broadcast: bool,
-    },
-    Cell(PeId, u64),
-    Tracker(PeId, u64),
-    /// What follows is the callback.
-    Callback,
+/// What a reply in transit begins with. One to nobody is one of the first four.
+mod form {
+    pub(super) const NOBODY: u8 = 0;
+    /// The PE that has sent the message follows.
+    pub(super) const HAS_SENDER: u8 = 1;
+    pub(super) const OF_BROADCAST: u8 = 2;
+    /// The PE and the key follow, as for the next one.
+    pub(super) const CELL: u8 = 4;
+    pub(super) const TRACKER: u8 = 5;
+    /// The callback follows.
+    pub(super) const CALLBACK: u8 = 6;
+}
+
+impl Encoder {
+    fn put_cell(&mut self, form: u8, pe: PeId, key: u64) {
+        self.put_byte(form);
+        self.put_pe(pe);
+        self.put_u64(key);
+    }
 }
 
 impl Reply {
@@ -207,38 +215,53 @@ impl Reply {
 
     /// Encodes the reply of a message that goes to another process. If it cannot leave, it learns that.
     pub(crate) fn leave(self, to: &mut Encoder) {
-        let form = match self.into_destination() {
+        match self.into_destination() {
             To::Nobody(sender) => {
-                Form::Nobody { sender: sender.get(), of_broadcast: sender.of_broadcast == 1 }
+                let of_broadcast = if sender.of_broadcast == 1 { form::OF_BROADCAST } else { form::NOBODY };
+                match sender.get() {
+                    None => to.put_byte(of_broadcast),
+                    Some(pe) => {
+                        to.put_byte(of_broadcast | form::HAS_SENDER);
+                        to.put_pe(pe);
+                    }
+                }
             }
-            To::Cell { pe, key } => Form::Cell(pe, key),
-            To::Tracker { pe, key } => Form::Tracker(pe, key),
+            To::Cell { pe, key } => to.put_cell(form::CELL, pe, key),
+            To::Tracker { pe, key } => to.put_cell(form::TRACKER, pe, key),
             To::Callback(callback) => {
                 let begin = to.mark();
-                to.put_own(&Form::Callback);
+                to.put_byte(form::CALLBACK);
                 let Err(why) = callback.0.encode(to) else { return };
                 to.rewind(begin);
                 let text = format!("its value cannot come back from another process: {why}");
                 current::on_pe("sending to another process", |pe| {
                     pe.unawaited(CallError::Refused(text.into()))
                 });
-                Form::Nobody { sender: None, of_broadcast: false }
+                to.put_byte(form::NOBODY);
             }
-        };
-        to.put_own(&form);
+        }
     }
 
     /// The reply of a message whose outcome is an `R`, which leaves its process by `K`.
     pub(crate) fn decode<R: Send + 'static, K: Codec<R>>(from: &mut Decoder<'_>) -> Result<Reply, WireError> {
-        Ok(match from.take::<Form>()? {
-            Form::Nobody { sender, of_broadcast } => Reply::new(To::Nobody(Sender {
-                is_known: u32::from(sender.is_some()),
-                pe: sender.unwrap_or(PeId::new(0)),
-                of_broadcast: u32::from(of_broadcast),
-            })),
-            Form::Cell(pe, key) => Reply::new(To::Cell { pe, key }),
-            Form::Tracker(pe, key) => Reply::new(To::Tracker { pe, key }),
-            Form::Callback => Reply::to_callback::<R, K>(Callback::decode::<K>(from)?),
+        let form = from.take_byte()?;
+        Ok(match form {
+            form::CELL => Reply::new(To::Cell { pe: from.take_pe()?, key: from.take_u64()? }),
+            form::TRACKER => Reply::new(To::Tracker { pe: from.take_pe()?, key: from.take_u64()? }),
+            form::CALLBACK => Reply::to_callback::<R, K>(Callback::decode::<K>(from)?),
+            _ if form > form::HAS_SENDER | form::OF_BROADCAST => {
+                return Err(WireError::new(format!("there is no kind {form} of replies")));
+            }
+            nobody => {
+                let is_known = nobody & form::HAS_SENDER;
+                let pe = if is_known == 0 { PeId::new(0) } else { from.take_pe()? };
+                let of_broadcast = nobody & form::OF_BROADCAST;
+                Reply::new(To::Nobody(Sender {
+                    is_known: is_known.into(),
+                    pe,
+                    of_broadcast: u32::from(of_broadcast != 0),
+                }))
+            }
         })
     }
 

@@ -110,6 +110,17 @@ impl Driver {
         Ok(if is_busy { Progress::Busy } else { Progress::Idle })
     }
 
+    /// Sends what is queued and may go, and takes nothing: for a thread that has queued much, and polls later. Never waits.
+    ///
+    /// # Errors
+    /// As [`Driver::poll`].
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if !matches!(self.state, State::Open) || !self.has_work() {
+            return Ok(());
+        }
+        self.push().map(drop).map_err(|error| self.fail(error))
+    }
+
     /// Whether there may be something to push.
     fn has_work(&self) -> bool {
         self.engine.has_work() || self.shared.has_ready()

@@ -29,6 +29,9 @@ pub struct Outbox {
 pub enum Queued {
     /// It is queued, or on its way.
     Room,
+    /// It is queued, with as much before it as goes in one batch, or it is large: there is no use in waiting for more, and a thread
+    /// that holds the driver may [flush](crate::Driver::flush).
+    Full,
     /// It is queued too, but more is queued for that rank than [`Limits::queue_bytes`].
     Pressed,
 }
@@ -122,11 +125,16 @@ impl Outbox {
         open.queued_bytes += queued;
         state.queued_bytes += queued;
         let queued = lane.still_queued(&state);
+        let is_full = plan.bulk_cost > 0 || !state.full.is_empty();
         drop(state);
         if was_empty {
             self.shared.mark_ready(to);
         }
-        Ok(if queued > limits.queue_bytes { Queued::Pressed } else { Queued::Room })
+        Ok(match queued > limits.queue_bytes {
+            true => Queued::Pressed,
+            false if is_full => Queued::Full,
+            false => Queued::Room,
+        })
     }
 
     /// The bytes that are queued for a rank and not handed to the network yet; 0 for a rank that is none. Takes the lock of

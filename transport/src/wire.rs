@@ -162,6 +162,16 @@ impl Batch {
         self.memory.len() - self.len >= bytes
     }
 
+    /// Appends the record of a frame that is its header, inline.
+    fn push_short(&mut self, header: &[u8]) {
+        let place = &mut self.memory.as_bytes_mut()[self.len..self.len + RECORD_BYTES + header.len()];
+        let (head, rest) = place.split_at_mut(RECORD_BYTES);
+        // The lower half is the length, and there are no descriptors.
+        head.copy_from_slice(&(header.len() as u64).to_le_bytes());
+        rest.copy_from_slice(header);
+        self.len += RECORD_BYTES + header.len();
+    }
+
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.memory.as_bytes_mut()[self.len..self.len + bytes.len()].copy_from_slice(bytes);
         self.len += bytes.len();
@@ -262,6 +272,12 @@ impl Placing {
     }
 }
 
+/// Whether a frame is no more than a header that goes inline, as most are.
+#[inline]
+fn is_short(frame: &Frame<'_>, limits: &Limits) -> bool {
+    frame.buffers.is_empty() && Placing::new(frame, limits).is_inline(frame.header.len())
+}
+
 /// What a frame needs of a batch and of the bulk window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -271,6 +287,9 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn of(frame: &Frame<'_>, limits: &Limits) -> Plan {
+        if is_short(frame, limits) {
+            return Plan { record_bytes: RECORD_BYTES + frame.header.len(), bulk_cost: 0 };
+        }
         let mut placing = Placing::new(frame, limits);
         let mut bulk_cost = 0;
         let mut descriptor = 0;
@@ -289,6 +308,9 @@ impl Plan {
 
 /// Appends the record of a frame to a batch that has room for it, and what it announces to `bulk`.
 pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, limits: &Limits, bulk: &mut Vec<Buffer>) {
+    if is_short(&frame, limits) {
+        return batch.push_short(frame.header);
+    }
     let mut placing = Placing::new(&frame, limits);
     let header_is_inline = placing.is_inline(frame.header.len());
     let inline_len = if header_is_inline { frame.header.len() as u32 } else { 0 };
@@ -303,10 +325,6 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, limits: &Limits, 
         let header = HostBuf::copied(frame.header, 1);
         batch.push(&descriptor(header.as_bytes(), 1, BULK, limits.checksums));
         bulk.push(Buffer::Host(header));
-    }
-    if frame.buffers.is_empty() {
-        batch.push(if header_is_inline { frame.header } else { &[] });
-        return;
     }
     let mut places = placing;
     let after_header = places.bytes;

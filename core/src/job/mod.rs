@@ -12,13 +12,16 @@
 mod note;
 mod quiet;
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
 use chare_device::Rest;
-use chare_transport::{Driver, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Rank, Refusal};
+use chare_transport::{
+    Driver, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Queued, Rank, Refusal,
+};
 
 use crate::caught;
 use crate::ids::PeId;
@@ -37,6 +40,8 @@ pub(crate) use quiet::{Standing, Standings};
 const NOTE: u32 = u32::MAX;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
+/// What a busy PE sends goes at the end of a method, unless something has gone within so long.
+const FLUSH_APART_NS: u64 = 3_000;
 /// How often another one looks whether that PE has become busy with something long.
 const WATCH: Duration = Duration::from_millis(1);
 
@@ -100,7 +105,7 @@ impl Job {
     /// Sends a note. After the end nobody needs it.
     fn tell(&self, to: Rank, note: &Note) {
         let mut encoder = Encoder::default();
-        encoder.put_own(&NOTE);
+        encoder.put_u32(NOTE);
         encoder.put_own(note);
         let _ = self.outbox.send(to, Frame::new(&encoder.bytes));
     }
@@ -118,24 +123,45 @@ impl Job {
         self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves what there is to move, unless another PE is doing that. True if something was.
-    pub(crate) fn poll(&self, pe: &Pe) -> bool {
+    /// The driver, unless another PE has it, or only another one may have it.
+    fn try_driver(&self, pe: &Pe) -> Option<MutexGuard<'_, Option<Driver>>> {
         if !self.moves && pe.id() != pe.shared().first_pe() {
-            return false;
+            return None;
         }
-        let mut driver = match self.driver.try_lock() {
-            Ok(driver) => driver,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
+        match self.driver.try_lock() {
+            Ok(driver) => Some(driver),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Moves what there is to move, unless another PE is doing that. True if something was. What has come for `pe` itself goes into its
+    /// run queue if it `takes` messages, that is if it is active, and else into its inbox.
+    pub(crate) fn poll(&self, pe: &Pe, takes: bool) -> bool {
+        pe.crossing.has_sent.set(false);
+        let Some(mut driver) = self.try_driver(pe) else { return false };
         let shared = pe.shared();
         let Some(driver) = driver.as_mut() else { return false };
-        match driver.poll(&mut |from, frame| take_in(pe, from, frame)) {
+        // What has been put into the inbox before comes before what the network has brought by now. Asked once that is here: what comes
+        // into the inbox later is none that it follows.
+        let skips_inbox = OnceCell::new();
+        let to_queue = |to: PeId| to == pe.id() && *skips_inbox.get_or_init(|| takes && pe.mail_is_empty());
+        match driver.poll(&mut |from, frame| take_in(pe, from, frame, to_queue)) {
             Ok(progress) => progress == Progress::Busy,
             Err(error) => {
                 shared.stop(Reason::Processes(error.to_string()));
                 true
             }
+        }
+    }
+
+    /// Sends what is queued and may go, unless another PE has the driver: that one will.
+    #[cold]
+    fn flush(&self, pe: &Pe) {
+        if let Some(mut driver) = self.try_driver(pe)
+            && let Some(Err(error)) = driver.as_mut().map(Driver::flush)
+        {
+            pe.shared().stop(Reason::Processes(error.to_string()));
         }
     }
 
@@ -239,7 +265,7 @@ pub(crate) fn let_senders_wake(shared: &Arc<Shared>) {
 }
 
 /// Takes a frame in that has come.
-fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>) {
+fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
     let shared = pe.shared();
     if shared.is_stopping() && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_))) {
         return;
@@ -247,6 +273,11 @@ fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>) {
     // What is decoded is the user's code.
     let taken = caught::catch(pe, || read(pe, frame));
     let outcome = match taken {
+        Ok(Ok(Came::Message(to, msg))) if to_queue(to) => {
+            pe.traffic.taken.set(pe.traffic.taken.get() + 1);
+            pe.sort_in(msg);
+            return;
+        }
         Ok(Ok(Came::Message(to, msg))) => {
             shared.push(to, msg);
             return;
@@ -271,7 +302,7 @@ enum Came {
 
 fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
     let mut decoder = Decoder::new(frame.header, frame.buffers);
-    let to: u32 = decoder.take()?;
+    let to = decoder.take_u32()?;
     if to == NOTE {
         let note = decoder.take()?;
         decoder.end()?;
@@ -290,6 +321,18 @@ fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
 }
 
 impl Pe {
+    /// Whether what was sent to other processes should be under way before anything else is done: not long after the last time it waits,
+    /// since messages that leave together cost less. The clock is read only by who has sent.
+    #[cold]
+    pub(crate) fn is_to_flush(&self) -> bool {
+        let now = self.now_ns();
+        let is_due = now.saturating_sub(self.crossing.flushed_ns.get()) >= FLUSH_APART_NS;
+        if is_due {
+            self.crossing.flushed_ns.set(now);
+        }
+        is_due
+    }
+
     /// Sends a message to a PE of another process; false if it cannot go there, which whoever waits for its outcome has been told.
     #[cold]
     #[inline(never)]
@@ -306,14 +349,21 @@ impl Pe {
         }
         let pes = shared.own_pe_count();
         let mut encoder = self.crossing.take_encoder();
-        encoder.put_own(&((to.index() % pes) as u32));
+        encoder.put_u32((to.index() % pes) as u32);
         let is_encoded = msg.leave(&mut encoder).is_ok();
         let mut is_sent = false;
         if is_encoded {
             let rank = Rank((to.index() / pes) as u32);
             let frame = Frame { header: &encoder.bytes, buffers: std::mem::take(&mut encoder.buffers) };
             match job.outbox.send(rank, frame) {
-                Ok(_) => is_sent = true,
+                Ok(queued) => {
+                    is_sent = true;
+                    self.crossing.has_sent.set(true);
+                    // A method that sends much need not end before what it has sent is under way.
+                    if queued == Queued::Full {
+                        job.flush(self);
+                    }
+                }
                 Err(error) if error.refusal == Refusal::Closed => {}
                 Err(error) => shared.stop(Reason::Aborted(error.to_string())),
             }

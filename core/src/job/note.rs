@@ -25,7 +25,7 @@ impl Note {
     /// The note in a frame, if it is one.
     pub(super) fn read(header: &[u8]) -> Option<Note> {
         let mut decoder = Decoder::new(header, Vec::new());
-        (decoder.take::<u32>().ok()? == NOTE).then(|| decoder.take().ok()).flatten()
+        (decoder.take_u32().ok()? == NOTE).then(|| decoder.take().ok()).flatten()
     }
 }
 

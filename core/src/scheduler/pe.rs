@@ -563,7 +563,7 @@ impl Pe {
                     }
                 }
             }
-            if self.shared.is_stopping() {
+            if self.shared.is_stopping() || self.crossing.has_sent.get() && self.is_to_flush() {
                 break;
             }
         }
@@ -578,14 +578,15 @@ impl Pe {
             self.pinned.set(head.as_ptr());
             self.traffic.taken.set(self.traffic.taken.get() + 1);
             // SAFETY: just taken apart.
-            let msg = unsafe { Msg::from_raw(head) };
-            if msg.is_ranked() {
-                Ranked::arrive(msg, self);
-            } else {
-                self.enqueue(Work::Msg(msg));
-            }
+            self.sort_in(unsafe { Msg::from_raw(head) });
         }
         true
+    }
+
+    /// Puts a message that has come from another PE into the run queue.
+    #[inline]
+    pub(crate) fn sort_in(&self, msg: Msg) {
+        if msg.is_ranked() { Ranked::arrive(msg, self) } else { self.enqueue(Work::Msg(msg)) }
     }
 
     pub(crate) fn mail_is_empty(&self) -> bool {

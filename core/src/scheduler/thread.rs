@@ -101,7 +101,7 @@ pub(crate) fn drive(pe: &Pe) {
     let outcome = caught::catch(pe, || {
         while !shared.is_stopping() {
             let worked = pe.step();
-            let came = looker.look_at_network();
+            let came = looker.look_at_network(true);
             if !looker.look_at_devices() && !worked && !came {
                 pe.note_idle();
                 idle(&looker);
@@ -133,10 +133,11 @@ impl Looker<'_> {
         }
     }
 
-    /// Lets messages go to other processes and come from them. True if there were any.
+    /// Lets messages go to other processes and come from them. True if there were any. A PE that has announced that it is idle does not
+    /// take what is for itself.
     #[inline]
-    fn look_at_network(&self) -> bool {
-        self.shared.job().is_some_and(|job| job.poll(self.pe))
+    fn look_at_network(&self, takes: bool) -> bool {
+        self.shared.job().is_some_and(|job| job.poll(self.pe, takes))
     }
 
     /// Sleeps until somebody or a device wakes this PE, or a timer is due. False, at once, if the devices must be looked at first:
@@ -189,7 +190,7 @@ fn idle(looker: &Looker<'_>) {
     let mut began = None;
     loop {
         for _ in 0..LOOKS_PER_READING {
-            let came = looker.look_at_network();
+            let came = looker.look_at_network(true);
             if looker.look_at_devices()
                 || pe.receive()
                 || shared.is_stopping()
@@ -227,7 +228,7 @@ fn idle(looker: &Looker<'_>) {
         // This PE is idle still: what comes from elsewhere is put into inboxes, and not taken. But what is decoded is code of the
         // user's, which may send.
         let posted = pe.traffic.posted.get();
-        looker.look_at_network();
+        looker.look_at_network(false);
         if pe.traffic.posted.get() != posted || !pe.queue.is_empty() {
             return;
         }

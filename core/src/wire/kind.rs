@@ -92,7 +92,7 @@ macro_rules! kinds {
 
         fn decode_contents(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
             match kind {
-                $(Kind::$entry)|* | $(Kind::$chare)|* => (Row::find(from.take()?)?.decode)(kind, to, from),
+                $(Kind::$entry)|* | $(Kind::$chare)|* => (Row::find(from.take_code_id()?)?.decode)(kind, to, from),
                 $(Kind::$plain => decode_plain::<$plain_type>(to, from),)*
                 $(Kind::$other => {
                     let contents = <$other_type as Arrives>::decode(from)?;
@@ -157,9 +157,9 @@ fn decode_plain<P: Payload + Deserialize<'static>>(
 impl Encoder {
     /// Begins a message.
     pub(crate) fn begin(&mut self, kind: Kind, to: Option<ChareId>) {
-        self.bytes.push(kind as u8 | if to.is_none() { FOR_PE } else { 0 });
+        self.put_byte(kind as u8 | if to.is_none() { FOR_PE } else { 0 });
         if let Some(to) = to {
-            self.put_own(&to);
+            self.put_chare(to);
         }
     }
 
@@ -170,7 +170,7 @@ impl Encoder {
                 "{what} has no number in the table of the program, so it is not known in other processes"
             ))
         })?;
-        self.put_own(&code);
+        self.put_code_id(code);
         Ok(())
     }
 }
@@ -182,10 +182,10 @@ fn reply<R: Send + 'static, K: Codec<R>>(to: ChareId, from: &mut Decoder<'_>) ->
 
 /// A message from its bytes.
 pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-    let first = from.take_bytes(1)?[0];
+    let first = from.take_byte()?;
     let unknown = || WireError::new(format!("there is no kind {} of messages", first & !FOR_PE));
     let kind = *Kind::ALL.get(usize::from(first & !FOR_PE)).ok_or_else(unknown)?;
-    let to = if first & FOR_PE == 0 { from.take()? } else { Msg::NOBODY };
+    let to = if first & FOR_PE == 0 { from.take_chare()? } else { Msg::NOBODY };
     decode_contents(kind, to, from)
 }
 

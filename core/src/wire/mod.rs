@@ -10,6 +10,7 @@
 mod bulk;
 mod errors;
 mod exports;
+mod fixed;
 mod kind;
 mod local;
 mod owned;
@@ -154,10 +155,10 @@ impl Encoder {
 
     /// Adds a value as serde sees it.
     pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
-        side::with_outgoing(&mut self.buffers, || {
-            postcard::serialize_with_flavor(value, Header(&mut self.bytes))
-        })
-        .map_err(|error| Stays(format!("a value of type `{}` cannot be encoded: {error}", type_name::<T>())))
+        let Encoder { bytes, buffers, .. } = self;
+        side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes))).map_err(
+            |error| Stays(format!("a value of type `{}` cannot be encoded: {error}", type_name::<T>())),
+        )
     }
 
     /// Adds one of our own values, which serde cannot refuse.

@@ -1,8 +1,8 @@
 //! What stands beside the bytes while a value is encoded or decoded: buffers, for code that serde calls and that gets nothing but a
 //! serializer.
 //!
-//! They are with the PE, since code finds nothing else than that. Code of the user's may send messages while its value is encoded,
-//! so each use takes the place of the one around it and puts that back.
+//! They are with the PE, since code finds nothing else than that. Code of the user's may send messages while its value is encoded, so each
+//! use takes the place of the one around it and puts that back. Most values have no buffers: then nothing is moved.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,10 +14,30 @@ use crate::current;
 /// Of one PE.
 #[derive(Default)]
 pub(crate) struct Crossing {
-    outgoing: RefCell<Option<Vec<Buffer>>>,
+    /// Whether a value is being encoded.
+    encodes: Cell<bool>,
+    /// What values that are being encoded have added, the innermost last.
+    added: RefCell<Vec<Buffer>>,
+    /// How many buffers the message that is being encoded has besides its last ones in `added`, of which so many belong to others.
+    before: Cell<(usize, usize)>,
+    decodes: Cell<Decodes>,
     incoming: RefCell<Option<std::vec::IntoIter<Buffer>>>,
     /// Kept for its memory.
     encoder: Cell<Encoder>,
+    /// A message has left for another process since the network was looked at last.
+    pub(crate) has_sent: Cell<bool>,
+    /// When the network was looked at for what had been sent.
+    pub(crate) flushed_ns: Cell<u64>,
+}
+
+/// Whether a value is being decoded.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Decodes {
+    #[default]
+    Nothing,
+    /// One that no buffer stands beside.
+    Alone,
+    WithBuffers,
 }
 
 impl Crossing {
@@ -31,64 +51,98 @@ impl Crossing {
     }
 }
 
-/// Puts `mine` in a place while `f` runs.
-fn lend<T, R>(place: impl Fn(&Crossing) -> &RefCell<Option<T>>, mine: &mut T, f: impl FnOnce() -> R) -> R
-where
-    T: Default,
-{
-    struct Back<'a, T: Default>(&'a RefCell<Option<T>>, Option<T>, &'a mut T);
-    impl<T: Default> Drop for Back<'_, T> {
-        fn drop(&mut self) {
-            *self.2 = self.0.replace(self.1.take()).unwrap_or_default();
-        }
+/// Puts back what was there when it is dropped.
+struct Back<'a, T: Copy>(&'a Cell<T>, T);
+
+impl<'a, T: Copy> Back<'a, T> {
+    fn set(place: &'a Cell<T>, value: T) -> Self {
+        Back(place, place.replace(value))
     }
-    current::pe(|pe| match pe {
-        Some(pe) => {
-            let place = place(&pe.crossing);
-            let around = place.replace(Some(std::mem::take(mine)));
-            let _back = Back(place, around, mine);
-            f()
-        }
-        None => f(),
-    })
+}
+
+impl<T: Copy> Drop for Back<'_, T> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
 }
 
 /// Lets code that `f` calls add buffers.
 pub(super) fn with_outgoing<R>(buffers: &mut Vec<Buffer>, f: impl FnOnce() -> R) -> R {
-    lend(|crossing| &crossing.outgoing, buffers, f)
+    /// Takes what was added from a place on.
+    struct Added<'a>(&'a Crossing, usize, &'a mut Vec<Buffer>);
+    impl Drop for Added<'_> {
+        fn drop(&mut self) {
+            let mut added = self.0.added.borrow_mut();
+            if added.len() > self.1 {
+                self.2.extend(added.drain(self.1..));
+            }
+        }
+    }
+    current::pe(|pe| {
+        let Some(crossing) = pe.map(|pe| &pe.crossing) else { return f() };
+        let first = crossing.added.borrow().len();
+        let _before = Back::set(&crossing.before, (buffers.len(), first));
+        let _encodes = Back::set(&crossing.encodes, true);
+        let _added = Added(crossing, first, buffers);
+        f()
+    })
 }
 
 /// Lets code that `f` calls take buffers.
 pub(super) fn with_incoming<R>(buffers: &mut std::vec::IntoIter<Buffer>, f: impl FnOnce() -> R) -> R {
-    lend(|crossing| &crossing.incoming, buffers, f)
+    /// Gives the rest back, and puts back what was there.
+    struct Lent<'a>(&'a Crossing, Option<std::vec::IntoIter<Buffer>>, &'a mut std::vec::IntoIter<Buffer>);
+    impl Drop for Lent<'_> {
+        fn drop(&mut self) {
+            *self.2 = self.0.incoming.replace(self.1.take()).unwrap_or_default();
+        }
+    }
+    current::pe(|pe| {
+        let Some(crossing) = pe.map(|pe| &pe.crossing) else { return f() };
+        if buffers.len() == 0 {
+            let _decodes = Back::set(&crossing.decodes, Decodes::Alone);
+            return f();
+        }
+        let _decodes = Back::set(&crossing.decodes, Decodes::WithBuffers);
+        let around = crossing.incoming.replace(Some(std::mem::take(buffers)));
+        let _lent = Lent(crossing, around, buffers);
+        f()
+    })
 }
 
 /// Adds a buffer to the message that is being encoded; false if none is, or if it has so many.
 pub(super) fn add_buffer(most: usize, buffer: impl FnOnce() -> Buffer) -> bool {
     current::pe(|pe| {
-        let Some(pe) = pe else { return false };
-        if pe.crossing.outgoing.borrow().as_ref().is_none_or(|buffers| buffers.len() >= most) {
+        let Some(crossing) = pe.map(|pe| &pe.crossing).filter(|crossing| crossing.encodes.get()) else {
+            return false;
+        };
+        let (own, others) = crossing.before.get();
+        if own + crossing.added.borrow().len() - others >= most {
             return false;
         }
         let buffer = buffer();
-        if let Some(buffers) = &mut *pe.crossing.outgoing.borrow_mut() {
-            buffers.push(buffer);
-        }
+        crossing.added.borrow_mut().push(buffer);
         true
     })
 }
 
 /// Takes the next buffer of the message that is being decoded.
 pub(super) fn take_buffer() -> Option<Buffer> {
-    current::pe(|pe| pe?.crossing.incoming.borrow_mut().as_mut()?.next())
+    current::pe(|pe| {
+        let crossing = &pe?.crossing;
+        if crossing.decodes.get() != Decodes::WithBuffers {
+            return None;
+        }
+        crossing.incoming.borrow_mut().as_mut()?.next()
+    })
 }
 
 /// Whether a message is being encoded here.
 pub(crate) fn is_encoding() -> bool {
-    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.outgoing.borrow().is_some()))
+    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.encodes.get()))
 }
 
 /// Whether a message is being decoded here.
 pub(crate) fn is_decoding() -> bool {
-    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.incoming.borrow().is_some()))
+    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.decodes.get() != Decodes::Nothing))
 }

@@ -1,0 +1,81 @@
+//! What every message has, at fixed lengths: ids are spread over all 64 bits, so that a number of variable length would be longer, and take
+//! many times as long to write and to read.
+
+use super::{Decoder, Encoder, WireError};
+use crate::ids::{ChareId, CollectionId, PeId};
+use crate::table::CodeId;
+
+impl Encoder {
+    #[inline]
+    pub(crate) fn put_byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    #[inline]
+    pub(crate) fn put_u32(&mut self, number: u32) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    #[inline]
+    pub(crate) fn put_u64(&mut self, number: u64) {
+        self.bytes.extend_from_slice(&number.to_le_bytes());
+    }
+
+    pub(crate) fn put_pe(&mut self, pe: PeId) {
+        self.put_u32(pe.index() as u32);
+    }
+
+    #[inline]
+    pub(crate) fn put_chare(&mut self, chare: ChareId) {
+        self.put_u64(chare.collection.0);
+        self.put_u64(chare.element);
+    }
+
+    pub(super) fn put_code_id(&mut self, code: CodeId) {
+        self.put_u64(code.number());
+    }
+}
+
+impl Decoder<'_> {
+    #[inline]
+    fn take_array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let Some((taken, rest)) = self.bytes.split_first_chunk::<N>() else {
+            return Err(too_short(N, self.bytes.len()));
+        };
+        self.bytes = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
+    pub(crate) fn take_byte(&mut self) -> Result<u8, WireError> {
+        self.take_array().map(|[byte]| byte)
+    }
+
+    #[inline]
+    pub(crate) fn take_u32(&mut self) -> Result<u32, WireError> {
+        self.take_array().map(u32::from_le_bytes)
+    }
+
+    #[inline]
+    pub(crate) fn take_u64(&mut self) -> Result<u64, WireError> {
+        self.take_array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn take_pe(&mut self) -> Result<PeId, WireError> {
+        self.take_u32().map(|number| PeId::new(number as usize))
+    }
+
+    #[inline]
+    pub(crate) fn take_chare(&mut self) -> Result<ChareId, WireError> {
+        Ok(ChareId { collection: CollectionId(self.take_u64()?), element: self.take_u64()? })
+    }
+
+    pub(super) fn take_code_id(&mut self) -> Result<CodeId, WireError> {
+        self.take_u64().map(CodeId)
+    }
+}
+
+#[cold]
+fn too_short(wanted: usize, left: usize) -> WireError {
+    WireError::new(format!("{wanted} bytes are missing, {left} are there"))
+}
