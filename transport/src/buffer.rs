@@ -36,6 +36,16 @@ impl Buffer {
         self.len() == 0
     }
 
+    /// The same in memory of its own, at the same alignment.
+    ///
+    /// # Panics
+    /// If there is no memory.
+    pub fn copied(&self) -> Buffer {
+        match self {
+            Buffer::Host(memory) => HostBuf::copied(memory.as_bytes(), memory.align()).into(),
+        }
+    }
+
     /// The memory, where it is the host's.
     ///
     /// # Errors

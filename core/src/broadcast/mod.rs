@@ -32,7 +32,6 @@ use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::priority::{Rank, Ranked};
-use crate::proxy::all_pes;
 use crate::reply::{CellRef, Reply, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
@@ -333,20 +332,21 @@ where
         }
     }
 
-    /// One for each other PE. They come before the number: if one panics, the numbering has no hole.
+    /// One for each other PE, and one for all of other processes. They come before the number: if one panics, the numbering has no hole.
     fn clones(&self, pe: &Pe) -> Vec<E::Args> {
-        (1..pe.pe_count()).map(|_| self.args.clone()).collect()
+        (0..pe.other_copies()).map(|_| self.args.clone()).collect()
     }
 
     fn send_now(self, pe: &Pe, clones: Vec<E::Args>) {
         let Number { collection, pes, args, rank, awaited } = self;
         let at_root = pe.collection(collection).expect("its root has created the collection");
-        let others = all_pes(pe.pe_count()).filter(|&to| to != pe.id());
         let number = at_root.next_broadcast();
-        for (to, args) in others.zip(clones) {
+        let mut clones = clones.into_iter();
+        pe.post_to_others(|| {
+            let args = clones.next().expect("as many were made as are asked for");
             let apply = Apply::<E> { collection, pes, number, args, rank: rank.clone(), awaited };
-            pe.post(to, Ranked::wrapped(rank.clone(), Msg::for_pe(apply)));
-        }
+            Ranked::wrapped(rank.clone(), Msg::for_pe(apply))
+        });
         Apply::<E> { collection, pes, number, args, rank, awaited }.accept(pe);
     }
 }

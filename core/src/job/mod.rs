@@ -5,12 +5,15 @@
 //! driver at the moment moves what is queued, decodes what has come and puts it into the inboxes of this process. So no thread is added,
 //! and what a PE sends to another is taken there in the order in which it was sent, across processes too.
 //!
+//! What is for all PEs goes over a tree of the processes, once to each ([`spread`]).
+//!
 //! Besides messages there are *notes*, which are no messages to PEs and are not counted as such: the end of the run and what
 //! quiescence needs ([`quiet`]). Invariant: the first reason for which any process ends the run is known to all in the end, and a
 //! run that has gone wrong anywhere has gone wrong everywhere.
 
 mod note;
 mod quiet;
+mod spread;
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +41,8 @@ pub(crate) use quiet::{Standing, Standings};
 
 /// What stands before a note, where a message has the number of its PE in its process.
 const NOTE: u32 = u32::MAX;
+/// What stands before a message for all PEs of the process.
+const SPREAD: u32 = u32::MAX - 1;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless something has gone within so long.
@@ -273,14 +278,10 @@ fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> boo
     // What is decoded is the user's code.
     let taken = caught::catch(pe, || read(pe, frame));
     let outcome = match taken {
-        Ok(Ok(Came::Message(to, msg))) if to_queue(to) => {
-            pe.traffic.taken.set(pe.traffic.taken.get() + 1);
-            pe.sort_in(msg);
-            return;
-        }
-        Ok(Ok(Came::Message(to, msg))) => {
-            shared.push(to, msg);
-            return;
+        Ok(Ok(Came::Message(to, msg))) => return hand_over(pe, to, msg, &to_queue),
+        Ok(Ok(Came::ForAll(messages))) => {
+            let own = (shared.first_pe().index()..).map(PeId::new);
+            return own.zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
         }
         Ok(Ok(Came::Note(note))) => {
             if let Some(job) = shared.job() {
@@ -294,9 +295,21 @@ fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> boo
     shared.stop(Reason::Processes(format!("{from} has sent what cannot be read: {outcome}")));
 }
 
+/// Gives a message that has come to the PE that it is for.
+fn hand_over(pe: &Pe, to: PeId, msg: Msg, to_queue: impl Fn(PeId) -> bool) {
+    if to_queue(to) {
+        pe.traffic.taken.set(pe.traffic.taken.get() + 1);
+        pe.sort_in(msg);
+    } else {
+        pe.shared().push(to, msg);
+    }
+}
+
 /// What a frame brings.
 enum Came {
     Message(PeId, Msg),
+    /// One for each PE of this process.
+    ForAll(Vec<Msg>),
     Note(Note),
 }
 
@@ -309,6 +322,9 @@ fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
         return Ok(Came::Note(note));
     }
     let shared = pe.shared();
+    if let Some(job) = shared.job().filter(|_| to == SPREAD) {
+        return job.take_spread(shared, frame.header, decoder).map(Came::ForAll);
+    }
     if to as usize >= shared.own_pe_count() {
         return Err(WireError::new(format!(
             "it is for PE {to} of this process, which has {}",

@@ -107,7 +107,6 @@ use crate::ids::{ChareId, CollectionId, PeId};
 use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
-use crate::proxy::all_pes;
 use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
@@ -593,11 +592,11 @@ fn distribute<O: Clone + Wire>(
     outcome: Result<O, CallError>,
 ) {
     let at_root = pe.collection(collection).expect("its elements have contributed");
-    for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
+    pe.post_to_others(|| {
         let copy = guard(pe, at_root, sequence, || outcome.clone());
         let outcome = copy.unwrap_or_else(|error| Err(CallError::Reduction(error)));
-        pe.post(to, Msg::for_pe(Outcome { collection, sequence, outcome }));
-    }
+        Msg::for_pe(Outcome { collection, sequence, outcome })
+    });
     Outcome { collection, sequence, outcome }.settle(pe);
 }
 

@@ -270,6 +270,15 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
+    pub(crate) fn buffers(&self) -> &[Buffer] {
+        &self.buffers
+    }
+
+    /// The same in memory of its own.
+    pub(crate) fn copied(&self) -> Rest {
+        Rest { bytes: self.bytes.clone(), buffers: self.buffers.iter().map(Buffer::copied).collect() }
+    }
+
     /// Lets `f` decode it to its end.
     pub(crate) fn decode<T>(
         self,

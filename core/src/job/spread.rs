@@ -1,0 +1,126 @@
+//! Messages for all PEs: one frame to each other process, over a tree of the processes, and one message to each PE there.
+//!
+//! A PE that has something for all PEs gives each one of its own process a message, and encodes one for all the others together. Its
+//! process is the root of a tree in which each has up to [`FAN_OUT`] children. A process that gets the frame passes the same bytes on, and
+//! then decodes them once for each of its PEs. Whoever drives does that, so a PE that is busy holds up nobody.
+//!
+//! Invariant: each process gets the frame once. Its messages count as sent where the frame comes from, one for each PE, and as taken
+//! where they are taken, so nothing is quiescent while the frame is on its way.
+//!
+//! What one process spreads takes one way to another, so it keeps its order. But it may overtake, and be overtaken by, what is
+//! sent there straight: so only what is numbered is spread, broadcasts and results of reductions.
+
+use chare_transport::{Buffer, Frame, Rank, Refusal};
+
+use super::{Job, SPREAD};
+use crate::ids::PeId;
+use crate::message::Msg;
+use crate::process::Shared;
+use crate::report::Reason;
+use crate::scheduler::pe::Pe;
+use crate::wire::{self, Decoder, WireError};
+
+/// How many processes one passes a frame on to.
+const FAN_OUT: usize = 4;
+
+/// The processes that `own` passes a frame on to which comes from `root`, of so many.
+fn children(root: Rank, own: Rank, size: usize) -> impl Iterator<Item = Rank> {
+    let place = (own.index() + size - root.index()) % size;
+    let first = place * FAN_OUT + 1;
+    (first..size.min(first + FAN_OUT)).map(move |child| Rank(((child + root.index()) % size) as u32))
+}
+
+impl Job {
+    /// Passes a frame from `root` on to the processes behind this one.
+    fn pass_on(&self, shared: &Shared, root: Rank, header: &[u8], buffers: &[Buffer]) {
+        for child in children(root, self.rank(), self.facts().size()) {
+            let buffers = buffers.iter().map(Buffer::copied).collect();
+            match self.outbox.send(child, Frame { header, buffers }) {
+                Err(error) if error.refusal != Refusal::Closed => {
+                    shared.stop(Reason::Aborted(error.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Passes on a frame that was spread, of which `decoder` has read the beginning; returns a message for each PE of this process.
+    pub(super) fn take_spread(
+        &self,
+        shared: &Shared,
+        header: &[u8],
+        mut decoder: Decoder<'_>,
+    ) -> Result<Vec<Msg>, WireError> {
+        let root = decoder.take_u32()?;
+        if root as usize >= self.facts().size() || root == self.rank().0 {
+            return Err(WireError::new(format!("it says that rank {root} has spread it")));
+        }
+        let rest = decoder.take_rest();
+        self.pass_on(shared, Rank(root), header, rest.buffers());
+        let decode = |decoder: &mut Decoder<'_>| wire::decode_message(decoder);
+        let copies = (1..shared.own_pe_count()).map(|_| rest.copied().decode(decode));
+        let mut messages = copies.collect::<Result<Vec<_>, _>>()?;
+        messages.push(rest.decode(decode)?);
+        Ok(messages)
+    }
+}
+
+impl Pe {
+    /// How many messages [`Pe::post_to_others`] asks for.
+    pub(crate) fn other_copies(&self) -> usize {
+        let near = self.shared().own_pe_count();
+        near - 1 + usize::from(near < self.pe_count())
+    }
+
+    /// Sends messages that are for a PE, and all the same, to all other PEs: one for each of this process, and one for all of the others.
+    pub(crate) fn post_to_others(&self, mut make: impl FnMut() -> Msg) {
+        let (first, near) = (self.shared().first_pe().index(), self.shared().own_pe_count());
+        for to in (first..first + near).map(PeId::new).filter(|&to| to != self.id()) {
+            self.post(to, make());
+        }
+        if near < self.pe_count() {
+            self.spread(make());
+        }
+    }
+
+    /// Sends a message to each PE of all other processes.
+    fn spread(&self, msg: Msg) {
+        let shared = self.shared();
+        let Some(job) = shared.job().filter(|_| !shared.is_stopping()) else { return drop(msg) };
+        let mut encoder = self.crossing.take_encoder();
+        encoder.put_u32(SPREAD);
+        encoder.put_u32(job.rank().0);
+        // If it cannot be encoded, whoever waits for it has been told.
+        if msg.leave(&mut encoder).is_ok() {
+            let count = self.pe_count() - shared.own_pe_count();
+            self.traffic.posted.set(self.traffic.posted.get() + count as u64);
+            self.crossing.has_sent.set(true);
+            job.pass_on(shared, job.rank(), &encoder.bytes, &encoder.buffers);
+        }
+        self.crossing.put_encoder(encoder);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_process_is_reached_once_and_by_few_steps() {
+        for size in 1..100 {
+            for root in [0, size / 2, size - 1] {
+                let mut depths = vec![None; size];
+                let mut next = vec![(Rank(root as u32), 0)];
+                while let Some((rank, depth)) = next.pop() {
+                    assert_eq!(depths[rank.index()].replace(depth), None, "{rank} of {size} from {root}");
+                    next.extend(children(Rank(root as u32), rank, size).map(|child| (child, depth + 1)));
+                }
+                // 1 + 4 + 16 + 64 + 256 processes are within four steps.
+                assert!(
+                    depths.iter().all(|depth| depth.is_some_and(|depth| depth <= 4)),
+                    "{size}: {depths:?}"
+                );
+            }
+        }
+    }
+}
