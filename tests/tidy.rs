@@ -104,6 +104,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("tests/semantics/memory.rs", "a global allocator that counts bytes"),
     ("transport/src/buffer.rs", "memory that others fill before it is read, and vectors taken apart"),
     ("transport/src/mpi/call.rs", "calls the functions of MPI"),
+    ("transport/src/mpi/exit.rs", "has a function called when the process exits"),
     ("transport/src/mpi/network.rs", "MPI touches memory after the call has returned"),
 ];
 

@@ -15,6 +15,7 @@ use crate::frame::{Frame, Rank};
 use crate::network::{Event, Nap, Network};
 use crate::outbox::Shared;
 use crate::protocol::{Action, Engine};
+use crate::watch::{Alarm, Watch, Watched};
 
 /// How long a process that ends the job waits for the others to have noticed.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -30,6 +31,9 @@ pub struct Driver {
     events: Vec<Event>,
     state: State,
     has_announced_nap: bool,
+    watched: Arc<Watched>,
+    /// Dropped last: until then this process is not missed.
+    watch: Option<Watch>,
     /// A driver may change threads, but is never shared by them.
     not_shared: PhantomData<Cell<()>>,
 }
@@ -62,8 +66,22 @@ impl Driver {
             events: Vec::new(),
             state: State::Open,
             has_announced_nap: false,
+            watched: Arc::default(),
+            watch: None,
             not_shared: PhantomData,
         }
+    }
+
+    /// Has this process watch others, and be watched, as `begin` says.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn watch(&mut self, begin: impl FnOnce(&Facts, Arc<Watched>) -> Option<Watch>) {
+        self.watch = begin(&self.shared.facts, self.watched.clone());
+    }
+
+    /// Has `hook` called, by a thread of this crate's, when a process is lost, where processes watch each other. It may also be called
+    /// now.
+    pub fn on_alarm(&mut self, hook: impl FnMut(Alarm<'_>) + Send + 'static) {
+        self.watched.set_hook(Box::new(hook));
     }
 
     /// What this process knows about the job.
@@ -86,6 +104,10 @@ impl Driver {
             State::Closed => return Ok(Progress::Closed),
             State::Open | State::Closing => {}
         }
+        if let Some(error) = self.watched.lost() {
+            let error = error.clone();
+            return Err(self.fail(error));
+        }
         if self.has_announced_nap {
             self.has_announced_nap = false;
             self.shared.end_nap();
@@ -104,6 +126,7 @@ impl Driver {
         is_busy |= self.has_work() && self.push()?;
         if matches!(self.state, State::Closing) && self.engine.is_closed() && self.network.is_idle() {
             self.network.closed();
+            self.say_bye();
             self.state = State::Closed;
             return Ok(Progress::Closed);
         }
@@ -151,6 +174,11 @@ impl Driver {
         Ok(is_busy)
     }
 
+    /// Lets this process go without being missed.
+    fn say_bye(&self) {
+        self.watch.iter().for_each(Watch::say_bye);
+    }
+
     fn fail(&mut self, error: Error) -> Error {
         self.shared.close();
         self.state = State::Failed(error.clone());
@@ -182,6 +210,7 @@ impl Driver {
         if told && self.network.ends_processes() {
             self.wait_for_farewells();
         }
+        self.say_bye();
         self.network.abort(exit_code);
         self.state = State::Closed;
     }
@@ -243,7 +272,8 @@ impl Drop for Driver {
     /// before the driver is dropped.
     fn drop(&mut self) {
         self.shared.close();
-        if matches!(self.state, State::Closed) {
+        // Who is lost would be told in vain, and all others know.
+        if matches!(self.state, State::Closed) || self.watched.lost().is_some() {
             return;
         }
         let myself = self.facts().rank();
@@ -262,6 +292,7 @@ impl Drop for Driver {
                 }
                 thread::yield_now();
             }
+            self.say_bye();
         }
     }
 }

@@ -83,6 +83,11 @@ impl Facts {
         self.host_of.get(rank.index()).map(|host| &self.hosts[*host])
     }
 
+    /// The number of the host of a rank among [`Facts::hosts`]; none if there is no such rank.
+    pub fn host_index_of(&self, rank: Rank) -> Option<usize> {
+        self.host_of.get(rank.index()).copied()
+    }
+
     /// The place of this process among those of its host, from 0.
     pub fn local_rank(&self) -> usize {
         let host = &self.hosts[self.host_of[self.rank.index()]];
@@ -101,6 +106,7 @@ mod tests {
         assert_eq!((facts.rank(), facts.size(), facts.local_rank()), (Rank(3), 5, 2));
         assert_eq!(facts.hosts()[1], Host { name: "b".into(), ranks: vec![Rank(1), Rank(4)] });
         assert_eq!(facts.host_of(Rank(2)).map(|host| host.name.as_str()), Some("a"));
+        assert_eq!((facts.host_index_of(Rank(4)), facts.host_index_of(Rank(5))), (Some(1), None));
         assert!(facts.host_of(Rank(5)).is_none() && !facts.thread_level().lets_drivers_move());
     }
 }

@@ -9,7 +9,7 @@
 //! * **Order.** Frames from one process to another arrive in the order in which they were sent, each once; their buffers with them.
 //! * **No waiting.** [`Outbox::send`] and [`Driver::poll`] never wait. What has no room on the network is queued, and past a
 //!   limit `send` says so ([`Queued::Pressed`]); nothing is lost.
-//! * **Progress** is made in `poll` only, at both ends. No threads of its own.
+//! * **Progress** is made in `poll` only, at both ends.
 //! * **Few messages.** Frames for one rank that are queued between two polls travel as one.
 //! * **No copies of what is large.** Large buffers are sent from the memory in which they are given, and received into the memory in which
 //!   they stay. A `Vec` goes in, a `Vec` comes out.
@@ -34,6 +34,11 @@ pub mod network;
 mod outbox;
 mod protocol;
 mod start;
+#[cfg_attr(
+    not(feature = "mpi"),
+    allow(dead_code, reason = "without MPI there are no processes that could be lost")
+)]
+mod watch;
 mod wire;
 
 pub use buffer::{Buffer, HostBuf, Landing, MOST_ALIGN};
@@ -45,4 +50,5 @@ pub use limits::Limits;
 pub use network::Nap;
 pub use outbox::{Outbox, Queued, Refusal, SendError};
 pub use start::{Identity, Process};
+pub use watch::{Alarm, Heartbeat};
 pub use wire::{Batch, WireError};

@@ -158,6 +158,22 @@ impl Comm {
     }
 }
 
+/// The number of processes of the program.
+pub(super) fn world_size() -> Result<usize, Failure> {
+    let mut size = 0;
+    // SAFETY: MPI is started; the world is a communicator.
+    checked("MPI_Comm_size", unsafe { ffi::MPI_Comm_size(ffi::RSMPI_COMM_WORLD, &mut size) })?;
+    Ok(size as usize)
+}
+
+/// The number of this process among those of the program.
+pub(super) fn world_rank() -> Result<u32, Failure> {
+    let mut rank = 0;
+    // SAFETY: MPI is started; the world is a communicator.
+    checked("MPI_Comm_rank", unsafe { ffi::MPI_Comm_rank(ffi::RSMPI_COMM_WORLD, &mut rank) })?;
+    Ok(rank as u32)
+}
+
 /// Whether a request has ended; makes progress.
 pub(super) fn test(request: &mut Request) -> Result<Option<Ended>, Failure> {
     let (mut flag, mut status) = (0, MaybeUninit::zeroed());

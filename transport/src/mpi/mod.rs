@@ -1,9 +1,10 @@
 //! A job whose processes are those of an MPI program, on any number of hosts.
 //!
-//! MPI is started by an [`Environment`], once in a process, and finalised when it and all drivers are gone. Without a launcher
+//! MPI is started by an [`Environment`], once in a process, and finalised when it, its clones and all drivers are gone. Without a launcher
 //! the program is a job of one process.
 
 mod call;
+mod exit;
 mod network;
 
 use std::sync::Arc;
@@ -18,12 +19,13 @@ use crate::facts::ThreadLevel;
 use crate::frame::Rank;
 use crate::limits::Limits;
 use crate::start::{self, Hello, Identity, Process};
+use crate::watch::{Address, Heartbeat, Post};
 
 use call::Comm;
 use network::Mpi;
 
 /// MPI, started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Environment {
     started: Arc<Started>,
 }
@@ -79,6 +81,35 @@ impl Environment {
         })
     }
 
+    /// The number of processes of the MPI program.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn size(&self) -> Result<usize, ConnectError> {
+        call::world_size().map_err(|error| ConnectError::Network(error.to_string()))
+    }
+
+    /// The number of this process among those of the MPI program.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn rank(&self) -> Result<Rank, ConnectError> {
+        call::world_rank().map(Rank).map_err(|error| ConnectError::Network(error.to_string()))
+    }
+
+    /// The least of the numbers that the processes of the MPI program bring. All of them call it, and it waits for them.
+    ///
+    /// # Errors
+    /// If MPI fails.
+    pub fn least(&self, number: u32) -> Result<u32, ConnectError> {
+        let failed = |error: call::Failure| ConnectError::Network(error.to_string());
+        let comm = Comm::duplicate_world().map_err(failed)?;
+        let mut all = vec![[0_u8; 4]; comm.size().map_err(failed)?];
+        comm.gather_all(&number.to_le_bytes(), all.as_flattened_mut()).map_err(failed)?;
+        comm.free();
+        Ok(all.into_iter().map(u32::from_le_bytes).min().unwrap_or(number))
+    }
+
     /// Joins the other processes of the MPI program. All of them call it, each as often as the others, and it waits for them. Several
     /// jobs at a time do not disturb each other.
     ///
@@ -86,6 +117,19 @@ impl Environment {
     /// If the identities or limits of the ranks differ, or if the limits cannot work; the same on all ranks. If MPI fails. Say so
     /// before the environment is dropped, which waits for all: launchers end all processes when one has failed.
     pub fn connect(&self, identity: &Identity, limits: &Limits) -> Result<Process, ConnectError> {
+        self.connect_watched(identity, limits, None)
+    }
+
+    /// As [`Environment::connect`], and the processes watch each other, if all of them say how: [`Driver::on_alarm`](crate::Driver::on_alarm).
+    ///
+    /// # Errors
+    /// As [`Environment::connect`].
+    pub fn connect_watched(
+        &self,
+        identity: &Identity,
+        limits: &Limits,
+        heartbeat: Option<Heartbeat>,
+    ) -> Result<Process, ConnectError> {
         let failed = |error: call::Failure| ConnectError::Network(error.to_string());
         let host = processor_name().unwrap_or_else(|_| "an unknown host".into());
         let batches = Comm::duplicate_world().map_err(failed)?;
@@ -97,9 +141,19 @@ impl Environment {
         // After the exchange: a rank that refuses before it would leave the others waiting.
         let hosts = start::meet(&hellos)?;
         start::check_limits(limits)?;
+        let post = Post::open(heartbeat, hosts.iter().all(|host| *host == hosts[0]));
+        let mut addresses = vec![[0_u8; Address::BYTES]; hosts.len()];
+        batches
+            .gather_all(&Post::address(post.as_ref()).to_bytes(), addresses.as_flattened_mut())
+            .map_err(failed)?;
         let started = self.started.clone();
         let network = Mpi::new(started, batches, bulk, limits).map_err(failed)?;
-        Ok(start::process(rank, &hosts, self.started.level, limits, |_| Box::new(network)))
+        let mut process = start::process(rank, &hosts, self.started.level, limits, |_| Box::new(network));
+        if let Some(post) = post {
+            let addresses: Vec<_> = addresses.iter().map(Address::read).collect();
+            process.driver.watch(|facts, watched| post.watch(facts, &addresses, watched));
+        }
+        Ok(process)
     }
 }
 

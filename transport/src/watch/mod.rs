@@ -1,0 +1,496 @@
+//! Watching: that each process of a job lives, and telling all when one does not.
+//!
+//! The processes are a ring of TCP connections beside the network: each sends a sign of life to both neighbours, from a thread that does nothing
+//! else, and misses them when they are silent, or when their connection has ended. Who notices a loss tells it around. So it depends
+//! neither on whether anybody polls nor on whether the network can still be used. `README.md` of this crate has the argument.
+//!
+//! Invariant: a process that has closed has said so to its neighbours before its connections end.
+
+mod ring;
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::facts::Facts;
+use crate::frame::Rank;
+use ring::{MESSAGE_BYTES, Message, News, Ring};
+
+/// How long a process that has lost another one may take for its own end before [`Alarm::Stuck`].
+const END_GRACE: Duration = Duration::from_secs(5);
+/// How long neighbours have to find each other, at least.
+const LEAST_MEETING: Duration = Duration::from_secs(10);
+/// How often a process that waits for its neighbour looks.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How processes watch each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    limit: Duration,
+}
+
+impl Heartbeat {
+    /// A process that has given no sign of life for this long is lost. Signs are sent five times as often, but once a second at least.
+    pub fn new(limit: Duration) -> Self {
+        Heartbeat { limit }
+    }
+
+    fn period(self) -> Duration {
+        (self.limit / 5).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+}
+
+/// What the thread that watches tells, on that thread.
+#[derive(Debug)]
+pub enum Alarm<'a> {
+    /// A process is lost. Polling fails from now on, with this error.
+    Lost(&'a Error),
+    /// A process was lost 5 s ago, and the driver of this one is still there: its threads are busy with something long, or wait for
+    /// the one that is lost.
+    Stuck(&'a Error),
+    /// A neighbour cannot be watched, and so its loss not be noticed. The job goes on.
+    Unwatched {
+        /// Which.
+        rank: Rank,
+        /// Why not.
+        why: String,
+    },
+}
+
+type Hook = Box<dyn FnMut(Alarm<'_>) + Send>;
+
+/// What the thread that watches shares with the driver.
+#[derive(Default)]
+pub(crate) struct Watched {
+    lost: OnceLock<Error>,
+    hook: Mutex<Option<Hook>>,
+}
+
+impl Watched {
+    /// The loss of a process, if one is known.
+    pub(crate) fn lost(&self) -> Option<&Error> {
+        self.lost.get()
+    }
+
+    /// Has `hook` called; at once, if a process is lost already.
+    pub(crate) fn set_hook(&self, mut hook: Hook) {
+        let mut place = lock(&self.hook);
+        if let Some(error) = self.lost() {
+            hook(Alarm::Lost(error));
+        }
+        *place = Some(hook);
+    }
+
+    fn tell(&self, alarm: Alarm<'_>) {
+        if let Some(hook) = lock(&self.hook).as_mut() {
+            hook(alarm);
+        }
+    }
+}
+
+/// Where a process waits for the one before it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Address {
+    /// 0 if it does not watch.
+    port: u16,
+    /// What the one before it says first, so that no stranger is taken for it.
+    secret: u64,
+}
+
+impl Address {
+    pub(crate) const BYTES: usize = 10;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..2].copy_from_slice(&self.port.to_le_bytes());
+        bytes[2..].copy_from_slice(&self.secret.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn read(bytes: &[u8; Self::BYTES]) -> Address {
+        let (port, secret) = bytes.split_at(2);
+        Address {
+            port: u16::from_le_bytes(port.try_into().expect("two bytes")),
+            secret: u64::from_le_bytes(secret.try_into().expect("eight bytes")),
+        }
+    }
+}
+
+/// A process that is ready to watch, when it knows the addresses of the others.
+pub(crate) struct Post {
+    heartbeat: Heartbeat,
+    listener: TcpListener,
+    address: Address,
+}
+
+impl Post {
+    /// Waits on this host for the process before this one. None if this process does not watch, or cannot: then no process does.
+    pub(crate) fn open(heartbeat: Option<Heartbeat>, is_one_host: bool) -> Option<Post> {
+        let ip = if is_one_host { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let listener = TcpListener::bind((ip, 0)).ok()?;
+        listener.set_nonblocking(true).ok()?;
+        let port = listener.local_addr().ok()?.port();
+        // Its keys are random.
+        let secret = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), port);
+        Some(Post { heartbeat: heartbeat?, listener, address: Address { port, secret } })
+    }
+
+    pub(crate) fn address(post: Option<&Post>) -> Address {
+        post.map_or_else(Address::default, |post| post.address)
+    }
+
+    /// Begins to watch, if all processes do and there are several.
+    pub(crate) fn watch(self, facts: &Facts, addresses: &[Address], watched: Arc<Watched>) -> Option<Watch> {
+        let size = facts.size();
+        if size == 1 || addresses.iter().any(|address| address.port == 0) {
+            return None;
+        }
+        let ring = Ring::new(facts.rank(), size, self.heartbeat.limit);
+        let next = ring.neighbour(1);
+        let is_here = facts.host_of(next) == facts.host_of(facts.rank());
+        let host = if is_here { "127.0.0.1".into() } else { facts.host_of(next)?.name.clone() };
+        let lines = Arc::new(Lines::default());
+        let watcher = Watcher {
+            size,
+            ring,
+            heartbeat: self.heartbeat,
+            listener: self.listener,
+            secret: self.address.secret,
+            next: (host, addresses[next.index()]),
+            lines: lines.clone(),
+            watched,
+            came: [Vec::new(), Vec::new()],
+        };
+        let thread = thread::Builder::new().name("heartbeat".into()).spawn(|| watcher.run()).ok()?;
+        Some(Watch { lines, thread: Some(thread) })
+    }
+}
+
+/// The connections of a process.
+#[derive(Default)]
+struct Lines {
+    /// To the process before this one, and to the one after it.
+    sides: [Mutex<Option<TcpStream>>; 2],
+    /// No more is to be watched.
+    is_over: AtomicBool,
+}
+
+impl Lines {
+    fn send(&self, side: usize, message: Message) {
+        if let Some(stream) = &mut *lock(&self.sides[side]) {
+            // A connection that takes nothing is one that brings nothing, which is noticed there.
+            let _ = stream.write_all(&message.to_bytes());
+        }
+    }
+}
+
+/// A process that watches, until it is dropped.
+pub(crate) struct Watch {
+    lines: Arc<Lines>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Says that this process has closed.
+    pub(crate) fn say_bye(&self) {
+        [0, 1].into_iter().for_each(|side| self.lines.send(side, Message::Bye));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.lines.is_over.store(true, Ordering::SeqCst);
+        for side in &self.lines.sides {
+            if let Some(stream) = lock(side).take() {
+                // Ends the wait of the thread, too.
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+            }
+        }
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            if thread.thread().id() != thread::current().id() {
+                // A panic of the hook has been told.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// What the thread works with.
+struct Watcher {
+    size: usize,
+    ring: Ring,
+    heartbeat: Heartbeat,
+    listener: TcpListener,
+    secret: u64,
+    /// The host of the process after this one, and its address there.
+    next: (String, Address),
+    lines: Arc<Lines>,
+    watched: Arc<Watched>,
+    /// Of each side, what has come of a message.
+    came: [Vec<u8>; 2],
+}
+
+impl Watcher {
+    fn run(mut self) {
+        let mut streams = [None, None];
+        for side in [1, 0] {
+            let found = if side == 1 { self.reach() } else { self.accept() };
+            match found.and_then(|stream| self.keep(side, stream)) {
+                Ok(stream) => streams[side] = Some(stream),
+                Err(_) if self.is_over() => return,
+                Err(error) => {
+                    let rank = self.ring.neighbour(side);
+                    self.ring.leave(side);
+                    self.watched.tell(Alarm::Unwatched { rank, why: error.to_string() });
+                }
+            }
+        }
+        self.listen(streams);
+    }
+
+    fn is_over(&self) -> bool {
+        self.lines.is_over.load(Ordering::SeqCst)
+    }
+
+    fn meeting(&self) -> Duration {
+        self.heartbeat.limit.max(LEAST_MEETING)
+    }
+
+    /// Connects to the process after this one.
+    fn reach(&self) -> io::Result<TcpStream> {
+        let (host, Address { port, secret }) = &self.next;
+        let mut last = io::Error::new(ErrorKind::NotFound, format!("{host} has no address"));
+        for address in (host.as_str(), *port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, self.meeting()) {
+                Ok(mut stream) => {
+                    stream.write_all(&secret.to_le_bytes())?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Waits for the process before this one.
+    fn accept(&self) -> io::Result<TcpStream> {
+        let begin = Instant::now();
+        while begin.elapsed() < self.meeting() && !self.is_over() {
+            match self.listener.accept() {
+                Ok((mut stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    stream.set_read_timeout(Some(self.heartbeat.period()))?;
+                    let mut said = [0; 8];
+                    if stream.read_exact(&mut said).is_ok() && u64::from_le_bytes(said) == self.secret {
+                        return Ok(stream);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::park_timeout(LOOK),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::new(ErrorKind::TimedOut, "it has not connected"))
+    }
+
+    /// Keeps a connection for all that write; returns it for the thread that reads.
+    fn keep(&self, side: usize, stream: TcpStream) -> io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.heartbeat.period() / 2))?;
+        stream.set_write_timeout(Some(self.heartbeat.period()))?;
+        *lock(&self.lines.sides[side]) = Some(stream.try_clone()?);
+        if self.is_over() {
+            return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
+        }
+        Ok(stream)
+    }
+
+    fn listen(&mut self, mut streams: [Option<TcpStream>; 2]) {
+        let period = self.heartbeat.period();
+        let (mut looked, mut sent) = (Instant::now(), None::<Instant>);
+        while !self.is_over() && streams.iter().any(Option::is_some) {
+            if sent.is_none_or(|sent| sent.elapsed() >= period) {
+                [0, 1].into_iter().for_each(|side| self.lines.send(side, Message::Beat));
+                sent = Some(Instant::now());
+            }
+            for side in [0, 1] {
+                let Some(stream) = &mut streams[side] else { continue };
+                let (messages, has_ended) = read(stream, &mut self.came[side], self.size);
+                for message in messages {
+                    let news = self.ring.heard(side, message);
+                    self.spread(news);
+                }
+                if has_ended && !self.is_over() {
+                    streams[side] = None;
+                    let news = self.ring.ended(side);
+                    self.spread(news);
+                }
+            }
+            // Time in which this process was stopped, or had no core, counts for nobody: the others may have sent all the while.
+            let passed = looked.elapsed().min(2 * period);
+            looked = Instant::now();
+            let news = self.ring.passed(passed);
+            self.spread(news);
+        }
+    }
+
+    /// Tells of a loss. After that, this process should end.
+    fn spread(&self, news: Option<News>) {
+        let Some(News { loss, tell }) = news else { return };
+        let sides = [0, 1].into_iter().filter(|side| tell[*side]);
+        sides.for_each(|side| self.lines.send(side, Message::Lost(loss)));
+        let error = self.watched.lost.get_or_init(|| loss.error());
+        self.watched.tell(Alarm::Lost(error));
+        let begin = Instant::now();
+        while !self.is_over() {
+            let Some(left) = END_GRACE.checked_sub(begin.elapsed()) else {
+                return self.watched.tell(Alarm::Stuck(error));
+            };
+            thread::park_timeout(left);
+        }
+    }
+}
+
+/// Reads what has come, or waits for it for a moment; the messages, and whether there will be no more.
+fn read(stream: &mut TcpStream, came: &mut Vec<u8>, size: usize) -> (Vec<Message>, bool) {
+    let mut bytes = [0; 16 * MESSAGE_BYTES];
+    let has_ended = match stream.read(&mut bytes) {
+        Ok(0) => true,
+        Ok(count) => {
+            came.extend_from_slice(&bytes[..count]);
+            false
+        }
+        Err(error) => {
+            !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+        }
+    };
+    let whole = came.len() - came.len() % MESSAGE_BYTES;
+    let (messages, _) = came[..whole].as_chunks::<MESSAGE_BYTES>();
+    let messages: Vec<_> = messages.iter().map(|bytes| Message::read(bytes, size)).collect();
+    came.drain(..whole);
+    // Who speaks another language is as good as gone.
+    let is_strange = messages.contains(&None);
+    (messages.into_iter().flatten().collect(), has_ended || is_strange)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver};
+
+    use super::*;
+    use crate::facts::ThreadLevel;
+
+    /// A process of a job on this host that watches, and what its hook is told.
+    struct One {
+        watched: Arc<Watched>,
+        watch: Watch,
+        told: Receiver<String>,
+    }
+
+    fn posts(size: usize, limit: Duration) -> (Vec<Post>, Vec<Address>) {
+        let open = |_| Post::open(Some(Heartbeat::new(limit)), true).expect("a port is free");
+        let posts: Vec<_> = (0..size).map(open).collect();
+        let addresses =
+            posts.iter().map(|post| Address::read(&Post::address(Some(post)).to_bytes())).collect();
+        (posts, addresses)
+    }
+
+    fn begin(post: Post, rank: usize, addresses: &[Address]) -> One {
+        let names = vec!["here".to_owned(); addresses.len()];
+        let facts = Facts::new(Rank(rank as u32), &names, ThreadLevel::Multiple);
+        let (tell, told) = mpsc::channel();
+        let watched = Arc::new(Watched::default());
+        watched.set_hook(Box::new(move |alarm| {
+            let text = match alarm {
+                Alarm::Lost(error) => error.to_string(),
+                Alarm::Stuck(error) => format!("stuck: {error}"),
+                Alarm::Unwatched { rank, why } => format!("{rank} is not watched: {why}"),
+            };
+            tell.send(text).expect("the test listens");
+        }));
+        let watch = post.watch(&facts, addresses, watched.clone()).expect("there are several");
+        One { watched, watch, told }
+    }
+
+    fn job(size: usize, limit: Duration) -> Vec<One> {
+        let (posts, addresses) = posts(size, limit);
+        posts.into_iter().enumerate().map(|(rank, post)| begin(post, rank, &addresses)).collect()
+    }
+
+    /// Long enough for any machine.
+    const AGES: Duration = Duration::from_secs(600);
+
+    fn are_connected(one: &One) -> bool {
+        one.watch.lines.sides.iter().all(|side| lock(side).is_some())
+    }
+
+    #[test]
+    fn all_are_told_of_one_whose_connections_end() {
+        let mut job = job(4, AGES);
+        while !job.iter().all(are_connected) {
+            thread::yield_now();
+        }
+        drop(job.remove(2));
+        for One { watched, told, .. } in &job {
+            let said = told.recv().expect("it is told");
+            assert!(said.starts_with("rank 2 is lost: its connection to rank "), "{said}");
+            assert_eq!(watched.lost().map(ToString::to_string), Some(said));
+        }
+    }
+
+    #[test]
+    fn who_has_closed_is_not_missed() {
+        let job = job(3, AGES);
+        while !job.iter().all(are_connected) {
+            thread::yield_now();
+        }
+        job.iter().for_each(|one| one.watch.say_bye());
+        for One { watched, watch, told } in job {
+            drop(watch);
+            assert!(watched.lost().is_none());
+            drop(watched);
+            assert!(told.recv().is_err(), "nothing is told");
+        }
+    }
+
+    #[test]
+    fn one_that_ends_before_it_has_met_its_neighbours_holds_nobody_up() {
+        let (mut posts, addresses) = posts(2, AGES);
+        // The other one never comes.
+        let one = begin(posts.remove(0), 0, &addresses);
+        drop(one);
+    }
+
+    #[test]
+    fn one_that_is_silent_is_lost_and_a_stranger_is_none() {
+        let (mut posts, addresses) = posts(2, Duration::from_millis(200));
+        let silent = posts.remove(1);
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, addresses[0].port)).expect("it waits");
+        let mut stranger = connect();
+        stranger.write_all(&7_u64.to_le_bytes()).expect("it is there");
+        let mut before = connect();
+        before.write_all(&addresses[0].secret.to_le_bytes()).expect("it is there");
+        let one = begin(posts.remove(0), 0, &addresses);
+        let said = one.told.recv().expect("it is told");
+        assert!(said.starts_with("rank 1 is lost: rank 0 has heard nothing of it for 0."), "{said}");
+        drop((silent, stranger, before));
+    }
+
+    #[test]
+    fn nobody_watches_unless_all_do() {
+        let (posts, mut addresses) = posts(2, AGES);
+        addresses[1] = Post::address(None);
+        let facts = Facts::new(Rank(0), &["a".to_owned(), "a".to_owned()], ThreadLevel::Multiple);
+        let first = posts.into_iter().next().expect("there are two");
+        assert!(first.watch(&facts, &addresses, Arc::default()).is_none());
+        assert!(Post::open(None, true).is_none());
+    }
+}
