@@ -166,6 +166,7 @@ mod external;
 mod guard;
 mod hang;
 mod ids;
+mod hosts;
 mod index;
 mod info;
 mod insertion;
@@ -330,6 +331,7 @@ pub use error::{
 pub use external::External;
 pub use guard::{ByMessage, Decision};
 pub use ids::{IntoPe, PeId};
+pub use hosts::HostId;
 pub use index::{DenseIndex, Index};
 pub use info::Info;
 pub use insertion::{DoneInserting, Insertion};

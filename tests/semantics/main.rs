@@ -23,6 +23,7 @@ mod exit;
 mod external;
 mod groups;
 mod hang;
+mod hosts;
 mod initial;
 mod inline;
 mod lifetimes;
