@@ -1,15 +1,23 @@
 //! Programs under `mpirun`: the same results on any number of processes, and one end for all of them.
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 /// No program here takes so long, however busy the machine is.
 const LIMIT_S: &str = "300";
+/// Launchers may return a moment before the processes have gone.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 fn mpirun(processes: usize, pes: usize, args: &[&str]) -> Output {
+    mpirun_with(&[], processes, pes, args)
+}
+
+fn mpirun_with(options: &[&str], processes: usize, pes: usize, args: &[&str]) -> Output {
     let mut command = Command::new("mpirun");
     // More processes than cores; and as root, in a container.
-    command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S, "-n"]);
-    command.arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_across"));
+    command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S]).args(options);
+    command.arg("-n").arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_across"));
     command.args(["--pes", &pes.to_string(), "--device", "host"]).args(args);
     command.output().expect("mpirun is there")
 }
@@ -67,4 +75,61 @@ fn processes_that_differ_do_not_start() {
     let (said, errors) = texts(&output);
     assert_eq!(output.status.code(), Some(2), "{said}{errors}");
     assert!(errors.contains("--pes 1") && errors.contains("--pes 2"), "{errors}");
+}
+
+/// Options by which mpirun does not end the others when one has gone, and does not count that as a failure.
+const RECOVERS: &[&str] = &["--enable-recovery"];
+
+/// What the processes that are left say of rank 2, which is lost, and of what they waited for. It is not left behind.
+fn lost(output: &Output, how: &str) {
+    let (said, errors) = texts(output);
+    let times = errors.matches("error: rank 2 is lost: ").count();
+    assert!(times == 2 && errors.contains(how), "told {times} times: {said}{errors}");
+    let waits = "what was waited for in this process:\non PE 0:";
+    assert!(errors.contains(waits) && errors.contains("the outcome of Member["), "{errors}");
+    assert_gone(&errors);
+}
+
+/// Waits until the process that has told its number is there no more, a dead one that nobody has asked for aside.
+fn assert_gone(errors: &str) {
+    let number = errors.lines().find_map(|line| line.strip_prefix("process ")).expect("it tells its number");
+    let stat = format!("/proc/{number}/stat");
+    let begin = Instant::now();
+    while fs::read_to_string(&stat).is_ok_and(|stat| stat.contains("(across)") && !stat.contains(") Z")) {
+        assert!(begin.elapsed() < GONE_WITHIN, "process {number} is still there: {errors}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_process_that_is_stopped_is_lost() {
+    let output = mpirun(3, 1, &["--heartbeat", "1", "stop"]);
+    assert!(!output.status.success(), "{output:?}");
+    lost(&output, "has heard nothing of it for 1.");
+}
+
+#[test]
+fn a_process_that_is_killed_is_lost() {
+    lost(&mpirun_with(RECOVERS, 3, 2, &["kill"]), "its connection to rank ");
+    // By itself mpirun ends the others at once.
+    let output = mpirun(3, 1, &["kill"]);
+    let (said, errors) = texts(&output);
+    assert!(!output.status.success() && errors.contains("rank 2"), "{said}{errors}");
+    assert_gone(&errors);
+}
+
+#[test]
+fn a_process_that_computes_is_not_lost() {
+    let output = mpirun(2, 1, &["--heartbeat", "2", "compute", "4"]);
+    let (said, errors) = texts(&output);
+    assert!(output.status.success(), "{said}{errors}");
+}
+
+#[test]
+fn a_process_that_computes_ends_too_when_another_is_lost() {
+    // Two PEs each, so that one sends what is sent while the other computes.
+    let (said, errors) = texts(&mpirun_with(RECOVERS, 3, 2, &["compute-and-kill"]));
+    let stuck = "this process is aborted, since one of its PEs is still busy";
+    assert_eq!(errors.matches("error: rank 2 is lost: ").count(), 2, "{said}{errors}");
+    assert!(errors.contains(stuck), "{said}{errors}");
 }

@@ -4,16 +4,21 @@ use std::future::Future;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use chare_device::Capability;
 #[cfg(feature = "mpi")]
-use chare_transport::{Limits, mpi};
+use chare_transport::{Heartbeat, Limits, Process, mpi};
 
 #[cfg(feature = "mpi")]
 use crate::job;
 use crate::options::Options;
 use crate::report::ExitReport;
 use crate::runtime::{MainOutput, Runtime, StartError};
+
+/// How long a process stays that ends since another one is lost.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What `#[chare::main]` calls: options from the command line, the report on standard error, its code as exit code.
 #[doc(hidden)]
@@ -49,6 +54,10 @@ where
             if !text.is_empty() {
                 say(&text);
             }
+            if report.has_lost_a_process() {
+                // Launchers end all processes when one has gone, and the others have something to say, too.
+                thread::sleep(LAST_WORDS);
+            }
             // Exit codes of processes have 8 bits; what does not fit is still not success.
             ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
         }
@@ -70,9 +79,17 @@ where
     if !is_launched_by_mpi() {
         return Runtime::run(options, main);
     }
-    let environment = mpi::Environment::start()?;
-    let process = environment.connect(&job::identity(&options)?, &Limits::default())?;
+    let (_environment, options, process) = meet(options)?;
     Runtime::join(process, options, main)
+}
+
+/// Meets the other processes of the job. The options are those that all of them use.
+#[cfg(feature = "mpi")]
+fn meet(options: Options) -> Result<(mpi::Environment, Options, Process), StartError> {
+    let environment = mpi::Environment::start()?;
+    let heartbeat = options.heartbeat().map(Heartbeat::new);
+    let process = environment.connect_watched(&job::identity(&options)?, &Limits::default(), heartbeat)?;
+    Ok((environment, options, process))
 }
 
 /// Runs the program by itself.
@@ -92,8 +109,8 @@ where
     Runtime::run(options, main)
 }
 
-#[cfg(feature = "mpi")]
 /// Whether a launcher of MPI has started this process: OpenMPI's, or one that speaks PMI or PMIx, as MPICH's and Slurm's do.
+#[cfg(feature = "mpi")]
 fn is_launched_by_mpi() -> bool {
     ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"]
         .iter()

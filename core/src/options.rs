@@ -23,6 +23,8 @@ pub const OPTIONS_HELP: &str = "\
   --device-timeout SECONDS
                   A kernel that runs longer is a fault, and its device counts as lost [default: no limit]
   --unawaited WHAT
+  --heartbeat SECONDS
+                  Under `mpirun`, a process that gives no sign of life for so long is lost; 0 for never [default: 30]
                   When an error is awaited by nobody: end the run, or report it and go on [default: end]
   --mailbox-budget N
                   Warn when more messages than that wait in one place; 0 for never [default: 1000000]
@@ -48,6 +50,7 @@ pub struct Options {
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
+    heartbeat: Option<Duration>,
     restarts: Option<u64>,
     simulation: Option<Sim>,
     pub(crate) unawaited: Policy,
@@ -87,6 +90,7 @@ impl Default for Options {
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
+            heartbeat: Some(Duration::from_secs(30)),
             restarts: None,
             simulation: None,
             unawaited: Policy::Fixed(Unawaited::End),
@@ -156,6 +160,7 @@ impl Options {
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
+                "--heartbeat" => options.heartbeat = parse_heartbeat(&value()?)?,
                 "--sim" => options.simulation = Some(parse_simulation("--sim", &value()?)?),
                 "--profile" if inline.is_none() => options.profile = true,
                 "--quiet" if inline.is_none() => options.quiet = true,
@@ -279,6 +284,11 @@ impl Options {
     pub fn is_profiled(&self) -> bool {
         self.profile
     }
+    /// How long a process of a job may be silent before it is lost (`--heartbeat`); none for as long as it likes.
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.heartbeat
+    }
+
 
     /// How many messages may wait in one place before there is a warning; 0 for any number.
     pub fn mailbox_budget(&self) -> usize {
@@ -361,6 +371,16 @@ fn parse_shipping(value: &str) -> Result<(PathBuf, Capability), OptionsError> {
         OptionsError(format!("--ship-kernels {value}: {reason}; give both as in `kernels:9.0`"))
     };
     let (folder, capability) = value.rsplit_once(':').ok_or_else(|| error("there is no capability"))?;
+fn parse_heartbeat(value: &str) -> Result<Option<Duration>, OptionsError> {
+    let seconds = value.parse().ok().filter(|seconds: &f64| *seconds == 0.0 || (0.1..=1e6).contains(seconds));
+    let seconds = seconds.ok_or_else(|| {
+        OptionsError(format!(
+            "--heartbeat {value}: no time; give the seconds for which a process may be silent, 0.1 to 1000000, or 0 for any time"
+        ))
+    })?;
+    Ok(Some(Duration::from_secs_f64(seconds)).filter(|limit| !limit.is_zero()))
+}
+
     let capability = capability.parse().map_err(|mistake: CapabilityError| error(&mistake.to_string()))?;
     Ok((PathBuf::from(folder), capability))
 }
@@ -396,6 +416,8 @@ mod tests {
         let args = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(Options::parse(args("prog"), env).unwrap().pes(), 5);
         assert_eq!(Options::parse(args("prog --pes 2"), env).unwrap().pes(), 2);
+        assert_eq!(parse("prog --heartbeat 0").unwrap().heartbeat(), None);
+        assert_eq!(parse("prog --heartbeat=2.5").unwrap().heartbeat(), Some(Duration::from_millis(2500)));
         let env = |name: &str| (name == "CHARE_SIM").then(|| "5:calm".to_owned());
         assert_eq!(Options::parse(args("prog"), env).unwrap().simulation(), Some(&Sim::new(5).calm()));
         assert_eq!(Options::parse(args("prog --sim 2"), env).unwrap().simulation(), Some(&Sim::new(2)));
@@ -442,5 +464,7 @@ mod tests {
             assert!(words.iter().all(|word| error.contains(word)), "{line}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+            ("prog --heartbeat soon", ["--heartbeat soon", "0.1 to 1000000"]),
+            ("prog --heartbeat 0.01", ["--heartbeat 0.01", "or 0 for any time"]),
     }
 }

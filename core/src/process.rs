@@ -230,6 +230,8 @@ impl Shared {
 
     /// Ends the run; the first reason counts.
     pub(crate) fn stop(&self, reason: Reason) {
+        // Of a loss each process learns by itself, and says what it was waiting for.
+        let is_loss = matches!(reason, Reason::Lost(_));
         let mut place = self.lock_reason();
         let later = match &*place {
             Some(_) => Some(reason),
@@ -239,7 +241,7 @@ impl Shared {
         drop(place);
         drop(later);
         self.stopping.store(true, Ordering::SeqCst);
-        if let Some(job) = &self.job {
+        if let Some(job) = self.job.as_ref().filter(|_| !is_loss) {
             job.tell_end(|| self.lock_reason().as_ref().map_or(Ending::Code(1), Ending::of));
         }
         for pe in 0..self.own_pe_count() {
@@ -261,9 +263,9 @@ impl Shared {
         self.lock_reason().as_ref().is_none_or(|reason| reason.code() == 0)
     }
 
-    /// Whether it ends since nothing can go on.
-    pub(crate) fn hangs(&self) -> bool {
-        matches!(&*self.lock_reason(), Some(Reason::Hang))
+    /// Whether it ends in a way that has to be explained by what was waited for.
+    pub(crate) fn tells_what_waits(&self) -> bool {
+        matches!(&*self.lock_reason(), Some(Reason::Hang | Reason::Lost(_)))
     }
 
     pub(crate) fn keep_profile(&self, profile: Option<PeProfile>) {

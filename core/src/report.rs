@@ -32,8 +32,10 @@ pub(crate) enum Reason {
     NotSimulated(String),
     /// Another process has ended the run, and tells why.
     Elsewhere(Ending),
-    /// The processes of the job lost each other.
+    /// The processes of the job do not understand each other, or the network has failed.
     Processes(String),
+    /// A process of the job is lost.
+    Lost(String),
     /// Our own bug.
     Internal(String),
 }
@@ -51,6 +53,7 @@ impl Reason {
             | Reason::Reported(_)
             | Reason::DeviceFault(_)
             | Reason::Processes(_)
+            | Reason::Lost(_)
             | Reason::NotSimulated(_)
             | Reason::Internal(_) => 1,
         }
@@ -122,6 +125,11 @@ impl ExitReport {
         }
     }
 
+    /// Whether the run ended since a process of the job was lost.
+    pub(crate) fn has_lost_a_process(&self) -> bool {
+        matches!(self.reason, Reason::Lost(_))
+    }
+
     /// The hang report, if the program hung.
     pub fn hang(&self) -> Option<&str> {
         matches!(self.reason, Reason::Hang).then_some(self.hang.as_str())
@@ -181,6 +189,10 @@ fn text_of(reason: &Reason, hang: &str) -> String {
              (a simulated run has no threads, no tokio and no time but its own; run it without --sim)"
         ),
         Reason::Processes(message) => format!("error: {message}"),
+        Reason::Lost(message) => match hang.trim_end() {
+            "" => format!("error: {message}"),
+            waits => format!("error: {message}\nwhat was waited for in this process:\n{waits}"),
+        },
         Reason::Internal(message) => format!("error: the runtime failed, please report this: {message}"),
         Reason::Hang => format!(
             "error: the program hangs: nothing runs, is queued, in flight or on a device, and nobody awaits quiescence\n{}",

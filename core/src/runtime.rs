@@ -168,7 +168,7 @@ impl Runtime {
         let job = process.and_then(Job::new);
         let (shared, readers) = Shared::new(&enrolment, options, devices, job);
         enrolment.complete(&shared);
-        job::let_senders_wake(&shared);
+        job::let_driver_tell(&shared);
         let (mut hang, simulation) = match &outside {
             Some(outside) => (run_pes(&shared, outside, readers, main)?, None),
             None => {
@@ -464,8 +464,8 @@ fn run_pe(
     if id == shared.first_pe() {
         device_work::abandon_unless_ended_well(shared);
     }
-    // All PEs see the same: the first reason counts, and a hang is never replaced (`Shared::spoil`).
-    if shared.hangs() {
+    // All PEs see the same: the first reason counts, and one that is an error is never replaced (`Shared::spoil`).
+    if shared.tells_what_waits() {
         pe.guard(|| hang.tell(&pe));
         barrier.wait();
         pe.guard(|| hang.write(&pe));

@@ -1,9 +1,12 @@
 //! A program that uses every kind of message, and ends as it is told. `mpirun.rs` starts it on several processes.
 //!
 //! `across` prints what it has computed, which is the same on any number of processes; `across panic`, `across error`, `across hang` and
-//! `across exit 7` end in that way, each by code that runs on the last PE.
+//! `across exit 7` end in that way, each by code that runs on the last PE. In `across kill` that code sends its process the signal KILL, in `across stop`
+//! the signal STOP; in `across compute 3` it computes for so many seconds. In `across compute-and-kill` the first PE computes for ever besides.
 
-use std::time::Duration;
+use std::hint::black_box;
+use std::process::{self, Command};
+use std::time::{Duration, Instant};
 
 use chare::Bulk;
 use chare::prelude::*;
@@ -111,10 +114,34 @@ impl Member {
         Ok(never.await?)
     }
 
+    /// Sends the own process a signal.
+    #[entry]
+    fn signal(&self, name: String) {
+        eprintln!("process {}", process::id());
+        let sent = Command::new("kill").args(["-s", &name, &process::id().to_string()]).status();
+        assert!(sent.expect("there is a kill").success());
+    }
+
+    #[entry]
+    fn compute(&self, seconds: u64) -> u64 {
+        let begin = Instant::now();
+        let mut count = 0_u64;
+        while begin.elapsed() < Duration::from_secs(seconds) {
+            count = black_box(count + 1);
+        }
+        count.min(1)
+    }
+
     #[entry]
     fn exit(&self, cx: &Cx<Self>, code: i32) {
         cx.exit(code);
     }
+}
+
+/// Waits for a process that a signal keeps from answering.
+async fn lose(last: &Element<Member>, signal: &str) -> Result<()> {
+    last.signal(signal.into()).send();
+    Ok(last.wait_for_ever().await?)
 }
 
 #[chare::main]
@@ -133,6 +160,13 @@ async fn main(rt: Runtime) -> Result<()> {
         Some("exit") => {
             last.exit(args[2].parse()?).send();
             rt.sleep(Duration::MAX).await;
+        }
+        Some("kill") => return lose(&last, "KILL").await,
+        Some("stop") => return lose(&last, "STOP").await,
+        Some("compute") => assert_eq!(last.compute(args[2].parse()?).await?, 1),
+        Some("compute-and-kill") => {
+            last.signal("KILL".into()).send();
+            members.on(0).compute(u64::MAX).await?;
         }
         Some(other) => return Err(format!("`{other}` is no way to end").into()),
     }

@@ -18,16 +18,17 @@ mod spread;
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread;
 use std::time::Duration;
+use std::{process, thread};
 
 use chare_device::Rest;
 use chare_transport::{
-    Driver, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Queued, Rank, Refusal,
+    Alarm, Driver, Error, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Queued, Rank, Refusal,
 };
 
 use crate::caught;
 use crate::ids::PeId;
+use crate::launch::say;
 use crate::message::Msg;
 use crate::options::Options;
 use crate::process::Shared;
@@ -154,7 +155,7 @@ impl Job {
         match driver.poll(&mut |from, frame| take_in(pe, from, frame, to_queue)) {
             Ok(progress) => progress == Progress::Busy,
             Err(error) => {
-                shared.stop(Reason::Processes(error.to_string()));
+                shared.stop(reason_of(&error));
                 true
             }
         }
@@ -219,7 +220,7 @@ impl Job {
                 Ok(Progress::Busy) => {}
                 Ok(Progress::Idle) => thread::yield_now(),
                 Err(error) => {
-                    shared.spoil(Reason::Processes(error.to_string()));
+                    shared.spoil(reason_of(&error));
                     break;
                 }
             }
@@ -260,12 +261,39 @@ impl Job {
     }
 }
 
-/// Has the first PE woken when there is something to drive while it naps.
-pub(crate) fn let_senders_wake(shared: &Arc<Shared>) {
-    if let Some(job) = shared.job() {
+/// Has the first PE woken when there is something to drive while it naps, and the run ended when a process is lost.
+pub(crate) fn let_driver_tell(shared: &Arc<Shared>) {
+    let Some(job) = shared.job() else { return };
+    if let Some(driver) = job.lock_driver().as_mut() {
         let weak = Arc::downgrade(shared);
-        let wake = move || weak.upgrade().into_iter().for_each(|shared| shared.wake(shared.first_pe()));
-        job.lock_driver().iter_mut().for_each(|driver| driver.set_wake_hook(wake.clone()));
+        let upgraded = move || weak.upgrade().into_iter();
+        let of_alarm = upgraded.clone();
+        driver.set_wake_hook(move || upgraded().for_each(|shared| shared.wake(shared.first_pe())));
+        driver.on_alarm(move |alarm| of_alarm().for_each(|shared| heed_alarm(&shared, &alarm)));
+    }
+}
+
+/// Does what is to be done on the thread that watches the other processes.
+fn heed_alarm(shared: &Shared, alarm: &Alarm<'_>) {
+    match alarm {
+        Alarm::Lost(error) => shared.stop(reason_of(error)),
+        // Nothing milder is sure to end a process whose threads may wait inside of MPI for the one that is lost.
+        Alarm::Stuck(error) => {
+            say(&format!("error: {error}; this process is aborted, since one of its PEs is still busy"));
+            process::abort();
+        }
+        Alarm::Unwatched { rank, why } => {
+            say(&format!(
+                "warning: if {rank} is lost, that may go unnoticed, since it cannot be watched: {why}"
+            ));
+        }
+    }
+}
+
+fn reason_of(error: &Error) -> Reason {
+    match error {
+        Error::Lost { .. } => Reason::Lost(error.to_string()),
+        _ => Reason::Processes(error.to_string()),
     }
 }
 

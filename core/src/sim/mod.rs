@@ -328,7 +328,7 @@ impl Simulator {
         all(&|pe| shared.keep_profile(pe.take_profile()));
         device_work::abandon_unless_ended_well(&shared);
         let hang = HangReport::new(pes.len());
-        if shared.hangs() {
+        if shared.tells_what_waits() {
             all(&|pe| hang.tell(pe));
             all(&|pe| hang.write(pe));
         }
