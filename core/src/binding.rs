@@ -152,7 +152,7 @@ fn sees_a_part(env: impl Fn(&str) -> Option<String>) -> bool {
 }
 
 /// How many devices a list such as `0,2-3` or `GPU-63756461-2073,1` names.
-fn count_listed(list: &str) -> usize {
+pub(crate) fn count_listed(list: &str) -> usize {
     let count = |item: &str| {
         let range = item.split_once('-').and_then(|(first, last)| {
             let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);

@@ -87,6 +87,9 @@ where
 #[cfg(feature = "mpi")]
 fn meet(options: Options) -> Result<(mpi::Environment, Options, Process), StartError> {
     let environment = mpi::Environment::start()?;
+    // Hosts may have different numbers of cores and of processes; each process has as many PEs.
+    let least = environment.least(options.pes() as u32)?;
+    let options = if options.names_pes() { options } else { options.with_pes(least as usize) };
     let heartbeat = options.heartbeat().map(Heartbeat::new);
     let process = environment.connect_watched(&job::identity(&options)?, &Limits::default(), heartbeat)?;
     Ok((environment, options, process))

@@ -155,6 +155,7 @@ mod channel;
 mod chares;
 mod collection;
 mod condition;
+mod cores;
 mod create;
 mod current;
 mod destruction;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chare_device::{Capability, CapabilityError, DeviceSpec};
 
 use crate::binding::DeviceMap;
+use crate::cores::default_pes;
 use crate::mailbox::DEFAULT_BUDGET;
 use crate::scheduler::waker::MAX_PES;
 use crate::sim::Sim;
@@ -16,15 +17,15 @@ use crate::warning::Listener;
 
 /// The runtime's options, for a program's own help text.
 pub const OPTIONS_HELP: &str = "\
-  --pes N         PEs, that is threads of this process [default: all cores] [env: CHARE_PES]
+  --pes N         PEs, that is threads of each process [default: all cores, shared by the processes of a host] [env: CHARE_PES]
   --device SPEC   auto, host:4, host:4@1,3,1,3:mem=1GiB, cuda:0, wgpu, ... [default: auto] [env: CHARE_DEVICE]
   --device-map MAP
                   Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block] [env: CHARE_DEVICE_MAP]
   --device-timeout SECONDS
                   A kernel that runs longer is a fault, and its device counts as lost [default: no limit]
-  --unawaited WHAT
   --heartbeat SECONDS
                   Under `mpirun`, a process that gives no sign of life for so long is lost; 0 for never [default: 30]
+  --unawaited WHAT
                   When an error is awaited by nobody: end the run, or report it and go on [default: end]
   --mailbox-budget N
                   Warn when more messages than that wait in one place; 0 for never [default: 1000000]
@@ -41,16 +42,18 @@ pub const OPTIONS_HELP: &str = "\
 #[derive(Clone, Debug)]
 pub struct Options {
     pes: usize,
+    /// Whether the user has named their number.
+    names_pes: bool,
     device: DeviceSpec,
     /// Whether the user has named a device, if only `auto`.
     names_device: bool,
     device_map: DeviceMap,
     ships_kernels: Option<(PathBuf, Capability)>,
     device_timeout: Option<Duration>,
+    heartbeat: Option<Duration>,
     quiet: bool,
     profile: bool,
     mailbox_budget: usize,
-    heartbeat: Option<Duration>,
     restarts: Option<u64>,
     simulation: Option<Sim>,
     pub(crate) unawaited: Policy,
@@ -79,18 +82,18 @@ impl OptionsError {
 
 impl Default for Options {
     fn default() -> Self {
-        let pes = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_PES);
         Options {
-            pes,
+            pes: default_pes().min(MAX_PES),
+            names_pes: false,
             device: DeviceSpec::default(),
             names_device: false,
             device_map: DeviceMap::default(),
             ships_kernels: None,
             device_timeout: None,
+            heartbeat: Some(Duration::from_secs(30)),
             quiet: false,
             profile: false,
             mailbox_budget: DEFAULT_BUDGET,
-            heartbeat: Some(Duration::from_secs(30)),
             restarts: None,
             simulation: None,
             unawaited: Policy::Fixed(Unawaited::End),
@@ -126,7 +129,7 @@ impl Options {
     ) -> Result<Options, OptionsError> {
         let mut options = Options::default();
         if let Some(value) = env("CHARE_PES") {
-            options.pes = parse_pes("CHARE_PES", &value)?;
+            (options.pes, options.names_pes) = (parse_pes("CHARE_PES", &value)?, true);
         }
         if let Some(value) = env("CHARE_DEVICE") {
             (options.device, options.names_device) = (parse_device("CHARE_DEVICE", &value)?, true);
@@ -150,17 +153,17 @@ impl Options {
             };
             let mut value = || inline.clone().or_else(|| args.next()).ok_or_else(|| missing_value(name));
             match name {
-                "--pes" => options.pes = parse_pes("--pes", &value()?)?,
+                "--pes" => (options.pes, options.names_pes) = (parse_pes("--pes", &value()?)?, true),
                 "--device" => {
                     (options.device, options.names_device) = (parse_device("--device", &value()?)?, true);
                 }
                 "--device-map" => options.device_map = parse_device_map("--device-map", &value()?)?,
                 "--ship-kernels" => options.ships_kernels = Some(parse_shipping(&value()?)?),
                 "--device-timeout" => options.device_timeout = Some(parse_device_timeout(&value()?)?),
+                "--heartbeat" => options.heartbeat = parse_heartbeat(&value()?)?,
                 "--unawaited" => options.unawaited = Policy::Fixed(parse_unawaited(&value()?)?),
                 "--mailbox-budget" => options.mailbox_budget = parse_budget(&value()?)?,
                 "--restart-coroutines" => options.restarts = Some(parse_seed(&value()?)?),
-                "--heartbeat" => options.heartbeat = parse_heartbeat(&value()?)?,
                 "--sim" => options.simulation = Some(parse_simulation("--sim", &value()?)?),
                 "--profile" if inline.is_none() => options.profile = true,
                 "--quiet" if inline.is_none() => options.quiet = true,
@@ -177,7 +180,7 @@ impl Options {
     #[track_caller]
     pub fn with_pes(mut self, pes: usize) -> Self {
         assert!((1..=MAX_PES).contains(&pes), "a runtime has 1 to {MAX_PES} PEs");
-        self.pes = pes;
+        (self.pes, self.names_pes) = (pes, true);
         self
     }
 
@@ -245,6 +248,12 @@ impl Options {
         self.pes
     }
 
+    /// Whether somebody has said how many PEs there are to be.
+    #[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "only processes of a job have to agree"))]
+    pub(crate) fn names_pes(&self) -> bool {
+        self.names_pes
+    }
+
     /// The devices.
     pub fn device(&self) -> &DeviceSpec {
         &self.device
@@ -275,6 +284,11 @@ impl Options {
         }
     }
 
+    /// How long a process of a job may be silent before it is lost (`--heartbeat`); none for as long as it likes.
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.heartbeat
+    }
+
     /// Whether programs are asked to report no progress.
     pub fn is_quiet(&self) -> bool {
         self.quiet
@@ -284,11 +298,6 @@ impl Options {
     pub fn is_profiled(&self) -> bool {
         self.profile
     }
-    /// How long a process of a job may be silent before it is lost (`--heartbeat`); none for as long as it likes.
-    pub fn heartbeat(&self) -> Option<Duration> {
-        self.heartbeat
-    }
-
 
     /// How many messages may wait in one place before there is a warning; 0 for any number.
     pub fn mailbox_budget(&self) -> usize {
@@ -362,15 +371,6 @@ fn parse_device_timeout(value: &str) -> Result<Duration, OptionsError> {
     })
 }
 
-fn parse_device(name: &str, value: &str) -> Result<DeviceSpec, OptionsError> {
-    value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
-}
-
-fn parse_shipping(value: &str) -> Result<(PathBuf, Capability), OptionsError> {
-    let error = |reason: &str| {
-        OptionsError(format!("--ship-kernels {value}: {reason}; give both as in `kernels:9.0`"))
-    };
-    let (folder, capability) = value.rsplit_once(':').ok_or_else(|| error("there is no capability"))?;
 fn parse_heartbeat(value: &str) -> Result<Option<Duration>, OptionsError> {
     let seconds = value.parse().ok().filter(|seconds: &f64| *seconds == 0.0 || (0.1..=1e6).contains(seconds));
     let seconds = seconds.ok_or_else(|| {
@@ -381,6 +381,15 @@ fn parse_heartbeat(value: &str) -> Result<Option<Duration>, OptionsError> {
     Ok(Some(Duration::from_secs_f64(seconds)).filter(|limit| !limit.is_zero()))
 }
 
+fn parse_device(name: &str, value: &str) -> Result<DeviceSpec, OptionsError> {
+    value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
+}
+
+fn parse_shipping(value: &str) -> Result<(PathBuf, Capability), OptionsError> {
+    let error = |reason: &str| {
+        OptionsError(format!("--ship-kernels {value}: {reason}; give both as in `kernels:9.0`"))
+    };
+    let (folder, capability) = value.rsplit_once(':').ok_or_else(|| error("there is no capability"))?;
     let capability = capability.parse().map_err(|mistake: CapabilityError| error(&mistake.to_string()))?;
     Ok((PathBuf::from(folder), capability))
 }
@@ -407,6 +416,8 @@ mod tests {
         assert_eq!(options.args(), ["prog", "--input", "f.npy", "--json"]);
         assert_eq!(options.device(), &"host:2".parse().unwrap());
         assert!(!options.is_profiled() && parse("prog --profile").unwrap().is_profiled());
+        assert_eq!(parse("prog --heartbeat 0").unwrap().heartbeat(), None);
+        assert_eq!(parse("prog --heartbeat=2.5").unwrap().heartbeat(), Some(Duration::from_millis(2500)));
         assert_eq!(parse("prog -- --pes 3").unwrap().args(), ["prog", "--", "--pes", "3"]);
     }
 
@@ -416,8 +427,6 @@ mod tests {
         let args = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(Options::parse(args("prog"), env).unwrap().pes(), 5);
         assert_eq!(Options::parse(args("prog --pes 2"), env).unwrap().pes(), 2);
-        assert_eq!(parse("prog --heartbeat 0").unwrap().heartbeat(), None);
-        assert_eq!(parse("prog --heartbeat=2.5").unwrap().heartbeat(), Some(Duration::from_millis(2500)));
         let env = |name: &str| (name == "CHARE_SIM").then(|| "5:calm".to_owned());
         assert_eq!(Options::parse(args("prog"), env).unwrap().simulation(), Some(&Sim::new(5).calm()));
         assert_eq!(Options::parse(args("prog --sim 2"), env).unwrap().simulation(), Some(&Sim::new(2)));
@@ -455,6 +464,8 @@ mod tests {
             ("prog --device-timeout soon", ["--device-timeout soon", "the seconds"]),
             ("prog --device-timeout nan", ["--device-timeout nan", "the seconds"]),
             ("prog --device-timeout 1e9", ["--device-timeout 1e9", "at most 1000000"]),
+            ("prog --heartbeat soon", ["--heartbeat soon", "0.1 to 1000000"]),
+            ("prog --heartbeat 0.01", ["--heartbeat 0.01", "or 0 for any time"]),
             ("prog --device-timeout", ["--device-timeout needs a value", "--device-timeout=VALUE"]),
             ("prog --device host:timeout=0", ["`timeout=0`", "more than 0"]),
             ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
@@ -464,7 +475,5 @@ mod tests {
             assert!(words.iter().all(|word| error.contains(word)), "{line}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
-            ("prog --heartbeat soon", ["--heartbeat soon", "0.1 to 1000000"]),
-            ("prog --heartbeat 0.01", ["--heartbeat 0.01", "or 0 for any time"]),
     }
 }
