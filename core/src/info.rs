@@ -1,11 +1,16 @@
 //! What a run would have: PEs and their devices, how devices are doing, the path of memory between each two, and what kinds of
 //! devices there are and are not. What `chare info` prints.
 
+#[cfg(feature = "mpi")]
+mod job;
+
 use std::fmt;
 
 use chare_device::{BackendKind, Device, Devices, HostMode, Language, Path, backend_kinds};
 
 use crate::binding::{BoundDevices, NodeRank};
+#[cfg(feature = "mpi")]
+use crate::launch;
 use crate::options::Options;
 use crate::runtime::StartError;
 
@@ -22,6 +27,8 @@ use crate::runtime::StartError;
 #[derive(Clone, Debug)]
 pub struct Info {
     node: NodeRank,
+    /// The number of its first PE in the job.
+    first: usize,
     /// By PE: the ordinals of its devices.
     by_pe: Vec<Vec<usize>>,
     devices: Vec<About>,
@@ -52,6 +59,7 @@ impl Info {
         let to_all = |from: usize| (0..devices.len()).map(|to| devices.path(from, to)).collect();
         Ok(Info {
             node: NodeRank::of_this_process(),
+            first: 0,
             by_pe: devices.by_pe().to_vec(),
             devices: devices
                 .iter()
@@ -67,6 +75,19 @@ impl Info {
             paths: (0..devices.len()).map(to_all).collect(),
             kinds: backend_kinds(),
         })
+    }
+
+    /// What `chare info` says: of this process, or, if `mpirun` has started several (with the feature `mpi`), of all of them. Then
+    /// only the first one says something, when all have told it, and others have an empty text.
+    ///
+    /// # Errors
+    /// If a run with these options could not start.
+    pub fn of_job(options: &Options) -> Result<String, StartError> {
+        #[cfg(feature = "mpi")]
+        if launch::is_launched_by_mpi() {
+            return job::text(options);
+        }
+        Ok(Info::of(options)?.to_string())
     }
 
     fn name(&self, ordinal: usize) -> &str {
@@ -103,7 +124,7 @@ impl fmt::Display for Info {
                 writeln!(f, ", which is number {rank} of {count} on this machine{own}")?;
             }
         }
-        for (pe, own) in self.by_pe.iter().enumerate() {
+        for (pe, own) in (self.first..).zip(&self.by_pe) {
             let names: Vec<&str> = own.iter().map(|&ordinal| self.name(ordinal)).collect();
             writeln!(f, "  PE {pe}    {}", names.join(", "))?;
         }

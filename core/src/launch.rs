@@ -85,7 +85,7 @@ where
 
 /// Meets the other processes of the job. The options are those that all of them use.
 #[cfg(feature = "mpi")]
-fn meet(options: Options) -> Result<(mpi::Environment, Options, Process), StartError> {
+pub(crate) fn meet(options: Options) -> Result<(mpi::Environment, Options, Process), StartError> {
     let environment = mpi::Environment::start()?;
     // Hosts may have different numbers of cores and of processes; each process has as many PEs.
     let least = environment.least(options.pes() as u32)?;
@@ -114,7 +114,7 @@ where
 
 /// Whether a launcher of MPI has started this process: OpenMPI's, or one that speaks PMI or PMIx, as MPICH's and Slurm's do.
 #[cfg(feature = "mpi")]
-fn is_launched_by_mpi() -> bool {
+pub(crate) fn is_launched_by_mpi() -> bool {
     ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"]
         .iter()
         .any(|name| std::env::var_os(name).is_some())

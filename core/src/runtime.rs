@@ -74,6 +74,9 @@ pub enum StartError {
     /// The processes of the job cannot work together.
     #[error(transparent)]
     Processes(#[from] ConnectError),
+    /// The processes of the job have lost each other before they could work together.
+    #[error(transparent)]
+    Job(#[from] chare_transport::Error),
     /// Code that may cross processes cannot be told apart.
     #[error(transparent)]
     SameId(#[from] SameId),

@@ -152,3 +152,32 @@ fn mistakes_are_told_in_one_line() {
     }
     assert_eq!(chare(&["--help"], None, &[]), (Some(0), format!("{usage}\n"), String::new()));
 }
+
+/// Under `mpirun` the first process tells of all.
+#[cfg(feature = "mpi")]
+#[test]
+fn of_all_processes_of_a_job() {
+    let mut command = Command::new("mpirun");
+    command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", "300", "-n", "3"]);
+    command.arg(env!("CARGO_BIN_EXE_chare")).args(["info", "--pes", "2", "--device", "host:2"]);
+    let output = command.output().expect("mpirun is there");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
+    let (said, errors) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "{said}{errors}");
+    assert!(said.starts_with("job: 3 processes on 1 hosts, 6 PEs\nrank 0 on "), "{said}");
+    let places: Vec<_> =
+        ["rank 0 on", "PE 1    host:", "rank 1 on", "PE 2    host:", "rank 2 on", "PE 5    host:"]
+            .map(|part| said.find(part))
+            .into();
+    assert!(places.is_sorted() && places[0].is_some(), "{places:?} {said}");
+    assert_eq!(said.matches("host:0 to host:1    host memory").count(), 3, "{said}");
+
+    // What is wrong in all is told by all, and none waits for another.
+    let output = Command::new("mpirun")
+        .args(["--oversubscribe", "--allow-run-as-root", "--timeout", "300", "-n", "2"])
+        .arg(env!("CARGO_BIN_EXE_chare"))
+        .args(["info", "--pes", "1", "--device", "host:1", "--device-map", "7"])
+        .output()
+        .expect("mpirun is there");
+    assert_eq!(output.status.code(), Some(2));
+}
