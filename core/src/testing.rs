@@ -4,7 +4,11 @@
 //! The environment may ask for more than the test does: `CHARE_SIM_SEEDS=200` simulates all tests, and `CHARE_SEED=17` runs one
 //! seed. Both take what `--sim` takes behind the number. A test that says that it cannot be simulated never is. With
 //! `CHARE_SIM_SECONDS=3` a test begins no further seed after so long. `CHARE_TEST_PROCESSES=2` spreads the PEs of a test that has a multiple
-//! of two over two processes, which are joined by queues inside of this one.
+//! of two over two processes, which are joined by queues inside of this one. A binary of tests that `mpirun` has started spreads them over
+//! its processes ([`ranks`], with the feature `mpi`). A test that says that it is for one process is not spread.
+
+#[cfg(feature = "mpi")]
+mod ranks;
 
 use std::future::Future;
 use std::panic::resume_unwind;
@@ -36,6 +40,8 @@ pub struct Test {
     pub pes: usize,
     pub device: Option<&'static str>,
     pub simulated: Simulated,
+    /// It is never spread over several processes.
+    pub one_process: bool,
     /// The package that it is in.
     pub package: &'static str,
     /// Its name, with the modules.
@@ -70,6 +76,11 @@ impl Test {
             }
             None => options,
         }
+    }
+
+    /// Whether its PEs can be spread over so many processes.
+    fn spreads_over(&self, processes: usize) -> bool {
+        processes > 1 && !self.one_process && self.pes.is_multiple_of(processes)
     }
 
     /// What to simulate; `None` if the run is to be a real one.
@@ -111,8 +122,12 @@ where
 {
     let env = |name: &str| std::env::var(name).ok();
     let Some(seeds) = test.seeds(env) else {
-        let report = match processes(env).filter(|processes| test.pes.is_multiple_of(*processes)) {
-            None | Some(1) => Runtime::run(test.options(), main),
+        #[cfg(feature = "mpi")]
+        if crate::launch::is_launched_by_mpi() {
+            return ranks::run(test, main, env);
+        }
+        let report = match processes(env).filter(|processes| test.spreads_over(*processes)) {
+            None => Runtime::run(test.options(), main),
             Some(processes) => {
                 run_as_processes(processes, test.options().with_pes(test.pes / processes), &main)
             }
@@ -208,7 +223,8 @@ mod tests {
     use super::*;
 
     fn seeds(simulated: Simulated, env: &[(&str, &str)]) -> Option<(String, u64)> {
-        let test = Test { pes: 1, device: None, simulated, package: "p", path: "c::m::t" };
+        let test =
+            Test { pes: 1, device: None, simulated, one_process: false, package: "p", path: "c::m::t" };
         let env = |name: &str| env.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
         test.seeds(env).map(|Seeds { first, count }| (first.to_string(), count))
     }
@@ -232,10 +248,26 @@ mod tests {
             pes: 1,
             device: None,
             simulated: Simulated::Maybe,
+            one_process: false,
             package: "p",
             path: "krate::module::name",
         };
         assert_eq!(test.replay(&Sim::new(17)), "CHARE_SEED=17 cargo test -p p module::name -- --exact");
+    }
+
+    #[test]
+    fn a_test_is_spread_if_it_can_be_and_its_pes_divide() {
+        let test = |pes, one_process| Test {
+            pes,
+            device: None,
+            simulated: Simulated::Maybe,
+            one_process,
+            package: "p",
+            path: "c::t",
+        };
+        assert!(test(4, false).spreads_over(2) && test(4, false).spreads_over(4));
+        assert!(!test(4, false).spreads_over(1) && !test(4, false).spreads_over(8));
+        assert!(!test(4, true).spreads_over(2) && !test(3, false).spreads_over(2));
     }
 
     #[test]

@@ -55,7 +55,12 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> syn::Result<Token
         Simulated::Never => quote!(Never),
     };
     // What a test is run with, but for the number of PEs and its name.
-    let how = quote!(device: #device, simulated: ::chare::__private::Simulated::#simulated);
+    let one_process = options.one_process;
+    let how = quote! {
+        device: #device,
+        simulated: ::chare::__private::Simulated::#simulated,
+        one_process: #one_process
+    };
     let tests = match options.pes {
         Pes::One(pes) => one_test(function, &attributes, pes, &how),
         Pes::Each(counts) => test_per_count(function, &attributes, &counts, &how),

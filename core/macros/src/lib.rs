@@ -146,6 +146,10 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// `--sim` takes behind the seed. A seed that fails is named, with the command that runs it again:
 /// `CHARE_SEED=17 cargo test ..`; `CHARE_SEED=17:trace` tells each step. `CHARE_SIM_SEEDS=200` in the environment does so with
 /// tests that do not ask for it, but for those that say why they cannot be simulated, `unsimulated = "it starts a thread"`.
+///
+/// With chare's feature `mpi`, `mpirun -n 2 target/debug/deps/my_tests-0123456789abcdef --test-threads=1` spreads the PEs of each test over the
+/// processes, if their number divides that of the PEs; other tests run in the first process, as do those that say why they must,
+/// `one_process = "it shares a static"`. A process that does not come to the end of a test within `CHARE_TEST_SECONDS` (120) ends all.
 #[proc_macro_attribute]
 pub fn test(options: TokenStream, item: TokenStream) -> TokenStream {
     launch::test(options.into(), item.into()).unwrap_or_else(syn::Error::into_compile_error).into()

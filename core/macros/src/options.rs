@@ -102,6 +102,8 @@ pub(crate) struct TestOptions {
     pub(crate) pes: Pes,
     pub(crate) device: Option<LitStr>,
     pub(crate) simulation: Simulated,
+    /// It is not spread over processes.
+    pub(crate) one_process: bool,
 }
 
 /// Whether a test is simulated.
@@ -131,8 +133,12 @@ impl TestOptions {
     const DEFAULT_PES: usize = 2;
 
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> TestOptions {
-        let mut options =
-            TestOptions { pes: Pes::One(Self::DEFAULT_PES), device: None, simulation: Simulated::Maybe };
+        let mut options = TestOptions {
+            pes: Pes::One(Self::DEFAULT_PES),
+            device: None,
+            simulation: Simulated::Maybe,
+            one_process: false,
+        };
         each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
             match name.to_string().as_str() {
                 "pes" if input.peek(Token![=]) => {
@@ -164,12 +170,21 @@ impl TestOptions {
                     }
                     return parse_simulated(name, input, &mut options.simulation, errors);
                 }
+                "one_process" if input.peek(Token![=]) && input.peek2(LitStr) => {
+                    input.parse::<Token![=]>()?;
+                    expect_reason(&input.parse()?, "say why it cannot be spread over processes", errors);
+                    options.one_process = true;
+                }
+                "one_process" => {
+                    errors.on(name, "`one_process` needs the reason: `one_process = \"it shares a static\"`");
+                    return skip_value(input);
+                }
                 _ => {
                     errors.on(
                         name,
                         format!(
-                            "unknown option `{name}`: `#[chare::test]` takes `pes = ..`, `device = \"..\"`, `seeds = ..` \
-                             and `unsimulated = \"why\"`"
+                            "unknown option `{name}`: `#[chare::test]` takes `pes = ..`, `device = \"..\"`, `seeds = ..`, \
+                             `unsimulated = \"why\"` and `one_process = \"why\"`"
                         ),
                     );
                     return skip_value(input);
@@ -208,13 +223,16 @@ fn parse_simulated(
     } else if name == "seeds" {
         Simulated::Seeds(Seeds::Spec(input.parse()?))
     } else {
-        let reason: LitStr = input.parse()?;
-        if reason.value().trim().is_empty() {
-            errors.on(&reason, "say why it cannot be simulated");
-        }
+        expect_reason(&input.parse()?, "say why it cannot be simulated", errors);
         Simulated::Never
     };
     Ok(())
+}
+
+fn expect_reason(reason: &LitStr, request: &str, errors: &mut Errors) {
+    if reason.value().trim().is_empty() {
+        errors.on(reason, request);
+    }
 }
 
 fn parse_pes(input: ParseStream<'_>, errors: &mut Errors) -> syn::Result<Pes> {

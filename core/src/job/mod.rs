@@ -53,10 +53,19 @@ const WATCH: Duration = Duration::from_millis(1);
 
 /// What all processes of a job must have in common to run together: the program, and how many PEs each has.
 pub(crate) fn identity(options: &Options) -> Result<Identity, SameId> {
+    Ok(Identity::new(CodeTable::of_program()?.hash(), build(options)))
+}
+
+/// As `identity`, of processes that each run many programs, one after the other: this is one of them.
+#[cfg(feature = "mpi")]
+pub(crate) fn identity_of(program: &str, options: &Options) -> Result<Identity, SameId> {
+    Ok(Identity::new(CodeTable::of_program()?.hash(), format!("{program}, {}", build(options))))
+}
+
+fn build(options: &Options) -> String {
     let program = std::env::current_exe().and_then(std::fs::metadata).map_or(0, |file| file.len());
     let version = env!("CARGO_PKG_VERSION");
-    let build = format!("chare {version}, a program of {program} bytes, --pes {}", options.pes());
-    Ok(Identity::new(CodeTable::of_program()?.hash(), build))
+    format!("chare {version}, a program of {program} bytes, --pes {}", options.pes())
 }
 
 /// One process of a run that has several.

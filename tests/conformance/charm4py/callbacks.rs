@@ -153,7 +153,7 @@ mod schedule_cb {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time")]
+    #[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time", one_process = "its clock is that of a process")]
     async fn timers_call_entries(rt: Runtime) -> Result<()> {
         rt.array::<Test>(COUNT).create(Instant::now()).send().at(0).start().send();
         until_exit(&rt).await

@@ -97,6 +97,7 @@ mod bcast_globals {
 
     use chare::prelude::*;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Globals {
         one: Group<Test>,
         other: Group<Test>,
@@ -161,7 +162,7 @@ mod entrymethod_args_kwargs {
 
     use chare::prelude::*;
 
-    #[derive(Clone, Copy, PartialEq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
     struct Rest {
         a: i32,
         b: i32,

@@ -33,7 +33,7 @@ mod chare_migration {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8])]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
     async fn the_hook_runs_on_the_other_pe(rt: Runtime) -> Result<()> {
         rt.array::<Migrate>(rt.num_pes()).create(()).send().start().send();
         until_exit(&rt).await
@@ -94,7 +94,7 @@ mod test_migrate {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8])]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares count in shared memory")]
     async fn what_moves_keeps_what_it_has(rt: Runtime) -> Result<()> {
         let constructed = Shared::new(AtomicUsize::new(0));
         let (done, moves) = rt.promise();
@@ -155,7 +155,7 @@ mod test_nonmigratables {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8])]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
     async fn who_must_stay_stays(rt: Runtime) -> Result<()> {
         Ok(rt.array::<Test>(rt.num_pes() * 8).create(()).send().run().await?)
     }

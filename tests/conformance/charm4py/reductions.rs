@@ -380,7 +380,7 @@ mod custom_reduction {
         }
     }
 
-    #[derive(Clone)]
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
     struct Targets {
         built_in: Promise<[usize; 2]>,
         objects: Promise<MyObject>,
@@ -469,7 +469,7 @@ mod logical_ops {
 
     struct Test;
 
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
     enum Given {
         AllFalse,
         AllTrue,

@@ -48,7 +48,7 @@ mod future_bcast {
         Cell: #[chare(index = usize)], |cx, index| cx.array().at(index);
     }
 
-    #[chare::test(pes = [1, 2, 4, 8])]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares count in shared memory")]
     async fn a_broadcast_is_over_when_all_have_finished(rt: Runtime) -> Result<()> {
         let count = rt.num_pes();
         let finished = Shared::new(AtomicUsize::new(0));
@@ -466,7 +466,7 @@ mod threaded_ctors1 {
         Cell: #[chare(index = usize)], 50;
     }
 
-    #[chare::test(pes = [1, 2, 4, 8])]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares count in shared memory")]
     async fn a_creation_waits_for_its_constructors(rt: Runtime) -> Result<()> {
         let constructed = Shared::new(AtomicUsize::new(0));
         let pes = rt.num_pes();

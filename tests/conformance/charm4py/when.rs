@@ -264,6 +264,7 @@ mod test_when_syntax {
 
     use chare::prelude::*;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         step: u32,
     }

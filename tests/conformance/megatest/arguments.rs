@@ -6,6 +6,7 @@ pub(super) mod varsizetest {
 
     use chare::prelude::*;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         sequence: i32,
         whole: Vec<i32>,
@@ -82,6 +83,7 @@ pub(super) mod marshall {
 
     use crate::Random;
     use chare::prelude::*;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     const COUNT: usize = 12;
 
@@ -91,7 +93,7 @@ pub(super) mod marshall {
         (0..count).map(|_| random.below(1 << 16)).collect()
     }
 
-    #[derive(Clone, Copy, PartialEq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
     struct Flat {
         x: i32,
         text: [u8; 10],
@@ -115,6 +117,24 @@ pub(super) mod marshall {
         }
     }
 
+    // What goes to another process is told by name there.
+    impl Serialize for dyn Parent {
+        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+            self.signature().serialize(serializer)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Box<dyn Parent> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+            match &*String::deserialize(deserializer)? {
+                "parent" => Ok(Box::new(Plain)),
+                "child" => Ok(Box::new(Child)),
+                other => Err(serde::de::Error::unknown_variant(other, &["parent", "child"])),
+            }
+        }
+    }
+
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Nested {
         one: Vec<usize>,
         other: Box<[usize]>,
@@ -139,7 +159,7 @@ pub(super) mod marshall {
         }
     }
 
-    #[derive(Clone, Copy, PartialEq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
     enum Choice {
         Nothing,
         Number(u128),
@@ -269,6 +289,7 @@ pub(super) mod rotest {
 
     use chare::prelude::*;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct ReadOnly {
         few: [usize; 10],
         many: Vec<usize>,
@@ -304,7 +325,11 @@ pub(super) mod rotest {
         });
         let place = &raw const *read_only as usize;
         let group = rt.group::<Member>().create(read_only).send();
-        assert_eq!(group.check().gather().await?, vec![place; rt.num_pes()]);
+        let places = group.check().gather().await?;
+        let process = rt.process_of(rt.my_pe());
+        for (pe, own) in rt.pes().zip(places) {
+            assert!(own == place || rt.process_of(pe) != process, "PE {pe} of this process has one of its own");
+        }
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ pub(super) mod callback {
     use crate::Random;
     use chare::prelude::*;
 
-    #[derive(Clone, Copy, PartialEq, Debug)]
+    #[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
     enum Kind {
         Single,
         Cell,

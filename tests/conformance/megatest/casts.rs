@@ -6,7 +6,7 @@ pub(super) mod groupcast {
 
     use chare::prelude::*;
 
-    #[derive(Clone)]
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
     struct Message {
         number: f64,
         text: String,

@@ -53,6 +53,7 @@ pub(super) mod groupdependence {
     }
 
     /// A message with proxies of two groups, and one of variable size.
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         a: Group<GroupA>,
         b: Group<GroupB>,

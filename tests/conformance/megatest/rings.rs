@@ -7,6 +7,7 @@ pub(super) mod groupring {
 
     const ROUNDS: usize = 100;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         round: usize,
         hops: usize,
@@ -54,6 +55,7 @@ pub(super) mod nodering {
     /// The PEs of the group: the first of each process.
     const PES: [usize; 1] = [0];
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         round: usize,
         hops: usize,
@@ -100,6 +102,7 @@ pub(super) mod arrayring {
     const COUNT: usize = 50;
     const ROUNDS: u32 = 10;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         text: String,
         round: u32,
@@ -144,6 +147,7 @@ pub(super) mod packtest {
 
     use chare::prelude::*;
 
+    #[derive(serde::Serialize, serde::Deserialize)]
     struct Message {
         value: u64,
         list: Vec<usize>,
@@ -176,7 +180,8 @@ pub(super) mod packtest {
         let group = rt.group::<Member>().create(()).send();
         group.on(1 % rt.num_pes()).pass(Message { value: 237, list, done }).send();
         let (value, list) = message.await?;
-        assert_eq!((value, list.as_ptr() as usize), (237, place));
+        assert_eq!(value, 237);
+        assert!(list.as_ptr() as usize == place || rt.num_processes() > 1);
         assert_eq!(list, contents);
         Ok(())
     }

@@ -87,7 +87,7 @@ pub(super) mod queens {
     /// Rows that one chare searches by itself.
     const GRAIN: usize = 6;
 
-    #[derive(Clone)]
+    #[derive(Clone, serde::Serialize, serde::Deserialize)]
     struct Board {
         columns: [usize; QUEENS],
         rows: usize,

@@ -63,7 +63,7 @@ impl Mover {
 }
 
 /// charm4py: a chare with a coroutine that waits cannot be moved; it aborts.
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
 async fn a_chare_moves_while_its_coroutines_wait(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let (sums, sum) = rt.promise();
@@ -96,7 +96,7 @@ async fn a_chare_moves_while_its_coroutines_wait(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: reductions were lost when elements moved at any time (issue 3939).
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
 async fn no_reduction_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let (promises, sums): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| rt.promise()).unzip();
@@ -108,7 +108,7 @@ async fn no_reduction_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: messages and news of places raced with elements that moved (issue 3286).
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
 async fn no_message_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let mut random = Random(3286);
@@ -127,7 +127,7 @@ async fn no_message_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: what a broadcast reaches while elements are inserted and move is not said.
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
 async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime) -> Result<()> {
     let movers = rt.array_sparse::<Mover>().create_empty();
     let mut random = Random(77);
@@ -155,7 +155,11 @@ async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime
 }
 
 /// An index that is used again is another chare: nothing of the first one reaches it.
-#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
+#[chare::test(
+    pes = [1, 2, 4, 8],
+    unsimulated = "plain messages are taken to come in order",
+    one_process = "chares do not move to other processes yet"
+)]
 async fn an_index_that_is_used_again_starts_anew(rt: Runtime) -> Result<()> {
     let movers = rt.array_sparse::<Mover>().create_empty();
     let mut random = Random(5);

@@ -37,6 +37,12 @@ async fn empty_reason() {}
 #[chare::test(seeds = 2, unsimulated = "it starts a thread")]
 async fn simulated_and_not() {}
 
+#[chare::test(one_process)]
+async fn no_reason_to_stay() {}
+
+#[chare::test(one_process = " ")]
+async fn empty_reason_to_stay() {}
+
 #[chare::test]
 #[test]
 async fn test_twice() {}
