@@ -19,6 +19,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::broadcast::Gap;
 use crate::channel::{self, Channels, Uprooted};
 use crate::chares::{Chare, ChareInfo};
@@ -28,15 +30,29 @@ use crate::current;
 use crate::entry::{EntryInfo, EntryOf};
 use crate::error::{CallError, Panicked};
 use crate::ids::{ChareId, PeId};
-use crate::migration;
+use crate::message::Msg;
+use crate::migration::{self, across};
 use crate::reply::Reply;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
 use crate::scheduler::task::{self, TaskList};
+use crate::wire::{Encoder, Stays};
 
 /// Cache lines of a chare that are asked for ahead of its turn.
 const PREFETCHED_LINES: usize = 4;
+
+/// What the header of a chare and its extra parts count, for its way to another process.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Counts {
+    moves: u32,
+    contributed: u64,
+    covered: u64,
+    first_broadcast: u64,
+    first_epoch: u64,
+    inserted: u64,
+    owed_hooks: u32,
+}
 
 /// Who may touch a chare's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +111,8 @@ pub(crate) struct Extra {
     pub(crate) insertions: Vec<(PeId, u64)>,
     /// It is not to be moved.
     pub(crate) is_pinned: bool,
+    /// Requests to move to other processes, which wait until no coroutine of it is alive.
+    pub(crate) moves: Vec<Msg>,
     /// Moves whose `migrated` waits until an exclusive coroutine has ended.
     owed_hooks: u32,
     /// What poisoned the chare.
@@ -106,6 +124,7 @@ impl Extra {
     pub(crate) fn give_up(mut self, pe: &Pe) {
         self.channels.close(pe).give_up(pe);
         pe.drop_each(std::mem::take(&mut self.held));
+        pe.drop_each(std::mem::take(&mut self.moves));
         if let Some(gap) = self.gap.take() {
             gap.give_up(pe);
         }
@@ -121,6 +140,7 @@ struct ChareTable {
     /// How reports name that, if it does anything.
     dropped_as: Option<&'static EntryInfo>,
     migrated: fn(&Pe, ChareRef, Reply),
+    encode: fn(&Pe, ChareRef, &mut Encoder) -> Result<(), Stays>,
     info: &'static ChareInfo,
     keep_after_panic: bool,
 }
@@ -140,6 +160,7 @@ impl<C: Chare> TableOf<C> {
         drop_value: drop_value::<C>,
         dropped_as: if std::mem::needs_drop::<C>() { Some(EntryOf::<C>::DROP) } else { None },
         migrated: migrated::<C>,
+        encode: across::encode_state::<C>,
         info: C::INFO,
         keep_after_panic: C::KEEP_AFTER_PANIC,
     };
@@ -225,6 +246,7 @@ impl ChareRef {
             extra.panic.get_or_insert_with(|| panic.clone());
         });
         channel::poison(pe, self, &self.poisoned());
+        across::go_on(pe, self);
     }
 
     /// The error of a call of this chare, which is poisoned.
@@ -357,6 +379,36 @@ impl ChareRef {
         unsafe { NonNull::new_unchecked((&raw mut (*body.as_ptr()).value).cast::<C>()) }
     }
 
+    /// Encodes the code of its type, its index in a sparse array, and its state, which is idle. Runs code of the user's.
+    pub(crate) fn encode(self, pe: &Pe, to: &mut Encoder) -> Result<(), Stays> {
+        (self.table.encode)(pe, self, to)
+    }
+
+    /// What it counts.
+    pub(crate) fn counts(self) -> Counts {
+        let of_extra =
+            |extra: &mut Extra| (extra.first_broadcast, extra.first_epoch, extra.inserted, extra.owed_hooks);
+        let (first_broadcast, first_epoch, inserted, owed_hooks) =
+            self.extra_if_any(of_extra).unwrap_or_default();
+        let (moves, contributed, covered) = (self.moves.get(), self.contributed.get(), self.covered.get());
+        Counts { moves, contributed, covered, first_broadcast, first_epoch, inserted, owed_hooks }
+    }
+
+    /// A chare that comes from another process goes on counting here.
+    pub(crate) fn resume_counts(self, counts: &Counts) {
+        let Counts { moves, contributed, covered, first_broadcast, first_epoch, inserted, owed_hooks } =
+            *counts;
+        self.moves.set(moves);
+        self.contributed.set(contributed);
+        self.covered.set(covered);
+        if (first_broadcast, first_epoch, inserted, owed_hooks) != (0, 0, 0, 0) {
+            self.extra(|extra| {
+                (extra.first_broadcast, extra.first_epoch) = (first_broadcast, first_epoch);
+                (extra.inserted, extra.owed_hooks) = (inserted, owed_hooks);
+            });
+        }
+    }
+
     /// What follows an arrival on this PE.
     pub(crate) fn migrated(self, pe: &Pe, reply: Reply) {
         (self.table.migrated)(pe, self, reply);
@@ -424,6 +476,16 @@ impl Parcel {
         // Wake-ups are held by the names that coroutines had here; all of them are queued on arrival anyway.
         chare.extra_if_any(|extra| extra.held.retain(|work| !matches!(work, Work::Resume(_))));
         Parcel { chare: Some(chare), ends }
+    }
+
+    /// A chare that has come from another process, in no table yet.
+    pub(crate) fn of_arrival(chare: ChareRef) -> Parcel {
+        Parcel { chare: Some(chare), ends: Uprooted::default() }
+    }
+
+    /// The chare, unless it is unpacked.
+    pub(crate) fn chare(&self) -> Option<ChareRef> {
+        self.chare
     }
 
     /// Puts the chare's coroutines and channel ends into the tables of the PE where it has arrived.

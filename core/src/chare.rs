@@ -61,6 +61,11 @@ pub trait Chare: Sized + Send + 'static {
     fn encode_index(index: Self::Index, to: &mut Encoder) -> std::result::Result<(), Stays>;
     #[doc(hidden)]
     fn decode_index(from: &mut Decoder<'_>) -> std::result::Result<Self::Index, WireError>;
+    /// Its state, for its way to another process.
+    #[doc(hidden)]
+    fn encode_state(&self, to: &mut Encoder) -> std::result::Result<(), Stays>;
+    #[doc(hidden)]
+    fn decode_state(from: &mut Decoder<'_>) -> std::result::Result<Self, WireError>;
     /// A message of this kind.
     #[doc(hidden)]
     fn decode(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> std::result::Result<Msg, WireError>;

@@ -140,8 +140,9 @@ fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
     channel::end(pe, chare, &error);
     let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
     let kept = when::take_all(pe, chare);
+    let moves = chare.extra_if_any(|extra| std::mem::take(&mut extra.moves)).unwrap_or_default();
     drop(Parcel::pack(pe, chare));
-    for work in held.into_iter().chain(kept.into_iter().map(Work::Msg)) {
+    for work in held.into_iter().chain(kept.into_iter().chain(moves).map(Work::Msg)) {
         if let Work::Msg(msg) = work {
             msg.lose(pe, error.clone());
         }

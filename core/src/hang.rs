@@ -429,6 +429,10 @@ fn held(pe: &Pe, known: &Known) -> Held {
                 let why = "an exclusive coroutine owns";
                 held.add(why, format!("{what} {owner}, which {why}"));
             }
+            for request in &extra.moves {
+                let why = "it goes to another process when its coroutines have ended";
+                held.add(why, format!("{} for {owner}: {why}", name(request)));
+            }
             for end in extra.channels.iter() {
                 let (unread, backlog) = end.queued(pe);
                 let (tag, peer) = (end.tag, end.peer);

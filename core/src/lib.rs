@@ -389,7 +389,7 @@ pub mod __private {
     pub use crate::testing::{Simulated, Test, test};
     pub use crate::wire::{
         AsBulk, AsEither, AsNothing, AsSerde, Broadcasts, CallsOnly, Decoder, Decoders, DenseArrays, Encoder,
-        Kind, Makers, Of, SinglesOnly, SparseArrays, Stays, WireError,
+        Kind, Makers, Of, SinglesOnly, SparseArrays, StateBySerde, StateStays, Stays, WireError,
     };
     pub use linkme;
 

@@ -1,5 +1,5 @@
-//! Migration inside a process: a chare moves to another PE by pointer, with its coroutines, the ends of its channels and
-//! whatever is held for it.
+//! Migration: inside of its process a chare moves to another PE by pointer, with its coroutines, the ends of its channels and
+//! whatever is held for it; to another process as bytes ([`across`]).
 //!
 //! Elements of bound arrays move with their companions, in one message ([`crate::bound`]).
 //!
@@ -9,6 +9,8 @@
 //! another device ([`crate::binding`]), to which its buffers follow.
 //!
 //! Invariant: a chare is in the tables of one PE, or in one message between two.
+
+pub(crate) mod across;
 
 use std::any::Any;
 use std::future::Future;
@@ -55,8 +57,24 @@ impl<C: Chare> Ask for Move<C> {
     }
 
     fn send(self, reply: Reply) -> Result<(), String> {
+        if !reply.is_to_nobody() && current::pe(|pe| pe.is_some_and(|pe| self.is_in_vain(pe))) {
+            let text = "a chare goes to another process without coroutines, and one of its own awaits that: `send` the \
+                        request instead, and let the coroutine end";
+            current::on_pe("a migration", |pe| {
+                reply.answer(pe, self.chare.id(), Err(CallError::Refused(text.into())));
+            });
+            return Ok(());
+        }
         asking::send_to(&self.chare, Msg::new(self.chare.id(), reply, Migrate { to: self.to }));
         Ok(())
+    }
+}
+
+impl<C: Chare> Move<C> {
+    /// Whether it is awaited by a coroutine that it has to wait for.
+    fn is_in_vain(&self, pe: &Pe) -> bool {
+        let is_far = self.to < pe.pe_count() && !pe.is_near(PeId::new(self.to));
+        is_far && pe.running_task().is_some() && pe.running_as(self.chare.id()).is_some()
     }
 }
 
@@ -64,6 +82,10 @@ impl<C: Chare> Element<C> {
     /// The move of this chare to another PE: with its state, its coroutines, its channels and its device buffers, and
     /// whatever is on its way to it follows. It moves when the message's turn has come, between two of its steps; while a
     /// coroutine of it waits, too. Then its `migrated` method runs, if it has one, before anything else.
+    ///
+    /// To a PE of another process it goes as serde sees it, when none of its coroutines is alive, and the object that is left is dropped; its
+    /// type derives `serde::Serialize` and `serde::Deserialize`. A field that is large and plain is best a [`Bulk`](crate::Bulk). What is
+    /// not in its state, or is skipped there, does not come along, and its device is one of the other PE's.
     ///
     /// Awaiting it waits until that has run; while an exclusive coroutine owns the chare, until the chare has arrived, and
     /// `migrated` runs when that ends. To the PE where the chare is already it does nothing.
@@ -77,7 +99,9 @@ impl<C: Chare> Element<C> {
     ///
     /// # Errors
     /// [`CallError::Refused`] if there is no such PE, for a member of a group, and for a chare that has called
-    /// [`Cx::set_migratable`] with `false` or is bound to one that has; otherwise as a call of the chare.
+    /// [`Cx::set_migratable`] with `false` or is bound to one that has. To another process also for a chare, or one that is bound to it,
+    /// whose type serde does not know or that does not let itself be serialised, and if a coroutine of the chare awaits it. In
+    /// each case the chare stays as it was. Otherwise as a call of the chare.
     #[track_caller]
     pub fn migrate(&self, to: impl IntoPe) -> Migration<C> {
         Migration(Asking::new(Move { chare: *self, to: to.into_pe_number() }))
@@ -175,7 +199,11 @@ impl Payload for Migrate {
             let behind = Behind { migration, inserter, from: pe.id(), insertions };
             return pe.post(insertions.0, Msg::for_pe(behind));
         }
-        depart(pe, chare, companions, to, reply);
+        if pe.is_near(to) {
+            depart(pe, chare, companions, to, reply);
+        } else {
+            across::depart(pe, chare, &companions, self, reply);
+        }
     }
 }
 
@@ -213,11 +241,7 @@ impl Migrate {
         if pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_group()) {
             return Err("members of a group stay on their PEs".to_owned());
         }
-        let to = PeId::new(self.to);
-        if !pe.is_near(to) {
-            return Err(format!("PE {to} is in another process, and chares do not leave theirs yet"));
-        }
-        Ok(to)
+        Ok(PeId::new(self.to))
     }
 }
 
@@ -349,7 +373,7 @@ impl Freight {
 }
 
 /// A chare on its way, with its companions.
-struct Arrive {
+pub(crate) struct Arrive {
     freight: Freight,
     companions: Vec<Freight>,
     from: PeId,

@@ -3,6 +3,7 @@
 use chare::prelude::*;
 use chare::{BoxError, CallError, NotLocal, Placement};
 use reduce::{Gather, Sum};
+use serde::{Deserialize, Serialize};
 
 use super::{PES, run};
 
@@ -13,6 +14,7 @@ fn scramble(number: u64) -> u64 {
 }
 
 /// An element that looks at its companions whenever it runs.
+#[derive(Serialize, Deserialize)]
 struct Part {
     companions: Vec<Array<Part>>,
     seed: u64,
@@ -393,6 +395,7 @@ async fn a_poisoned_companion_comes_along(rt: Runtime) -> Result<()> {
 }
 
 /// An element whose constructor waits.
+#[derive(Serialize, Deserialize)]
 struct Late {
     leader: Array<Part>,
 }
@@ -460,6 +463,7 @@ async fn a_companion_whose_constructor_fails_is_not_waited_for(rt: Runtime) -> R
 }
 
 /// A leader whose elements are not constructed when the follower is created.
+#[derive(Serialize, Deserialize)]
 struct Slow;
 
 #[chare(index = (usize, usize))]
@@ -475,6 +479,7 @@ impl Slow {
     }
 }
 
+#[derive(Serialize, Deserialize)]
 struct Beside {
     leader: Array<Slow>,
 }

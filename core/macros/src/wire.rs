@@ -106,6 +106,21 @@ pub(crate) fn chare_items(chare: &Chare) -> TokenStream {
             use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
             (&&&&::chare::__private::Of::<Self::Index>::new()).take(#from)
         }
+        fn encode_state(
+            &self,
+            #to: &mut ::chare::__private::Encoder,
+        ) -> ::core::result::Result<(), ::chare::__private::Stays> {
+            #[allow(unused_imports)]
+            use ::chare::__private::{StateBySerde as _, StateStays as _};
+            (&&::chare::__private::Of::<Self>::new()).put_state(self, #to)
+        }
+        fn decode_state(
+            #from: &mut ::chare::__private::Decoder<'_>,
+        ) -> ::core::result::Result<Self, ::chare::__private::WireError> {
+            #[allow(unused_imports)]
+            use ::chare::__private::{StateBySerde as _, StateStays as _};
+            (&&::chare::__private::Of::<Self>::new()).take_state(#from)
+        }
         fn decode(
             kind: ::chare::__private::Kind,
             to: ::chare::__private::ChareId,

@@ -31,7 +31,7 @@ use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use crate::wire::{self, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// One departure of an element: which one, the how manieth of its moves, and where to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -154,6 +154,25 @@ pub(crate) struct Gap {
 }
 
 impl Gap {
+    /// Encodes it with what is held back; an error if that cannot leave the process.
+    pub(crate) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_own(&(self.next, self.early.len()));
+        self.early.into_iter().try_for_each(|(number, msg)| {
+            to.put_own(&number);
+            msg.leave(to)
+        })
+    }
+
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (next, count): (u64, usize) = from.take()?;
+        let mut early = BTreeMap::new();
+        for _ in 0..count {
+            let number = from.take()?;
+            early.insert(number, wire::decode_message(from)?);
+        }
+        Ok(Gap { next, early })
+    }
+
     pub(crate) fn give_up(self, pe: &Pe) {
         for (_, mut msg) in self.early {
             msg.take_reply().waive(pe);

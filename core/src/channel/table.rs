@@ -375,6 +375,10 @@ impl Channels {
         gone
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Takes all ends out of the tables of this PE, and keeps their names.
     pub(super) fn uproot(&mut self, pe: &Pe) -> Uprooted {
         let remove = |entry| pe.ends.remove(entry).expect("an end is there as long as its name");

@@ -20,7 +20,7 @@ use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
-use crate::wire::Leaves;
+use crate::wire::{Encoder, Kind, Leaves, Unsent};
 
 /// Kept calls of a chare that run before others have their turn on the PE.
 const RUNS_PER_TURN: usize = 32;
@@ -71,9 +71,16 @@ pub struct KeptCall(pub(super) Msg);
 /// The contents of a kept call: arguments that are not looked at again when they run.
 pub(super) struct Admitted<E: Entry>(pub(super) E::Args);
 
+impl<E: Entry> Admitted<E> {
+    /// In another process, where its chare has moved, it is looked at again.
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        Invoke::<E>(self.0).leave(to)
+    }
+}
+
 impl<E: Entry> Payload for Admitted<E> {
     const NAME: Name = Name::Entry(E::INFO);
-    const LEAVES: Leaves<Self> = Leaves::Never;
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Call, Self::leave);
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         match pe.find(to) {
             Some(chare) if chare.state.get() == State::Idle => {

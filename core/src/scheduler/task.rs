@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, State};
 use crate::entry::{EntryInfo, after_step};
+use crate::migration::across;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::queue::Work;
@@ -390,6 +391,11 @@ pub(crate) fn entry_of(pe: &Pe, key: TaskKey) -> Option<&'static EntryInfo> {
     pe.tasks.head(key).map(|head| unsafe { head.as_ref() }.info)
 }
 
+/// Whether a chare has coroutines that have not ended.
+pub(crate) fn is_any_alive(chare: ChareRef) -> bool {
+    !chare.tasks.is_empty()
+}
+
 /// The method of a coroutine that `resume` would poll; `None` if it has ended or is held.
 pub(crate) fn resumable(pe: &Pe, key: TaskKey) -> Option<&'static EntryInfo> {
     let head = pe.tasks.head(key)?;
@@ -412,6 +418,12 @@ fn poll(pe: &Pe, key: TaskKey, poll_key: PollKey, head: NonNull<TaskHead>) {
                 && mode == Mode::Exclusive
             {
                 released(pe, chare);
+            }
+            if let Some(chare) = chare
+                && chare.has_extra()
+                && chare.tasks.is_empty()
+            {
+                across::go_on(pe, chare);
             }
         }
     }

@@ -21,7 +21,8 @@ use crate::index::DenseIndex;
 use crate::insertion::{Arrange, Behind, Build, Register, Seal, Sealed, Settle};
 use crate::location::{Asked, Doubt, Forget, News, Tell};
 use crate::message::{Msg, Payload};
-use crate::migration::{Again, Arrived, Migrate};
+use crate::migration::across::Companion;
+use crate::migration::{Again, Arrive, Arrived, Migrate};
 use crate::priority::Ranked;
 use crate::quiescence::{AwaitQuiescence, Withdraw};
 use crate::reduction::{EncodedOutcome, EncodedPart, Forwarded};
@@ -92,7 +93,7 @@ macro_rules! kinds {
 
         fn decode_contents(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
             match kind {
-                $(Kind::$entry)|* | $(Kind::$chare)|* => (Row::find(from.take_code_id()?)?.decode)(kind, to, from),
+                $(Kind::$entry)|* | $(Kind::$chare)|* => decode_by_code(kind, to, from),
                 $(Kind::$plain => decode_plain::<$plain_type>(to, from),)*
                 $(Kind::$other => {
                     let contents = <$other_type as Arrives>::decode(from)?;
@@ -105,7 +106,7 @@ macro_rules! kinds {
 
 kinds! {
     entries { Call Number Apply Turn Late }
-    chares { Create CreateSingle Start Follow Register Arrange Build }
+    chares { Create CreateSingle Start Follow Register Arrange Build Arrive Companion }
     plain {
         Waiver: Waiver,
         News: News,
@@ -144,6 +145,11 @@ kinds! {
         Outcome: EncodedOutcome,
         Forwarded: Forwarded,
     }
+}
+
+/// What begins with the id of its code.
+pub(crate) fn decode_by_code(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+    (Row::find(from.take_code_id()?)?.decode)(kind, to, from)
 }
 
 fn decode_plain<P: Payload + Deserialize<'static>>(
@@ -245,6 +251,8 @@ pub(super) fn decode_single<C: Chare>(
         Kind::Register => with_reply(to, from, Register::<C>::decode),
         Kind::Arrange => with_reply(to, from, Arrange::<C>::decode),
         Kind::Build => with_reply(to, from, Build::<C>::decode),
+        Kind::Arrive => with_reply(to, from, |from| Arrive::decode::<C>(to, from)),
+        Kind::Companion => Ok(Msg::new(to, Reply::none(), Companion::decode::<C>(to, from)?)),
         _ => Err(misplaced(kind, C::INFO.name)),
     }
 }

@@ -31,12 +31,12 @@ use crate::scheduler::pe::Pe;
 pub use bulk::Bulk;
 pub(crate) use exports::{Away, Encode, Exports, Fail, Release, Value};
 pub use kind::Kind;
-pub(crate) use kind::{Arrives, Leaves, Unsent, decode_message};
+pub(crate) use kind::{Arrives, Leaves, Unsent, decode_by_code, decode_message};
 pub use local::Local;
 use owned::Owned;
 pub use probe::{
     AsBulk, AsEither, AsNothing, AsSerde, Broadcasts, CallsOnly, Decoders, DenseArrays, Makers, Of,
-    SinglesOnly, SparseArrays,
+    SinglesOnly, SparseArrays, StateBySerde, StateStays,
 };
 pub(crate) use side::Crossing;
 
@@ -62,6 +62,14 @@ pub struct Stays(String);
 impl Stays {
     pub(crate) fn new(why: impl Into<String>) -> Self {
         Stays(why.into())
+    }
+
+    /// Of a type of chares that says nothing of how they travel.
+    pub(crate) fn of_chare<C>() -> Self {
+        Stays(format!(
+            "serde does not know `{}`: derive `serde::Serialize` and `serde::Deserialize` for it",
+            type_name::<C>()
+        ))
     }
 
     /// Of a type that says nothing of how it travels.
@@ -131,6 +139,12 @@ impl Encoder {
         inner.put(value)?;
         self.put_rest(Rest { bytes: inner.bytes.into(), buffers: inner.buffers });
         Ok(())
+    }
+
+    /// Adds what another one has encoded.
+    pub(crate) fn append(&mut self, other: Encoder) {
+        self.bytes.extend_from_slice(&other.bytes);
+        self.buffers.extend(other.buffers);
     }
 
     /// Adds what came from another process and was not read.

@@ -103,6 +103,40 @@ impl<T> AsNothing for Of<T> {
     }
 }
 
+/// Chares whose type serde knows: they can move to another process.
+pub trait StateBySerde {
+    type Chare;
+    fn put_state(&self, state: &Self::Chare, to: &mut Encoder) -> Result<(), Stays>;
+    fn take_state(&self, from: &mut Decoder<'_>) -> Result<Self::Chare, WireError>;
+}
+
+impl<C: Serialize + Deserialize<'static>> StateBySerde for &Of<C> {
+    type Chare = C;
+    fn put_state(&self, state: &C, to: &mut Encoder) -> Result<(), Stays> {
+        to.put(state)
+    }
+    fn take_state(&self, from: &mut Decoder<'_>) -> Result<C, WireError> {
+        from.take()
+    }
+}
+
+/// All others.
+pub trait StateStays {
+    type Chare;
+    fn put_state(&self, state: &Self::Chare, to: &mut Encoder) -> Result<(), Stays>;
+    fn take_state(&self, from: &mut Decoder<'_>) -> Result<Self::Chare, WireError>;
+}
+
+impl<C> StateStays for Of<C> {
+    type Chare = C;
+    fn put_state(&self, _: &C, _: &mut Encoder) -> Result<(), Stays> {
+        Err(Stays::of_chare::<C>())
+    }
+    fn take_state(&self, _: &mut Decoder<'_>) -> Result<C, WireError> {
+        Err(WireError::new(format!("`{}` does not move between processes", std::any::type_name::<C>())))
+    }
+}
+
 /// Stands for an entry whose messages are to be decoded.
 pub struct Decoders<E>(PhantomData<fn() -> E>);
 

@@ -6,7 +6,9 @@ mod chare_migration {
 
     use crate::until_exit;
     use chare::prelude::*;
+    use serde::{Deserialize, Serialize};
 
+    #[derive(Serialize, Deserialize)]
     struct Migrate {
         to: usize,
     }
@@ -49,9 +51,11 @@ mod test_migrate {
     use crate::Random;
     use chare::prelude::*;
     use ndarray::Array1;
+    use serde::{Deserialize, Serialize};
 
     const ITERATIONS: usize = 100;
 
+    #[derive(Serialize, Deserialize)]
     struct Test {
         constructed: Shared<AtomicUsize>,
         iteration: usize,
@@ -112,9 +116,11 @@ mod test_nonmigratables {
 
     use crate::Random;
     use chare::prelude::*;
+    use serde::{Deserialize, Serialize};
 
     const ROUNDS: usize = 100;
 
+    #[derive(Serialize, Deserialize)]
     struct Test {
         original: PeId,
         has_migrated: bool,

@@ -2,9 +2,12 @@
 
 use crate::Random;
 use chare::prelude::*;
+use serde::{Deserialize, Serialize};
 
 const COUNT: usize = 16;
 const ROUNDS: u64 = 40;
+
+#[derive(Serialize, Deserialize)]
 
 struct Mover {
     opened: bool,

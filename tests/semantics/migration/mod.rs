@@ -1,6 +1,7 @@
 //! Migration: a chare moves between PEs with all that belongs to it, at any time, and nobody who deals with it can tell.
 //! In `storms`, everything is under way while everything moves.
 
+mod across;
 mod order;
 mod storms;
 
@@ -12,6 +13,7 @@ use chare::device::{DeviceVec, InOut, Kernel, Launch};
 use chare::prelude::*;
 use chare::{BoxError, CallError, Options, PeId};
 use futures::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
 
 use super::{PES, run};
 
@@ -19,6 +21,8 @@ use super::{PES, run};
 fn next(pe: PeId, rt: &Runtime) -> usize {
     (pe.index() + 1) % rt.num_pes()
 }
+
+#[derive(Serialize, Deserialize)]
 
 struct Nomad {
     constructed: u32,
@@ -251,6 +255,8 @@ fn a_move_that_nobody_awaits_ends_the_run_if_it_fails() {
         assert!(report.to_string().contains("cannot move: there is no PE 99"), "{report}");
     }
 }
+
+#[derive(Serialize, Deserialize)]
 
 struct Member {
     arrived: usize,

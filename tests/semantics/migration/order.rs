@@ -2,11 +2,13 @@
 
 use chare::prelude::*;
 use chare::{CallError, Migrated};
+use serde::{Deserialize, Serialize};
 
 /// More than one step of a PE brings a broadcast to.
 const MANY: usize = 600;
 
 /// Notes what it does. Its calls wait while it is closed.
+#[derive(Serialize, Deserialize)]
 struct Cautious {
     is_open: bool,
     log: Vec<String>,

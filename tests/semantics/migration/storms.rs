@@ -3,12 +3,15 @@
 
 use chare::prelude::*;
 use reduce::{Gather, Max, Sum};
+use serde::{Deserialize, Serialize};
 
 /// A number that looks random, from a counter.
 fn scramble(number: u64) -> u64 {
     let mixed = (number + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32
 }
+
+#[derive(Serialize, Deserialize)]
 
 struct Leaf {
     broadcasts: Vec<u64>,
