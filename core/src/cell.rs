@@ -113,6 +113,8 @@ pub(crate) struct Extra {
     pub(crate) is_pinned: bool,
     /// Requests to move to other processes, which wait until no coroutine of it is alive.
     pub(crate) moves: Vec<Msg>,
+    /// Its coroutines that have come to their sync points meanwhile, as calls that start them again.
+    pub(crate) restarts: Vec<Msg>,
     /// Moves whose `migrated` waits until an exclusive coroutine has ended.
     owed_hooks: u32,
     /// What poisoned the chare.
@@ -125,6 +127,7 @@ impl Extra {
         self.channels.close(pe).give_up(pe);
         pe.drop_each(std::mem::take(&mut self.held));
         pe.drop_each(std::mem::take(&mut self.moves));
+        pe.drop_each(std::mem::take(&mut self.restarts));
         if let Some(gap) = self.gap.take() {
             gap.give_up(pe);
         }
@@ -481,6 +484,11 @@ impl Parcel {
     /// A chare that has come from another process, in no table yet.
     pub(crate) fn of_arrival(chare: ChareRef) -> Parcel {
         Parcel { chare: Some(chare), ends: Uprooted::default() }
+    }
+
+    /// Gives it the ends of its channels, which its names lead to.
+    pub(crate) fn bring_ends(&mut self, ends: Uprooted) {
+        self.ends = ends;
     }
 
     /// The chare, unless it is unpacked.

@@ -18,6 +18,7 @@ use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::location;
 use crate::message::{Msg, Name, Payload};
+use crate::migration::across;
 use crate::pending::{Pending, pending_future};
 use crate::proxy::Element;
 use crate::reduction;
@@ -140,9 +141,9 @@ fn destroy(pe: &Pe, chare: ChareRef, reply: Reply) {
     channel::end(pe, chare, &error);
     let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
     let kept = when::take_all(pe, chare);
-    let moves = chare.extra_if_any(|extra| std::mem::take(&mut extra.moves)).unwrap_or_default();
+    let waiting = across::take_waiting(chare);
     drop(Parcel::pack(pe, chare));
-    for work in held.into_iter().chain(kept.into_iter().chain(moves).map(Work::Msg)) {
+    for work in held.into_iter().chain(kept.into_iter().chain(waiting).map(Work::Msg)) {
         if let Work::Msg(msg) = work {
             msg.lose(pe, error.clone());
         }

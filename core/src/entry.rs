@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, Exclusive, State};
@@ -18,9 +18,11 @@ use crate::condition::when::{self, When};
 use crate::error::{BoxError, CallError, Failed, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
+use crate::migration::across;
 use crate::priority::Rank;
+use crate::process::lock;
 use crate::reply::Reply;
-use crate::restart::Restartable;
+use crate::restart::{Restart, Restartable};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
 use crate::table::CodeId;
@@ -268,14 +270,13 @@ impl<'a, E: Entry> Delivery<'a, E> {
         E::Args: Clone,
         Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
     {
-        let Delivery { pe, chare, args, reply } = self;
-        let id = chare.id;
+        let id = self.chare.id;
         // SAFETY: tasks are dropped before chares, and by the caller's promise the tokens with their task. This one is
         // never used but to make the others.
-        let first = unsafe { chare.claim::<E::Chare>() };
+        let first = unsafe { self.chare.claim::<E::Chare>() };
         // SAFETY: as above; a coroutine is dropped, and its token with it, before the next is made.
-        let make = move || method(unsafe { first.again() }, Cx::new(id), args.clone());
-        start::<E>(pe, chare, Mode::Exclusive, Restartable::new(make), reply);
+        let make = move |args: &E::Args| method(unsafe { first.again() }, Cx::new(id), args.clone());
+        self.restartable(Mode::Exclusive, make);
     }
 
     /// Starts a coroutine that shares the chare with others, and that can be started again at its sync points.
@@ -286,10 +287,36 @@ impl<'a, E: Entry> Delivery<'a, E> {
         E::Args: Clone,
         Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
     {
+        let id = self.chare.id;
+        self.restartable(Mode::Interleaving, move |args: &E::Args| method(This::new(id), args.clone()));
+    }
+
+    fn restartable<Fut>(self, mode: Mode, make: impl Fn(&E::Args) -> Fut + Send + 'static)
+    where
+        Fut: Future<Output = Result<E::Output, Failure>> + Send + 'static,
+    {
         let Delivery { pe, chare, args, reply } = self;
         let id = chare.id;
-        let make = move || method(This::new(id), args.clone());
-        start::<E>(pe, chare, Mode::Interleaving, Restartable::new(make), reply);
+        // Who leaves takes it along, and then has no outcome.
+        let reply = Arc::new(Mutex::new(Some(reply)));
+        let kept = reply.clone();
+        let leave = move |pe: &Pe, args| {
+            if let Some(reply) = lock(&kept).take() {
+                across::wait_to_restart(pe, id, Msg::new(id, reply, Restart::<E>(args)));
+            }
+            Err(Failure("it goes on elsewhere".into()))
+        };
+        let done = move |pe: &Pe, outcome: Result<Result<E::Output, Failure>, PanicPayload>| {
+            let reply = lock(&reply).take();
+            match reply {
+                Some(reply) => {
+                    let outcome = conclude(pe, chare, E::INFO, outcome);
+                    reply.answer_by::<E::Output, OutputOf<E>>(pe, chare.id, outcome);
+                }
+                None => pe.guard(|| drop(outcome)),
+            }
+        };
+        task::start(pe, Some(chare), E::INFO, mode, Restartable::new(args, make, leave), done);
     }
 
     /// Starts a coroutine that shares the chare with others.

@@ -83,8 +83,8 @@ impl<C: Chare> Element<C> {
     /// whatever is on its way to it follows. It moves when the message's turn has come, between two of its steps; while a
     /// coroutine of it waits, too. Then its `migrated` method runs, if it has one, before anything else.
     ///
-    /// To a PE of another process it goes as serde sees it, when none of its coroutines is alive, and the object that is left is dropped; its
-    /// type derives `serde::Serialize` and `serde::Deserialize`. A field that is large and plain is best a [`Bulk`](crate::Bulk). What is
+    /// To a PE of another process it goes as serde sees it, when none of its coroutines is alive, or all are those of `#[entry(restart)]` and
+    /// have come to their sync points ([`Cx::sync_point`]). Until then the request waits. The object that is left is dropped. Its type derives `serde::Serialize` and `serde::Deserialize`. A field that is large and plain is best a [`Bulk`](crate::Bulk). What is
     /// not in its state, or is skipped there, does not come along, and its device is one of the other PE's.
     ///
     /// Awaiting it waits until that has run; while an exclusive coroutine owns the chare, until the chare has arrived, and
@@ -222,7 +222,9 @@ impl Payload for Again {
         if pe.find(companion).is_none() {
             return pe.undeliverable(Msg::new(companion, reply, self));
         }
-        pe.send(Msg::new(self.chare, reply, self.migrate));
+        let migration = Msg::new(self.chare, reply, self.migrate);
+        // At once, before what waits for its end here goes on.
+        if pe.find(self.chare).is_some() { migration.run(pe) } else { pe.send(migration) }
     }
 
     /// There is no companion to wait for.
@@ -402,6 +404,7 @@ impl Payload for Arrive {
         companions.iter().chain([&chare]).for_each(|chare| pe.rebind(*chare));
         companions.iter().for_each(|companion| companion.migrated(pe, Reply::none()));
         chare.migrated(pe, reply);
+        companions.iter().chain([&chare]).for_each(|chare| across::restart(pe, *chare));
         companions.into_iter().chain([chare]).for_each(|chare| entry::after_step(pe, chare));
     }
 }

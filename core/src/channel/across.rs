@@ -3,7 +3,7 @@
 //! The bytes of a value say which type it is by the hash of its name; who has opened a channel of that type in this process can read
 //! them. Until somebody has, they are held: so is a value of the same process whose channel is not open yet.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::cell::RefCell;
 use std::hash::Hasher;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::carry::{Carry, Credit, Loss};
+use super::end::moved::{self, Encoded, Rouse};
 use super::end::{Defect, StreamId};
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
@@ -21,22 +22,29 @@ use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Rest, Unsent, Wire, W
 /// Makes a value's message of its bytes.
 type Read = fn(ChareId, EncodedCarry) -> Result<Msg, WireError>;
 
+/// What is known of a type of values.
+#[derive(Clone, Copy)]
+struct Reader {
+    read: Read,
+    rouse: Rouse,
+}
+
 /// The types of values that channels in one process carry.
 #[derive(Default)]
 pub(crate) struct ValueTypes(Mutex<Known>);
 
 #[derive(Default)]
 struct Known {
-    readers: FxHashMap<u64, Read>,
+    readers: FxHashMap<u64, Reader>,
     /// Values of types that no channel here carries, and the PEs that have them.
     held: FxHashMap<u64, Vec<(PeId, Msg)>>,
 }
 
 /// Those that one PE has met.
 #[derive(Default)]
-pub(crate) struct TypesMet(RefCell<FxHashMap<u64, Read>>);
+pub(crate) struct TypesMet(RefCell<FxHashMap<u64, Reader>>);
 
-fn name_of<T>() -> u64 {
+pub(super) fn name_of<T>() -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(type_name::<T>().as_bytes());
     hasher.finish()
@@ -62,10 +70,11 @@ pub(super) fn note_type<T: Wire>(pe: &Pe) {
         let value = rest.decode(|rest| rest.take::<T>())?;
         Ok(Msg::new(to, Reply::none(), Carry { from, tag, stream, number, value }))
     };
-    pe.value_types_met.0.borrow_mut().insert(name, read);
+    let reader = Reader { read, rouse: moved::rouse_as::<T> };
+    pe.value_types_met.0.borrow_mut().insert(name, reader);
     let held = {
         let mut known = pe.shared().value_types().lock();
-        known.readers.insert(name, read);
+        known.readers.insert(name, reader);
         known.held.remove(&name)
     };
     for (at, msg) in held.into_iter().flatten() {
@@ -73,7 +82,42 @@ pub(super) fn note_type<T: Wire>(pe: &Pe) {
     }
 }
 
+/// What is known of a type of values in this process.
+fn reader_of(pe: &Pe, name: u64) -> Option<Reader> {
+    let met = pe.value_types_met.0.borrow().get(&name).copied();
+    met.or_else(|| pe.shared().value_types().lock().readers.get(&name).copied())
+}
+
+/// How ends that come from other processes take values of this type, if that is known here.
+pub(super) fn rouse_of(pe: &Pe, name: u64) -> Option<Rouse> {
+    reader_of(pe, name).map(|reader| reader.rouse)
+}
+
+/// Sends on what is held on this PE for a chare that has left the process: where it is, it may open the channel.
+pub(crate) fn follow(pe: &Pe, chare: ChareId) {
+    let follow: Vec<_> = {
+        let mut known = pe.shared().value_types().lock();
+        let is_its = |held: &mut (PeId, Msg)| held.0 == pe.id() && held.1.head().to == chare;
+        known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).collect()
+    };
+    for (_, msg) in follow {
+        pe.send(msg);
+    }
+}
+
 impl<T: Wire> Carry<T> {
+    /// The message that brings it to the peer.
+    pub(super) fn into_msg(self, peer: ChareId) -> Msg {
+        let Carry { from, tag, stream, number, value } = self;
+        let mut value = Some(value);
+        let encoded = (&mut value as &mut dyn Any).downcast_mut::<Option<Encoded>>();
+        if let Some(Encoded { name, rest }) = encoded.and_then(Option::take) {
+            return Msg::new(peer, Reply::none(), EncodedCarry { name, from, tag, stream, number, rest });
+        }
+        let value = value.expect("it is not encoded");
+        Msg::new(peer, Reply::none(), Carry { from, tag, stream, number, value })
+    }
+
     pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Carry { from, tag, stream, number, value } = self;
         to.put_own(&(name_of::<T>(), from, tag, stream, number));
@@ -112,9 +156,7 @@ impl Payload for EncodedCarry {
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Value, Self::leave);
 
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
-        let known = pe.value_types_met.0.borrow().get(&self.name).copied();
-        let known = known.or_else(|| pe.shared().value_types().lock().readers.get(&self.name).copied());
-        if let Some(read) = known {
+        if let Some(Reader { read, .. }) = reader_of(pe, self.name) {
             match read(to, self) {
                 Ok(msg) => msg.run(pe),
                 Err(error) => pe.received_nonsense(&error),
@@ -123,6 +165,11 @@ impl Payload for EncodedCarry {
         }
         let Some(peer) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
         let entry = peer.extra_if_any(|extra| extra.channels.find(self.from, self.tag).copied()).flatten();
+        if entry.is_some_and(|entry| entry.holds::<Encoded>()) {
+            let EncodedCarry { name, from, tag, stream, number, rest } = self;
+            Carry { from, tag, stream, number, value: Encoded { name, rest } }.arrive(pe, peer);
+            return;
+        }
         if let Some(entry) = entry.filter(|entry| entry.is_opened(pe)) {
             // It is open, for values of another type.
             let defect = Defect::WrongType("a type that no channel of this process carries");

@@ -14,6 +14,7 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::wire::{Kind, Leaves, Wire};
 
+use super::end::moved::{self, Encoded};
 use super::end::{self, AnyEnd, Defect, End, Leaver, StreamId};
 use super::table::{EndKey, Entry};
 
@@ -75,6 +76,10 @@ impl<T: Wire> Carry<T> {
     /// one, and was not opened, it is made anew.
     #[cold]
     fn arrive_at_another_type(self, pe: &Pe, peer: ChareRef, entry: Entry) -> Option<EndKey> {
+        if entry.holds::<Encoded>() {
+            moved::rouse::<T>(pe, peer, &entry);
+            return self.arrive(pe, peer);
+        }
         let coming = pe.ends.with(&entry, |end| end.coming()).unwrap_or_default();
         if self.stream < coming {
             self.arrive_too_late(pe, peer);

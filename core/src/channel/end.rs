@@ -4,7 +4,9 @@
 //! way to it) is [`WINDOW`]; an end without backlog and waiters, with at most two values unread, touches its first words
 //! only. This holds for each stream ([`StreamId`]) by itself: an end takes one at a time, and turns to later ones only.
 
-use std::any::type_name;
+pub(super) mod moved;
+
+use std::any::{Any, type_name};
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::message::Msg;
-use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::waiting::Waiter;
-use crate::wire::Wire;
+use crate::wire::{Encoder, Stays, Wire};
 
 use super::carry::Carry;
 use super::table::{EndKey, Life};
@@ -218,6 +219,9 @@ pub(super) trait AnyEnd {
     fn wake_all(&mut self) -> Effects;
     /// Puts it into the table of its type.
     fn plant(self: Box<Self>, pe: &Pe) -> EndKey;
+    /// Encodes it with its values, for its way to another process. Runs code of the user's.
+    fn encode(&self, to: &mut Encoder) -> Result<(), Stays>;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
     /// Values that have come and were not read, and values that wait for credit.
     fn queued(&self) -> (usize, usize);
     fn for_each_waiter(&self, f: &mut dyn FnMut(&Waiter));
@@ -566,6 +570,14 @@ impl<T: Wire> AnyEnd for End<T> {
         pe.ends.of::<T>().plant(*self)
     }
 
+    fn encode(&self, to: &mut Encoder) -> Result<(), Stays> {
+        self.put(to)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+
     fn queued(&self) -> (usize, usize) {
         let behind = self.slow.as_ref().map_or(0, |slow| slow.unread.len());
         let near = usize::from(self.first.is_some()) + usize::from(self.second.is_some());
@@ -588,8 +600,7 @@ impl<T: Wire> AnyEnd for End<T> {
         let slow = self.slow();
         let sent = slow.backlog.len().min(credit as usize);
         let Name { own: from, peer, tag } = name;
-        let carry =
-            |(value, number)| Msg::new(peer, Reply::none(), Carry { from, tag, stream, number, value });
+        let carry = |(value, number)| Carry { from, tag, stream, number, value }.into_msg(peer);
         let messages = slow.backlog.drain(..sent).zip(first_number..).map(carry).collect();
         let woken = (0..credit as usize - sent).map_while(|_| slow.senders.next()).collect();
         self.next_out += sent as u64;

@@ -30,8 +30,9 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub(crate) use across::{EncodedCarry, TypesMet, ValueTypes};
+pub(crate) use across::{EncodedCarry, TypesMet, ValueTypes, follow};
 pub(crate) use carry::{Credit, Loss};
+pub(crate) use end::moved::{decode, encode};
 pub(crate) use table::{Channels, Ends, Uprooted};
 
 use crate::call;
@@ -49,6 +50,7 @@ use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
 use crate::wire::Wire;
 use carry::{Carry, Left};
+use end::moved::{self, Encoded};
 use end::{AnyEnd, BACKLOG_LIMIT, Defect, End, Leaver, WINDOW};
 use table::{Closed, EndKey, Found, Table, Told};
 
@@ -85,6 +87,12 @@ impl<T: Wire> Channel<T> {
         let entry = pe.own_extra(chare, |extra| extra.channels.entry::<T>(pe, extra.first_epoch, peer, tag));
         let mut entry = entry.ok_or("a chare opens channels in its own methods and its constructor")?;
         let (mut defect, mut refused) = (None, None);
+        if entry.holds::<Encoded>()
+            && let Some(own) = pe.running_as(chare)
+        {
+            moved::rouse::<T>(pe, own, &entry);
+            return Self::open_end(pe, chare, peer, tag);
+        }
         if !entry.holds::<T>() {
             let there = pe.ends.with(&entry, |end| end.type_name()).unwrap_or_default();
             if entry.is_opened(pe) {

@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::ids::{ChareId, PeId};
 use crate::known::Known;
@@ -215,6 +216,12 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Of an end that is in no table yet.
+    pub(super) fn to_be_planted(peer: ChareId, tag: u64, value: TypeId) -> Self {
+        let key = EndKey { place: u32::MAX, life: Life(NonZeroU32::MIN) };
+        Entry { peer, tag, value, key }
+    }
+
     pub(super) fn holds<T: 'static>(&self) -> bool {
         self.value == TypeId::of::<T>()
     }
@@ -249,6 +256,14 @@ impl Closed {
 pub(crate) struct Uprooted(Vec<Box<dyn AnyEnd>>);
 
 impl Uprooted {
+    pub(super) fn new(ends: Vec<Box<dyn AnyEnd>>) -> Self {
+        Uprooted(ends)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &dyn AnyEnd> {
+        self.0.iter().map(|end| &**end)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -264,7 +279,7 @@ impl Uprooted {
 }
 
 /// An end that is closed, whose peer is told so.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Told {
     pub(super) peer: ChareId,
     pub(super) tag: u64,
@@ -327,9 +342,7 @@ impl Channels {
         let entry = Entry { peer, tag, value: TypeId::of::<T>(), key };
         self.entries.push(entry);
         if place == SCAN_LIMIT {
-            let names =
-                self.entries.iter().enumerate().map(|(place, entry)| ((entry.peer, entry.tag), place));
-            self.by_name = Some(Box::new(names.collect()));
+            self.index();
         } else if let Some(by_name) = &mut self.by_name {
             by_name.insert((peer, tag), place);
         }
@@ -375,8 +388,36 @@ impl Channels {
         gone
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// Whether nothing was ever done with them.
+    pub(super) fn is_new(&self) -> bool {
+        self.entries.is_empty() && (self.restarts, self.has_retired, self.told.len()) == (0, false, 0)
+    }
+
+    /// Streams that others have followed, and whether ends were forgotten.
+    pub(super) fn history(&self) -> (u64, bool) {
+        (self.restarts, self.has_retired)
+    }
+
+    /// Those of a chare that has come from another process.
+    pub(super) fn restore(&mut self, entries: Vec<Entry>, restarts: u64, has_retired: bool, told: Vec<Told>) {
+        (self.restarts, self.has_retired, self.told) = (restarts, has_retired, told);
+        self.entries = entries;
+        if self.entries.len() > SCAN_LIMIT {
+            self.index();
+        }
+    }
+
+    /// From here on names are found by hash.
+    fn index(&mut self) {
+        let names = self.entries.iter().enumerate().map(|(place, entry)| ((entry.peer, entry.tag), place));
+        self.by_name = Some(Box::new(names.collect()));
+    }
+
+    /// Notes that an end has become one for values of type `T`, under this key.
+    pub(super) fn retype<T: Wire>(&mut self, entry: &Entry, key: EndKey) {
+        if let Some(place) = self.place(entry.peer, entry.tag) {
+            self.entries[place] = Entry { value: TypeId::of::<T>(), key, ..*entry };
+        }
     }
 
     /// Takes all ends out of the tables of this PE, and keeps their names.

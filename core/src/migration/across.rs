@@ -12,7 +12,8 @@ use std::any::Any;
 use super::{Again, Arrive, Freight, Migrate, refuse, take_out};
 use crate::broadcast::{Departure, Gap};
 use crate::caught;
-use crate::cell::{ChareRef, Counts, Parcel, State};
+use crate::cell::{ChareRef, Counts, Extra, Parcel, State};
+use crate::channel::{self, Uprooted};
 use crate::chares::Chare;
 use crate::condition::when;
 use crate::current;
@@ -41,7 +42,9 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
     }
     let to = PeId::new(migrate.to);
     let mut encoded = Encoder::default();
-    if let Err(why) = encode_all(pe, chare, companions, &mut encoded) {
+    let ends: Vec<_> = all().map(|chare| (chare, channel::uproot(pe, chare))).collect();
+    if let Err(why) = encode_all(pe, chare, companions, &ends, &mut encoded) {
+        ends.into_iter().for_each(|(chare, ends)| channel::plant(pe, chare, ends));
         let text = format!("PE {to} is in another process, and {why}");
         return refuse(pe, chare, reply, &text);
     }
@@ -56,36 +59,89 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
     }
     pe.post(to, Msg::new(chare.id, reply, Emigrate(encoded)));
     for chare in all() {
-        for msg in when::take_all(pe, chare) {
-            pe.send(msg);
-        }
+        when::take_all(pe, chare).into_iter().for_each(|msg| pe.send(msg));
+        channel::follow(pe, chare.id);
     }
     // What is left has no part in broadcasts and reductions any more, and its id is that of the chare elsewhere.
-    for chare in all() {
+    for (chare, ends) in ends {
+        chare.extra_if_any(|extra| std::mem::take(&mut extra.channels));
+        ends.give_up(pe);
         chare.note_end();
         drop(Parcel::pack(pe, chare));
     }
 }
 
-/// Lets the requests to move go on that wait at a chare: its coroutines have ended, or it is poisoned.
-#[cold]
-pub(crate) fn go_on(pe: &Pe, chare: ChareRef) {
-    let moves = chare.extra_if_any(|extra| std::mem::take(&mut extra.moves)).unwrap_or_default();
-    if !moves.is_empty() {
-        pe.enqueue_first(moves.into_iter().map(Work::Msg).collect());
+/// Whether a request to move waits for the coroutines of a chare, and one that has come to its sync point is to wait for the others. One
+/// that owns the chare lets nobody else have it, and so goes on if there are others.
+pub(crate) fn is_waited_for(chare: ChareRef) -> bool {
+    let is_waited_for = chare.extra_if_any(|extra| !extra.moves.is_empty()) == Some(true);
+    is_waited_for && (chare.state.get() == State::Idle || task::is_one_alive(chare))
+}
+
+/// Keeps the call that starts a coroutine again which has come to its sync point.
+pub(crate) fn wait_to_restart(pe: &Pe, id: ChareId, restart: Msg) {
+    match pe.find(id) {
+        Some(chare) => chare.extra(|extra| extra.restarts.push(restart)),
+        None => pe.undeliverable(restart),
     }
 }
 
-/// Encodes the states of a chare and its companions.
-fn encode_all(pe: &Pe, chare: ChareRef, companions: &[ChareRef], to: &mut Encoder) -> Result<(), String> {
-    let all = || [&chare].into_iter().chain(companions).copied();
-    if let Some(companion) = all().find(|chare| chare.state.get() != State::Idle) {
-        return Err(format!("{} was poisoned by a panic", pe.chare_name(companion.id)));
+/// Lets the requests to move go on that wait at a chare: its coroutines have ended, or it is poisoned. If it stays, its coroutines
+/// start again.
+pub(crate) fn go_on(pe: &Pe, chare: ChareRef) {
+    let moves = chare.extra_if_any(|extra| std::mem::take(&mut extra.moves)).unwrap_or_default();
+    if !moves.is_empty() {
+        let stay = Msg::new(chare.id, Reply::none(), Stay);
+        pe.enqueue_first(moves.into_iter().chain([stay]).map(Work::Msg).collect());
     }
-    if let Some(chare) =
-        all().find(|chare| chare.extra_if_any(|extra| !extra.channels.is_empty()) == Some(true))
-    {
-        return Err(format!("{} has channels", pe.chare_name(chare.id)));
+}
+
+/// Takes what waits at a chare for its coroutines, and these if they wait to be started again.
+pub(crate) fn take_waiting(chare: ChareRef) -> Vec<Msg> {
+    let take = |extra: &mut Extra| {
+        std::mem::take(&mut extra.moves).into_iter().chain(std::mem::take(&mut extra.restarts)).collect()
+    };
+    chare.extra_if_any(take).unwrap_or_default()
+}
+
+fn take_restarts(chare: ChareRef) -> Vec<Msg> {
+    chare.extra_if_any(|extra| std::mem::take(&mut extra.restarts)).unwrap_or_default()
+}
+
+/// Starts the coroutines again of a chare that has come from another process. Elsewhere they wait on.
+pub(super) fn restart(pe: &Pe, chare: ChareRef) {
+    if chare.extra_if_any(|extra| !extra.restarts.is_empty() && extra.moves.is_empty()) == Some(true) {
+        take_restarts(chare).into_iter().for_each(|restart| restart.run(pe));
+    }
+}
+
+/// The chare has not gone: its coroutines start again.
+struct Stay;
+
+impl Payload for Stay {
+    const NAME: Name = Name::Runtime("a chare that stays");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        if let Some(chare) = pe.find(id) {
+            take_restarts(chare).into_iter().for_each(|restart| restart.run(pe));
+        }
+    }
+}
+
+/// Encodes the states of a chare and its companions, and the ends of their channels.
+fn encode_all(
+    pe: &Pe,
+    chare: ChareRef,
+    companions: &[ChareRef],
+    ends: &[(ChareRef, Uprooted)],
+    to: &mut Encoder,
+) -> Result<(), String> {
+    let poisoned = companions.iter().find(|companion| companion.state.get() != State::Idle);
+    if let Some(companion) = poisoned {
+        return Err(format!(
+            "{}, which is bound to it, was poisoned by a panic",
+            pe.chare_name(companion.id)
+        ));
     }
     let encoded = caught::catch(pe, || {
         chare.encode(pe, to)?;
@@ -93,7 +149,8 @@ fn encode_all(pe: &Pe, chare: ChareRef, companions: &[ChareRef], to: &mut Encode
         companions.iter().try_for_each(|companion| {
             to.put_own(&companion.id);
             companion.encode(pe, to)
-        })
+        })?;
+        ends.iter().try_for_each(|(chare, ends)| channel::encode(*chare, ends, to))
     });
     match encoded {
         Ok(encoded) => encoded.map_err(|why| why.to_string()),
@@ -123,6 +180,11 @@ fn encode_departure(pe: &Pe, chare: ChareRef, to: PeId, encoder: &mut Encoder) {
         collection.forget_index(pe, id.element);
     }
     pe.locations.departed(id, location::Place { pe: to, epoch });
+    let mut restarts = Encoder::default();
+    // Of one that cannot leave, who waits for it has been told.
+    let leaving = take_restarts(chare).into_iter().filter_map(|restart| restart.leave(&mut restarts).ok());
+    encoder.put_own(&leaving.count());
+    encoder.append(restarts);
     let gap = chare.extra_if_any(|extra| extra.gap.take()).flatten();
     encoder.put_own(&gap.is_some());
     if let Some(gap) = gap
@@ -164,6 +226,11 @@ impl Arrive {
             companions.push(freight);
         }
         for freight in [&mut freight].into_iter().chain(&mut companions) {
+            let chare = freight.chare();
+            let ends = current::on_pe("the arrival of a chare", |pe| channel::decode(pe, chare, from))?;
+            freight.parcel.bring_ends(ends);
+        }
+        for freight in [&mut freight].into_iter().chain(&mut companions) {
             freight.decode_departure(from)?;
         }
         Ok(Arrive { freight, companions, from: left })
@@ -181,12 +248,20 @@ fn decode_state<C: Chare>(id: ChareId, from: &mut Decoder<'_>) -> Result<Freight
 }
 
 impl Freight {
+    fn chare(&self) -> ChareRef {
+        self.parcel.chare().expect("it is not unpacked")
+    }
+
     /// Decodes what [`encode_departure`] has encoded.
     fn decode_departure(&mut self, from: &mut Decoder<'_>) -> Result<(), WireError> {
         let counts: Counts;
         (self.departure, counts) = from.take()?;
-        let chare = self.parcel.chare().expect("it is not unpacked");
+        let chare = self.chare();
         chare.resume_counts(&counts);
+        for _ in 0..from.take::<usize>()? {
+            let restart = wire::decode_message(from)?;
+            chare.extra(|extra| extra.restarts.push(restart));
+        }
         if from.take()? {
             let gap = Gap::decode(from)?;
             chare.has_gap.set(true);

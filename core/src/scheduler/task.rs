@@ -396,6 +396,12 @@ pub(crate) fn is_any_alive(chare: ChareRef) -> bool {
     !chare.tasks.is_empty()
 }
 
+/// Whether a chare has one coroutine that has not ended, and no other.
+pub(crate) fn is_one_alive(chare: ChareRef) -> bool {
+    // SAFETY: a coroutine in the list is alive.
+    chare.tasks.0.get().is_some_and(|task| unsafe { task.as_ref() }.links.get()[1].is_none())
+}
+
 /// The method of a coroutine that `resume` would poll; `None` if it has ended or is held.
 pub(crate) fn resumable(pe: &Pe, key: TaskKey) -> Option<&'static EntryInfo> {
     let head = pe.tasks.head(key)?;

@@ -27,6 +27,7 @@ use crate::priority::Ranked;
 use crate::quiescence::{AwaitQuiescence, Withdraw};
 use crate::reduction::{EncodedOutcome, EncodedPart, Forwarded};
 use crate::reply::{Refusal, Reply, Waiver};
+use crate::restart::Restart;
 use crate::table::{CodeId, Row};
 
 /// The message is for a PE, and names no chare.
@@ -105,7 +106,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    entries { Call Number Apply Turn Late }
+    entries { Call Restart Number Apply Turn Late }
     chares { Create CreateSingle Start Follow Register Arrange Build Arrive Companion }
     plain {
         Waiver: Waiver,
@@ -211,6 +212,10 @@ pub(super) fn decode_call<E: Entry>(
     match kind {
         Kind::Call => {
             let contents = Invoke::<E>(E::decode_args(from)?);
+            Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
+        }
+        Kind::Restart => {
+            let contents = Restart::<E>(E::decode_args(from)?);
             Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
         }
         _ => Err(misplaced(kind, E::INFO.name)),

@@ -2,7 +2,9 @@
 //! In `storms`, everything is under way while everything moves.
 
 mod across;
+mod letters;
 mod order;
+mod restarted;
 mod storms;
 
 use std::sync::Arc;
