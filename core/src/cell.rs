@@ -115,6 +115,8 @@ pub(crate) struct Extra {
     pub(crate) moves: Vec<Msg>,
     /// Its coroutines that have come to their sync points meanwhile, as calls that start them again.
     pub(crate) restarts: Vec<Msg>,
+    /// The first of these owned the chare, which nobody else gets until it is started again.
+    pub(crate) owner_waits: bool,
     /// Moves whose `migrated` waits until an exclusive coroutine has ended.
     owed_hooks: u32,
     /// What poisoned the chare.

@@ -17,6 +17,7 @@ use crate::channel::{self, Uprooted};
 use crate::chares::Chare;
 use crate::condition::when;
 use crate::current;
+use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::location;
 use crate::message::{Msg, Name, Payload};
@@ -40,10 +41,16 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
         };
         return busy.extra(|extra| extra.moves.push(request));
     }
+    let owned: Vec<_> = all().filter(|chare| chare.state.get() == State::Exclusive).collect();
+    owned.iter().for_each(|chare| chare.state.set(State::Idle));
     let to = PeId::new(migrate.to);
     let mut encoded = Encoder::default();
     let ends: Vec<_> = all().map(|chare| (chare, channel::uproot(pe, chare))).collect();
-    if let Err(why) = encode_all(pe, chare, companions, &ends, &mut encoded) {
+    let encode = || encode_all(pe, chare, companions, &ends, &mut encoded);
+    let (is_encoded, promises) = pe.crossing.noting_promises(encode);
+    if let Err(why) = is_encoded {
+        pe.take_back_promises(promises);
+        owned.iter().for_each(|chare| chare.state.set(State::Exclusive));
         ends.into_iter().for_each(|(chare, ends)| channel::plant(pe, chare, ends));
         let text = format!("PE {to} is in another process, and {why}");
         return refuse(pe, chare, reply, &text);
@@ -59,7 +66,10 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
     }
     pe.post(to, Msg::new(chare.id, reply, Emigrate(encoded)));
     for chare in all() {
-        when::take_all(pe, chare).into_iter().for_each(|msg| pe.send(msg));
+        let held = chare.extra_if_any(|extra| std::mem::take(&mut extra.held)).unwrap_or_default();
+        let held =
+            held.into_iter().filter_map(|work| if let Work::Msg(msg) = work { Some(msg) } else { None });
+        when::take_all(pe, chare).into_iter().chain(held).for_each(|msg| pe.send(msg));
         channel::follow(pe, chare.id);
     }
     // What is left has no part in broadcasts and reductions any more, and its id is that of the chare elsewhere.
@@ -78,9 +88,13 @@ pub(crate) fn is_waited_for(chare: ChareRef) -> bool {
     is_waited_for && (chare.state.get() == State::Idle || task::is_one_alive(chare))
 }
 
-/// Keeps the call that starts a coroutine again which has come to its sync point.
+/// Keeps the call that starts a coroutine again which has come to its sync point. One that owns the chare keeps it.
 pub(crate) fn wait_to_restart(pe: &Pe, id: ChareId, restart: Msg) {
     match pe.find(id) {
+        Some(chare) if chare.state.get() == State::Exclusive => chare.extra(|extra| {
+            extra.owner_waits = true;
+            extra.restarts.insert(0, restart);
+        }),
         Some(chare) => chare.extra(|extra| extra.restarts.push(restart)),
         None => pe.undeliverable(restart),
     }
@@ -121,11 +135,16 @@ struct Stay;
 impl Payload for Stay {
     const NAME: Name = Name::Runtime("a chare that stays");
     const LEAVES: Leaves<Self> = Leaves::Never;
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        if let Some(chare) = pe.find(id) {
-            take_restarts(chare).into_iter().for_each(|restart| restart.run(pe));
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(chare) = pe.find(id) else { return pe.undeliverable(Msg::new(id, reply, self)) };
+        if chare.extra_if_any(|extra| std::mem::take(&mut extra.owner_waits)) == Some(true) {
+            chare.state.set(State::Idle);
         }
+        take_restarts(chare).into_iter().for_each(|restart| restart.run(pe));
     }
+
+    /// Its coroutines have gone with it.
+    fn lost(self, _: ChareId, _: Reply, _: &Pe, _: CallError) {}
 }
 
 /// Encodes the states of a chare and its companions, and the ends of their channels.

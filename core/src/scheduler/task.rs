@@ -422,6 +422,7 @@ fn poll(pe: &Pe, key: TaskKey, poll_key: PollKey, head: NonNull<TaskHead>) {
         Poll::Ready(()) => {
             if let Some(chare) = chare
                 && mode == Mode::Exclusive
+                && chare.extra_if_any(|extra| extra.owner_waits) != Some(true)
             {
                 released(pe, chare);
             }

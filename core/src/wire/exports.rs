@@ -123,6 +123,20 @@ impl Exports {
     }
 }
 
+impl Pe {
+    /// Ends of these promises were encoded, but are not sent.
+    pub(crate) fn take_back_promises(&self, copied: Vec<CellRef>) {
+        let by = self.shared().job().map_or(0, |job| job.rank().0);
+        for CellRef { pe, key, .. } in copied {
+            if self.is_near(pe) {
+                drop(self.shared().exports().release(pe, key, by));
+            } else {
+                self.post(pe, Msg::for_pe(Release { key, by }));
+            }
+        }
+    }
+}
+
 /// A promise in transit.
 #[derive(Serialize, Deserialize)]
 struct Form {
@@ -145,6 +159,7 @@ impl<T: Send + 'static> Promise<T> {
                 let promise = || Box::new(ExportedBy::<T, K>(self.clone(), PhantomData)) as Box<dyn Exported>;
                 pe.shared().exports().retain(cell, by, promise);
             }
+            pe.crossing.note_promise(cell);
             Form { cell, expected, by }
         })
     }

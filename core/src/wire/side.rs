@@ -10,6 +10,7 @@ use chare_transport::Buffer;
 
 use super::Encoder;
 use crate::current;
+use crate::reply::CellRef;
 
 /// Of one PE.
 #[derive(Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Crossing {
     incoming: RefCell<Option<std::vec::IntoIter<Buffer>>>,
     /// Kept for its memory.
     encoder: Cell<Encoder>,
+    /// Promises of which an end was copied into what is being encoded, while that may still fail.
+    copied: RefCell<Option<Vec<CellRef>>>,
     /// A message has left for another process since the network was looked at last.
     pub(crate) has_sent: Cell<bool>,
     /// When the network was looked at for what had been sent.
@@ -43,6 +46,17 @@ enum Decodes {
 impl Crossing {
     pub(crate) fn take_encoder(&self) -> Encoder {
         self.encoder.take()
+    }
+
+    /// Calls `f`, and brings the promises of which it has encoded ends as well.
+    pub(crate) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<CellRef>) {
+        let around = self.copied.replace(Some(Vec::new()));
+        let result = f();
+        (result, self.copied.replace(around).unwrap_or_default())
+    }
+
+    pub(super) fn note_promise(&self, cell: CellRef) {
+        self.copied.borrow_mut().iter_mut().for_each(|copied| copied.push(cell));
     }
 
     pub(crate) fn put_encoder(&self, mut encoder: Encoder) {

@@ -252,6 +252,39 @@ impl Stubborn {
     }
 }
 
+/// Has a promise, which serde knows, and something that it cannot take.
+#[derive(Serialize, Deserialize)]
+struct Debtor {
+    answer: Option<Promise<u64>>,
+    stubborn: Stubborn,
+}
+
+#[chare(index = usize)]
+impl Debtor {
+    fn new() -> Self {
+        Debtor { answer: None, stubborn: Stubborn { panics: false, count: 0 } }
+    }
+
+    #[entry]
+    fn owe(&mut self, answer: Option<Promise<u64>>) -> u32 {
+        self.answer = answer;
+        self.stubborn.count
+    }
+}
+
+#[chare::test(pes = [2, 4])]
+async fn a_promise_of_who_cannot_go_is_still_broken(rt: Runtime) -> Result<()> {
+    let (debtors, last) = (rt.array::<Debtor>(8).create(()).await?, rt.num_pes() - 1);
+    for (index, to) in [(0, last), (7, 0)] {
+        let (promise, answer) = rt.promise();
+        debtors.at(index).owe(Some(promise)).await?;
+        assert_eq!(debtors.at(index).migrate(to).await.is_err(), is_spread(&rt));
+        assert_eq!(debtors.at(index).owe(None).await?, 0);
+        assert!(matches!(answer.await, Err(CallError::BrokenPromise)));
+    }
+    Ok(())
+}
+
 #[chare::test(pes = [2, 4])]
 async fn who_cannot_go_to_another_process_says_why_and_stays_unharmed(rt: Runtime) -> Result<()> {
     if !is_spread(&rt) {

@@ -66,6 +66,18 @@ impl Pilgrim {
         Err("as asked".into())
     }
 
+    #[entry(expedited)]
+    fn hurry(&mut self) {
+        assert!(!self.is_owned, "an exclusive coroutine has lost its chare");
+        self.looks += 1;
+    }
+
+    #[entry(when = |s: &Self| s.steps[0] > 2)]
+    fn look_late(&mut self) {
+        assert!(!self.is_owned, "an exclusive coroutine has lost its chare");
+        self.looks += 1;
+    }
+
     #[entry]
     fn look(&mut self) {
         assert!(!self.is_owned, "an exclusive coroutine has lost its chare");
@@ -110,7 +122,9 @@ async fn an_exclusive_coroutine_walks_over_all_pes(rt: Runtime) -> Result<()> {
     pilgrim.look().await?;
     let steps = 3 * rt.num_pes() as u64;
     let walk = pilgrim.walk(steps).future();
-    let looks: Vec<_> = (0..50).map(|_| pilgrim.look().future()).collect();
+    let mut looks: Vec<_> = (0..50).map(|_| pilgrim.look().future()).collect();
+    looks.extend((0..5).map(|_| pilgrim.look_late().future()));
+    looks.extend((0..20).map(|_| pilgrim.hurry().future()));
     let seen = walk.await?;
     for look in looks {
         look.await?;
@@ -119,7 +133,7 @@ async fn an_exclusive_coroutine_walks_over_all_pes(rt: Runtime) -> Result<()> {
         // It went at each sync point; inside of a process the hooks would wait for the end of the coroutine.
         assert_eq!(seen, (1..=steps as usize).map(|step| step % 2).collect::<Vec<_>>());
     }
-    assert_eq!(pilgrim.state().await?, (steps + 51, [steps, 0]));
+    assert_eq!(pilgrim.state().await?, (steps + 76, [steps, 0]));
     Ok(())
 }
 
