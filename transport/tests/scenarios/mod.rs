@@ -233,12 +233,20 @@ fn many_threads(Process { outbox, mut driver }: Process) {
 /// Sends without polling until told that it is too much; nothing is lost, and the queue empties.
 fn pressure(Process { outbox, mut driver }: Process) {
     let to = Rank((driver.facts().rank().0 + 1) % driver.facts().size() as u32);
-    let mut sent = 0;
-    while send(&outbox, to, Frame::new(&[0; 1000])) == Queued::Room {
+    let (mut sent, mut full) = (0, 0);
+    loop {
+        match send(&outbox, to, Frame::new(&[0; 1000])) {
+            Queued::Room => assert_eq!(full, 0, "nothing has gone meanwhile"),
+            Queued::Full => full += 1,
+            Queued::Pressed => break,
+        }
         sent += 1;
         assert!(outbox.queued_bytes(to) <= 200_000);
     }
-    assert!((100..=200).contains(&sent) && outbox.queued_bytes(to) > 200_000);
+    let queued = outbox.queued_bytes(to);
+    assert!((100..=200).contains(&sent) && (1..sent).contains(&full) && queued > 200_000);
+    driver.flush().unwrap_or_else(|error| panic!("{error}"));
+    assert!(outbox.queued_bytes(to) < queued);
     let _ = send(&outbox, to, Frame::new(b"last"));
     // Those before the last, and those after it.
     let (before, after) = (AtomicUsize::new(0), AtomicUsize::new(0));
