@@ -21,7 +21,7 @@ mod side;
 use std::any::type_name;
 use std::fmt;
 
-use chare_transport::{Buffer, HostBuf};
+use chare_transport::Buffer;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
