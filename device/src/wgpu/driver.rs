@@ -86,7 +86,7 @@ enum End {
     },
     Export {
         /// Kept until it has been read.
-        _memory: MemoryRef,
+        memory: MemoryRef,
         relay: Arc<Relay>,
         download: Option<Piece>,
     },
@@ -166,8 +166,11 @@ impl Driver {
         let end = match job {
             Job::Export { relay, .. } if self.abandoned => return relay.fill(Err(Missing::Abandoned)),
             Job::Export { memory, relay } => match self.begin_export(&memory, lost) {
-                Ok(download) => End::Export { _memory: memory, relay, download },
-                Err(missing) => return relay.fill(Err(missing)),
+                Ok(download) => End::Export { memory, relay, download },
+                Err(missing) => {
+                    drop(memory);
+                    return relay.fill(Err(missing));
+                }
             },
             Job::Operation(operation) | Job::Import { operation, .. } if self.abandoned => {
                 self.refuse(operation)
@@ -309,7 +312,12 @@ impl Driver {
             let failed = batch.failed.clone();
             match end {
                 End::Left(completion) => self.publish(&completion),
-                End::Export { relay, download, .. } => relay.fill(batch.exported(failed, download)),
+                End::Export { memory, relay, download } => {
+                    let contents = batch.exported(failed, download);
+                    // Who waits for the copy finds the memory free.
+                    drop(memory);
+                    relay.fill(contents);
+                }
                 End::Operation { mut operation, download, stamp } => {
                     let time = stamp.and_then(|stamp| *measured.get(stamp as usize)?);
                     operation.spent = time.map(Spent::measured).or(share).filter(|_| operation.is_timed);

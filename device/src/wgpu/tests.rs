@@ -95,9 +95,10 @@ fn a_lost_device_fails_all_that_is_in_flight_and_all_that_follows_and_no_other_d
     assert_eq!(fault_of(read.wait()).kernel, "add");
     assert_eq!(fault_of(other.download(&copied).unwrap().wait()).kernel, "add");
     assert_eq!(other.download(&whole).unwrap().wait().unwrap(), [2; 100]);
-    // By the completion, or by the call after the upload, whose completion nobody has.
-    let late = account.upload(vec![1u32]).and_then(|late| account.download(&late)?.wait());
-    assert!(fault_of(late).message.contains("is lost"));
+    let late = account.upload(vec![1u32]).err();
+    assert!(matches!(late, Some(DeviceError::Lost { .. })), "{late:?}");
+    assert_eq!(devices.get(0).loss().as_deref(), Some("wgpu:0 is lost: its cable was pulled"));
+    assert_eq!(devices.get(1).loss(), None);
     devices.close();
     assert_eq!(devices.pending(), 0);
 }

@@ -311,6 +311,10 @@ fn a_kernel_fault_fails_all_who_wait_for_its_device() {
         let mut buffer = one.alloc::<u64>(4).expect("memory");
         let mut beside = other.upload(vec![1_u64, 2]).expect("memory");
         let mut target = far.alloc::<u64>(4).expect("memory");
+        // What is known to be done is no suspect.
+        for account in [&one, &other] {
+            account.fence().expect("it is taken").wait().expect("no fault");
+        }
         let failed = one.launch(&ASTRAY, 4, (&mut buffer,)).expect("it is taken");
         let imported = far.import(&buffer.share()).expect("it is taken");
         let dependent = far.launch(&COPY, 4, (&imported, &mut target)).expect("it is taken");
@@ -346,6 +350,7 @@ fn a_dropped_fault_is_returned_by_the_next_call() {
         let devices = open();
         let account = devices.get(0).account("silent");
         let mut buffer = account.alloc::<u64>(4).expect("memory");
+        account.fence().expect("it is taken").wait().expect("no fault");
         drop(account.launch(&ASTRAY, 4, (&mut buffer,)).expect("it is taken"));
         while devices.pending() > 0 {
             devices.poll();
