@@ -12,7 +12,7 @@ pub(crate) use launched::Processes;
 /// One process.
 #[cfg(not(feature = "mpi"))]
 #[derive(Debug, Default)]
-pub(crate) struct Processes;
+pub(crate) struct Processes(());
 
 #[cfg(not(feature = "mpi"))]
 impl Processes {
@@ -22,7 +22,7 @@ impl Processes {
             eprintln!("error: --ranks {ranks}: build the bench with `--features mpi`");
             std::process::exit(2);
         }
-        Processes
+        Processes(())
     }
 
     /// Runs a program of one process.
