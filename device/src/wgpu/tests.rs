@@ -99,6 +99,9 @@ fn a_lost_device_fails_all_that_is_in_flight_and_all_that_follows_and_no_other_d
     assert!(matches!(late, Some(DeviceError::Lost { .. })), "{late:?}");
     assert_eq!(devices.get(0).loss().as_deref(), Some("wgpu:0 is lost: its cable was pulled"));
     assert_eq!(devices.get(1).loss(), None);
+    // Nobody goes there, and what they have stays whole.
+    assert!(matches!(other.move_to(devices.get(0)), Err(DeviceError::Lost { .. })));
+    assert_eq!(other.download(&whole).unwrap().wait().unwrap(), [2; 100]);
     devices.close();
     assert_eq!(devices.pending(), 0);
 }

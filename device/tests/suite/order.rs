@@ -1,7 +1,7 @@
 //! Cases of operations that give a device nothing to do: what comes after them comes after what they come after. And of those that
 //! never end: what comes after them fails, and what does not goes on.
 
-use chare_device::{Account, DeviceError, DeviceVec, Devices};
+use chare_device::{Account, DeviceError, DeviceVec, Devices, Language};
 
 use crate::cases::{fault_of, values};
 use crate::kernels::{ADD, COPY, FILL, LATE, PANIC};
@@ -53,6 +53,10 @@ pub(crate) fn a_launch_on_spoiled_input_keeps_the_order(devices: &Devices) {
 }
 
 pub(crate) fn a_kernel_that_is_overdue_loses_its_device_whatever_follows(devices: &Devices) {
+    if devices.get(0).language() == Language::Wgsl {
+        // How long a kernel takes is for the adapter: `limit.rs` and `wgpu/tests.rs` lose devices of wgpu.
+        return;
+    }
     let [first, beside] = ["first", "beside"].map(|label| devices.get(0).account(label));
     let far = devices.get(1).account("far");
     let whole = far.upload(vec![5_u32; 4]).unwrap();
@@ -67,11 +71,9 @@ pub(crate) fn a_kernel_that_is_overdue_loses_its_device_whatever_follows(devices
     let fault = fault_of(overdue.wait());
     assert!(fault.kernel == "late" && fault.message.contains("more than 0.2 s"), "{fault}");
     assert!(devices.get(0).loss().is_some());
-    // Nobody goes there, and what the other device has is as it was. Devices of one adapter are lost together.
+    // Nobody goes there, and what the other device has is as it was.
     assert!(matches!(far.move_to(devices.get(0)), Err(DeviceError::Lost { .. })));
     assert_eq!(far.device().ordinal(), 1);
-    match devices.get(1).loss() {
-        None => assert_eq!(values(&far, &whole), [5; 4]),
-        Some(_) => assert!(devices.get(0).name().starts_with("wgpu")),
-    }
+    assert_eq!(devices.get(1).loss(), None);
+    assert_eq!(values(&far, &whole), [5; 4]);
 }
