@@ -142,14 +142,16 @@ async fn a_promise_breaks_with_its_last_clone(rt: Runtime) -> Result<()> {
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn a_promise_lives_as_long_as_one_clone(rt: Runtime) -> Result<()> {
     let keepers = rt.group::<Keeper>().create(()).await?;
-    let (promise, value) = rt.promise();
-    keepers.keep(promise).await?;
-    for pe in 1..rt.num_pes() {
-        keepers.on(pe).lose_all().await?;
+    for survivor in [0, rt.num_pes() - 1] {
+        let (promise, value) = rt.promise();
+        keepers.keep(promise).await?;
+        for pe in (0..rt.num_pes()).filter(|&pe| pe != survivor) {
+            keepers.on(pe).lose_all().await?;
+        }
+        rt.quiescence().await?;
+        keepers.on(survivor).fulfil_all(5).await?;
+        assert_eq!(value.await?, 5);
     }
-    rt.quiescence().await?;
-    keepers.on(0).fulfil_all(5).await?;
-    assert_eq!(value.await?, 5);
     Ok(())
 }
 

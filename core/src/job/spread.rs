@@ -90,9 +90,13 @@ impl Pe {
         let mut encoder = self.crossing.take_encoder();
         encoder.put_u32(SPREAD);
         encoder.put_u32(job.rank().0);
+        let (left, promises) = self.crossing.noting_promises(|| msg.leave(&mut encoder));
         // If it cannot be encoded, whoever waits for it has been told.
-        if msg.leave(&mut encoder).is_ok() {
+        if left.is_err() {
+            self.take_back_promises(promises);
+        } else {
             let count = self.pe_count() - shared.own_pe_count();
+            self.copy_promises(promises, count as u32 - 1);
             self.traffic.posted.set(self.traffic.posted.get() + count as u64);
             self.crossing.has_sent.set(true);
             job.pass_on(shared, job.rank(), &encoder.bytes, &encoder.buffers);

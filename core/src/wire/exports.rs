@@ -8,7 +8,8 @@
 //! process, a [`Retain`] goes home, which counts for the process that copies; when the last of an end is dropped in its process, a [`Release`],
 //! which says whose copy it was. The two take different ways, so a count may be below zero for a while; then it is not zero, and the
 //! promise stays. A process sends its retains before the release of its own end, and both by one way: so while a retain of it is under
-//! way, its own end is counted. All counts are zero only when nobody elsewhere has an end.
+//! way, its own end is counted. All counts are zero only when nobody elsewhere has an end. What is encoded once for many PEs counts for each
+//! of them, before it is sent.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -104,9 +105,9 @@ impl Exports {
         export.or_insert_with(|| Export { counts: FxHashMap::default(), promise: promise() }).count(by, 1);
     }
 
-    /// Counts one end more of a promise that is out.
-    fn retain_known(&self, pe: PeId, key: u64, by: u32) {
-        self.lock().entry((pe, key)).and_modify(|export| export.count(by, 1));
+    /// Counts more ends of a promise that is out.
+    fn retain_known(&self, pe: PeId, key: u64, by: u32, ends: u32) {
+        self.lock().entry((pe, key)).and_modify(|export| export.count(by, ends.into()));
     }
 
     /// The promise, if it is out.
@@ -124,6 +125,18 @@ impl Exports {
 }
 
 impl Pe {
+    /// Ends of these promises were encoded once, and will be decoded so many times more.
+    pub(crate) fn copy_promises(&self, copied: Vec<CellRef>, ends: u32) {
+        let by = self.shared().job().map_or(0, |job| job.rank().0);
+        for CellRef { pe, key, .. } in copied {
+            if self.is_near(pe) {
+                self.shared().exports().retain_known(pe, key, by, ends);
+            } else {
+                self.post(pe, Msg::for_pe(Retain { key, by, ends }));
+            }
+        }
+    }
+
     /// Ends of these promises were encoded, but are not sent.
     pub(crate) fn take_back_promises(&self, copied: Vec<CellRef>) {
         let by = self.shared().job().map_or(0, |job| job.rank().0);
@@ -154,7 +167,7 @@ impl<T: Send + 'static> Promise<T> {
         current::on_pe("sending a promise to another process", |pe| {
             let by = pe.shared().job().map_or(0, |job| job.rank().0);
             if inner.away.is_some() {
-                pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by }));
+                pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by, ends: 1 }));
             } else {
                 let promise = || Box::new(ExportedBy::<T, K>(self.clone(), PhantomData)) as Box<dyn Exported>;
                 pe.shared().exports().retain(cell, by, promise);
@@ -280,18 +293,19 @@ impl Payload for Fail {
     }
 }
 
-/// An end elsewhere was copied to a third process.
+/// An end elsewhere was copied to third processes.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Retain {
     key: u64,
     by: u32,
+    ends: u32,
 }
 
 impl Payload for Retain {
     const NAME: Name = Name::Runtime("an end of a promise");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Retain);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.shared().exports().retain_known(pe.id(), self.key, self.by);
+        pe.shared().exports().retain_known(pe.id(), self.key, self.by, self.ends);
     }
 }
 
