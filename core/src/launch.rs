@@ -32,55 +32,66 @@ where
     if let Ok(Some((folder, capability))) = options.as_ref().map(Options::ships_kernels) {
         return ship_kernels(folder, capability);
     }
-    let report = options.and_then(|options| {
-        let is_asked = options.asks_to_choose();
-        run_program(options, |rt| {
-            say_what_was_chosen(&rt, is_asked);
-            main(rt)
-        })
-    });
-    match report {
-        Ok(report) => {
-            if let Some(profile) = report.profile() {
-                say(&profile.to_string());
-            }
-            if let Some(count) = report.restarted() {
-                say(&format!("coroutines started again at sync points: {count}"));
-            }
-            if let Some(simulation) = report.simulation() {
-                say(&simulation.to_string());
-            }
-            let text = report.to_string();
-            if !text.is_empty() {
-                say(&text);
-            }
-            if report.has_lost_a_process() {
-                // Launchers end all processes when one has gone, and the others have something to say, too.
-                thread::sleep(LAST_WORDS);
-            }
-            // Exit codes of processes have 8 bits; what does not fit is still not success.
-            ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
-        }
+    let options = match options {
+        Ok(options) => options,
+        Err(error) => return end(Err(error)),
+    };
+    let is_asked = options.asks_to_choose();
+    run_program(options, |rt| {
+        say_what_was_chosen(&rt, is_asked);
+        main(rt)
+    })
+}
+
+/// Says how the run has ended; the exit code.
+fn end(report: Result<ExitReport, StartError>) -> ExitCode {
+    let report = match report {
+        Ok(report) => report,
         Err(error) => {
             say(&format!("error: {error}"));
-            ExitCode::from(2)
+            return ExitCode::from(2);
         }
+    };
+    if let Some(profile) = report.profile() {
+        say(&profile.to_string());
     }
+    if let Some(count) = report.restarted() {
+        say(&format!("coroutines started again at sync points: {count}"));
+    }
+    if let Some(simulation) = report.simulation() {
+        say(&simulation.to_string());
+    }
+    let text = report.to_string();
+    if !text.is_empty() {
+        say(&text);
+    }
+    if report.has_lost_a_process() {
+        // Launchers end all processes when one has gone, and the others have something to say, too.
+        thread::sleep(LAST_WORDS);
+    }
+    // Exit codes of processes have 8 bits; what does not fit is still not success.
+    ExitCode::from(u8::try_from(report.code()).unwrap_or(u8::MAX))
 }
 
 /// Runs the program: as one process of a job if a launcher of MPI has started it, else by itself.
 #[cfg(feature = "mpi")]
-fn run_program<F, Fut, R>(options: Options, main: F) -> Result<ExitReport, StartError>
+fn run_program<F, Fut, R>(options: Options, main: F) -> ExitCode
 where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
     if !is_launched_by_mpi() {
-        return Runtime::run(options, main);
+        return end(Runtime::run(options, main));
     }
-    let (_environment, options, process) = meet(options)?;
-    Runtime::join(process, options, main)
+    let (environment, options, process) = match meet(options) {
+        Ok(met) => met,
+        Err(error) => return end(Err(error)),
+    };
+    let code = end(Runtime::join(process, options, main));
+    // Launchers end all processes when one has gone with an error. So none goes before all have said what they have to say.
+    drop(environment);
+    code
 }
 
 /// Meets the other processes of the job. The options are those that all of them use.
@@ -97,7 +108,7 @@ pub(crate) fn meet(options: Options) -> Result<(mpi::Environment, Options, Proce
 
 /// Runs the program by itself.
 #[cfg(not(feature = "mpi"))]
-fn run_program<F, Fut, R>(options: Options, main: F) -> Result<ExitReport, StartError>
+fn run_program<F, Fut, R>(options: Options, main: F) -> ExitCode
 where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
@@ -109,7 +120,7 @@ where
             "warning: this program runs by itself in each process of `mpirun`: build it with `--features mpi` to make one job of them",
         );
     }
-    Runtime::run(options, main)
+    end(Runtime::run(options, main))
 }
 
 /// Whether a launcher of MPI has started this process: OpenMPI's, or one that speaks PMI or PMIx, as MPICH's and Slurm's do.

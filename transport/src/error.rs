@@ -23,6 +23,14 @@ pub enum Error {
         /// How that is known.
         why: String,
     },
+    /// This process was taken for lost by its peers, and the job goes on without it.
+    #[error("the other processes took this one, {rank}, for lost: {why}")]
+    Missed {
+        /// This process.
+        rank: Rank,
+        /// How they knew.
+        why: String,
+    },
     /// A peer has ended the job.
     #[error("{by} has ended the job: {reason}")]
     Aborted {

@@ -301,7 +301,7 @@ fn heed_alarm(shared: &Shared, alarm: &Alarm<'_>) {
 
 fn reason_of(error: &Error) -> Reason {
     match error {
-        Error::Lost { .. } => Reason::Lost(error.to_string()),
+        Error::Lost { .. } | Error::Missed { .. } => Reason::Lost(error.to_string()),
         _ => Reason::Processes(error.to_string()),
     }
 }

@@ -201,6 +201,12 @@ pub(super) fn cancel(mut request: Request) {
     }
 }
 
+/// Waits for all processes of the program.
+pub(super) fn wait_for_all() {
+    // SAFETY: MPI is started, and not finalised. A failure at the end is of no consequence.
+    unsafe { ffi::MPI_Barrier(ffi::RSMPI_COMM_WORLD) };
+}
+
 /// Ends all processes of the program.
 pub(super) fn abort(exit_code: i32) {
     // SAFETY: MPI is started.

@@ -25,6 +25,9 @@ use call::Comm;
 use network::Mpi;
 
 /// MPI, started.
+///
+/// When the last clone is dropped, that waits for all processes to do so, and MPI is finalised, unless a driver was dropped before all had
+/// closed. Launchers end all processes when one has gone with an error: so say what is to be said before.
 #[derive(Clone, Debug)]
 pub struct Environment {
     started: Arc<Started>,
@@ -169,6 +172,9 @@ impl Drop for Started {
         let is_at_home = thread::current().id() == self.thread;
         if self.is_broken.load(Ordering::Relaxed) || !is_at_home {
             std::mem::forget(self.universe.take());
+        } else {
+            // Finalising does not promise that.
+            call::wait_for_all();
         }
     }
 }

@@ -47,7 +47,7 @@ impl Heartbeat {
 /// What the thread that watches tells, on that thread.
 #[derive(Debug)]
 pub enum Alarm<'a> {
-    /// A process is lost. Polling fails from now on, with this error.
+    /// A process is lost, or the others took this one for lost. Polling fails from now on, with this error.
     Lost(&'a Error),
     /// A process was lost 5 s ago, and the driver of this one is still there: its threads are busy with something long, or wait for
     /// the one that is lost.
@@ -343,7 +343,7 @@ impl Watcher {
         let Some(News { loss, tell }) = news else { return };
         let sides = [0, 1].into_iter().filter(|side| tell[*side]);
         sides.for_each(|side| self.lines.send(side, Message::Lost(loss)));
-        let error = self.watched.lost.get_or_init(|| loss.error());
+        let error = self.watched.lost.get_or_init(|| loss.error(self.ring.own));
         self.watched.tell(Alarm::Lost(error));
         let begin = Instant::now();
         while !self.is_over() {

@@ -32,13 +32,14 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
-    pub(crate) fn error(self) -> Error {
+    /// What it is to one process.
+    pub(crate) fn error(self, own: Rank) -> Error {
         let Loss { rank, by, silence } = self;
         let why = match silence {
             None => format!("its connection to {by} has ended"),
             Some(silence) => format!("{by} has heard nothing of it for {:.1} s", silence.as_secs_f64()),
         };
-        Error::Lost { rank, why }
+        if rank == own { Error::Missed { rank, why } } else { Error::Lost { rank, why } }
     }
 }
 
@@ -90,7 +91,7 @@ struct Neighbour {
 /// The two neighbours of a process: the one before it, and the one after it. In a job of two both are the same process.
 #[derive(Debug)]
 pub(super) struct Ring {
-    own: Rank,
+    pub(super) own: Rank,
     limit: Duration,
     neighbours: [Neighbour; 2],
     has_told: bool,
@@ -225,7 +226,10 @@ mod tests {
         let news = ring.passed(SECOND / 2).expect("rank 2 is silent for longer than the limit");
         assert_eq!((news.loss.rank, news.loss.silence), (Rank(2), Some(SECOND * 11 / 2)));
         assert_eq!(news.tell, [true, false]);
-        assert_eq!(news.loss.error().to_string(), "rank 2 is lost: rank 1 has heard nothing of it for 5.5 s");
+        let why = "rank 1 has heard nothing of it for 5.5 s";
+        assert_eq!(news.loss.error(Rank(0)).to_string(), format!("rank 2 is lost: {why}"));
+        let missed = format!("the other processes took this one, rank 2, for lost: {why}");
+        assert_eq!(news.loss.error(Rank(2)).to_string(), missed);
     }
 
     #[test]
