@@ -30,7 +30,7 @@ use crate::kernel::Kernel;
 use crate::launch::{Grid, Launch};
 use crate::memory::Memory;
 use crate::operation::{AccessMode, Command};
-use crate::param::{Element, Params};
+use crate::param::{DevicePod, Params};
 use crate::shape::Shape;
 use crate::usage::{KernelUsage, Usage};
 
@@ -179,7 +179,7 @@ impl Account {
     /// # Errors
     ///
     /// [`DeviceError::OutOfMemory`] with what each owner holds; a fault nobody awaited.
-    pub fn alloc<T: Element>(&self, shape: impl Into<Shape>) -> Result<DeviceVec<T>, DeviceError> {
+    pub fn alloc<T: DevicePod>(&self, shape: impl Into<Shape>) -> Result<DeviceVec<T>, DeviceError> {
         let branch = self.checked()?;
         let (memory, is_zeroed) = branch.reserve::<T>(shape.into())?;
         if !is_zeroed {
@@ -193,7 +193,7 @@ impl Account {
     /// # Errors
     ///
     /// As for [`alloc`](Self::alloc).
-    pub fn upload<T: Element>(&self, values: Vec<T>) -> Result<DeviceVec<T>, DeviceError> {
+    pub fn upload<T: DevicePod>(&self, values: Vec<T>) -> Result<DeviceVec<T>, DeviceError> {
         self.from_slice(&values)
     }
 
@@ -203,7 +203,7 @@ impl Account {
     ///
     /// As for [`alloc`](Self::alloc).
     #[allow(clippy::wrong_self_convention)]
-    pub fn from_slice<T: Element>(&self, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
+    pub fn from_slice<T: DevicePod>(&self, values: &[T]) -> Result<DeviceVec<T>, DeviceError> {
         self.checked()?.filled(Shape::from(values.len()), values)
     }
 
@@ -220,7 +220,7 @@ impl Account {
         array: &ndarray::ArrayBase<S, D, T>,
     ) -> Result<DeviceVec<T>, DeviceError>
     where
-        T: Element,
+        T: DevicePod,
         S: ndarray::Data<Elem = T>,
         D: ndarray::Dimension,
     {
@@ -295,7 +295,7 @@ impl Account {
     /// # Errors
     ///
     /// [`DeviceError::HostMemory`] if the machine has not so much.
-    pub fn host_vec<T: Element>(&self, len: usize) -> Result<HostVec<T>, DeviceError> {
+    pub fn host_vec<T: DevicePod>(&self, len: usize) -> Result<HostVec<T>, DeviceError> {
         HostVec::zeros(&self.branch().device.host_pool, len)
             .ok_or(DeviceError::HostMemory { len, elem_bytes: size_of::<T>() })
     }
@@ -306,7 +306,7 @@ impl Account {
     /// # Errors
     ///
     /// [`DeviceError::Pin`] if the driver refuses, with its words. The vector is gone then.
-    pub fn host_vec_of<T: Element>(&self, values: Vec<T>) -> Result<HostVec<T>, DeviceError> {
+    pub fn host_vec_of<T: DevicePod>(&self, values: Vec<T>) -> Result<HostVec<T>, DeviceError> {
         let len = values.len();
         let refused = |said| DeviceError::Pin { len, elem_bytes: size_of::<T>(), said };
         HostVec::of(&self.branch().device.host_pool, values).map_err(refused)

@@ -16,7 +16,7 @@ use crate::error::DeviceError;
 use crate::memory::{Memory, MemoryRef};
 use crate::operation::AccessMode;
 use crate::param::{
-    Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, RawBuffer, Scalar, Zeroed, for_each_tuple,
+    Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, RawBuffer, Scalar, Zeroed, for_each_tuple,
 };
 
 /// One buffer of a bound argument, as `visit` shows it.
@@ -146,7 +146,7 @@ unsafe impl<S: Scalar> Arg<S> for S {
 }
 
 #[inline(always)]
-fn raw<T: Element>(memory: &Memory) -> RawBuffer<T> {
+fn raw<T: DevicePod>(memory: &Memory) -> RawBuffer<T> {
     RawBuffer { block: memory.block().address().as_ptr().cast(), len: memory.len_elems() }
 }
 
@@ -174,7 +174,7 @@ impl Read<'_> {
 macro_rules! read_argument {
     ($Buffer:ident) => {
         // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
-        unsafe impl<'x, T: Element> Arg<In<T>> for &'x $Buffer<T> {
+        unsafe impl<'x, T: DevicePod> Arg<In<T>> for &'x $Buffer<T> {
             type Bound = Read<'x>;
 
             #[inline(always)]
@@ -211,7 +211,7 @@ pub struct Written<'x, T> {
     is_snapshot: bool,
 }
 
-impl<'x, T: Element> Written<'x, T> {
+impl<'x, T: DevicePod> Written<'x, T> {
     #[inline(always)]
     pub(crate) fn new(buffer: &'x mut DeviceVec<T>) -> Self {
         Written { buffer, other: None, is_snapshot: false }
@@ -266,7 +266,7 @@ impl<'x, T: Element> Written<'x, T> {
 macro_rules! written_argument {
     ($Param:ident, $mode:expr, $copies:expr) => {
         // SAFETY: what is committed is what was bound and checked, as the parameter's type, once a launch.
-        unsafe impl<'x, T: Element> Arg<$Param<T>> for &'x mut DeviceVec<T> {
+        unsafe impl<'x, T: DevicePod> Arg<$Param<T>> for &'x mut DeviceVec<T> {
             type Bound = Written<'x, T>;
 
             #[inline(always)]

@@ -18,7 +18,7 @@ use crate::fault::{FaultKind, FaultRecord};
 use crate::kernel::{Code, Kernel};
 use crate::memory::{MAX_ALIGN, Memory, MemoryRef};
 use crate::operation::{Access, AccessMode, Command, Operation};
-use crate::param::{Element, Params};
+use crate::param::{DevicePod, Params};
 use crate::shape::Shape;
 use crate::usage::{self, Direction, KernelUsage, Meter, Usage};
 
@@ -307,7 +307,7 @@ impl Branch {
     }
 
     /// Memory on this device, charged to its owner, and whether it is known to be zeros.
-    pub(crate) fn reserve<T: Element>(&self, shape: Shape) -> Result<(MemoryRef, bool), DeviceError> {
+    pub(crate) fn reserve<T: DevicePod>(&self, shape: Shape) -> Result<(MemoryRef, bool), DeviceError> {
         const { assert!(align_of::<T>() <= MAX_ALIGN, "device memory is aligned to 256 bytes") };
         self.reserve_bytes(shape, size_of::<T>())
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::memory::MemoryRef;
-use crate::param::Element;
+use crate::param::DevicePod;
 use crate::shape::Shape;
 
 /// A typed buffer in device memory, charged to the [`Account`](crate::Account) that allocated it.
@@ -22,7 +22,7 @@ pub struct DeviceVec<T> {
     elements: PhantomData<fn() -> T>,
 }
 
-impl<T: Element> DeviceVec<T> {
+impl<T: DevicePod> DeviceVec<T> {
     pub(crate) fn new(memory: MemoryRef) -> Self {
         DeviceVec { memory, elements: PhantomData }
     }
@@ -63,7 +63,7 @@ impl<T: Element> DeviceVec<T> {
     }
 }
 
-impl<T: Element> fmt::Debug for DeviceVec<T> {
+impl<T: DevicePod> fmt::Debug for DeviceVec<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -83,7 +83,7 @@ pub struct DeviceSlice<T> {
     elements: PhantomData<fn() -> T>,
 }
 
-impl<T: Element> DeviceSlice<T> {
+impl<T: DevicePod> DeviceSlice<T> {
     pub(crate) fn of(memory: MemoryRef) -> Self {
         memory.add_share();
         DeviceSlice { memory, elements: PhantomData }
@@ -123,7 +123,7 @@ impl<T> Drop for DeviceSlice<T> {
     }
 }
 
-impl<T: Element> fmt::Debug for DeviceSlice<T> {
+impl<T: DevicePod> fmt::Debug for DeviceSlice<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -140,20 +140,20 @@ impl<T: Element> fmt::Debug for DeviceSlice<T> {
 /// # Safety
 ///
 /// The memory holds elements of type `T`.
-pub unsafe trait Source<T: Element> {
+pub unsafe trait Source<T: DevicePod> {
     #[doc(hidden)]
     fn source(&self) -> &MemoryRef;
 }
 
 // SAFETY: the memory is that of a buffer of `T`.
-unsafe impl<T: Element> Source<T> for DeviceVec<T> {
+unsafe impl<T: DevicePod> Source<T> for DeviceVec<T> {
     fn source(&self) -> &MemoryRef {
         &self.memory
     }
 }
 
 // SAFETY: the memory is that of a buffer of `T`.
-unsafe impl<T: Element> Source<T> for DeviceSlice<T> {
+unsafe impl<T: DevicePod> Source<T> for DeviceSlice<T> {
     fn source(&self) -> &MemoryRef {
         &self.memory
     }

@@ -13,7 +13,7 @@ use crate::completion::Completion;
 use crate::error::DeviceError;
 use crate::kernel::Language;
 use crate::operation::Command;
-use crate::param::{Element, Params, RawBuffer};
+use crate::param::{DevicePod, Params, RawBuffer};
 
 /// What [`Account::enqueue_cuda`] is given, without its types: it is called with the driver's handle of a stream.
 pub(crate) type OtherCode = Box<dyn FnOnce(*mut c_void) -> Result<(), String> + Send>;
@@ -35,7 +35,7 @@ impl CudaStream<'_> {
 /// A buffer of device memory, as code in [`Account::enqueue_cuda`] sees it.
 pub type DevicePtr<T> = RawBuffer<T>;
 
-impl<T: Element> RawBuffer<T> {
+impl<T: DevicePod> RawBuffer<T> {
     /// Its address on the device: a `CUdeviceptr`. The host cannot read or write there.
     pub fn as_ptr(&self) -> *mut T {
         self.block

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use crate::backend::{Backend, Block, Fresh};
 use crate::completion::{Payload, Prepared};
 use crate::operation::HostRange;
-use crate::param::Element;
+use crate::param::DevicePod;
 use crate::pool::{self, Pool, Source};
 
 /// The free host memory of one set of devices.
@@ -75,7 +75,7 @@ enum Origin {
     Taken,
 }
 
-impl<T: Element> HostVec<T> {
+impl<T: DevicePod> HostVec<T> {
     /// So many zeros; `None` if the machine has not the memory.
     pub(crate) fn zeros(pool: &Arc<HostPool>, len: usize) -> Option<Self> {
         let bytes = len.checked_mul(size_of::<T>())?;
@@ -147,7 +147,7 @@ impl<T: Element> HostVec<T> {
     }
 }
 
-impl<T: Element> Prepared<HostVec<T>> {
+impl<T: DevicePod> Prepared<HostVec<T>> {
     /// The vector itself, which takes no memory to keep.
     pub(crate) fn host(vector: HostVec<T>) -> Self {
         let HostVec { memory, len, .. } = vector;
@@ -158,7 +158,7 @@ impl<T: Element> Prepared<HostVec<T>> {
     }
 }
 
-impl<T: Element> Deref for HostVec<T> {
+impl<T: DevicePod> Deref for HostVec<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -167,7 +167,7 @@ impl<T: Element> Deref for HostVec<T> {
     }
 }
 
-impl<T: Element> DerefMut for HostVec<T> {
+impl<T: DevicePod> DerefMut for HostVec<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.address().as_ptr(), self.len) }
@@ -192,7 +192,7 @@ impl Drop for HostMemory {
     }
 }
 
-impl<T: Element> fmt::Debug for HostVec<T> {
+impl<T: DevicePod> fmt::Debug for HostVec<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostVec<{}>[{}]", std::any::type_name::<T>(), self.len)
     }

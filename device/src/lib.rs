@@ -114,7 +114,7 @@ pub use kernel::{Kernel, Language};
 pub use launch::{Grid, Launch};
 #[doc(hidden)]
 pub use linkme as __linkme;
-pub use param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
+pub use param::{Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use path::Path;
 pub use shape::Shape;
 pub use ship::{Capability, CapabilityError, ship_kernels};

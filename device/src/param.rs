@@ -42,9 +42,9 @@ pub struct Each<P, const N: usize>(PhantomData<fn() -> P>);
     note = "elements are plain data: numbers, arrays of them, and `#[repr(C)]` structs that derive `bytemuck::Pod` and \
             `bytemuck::Zeroable`"
 )]
-pub trait Element: Pod + Send + Sync {}
+pub trait DevicePod: Pod + Send + Sync {}
 
-impl<T: Pod + Send + Sync> Element for T {}
+impl<T: Pod + Send + Sync> DevicePod for T {}
 
 /// A value that is passed to kernels by value.
 ///
@@ -148,7 +148,7 @@ pub struct RawBuffer<T> {
     pub(crate) len: usize,
 }
 
-impl<T: Element> RawBuffer<T> {
+impl<T: DevicePod> RawBuffer<T> {
     #[inline(always)]
     fn pack(self, arguments: &mut Arguments) {
         arguments.push_buffer(self.block.expose_provenance() as u64, self.len as u64);
@@ -176,7 +176,7 @@ impl<T> Copy for RawBuffer<T> {}
 
 // SAFETY: it is a word; who makes a view of it answers for the use (`Param::view`). Elements may go
 // between threads.
-unsafe impl<T: Element> Send for RawBuffer<T> {}
+unsafe impl<T: DevicePod> Send for RawBuffer<T> {}
 
 // SAFETY: the view is made of the raw form as the caller of `view` has promised it.
 unsafe impl<S: Scalar> Param for S {
@@ -208,7 +208,7 @@ unsafe impl<S: Scalar> Param for S {
 macro_rules! buffer {
     ($Buffer:ident, $mode:expr, $View:ty, |$raw:ident| $view:expr) => {
         // SAFETY: the view is made of the raw form as the caller of `view` has promised it.
-        unsafe impl<T: Element> Param for $Buffer<T> {
+        unsafe impl<T: DevicePod> Param for $Buffer<T> {
             type Raw = RawBuffer<T>;
             type View<'v> = $View;
 
@@ -234,7 +234,7 @@ macro_rules! buffer {
         }
 
         // SAFETY: a block's name is never null.
-        unsafe impl<T: Element> Buffers for $Buffer<T> {
+        unsafe impl<T: DevicePod> Buffers for $Buffer<T> {
             const ABSENT: RawBuffer<T> = RawBuffer { block: std::ptr::null_mut(), len: 0 };
             const MAY_BE_ABSENT: bool = false;
 

@@ -15,7 +15,7 @@ use crate::error::DeviceError;
 use crate::host_vec::HostVec;
 use crate::memory::MemoryRef;
 use crate::operation::{AccessMode, Command, HostRange};
-use crate::param::Element;
+use crate::param::DevicePod;
 use crate::shape::Shape;
 use crate::usage::Direction;
 
@@ -25,7 +25,7 @@ impl Account {
     /// # Errors
     ///
     /// [`DeviceError::OtherDevices`], a fault nobody awaited, [`DeviceError::Closed`]. The completion fails if the contents are spoiled by a fault.
-    pub fn download<T: Element>(&self, source: &impl Source<T>) -> Result<Completion<Vec<T>>, DeviceError> {
+    pub fn download<T: DevicePod>(&self, source: &impl Source<T>) -> Result<Completion<Vec<T>>, DeviceError> {
         self.fetch(source.source(), |values| values)
     }
 
@@ -43,7 +43,7 @@ impl Account {
         shape: I,
     ) -> Result<Completion<ndarray::Array<T, I::Dim>>, DeviceError>
     where
-        T: Element,
+        T: DevicePod,
         I: ndarray::IntoDimension,
         I::Dim: 'static,
     {
@@ -65,7 +65,7 @@ impl Account {
     /// [`DeviceError::Shape`] for another number of elements, [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`] for a buffer
     /// that is shared or comes from another device, a fault nobody awaited, [`DeviceError::Closed`]. The vector is gone
     /// then.
-    pub fn write<T: Element>(
+    pub fn write<T: DevicePod>(
         &self,
         buffer: &mut DeviceVec<T>,
         mut values: HostVec<T>,
@@ -86,7 +86,7 @@ impl Account {
     /// # Errors
     ///
     /// As for [`download`](Self::download), and [`DeviceError::Shape`] for another number of elements. The vector is gone then.
-    pub fn read<T: Element>(
+    pub fn read<T: DevicePod>(
         &self,
         source: &impl Source<T>,
         mut to: HostVec<T>,
@@ -105,7 +105,7 @@ impl Account {
     }
 
     /// Refuses host memory of other devices, or of another length.
-    fn check_host_vec<T: Element>(&self, values: &HostVec<T>, len: usize) -> Result<(), DeviceError> {
+    fn check_host_vec<T: DevicePod>(&self, values: &HostVec<T>, len: usize) -> Result<(), DeviceError> {
         if values.len() != len {
             return Err(DeviceError::Shape { len, wanted: values.len() });
         }
@@ -121,7 +121,7 @@ impl Account {
     /// # Errors
     ///
     /// [`DeviceError::OtherDevices`], [`DeviceError::OutOfMemory`], a fault nobody awaited, [`DeviceError::Closed`].
-    pub fn copy<T: Element>(&self, source: &impl Source<T>) -> Result<DeviceVec<T>, DeviceError> {
+    pub fn copy<T: DevicePod>(&self, source: &impl Source<T>) -> Result<DeviceVec<T>, DeviceError> {
         let branch = self.checked()?;
         branch.check_same_set(source.source())?;
         Ok(DeviceVec::new(branch.copy_of(source.source())?))
@@ -145,7 +145,7 @@ impl Account {
     ///
     /// [`DeviceError::Shape`] for another number of elements; else as for [`copy`](Self::copy). The buffer is as before then, except after
     /// `Closed`.
-    pub fn copy_into<T: Element>(
+    pub fn copy_into<T: DevicePod>(
         &self,
         source: &impl Source<T>,
         to: &mut DeviceVec<T>,
@@ -166,7 +166,7 @@ impl Account {
     /// # Errors
     ///
     /// As for [`copy`](Self::copy).
-    pub fn import<T: Element>(&self, slice: &DeviceSlice<T>) -> Result<DeviceSlice<T>, DeviceError> {
+    pub fn import<T: DevicePod>(&self, slice: &DeviceSlice<T>) -> Result<DeviceSlice<T>, DeviceError> {
         let branch = self.checked()?;
         if branch.is_here(slice.memory()) {
             return Ok(slice.clone());
@@ -179,7 +179,7 @@ impl Account {
     /// # Errors
     ///
     /// As for [`copy`](Self::copy). The buffer is where it was then.
-    pub fn bring<T: Element>(&self, buffer: &mut DeviceVec<T>) -> Result<(), DeviceError> {
+    pub fn bring<T: DevicePod>(&self, buffer: &mut DeviceVec<T>) -> Result<(), DeviceError> {
         let branch = self.checked()?;
         if !branch.is_here(buffer.memory()) {
             branch.check_same_set(buffer.memory())?;
@@ -190,7 +190,7 @@ impl Account {
     }
 
     /// Reads a buffer, and converts what was read.
-    fn fetch<T: Element, R: Send + 'static>(
+    fn fetch<T: DevicePod, R: Send + 'static>(
         &self,
         memory: &MemoryRef,
         convert: impl FnOnce(Vec<T>) -> R + Send + 'static,
@@ -225,7 +225,7 @@ impl Account {
 
 impl Branch {
     /// The elements of memory of this device, which are `T`s, if they can be read as they are.
-    fn values_now<'m, T: Element>(&self, memory: &'m MemoryRef) -> Option<&'m [T]> {
+    fn values_now<'m, T: DevicePod>(&self, memory: &'m MemoryRef) -> Option<&'m [T]> {
         if !self.device.facts.runs_at_once || memory.is_poisoned() {
             return None;
         }
@@ -247,7 +247,7 @@ impl Branch {
     }
 
     /// A new buffer with these values.
-    pub(crate) fn filled<T: Element>(
+    pub(crate) fn filled<T: DevicePod>(
         self: &Arc<Self>,
         shape: Shape,
         values: &[T],

@@ -3,11 +3,11 @@
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
 use chare_device::parity::Sample;
-use chare_device::{Element, Scalar};
+use chare_device::{DevicePod, Scalar};
 
 /// `f32` or `f64`. Not for implementing elsewhere.
 pub trait Real:
-    Element
+    DevicePod
     + Scalar
     + Sample
     + Default

@@ -30,7 +30,7 @@ fn on_each(test: impl Fn(&Account, Language)) {
     }
 }
 
-fn value<T: chare_device::Element>(account: &Account, result: Result<DeviceVec<T>, DeviceError>) -> T {
+fn value<T: chare_device::DevicePod>(account: &Account, result: Result<DeviceVec<T>, DeviceError>) -> T {
     let values = account.download(&result.unwrap()).unwrap().wait().unwrap();
     assert_eq!(values.len(), 1);
     values[0]

@@ -10,7 +10,7 @@ use super::plan::StepArguments;
 use crate::arguments::Slots;
 use crate::operation::AccessMode;
 use crate::param::{
-    Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed, for_each_tuple,
+    Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed, for_each_tuple,
 };
 
 /// A buffer's arguments: what names its block, and its length.
@@ -83,7 +83,7 @@ unsafe impl<S: Scalar> FormalParam for S {
 /// It is one buffer, of elements of this type.
 pub unsafe trait BufferParam: FormalParam {
     /// What the buffer is made of.
-    type Element: Element;
+    type DevicePod: DevicePod;
 }
 
 /// A buffer that a graph may write. Not for implementing elsewhere.
@@ -96,7 +96,7 @@ pub unsafe trait WrittenParam: BufferParam {}
 macro_rules! formal_buffer {
     ($($Buffer:ident)*) => { $(
         // SAFETY: it is one slot, of this parameter.
-        unsafe impl<T: Element> FormalParam for $Buffer<T> {
+        unsafe impl<T: DevicePod> FormalParam for $Buffer<T> {
             type Formal<'g> = Formal<'g, $Buffer<T>>;
 
             fn formal<'g>(formals: &mut Formals) -> Formal<'g, $Buffer<T>> {
@@ -105,12 +105,12 @@ macro_rules! formal_buffer {
         }
 
         // SAFETY: it is a buffer of `T`.
-        unsafe impl<T: Element> BufferParam for $Buffer<T> {
-            type Element = T;
+        unsafe impl<T: DevicePod> BufferParam for $Buffer<T> {
+            type DevicePod = T;
         }
 
         // SAFETY: what is put is a buffer of `T`, which may be read.
-        unsafe impl<'g, T: Element> StepArg<'g, In<T>> for &Formal<'g, $Buffer<T>> {
+        unsafe impl<'g, T: DevicePod> StepArg<'g, In<T>> for &Formal<'g, $Buffer<T>> {
             fn put(self, step: &mut StepArguments) {
                 step.push_from(self.offset, BUFFER.0, BUFFER.1);
                 step.uses.push((self.buffer, AccessMode::Read));
@@ -184,10 +184,10 @@ formal_buffer!(In Out InOut Zeroed);
 macro_rules! step_writes {
     ($($Formal:ident: $($Param:ident $mode:expr),*;)*) => { $(
         // SAFETY: it takes `&mut`.
-        unsafe impl<T: Element> WrittenParam for $Formal<T> {}
+        unsafe impl<T: DevicePod> WrittenParam for $Formal<T> {}
         $(
             // SAFETY: what is put is a buffer of `T`, which may be written, and is borrowed mutably.
-            unsafe impl<'g, T: Element> StepArg<'g, $Param<T>> for &mut Formal<'g, $Formal<T>> {
+            unsafe impl<'g, T: DevicePod> StepArg<'g, $Param<T>> for &mut Formal<'g, $Formal<T>> {
                 fn put(self, step: &mut StepArguments) {
                     step.push_from(self.offset, BUFFER.0, BUFFER.1);
                     step.uses.push((self.buffer, $mode));

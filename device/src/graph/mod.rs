@@ -147,7 +147,7 @@ impl<'g> Recording<'g> {
     pub fn copy<P, Q>(&mut self, from: &Formal<'g, P>, to: &mut Formal<'g, Q>) -> Result<(), DeviceError>
     where
         P: BufferParam,
-        Q: WrittenParam<Element = P::Element>,
+        Q: WrittenParam<DevicePod = P::DevicePod>,
     {
         let (from, to) = (from.buffer, to.buffer);
         self.note(from, AccessMode::Read)?;

@@ -7,7 +7,7 @@ use crate::buffer::DeviceVec;
 use crate::error::DeviceError;
 use crate::kernel::Kernel;
 use crate::launch::Grid;
-use crate::param::{Buffers, Each, Element, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
+use crate::param::{Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 
 /// What a case gives for the parameter `P`. Not for implementing elsewhere.
 ///
@@ -55,7 +55,7 @@ impl<S: Scalar> Given<S> for S {
 
 macro_rules! buffer {
     ($Buffer:ident, $Arg:ty, |$held:ident, $account:ident, $outcome:ident| $note:expr) => {
-        impl<T: Element + Sample, C: Contents<T>> Given<$Buffer<T>> for C {
+        impl<T: DevicePod + Sample, C: Contents<T>> Given<$Buffer<T>> for C {
             type Held = DeviceVec<T>;
             type Arg<'h> = $Arg;
 
@@ -195,7 +195,7 @@ impl<S: Scalar + Sample> OneFromSize for S {
 
 macro_rules! from_size {
     ($($Buffer:ident)*) => { $(
-        impl<T: Element + Sample> OneFromSize for $Buffer<T> {
+        impl<T: DevicePod + Sample> OneFromSize for $Buffer<T> {
             type Given = usize;
 
             fn one_from_size(len: usize, _: &mut Random) -> usize {

@@ -44,7 +44,7 @@ use crate::device::Devices;
 use crate::error::DeviceError;
 use crate::kernel::{Kernel, Language};
 use crate::launch::Grid;
-use crate::param::{Element, Params};
+use crate::param::{DevicePod, Params};
 use crate::spec::HostMode;
 
 pub use given::{FromSize, Given, GivenAll};
@@ -209,7 +209,7 @@ impl Outcome {
     /// # Errors
     ///
     /// Those of a download.
-    pub fn add<T: Element + Sample>(
+    pub fn add<T: DevicePod + Sample>(
         mut self,
         account: &Account,
         buffer: &DeviceVec<T>,

@@ -17,7 +17,9 @@
 //! ```
 
 use chare_device::parity::{Case, Sample};
-use chare_device::{Account, DeviceError, DeviceVec, Element, Grid, In, InOut, Kernel, Launch, Out, kernel};
+use chare_device::{
+    Account, DeviceError, DevicePod, DeviceVec, Grid, In, InOut, Kernel, Launch, Out, kernel,
+};
 
 use crate::Views;
 
@@ -32,7 +34,7 @@ pub type ChunksParams<T> = (In<T>, Out<T>, Out<T>, u32);
 pub type OffsetsParams<T> = (InOut<T>, In<T>);
 
 /// The kernels of this module for one type of numbers. The grid of each is [`blocks`](Kernel::blocks) of the number of chunks.
-pub trait Scan: Element + Sample + Default {
+pub trait Scan: DevicePod + Sample + Default {
     /// Scans each chunk by itself; see [`scan_chunks`].
     const CHUNKS: Kernel<ChunksParams<Self>>;
     /// Adds a number to all elements of each chunk; see [`add_offsets`].
