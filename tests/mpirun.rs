@@ -1,6 +1,7 @@
 //! Programs under `mpirun`: the same results on any number of processes, and one end for all of them.
 
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
@@ -8,6 +9,8 @@ use std::{fs, thread};
 const LIMIT_S: &str = "300";
 /// Launchers may return a moment before the processes have gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// Held by the job that runs. Processes of MPI never sleep, and several jobs at a time on few cores would keep each other from theirs for seconds.
+static JOB: Mutex<()> = Mutex::new(());
 
 fn mpirun(processes: usize, pes: usize, args: &[&str]) -> Output {
     mpirun_with(&[], processes, pes, args)
@@ -19,6 +22,11 @@ fn mpirun_with(options: &[&str], processes: usize, pes: usize, args: &[&str]) ->
     command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S]).args(options);
     command.arg("-n").arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_across"));
     command.args(["--pes", &pes.to_string(), "--device", "host"]).args(args);
+    run(command)
+}
+
+fn run(mut command: Command) -> Output {
+    let _alone = JOB.lock().unwrap_or_else(PoisonError::into_inner);
     command.output().expect("mpirun is there")
 }
 
@@ -71,7 +79,7 @@ fn processes_that_differ_do_not_start() {
     command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S]);
     let program = env!("CARGO_BIN_EXE_across");
     command.args(["-n", "1", program, "--pes", "1", ":", "-n", "1", program, "--pes", "2"]);
-    let output = command.output().expect("mpirun is there");
+    let output = run(command);
     let (said, errors) = texts(&output);
     assert_eq!(output.status.code(), Some(2), "{said}{errors}");
     assert!(errors.contains("--pes 1") && errors.contains("--pes 2"), "{errors}");
@@ -120,7 +128,7 @@ fn a_process_that_is_killed_is_lost() {
 
 #[test]
 fn a_process_that_computes_is_not_lost() {
-    let output = mpirun(2, 1, &["--heartbeat", "2", "compute", "4"]);
+    let output = mpirun(2, 1, &["--heartbeat", "3", "compute", "5"]);
     let (said, errors) = texts(&output);
     assert!(output.status.success(), "{said}{errors}");
 }

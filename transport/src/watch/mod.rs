@@ -330,8 +330,9 @@ impl Watcher {
                     self.spread(news);
                 }
             }
-            // Time in which this process was stopped, or had no core, counts for nobody: the others may have sent all the while.
-            let passed = looked.elapsed().min(2 * period);
+            // Time in which this process was stopped, or had no core, counts for nobody: the others may have sent all the while, or have
+            // had none either.
+            let passed = looked.elapsed().min(period);
             looked = Instant::now();
             let news = self.ring.passed(passed);
             self.spread(news);
