@@ -74,6 +74,22 @@ fn a_hang_is_told_of_every_process() {
 }
 
 #[test]
+fn the_profile_is_that_of_all_processes() {
+    let output = mpirun(2, 2, &["--profile"]);
+    let (said, errors) = texts(&output);
+    assert!(output.status.success(), "{said}{errors}");
+    assert_eq!(errors.matches("profile (").count(), 1, "{errors}");
+    let at = |text: &str| errors.find(text).unwrap_or_else(|| panic!("{text}: {errors}"));
+    let pes: Vec<usize> = (0..4).map(|pe| at(&format!("PE {pe}: "))).collect();
+    assert!(pes.is_sorted() && pes[3] < at("all PEs:"), "{errors}");
+    // Twelve strips conduct once each, wherever they are: the last table has the sum.
+    let all = &errors[at("all PEs:")..];
+    let line = all.lines().find(|line| line.contains("Strip.conduct ")).unwrap_or_else(|| panic!("{errors}"));
+    assert_eq!(line.split_whitespace().nth(1), Some("12"), "{errors}");
+    assert!(at("\nhost:0: ") < at("\nrank 1's host:0: "), "{errors}");
+}
+
+#[test]
 fn processes_that_differ_do_not_start() {
     let mut command = Command::new("mpirun");
     command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S]);

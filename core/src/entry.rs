@@ -29,7 +29,7 @@ use crate::table::CodeId;
 use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Stays, WireError};
 
 /// Where an entry method stands in the user's source.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct EntryInfo {
     /// The type of the chare.
     pub chare: &'static str,

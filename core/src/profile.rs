@@ -3,19 +3,21 @@
 //! This file is what users get: plain numbers and the tables made of them. How they are taken is in `recorder`. Invariant:
 //! on each PE every moment belongs to one entry, to the runtime or to idling, so the times add up to the PE's own.
 
+mod across;
 mod recorder;
 
 use std::fmt;
 use std::time::Duration;
 
 use chare_device::{Device, Devices, Grid, KernelUsage, Usage};
+use serde::{Deserialize, Serialize};
 
 use crate::entry::EntryInfo;
 use crate::ids::PeId;
 
 pub(crate) use recorder::Recorder;
 
-/// What a run has done, from [`crate::ExitReport::profile`].
+/// What a run has done, from [`crate::ExitReport::profile`]. Of a run in several processes, the report of rank 0 has that of all.
 ///
 /// ```
 /// use chare::prelude::*;
@@ -47,7 +49,7 @@ pub(crate) use recorder::Recorder;
 /// assert_eq!((add.calls, add.received.count, add.received.bytes), (10, 10, 80));
 /// # Ok::<(), chare::StartError>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Profile {
     /// Every PE, in order.
     pub pes: Vec<PeProfile>,
@@ -56,9 +58,9 @@ pub struct Profile {
 }
 
 /// What the chares have used one device for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeviceProfile {
-    /// What messages call it.
+    /// What messages call it; and before that the rank of its process, if that is not 0.
     pub name: String,
     /// The launches of all chares, their time, and what was copied.
     pub usage: Usage,
@@ -67,7 +69,7 @@ pub struct DeviceProfile {
 }
 
 /// What one PE has done. `wall` is the sum of `idle`, `runtime` and the times of all entries.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PeProfile {
     /// The PE.
     pub pe: PeId,
@@ -95,9 +97,10 @@ pub struct PeProfile {
 /// includes its delivery and its answer, some 20 ns. What it calls on its own stack (`#[entry(inline)]`, `#[entry(local)]`)
 /// is a step of the method called and no part of this one. A look at the conditions of calls that wait is a part of the
 /// step that may have changed the chare's state.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EntryProfile {
     /// The method.
+    #[serde(deserialize_with = "across::entry")]
     pub entry: &'static EntryInfo,
     /// How often it was called, by messages, by broadcasts and on the stack of its callers.
     pub calls: u64,
@@ -116,7 +119,7 @@ pub struct EntryProfile {
 }
 
 /// Messages, or values of channels, and the memory of what they carry.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Messages {
     /// How many.
     pub count: u64,
@@ -126,7 +129,7 @@ pub struct Messages {
 }
 
 /// What was sent, to this PE and others.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Sent {
     /// Calls of one chare.
     pub calls: Messages,
@@ -282,7 +285,7 @@ fn line_of_kernel(usage: &KernelUsage) -> Line<7> {
     let Grid { x, y, z } = usage.largest;
     let mean_ns = usage.launch_time.as_nanos() as u64 / usage.launches.max(1);
     [
-        usage.kernel.to_owned(),
+        usage.kernel.clone().into_owned(),
         usage.launches.to_string(),
         usage.elements.to_string(),
         format!("{x} x {y} x {z}"),

@@ -136,7 +136,7 @@ impl ExitReport {
     }
 
     /// What the PEs have done, if the run was profiled (`--profile`, [`crate::Options::with_profile`]). `#[chare::main]`
-    /// prints it on standard error.
+    /// prints it on standard error. Of a run in several processes, the report of rank 0 has that of all PEs, and the others have none.
     pub fn profile(&self) -> Option<&Profile> {
         self.profile.as_ref()
     }

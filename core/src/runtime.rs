@@ -181,11 +181,11 @@ impl Runtime {
         };
         device_work::close(&shared);
         shared.spoil_if_reported();
-        if let Some(job) = shared.job() {
-            job.close(&shared, &mut hang);
-        }
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
-        let profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
+        let mut profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
+        if let Some(job) = shared.job() {
+            job.close(&shared, &mut hang, &mut profile);
+        }
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
         let reason = match shared.take_reason() {
             // It is told once, by the process that was sent what all have written.

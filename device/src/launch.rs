@@ -1,8 +1,10 @@
 //! The geometry of one launch: how many elements it covers. Backends cut it into blocks; a Rust source may
 //! ignore it.
 
+use serde::{Deserialize, Serialize};
+
 /// The number of elements a launch covers along x (fastest), y and z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grid {
     /// Elements along the fastest axis.
     pub x: u32,

@@ -9,16 +9,19 @@
 //! events on CUDA, by the device's clock on wgpu. Where an adapter has no clock, or it says nothing, the time is *estimated*: that of the
 //! batch, divided by the launches of the batch.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::launch::Grid;
 use crate::operation::Command;
 
 /// What an owner has used a device for, or all owners; see [`Account::usage`](crate::Account::usage) and
 /// [`Device::usage`](crate::Device::usage).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
     /// Launches that have ended, well or not, those in graphs too.
@@ -58,11 +61,11 @@ impl Usage {
 
 /// What the launches of one kernel have used a device for; see [`Account::usage_by_kernel`](crate::Account::usage_by_kernel) and
 /// [`Device::usage_by_kernel`](crate::Device::usage_by_kernel).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct KernelUsage {
     /// The name of the kernel, or of code of others. Kernels of one name count as one.
-    pub kernel: &'static str,
+    pub kernel: Cow<'static, str>,
     /// Launches that have ended, well or not, those in graphs too.
     pub launches: u64,
     /// The elements of their grids, in all. None are known of code of others.
@@ -101,7 +104,7 @@ impl KernelUsage {
     fn new(kernel: &'static str) -> Self {
         let (launches, elements, largest) = (0, 0, Grid::new(0, 0, 0));
         KernelUsage {
-            kernel,
+            kernel: Cow::Borrowed(kernel),
             launches,
             elements,
             largest,
@@ -143,7 +146,7 @@ pub(crate) fn by_kernel(usages: impl IntoIterator<Item = KernelUsage>) -> Vec<Ke
             None => kernels.push(usage),
         }
     }
-    kernels.sort_by(|a, b| b.launch_time.cmp(&a.launch_time).then_with(|| a.kernel.cmp(b.kernel)));
+    kernels.sort_by(|a, b| b.launch_time.cmp(&a.launch_time).then_with(|| a.kernel.cmp(&b.kernel)));
     kernels
 }
 

@@ -31,7 +31,8 @@ use crate::ids::PeId;
 use crate::launch::say;
 use crate::message::Msg;
 use crate::options::Options;
-use crate::process::Shared;
+use crate::process::{Shared, lock};
+use crate::profile::Profile;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::table::{CodeTable, SameId};
@@ -68,6 +69,13 @@ fn build(options: &Options) -> String {
     format!("chare {version}, a program of {program} bytes, --pes {}", options.pes())
 }
 
+/// What processes tell rank 0 of the run when it has ended.
+#[derive(Default)]
+struct Reports {
+    hangs: Vec<(Rank, String)>,
+    profiles: Vec<(Rank, Profile)>,
+}
+
 /// One process of a run that has several.
 pub(crate) struct Job {
     outbox: Outbox,
@@ -78,8 +86,8 @@ pub(crate) struct Job {
     /// The reason that ends the run came from another process, or has been told to the others.
     has_told_end: AtomicBool,
     pub(crate) standings: Standings,
-    /// The hang reports of other processes, at rank 0.
-    hangs: Mutex<Vec<(Rank, String)>>,
+    /// What other processes have told of the run, at rank 0.
+    reports: Mutex<Reports>,
 }
 
 impl Job {
@@ -99,7 +107,7 @@ impl Job {
             moves,
             has_told_end: AtomicBool::new(false),
             standings: Standings::new(size),
-            hangs: Mutex::default(),
+            reports: Mutex::default(),
         })
     }
 
@@ -203,12 +211,16 @@ impl Job {
         self.facts().host_of(self.rank()).map_or(1, |host| host.ranks.len())
     }
 
-    /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited.
-    pub(crate) fn close(&self, shared: &Shared, hang: &mut String) {
-        if let Some(Reason::Hang) = *shared.lock_reason()
-            && self.rank() != Rank(0)
-        {
-            self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
+    /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited. What it has
+    /// to report goes to rank 0, which has that of all then.
+    pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) {
+        if self.rank() != Rank(0) {
+            if let Some(Reason::Hang) = *shared.lock_reason() {
+                self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
+            }
+            if let Some(profile) = profile.take() {
+                self.tell(Rank(0), &Note::Profile(profile));
+            }
         }
         // What has gone wrong since the others were told how the run ends.
         if !shared.has_ended_well() {
@@ -235,17 +247,20 @@ impl Job {
             }
         }
         *place = None;
-        let mut hangs = std::mem::take(&mut *self.hangs.lock().unwrap_or_else(PoisonError::into_inner));
+        let Reports { mut hangs, mut profiles } = std::mem::take(&mut *lock(&self.reports));
         hangs.sort_by_key(|(rank, _)| *rank);
         hangs.into_iter().for_each(|(_, text)| hang.push_str(&text));
+        profiles.sort_by_key(|(rank, _)| *rank);
+        if let Some(profile) = profile {
+            profiles.into_iter().for_each(|(rank, other)| profile.add(rank, other));
+        }
     }
 
     fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {
         match note {
             Note::End(ending) => shared.spoil(Reason::Elsewhere(ending)),
-            Note::Hang(text) => {
-                self.hangs.lock().unwrap_or_else(PoisonError::into_inner).push((from, text));
-            }
+            Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
+            Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
             Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) => {}
         }
     }
@@ -261,7 +276,7 @@ impl Job {
                 // Where this process has begun to end well by itself, it has not ended well after all.
                 if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
             }
-            Note::Hang(_) => self.heed_at_end(shared, from, note),
+            Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
             Note::Idle(standing) => self.standings.note(from, standing),
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),
@@ -309,7 +324,9 @@ fn reason_of(error: &Error) -> Reason {
 /// Takes a frame in that has come.
 fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
     let shared = pe.shared();
-    if shared.is_stopping() && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_))) {
+    if shared.is_stopping()
+        && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_) | Note::Profile(_)))
+    {
         return;
     }
     // What is decoded is the user's code.

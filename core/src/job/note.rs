@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{NOTE, quiet::Standing};
+use crate::profile::Profile;
 use crate::report::Reason;
 use crate::wire::Decoder;
 
@@ -13,6 +14,8 @@ pub(super) enum Note {
     End(Ending),
     /// The part of a hang report that a process has written.
     Hang(String),
+    /// What the PEs of a process have done.
+    Profile(Profile),
     /// All PEs of the process are idle.
     Idle(Standing),
     /// Is it as idle as it has said, for this round?

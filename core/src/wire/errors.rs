@@ -64,8 +64,7 @@ impl Method {
 
     fn into_entry(self) -> (&'static EntryInfo, String) {
         let Method { chare, name, file, line, element } = self;
-        let entry = EntryInfo { chare: kept(chare), name: kept(name), file: kept(file), line };
-        (kept_entry(entry), element)
+        (kept_entry(chare, name, file, line), element)
     }
 }
 
@@ -92,7 +91,9 @@ pub(super) fn kept(text: String) -> &'static str {
     text
 }
 
-fn kept_entry(entry: EntryInfo) -> &'static EntryInfo {
+/// The method of another process, for ever.
+pub(crate) fn kept_entry(chare: String, name: String, file: String, line: u32) -> &'static EntryInfo {
+    let entry = EntryInfo { chare: kept(chare), name: kept(name), file: kept(file), line };
     let mut names = names();
     if let Some(known) = names.entries.get(&entry) {
         return known;

@@ -29,6 +29,7 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
 pub use bulk::Bulk;
+pub(crate) use errors::kept_entry;
 pub(crate) use exports::{Away, Encode, Exports, Fail, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{Arrives, Leaves, Unsent, decode_by_code, decode_message};

@@ -360,8 +360,8 @@ pub(crate) fn records_say_what_was_done(devices: &Devices) {
         if devices.get(0).name().starts_with("wgpu") { of_one.launch_time } else { Duration::ZERO };
     assert!(of_one.estimated_time <= most_estimated, "{of_one:?}");
     assert_eq!((devices.get(0).usage(), devices.get(1).usage()), (Some(of_one), Some(of_far)));
-    let [add] = one.usage_by_kernel().unwrap()[..] else { panic!("one kernel was launched") };
-    assert_eq!((add.kernel, add.launches, add.elements, add.largest), ("add", 3, 3000, Grid::from(1000)));
+    let [add] = &one.usage_by_kernel().unwrap()[..] else { panic!("one kernel was launched") };
+    assert_eq!((&*add.kernel, add.launches, add.elements, add.largest), ("add", 3, 3000, Grid::from(1000)));
     assert_eq!((add.launch_time, add.estimated_time), (of_one.launch_time, of_one.estimated_time));
     // A launch that fails is one, and what nobody looked at yet is none.
     let mut values = one.alloc::<u32>(8).unwrap();

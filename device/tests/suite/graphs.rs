@@ -288,7 +288,7 @@ pub(crate) fn records_name_the_kernels_of_graphs(devices: &Devices) {
         graph.replay((&source, &mut buffer)).unwrap().wait().unwrap();
     }
     let (usage, kernels) = (account.usage().unwrap(), account.usage_by_kernel().unwrap());
-    let of = |name: &str| *kernels.iter().find(|usage| usage.kernel == name).unwrap();
+    let of = |name: &str| kernels.iter().find(|usage| usage.kernel == name).unwrap();
     let (copy, add) = (of("copy"), of("add"));
     assert_eq!((usage.launches, copy.launches, add.launches, kernels.len()), (6, 2, 4, 2));
     assert_eq!((copy.elements, add.elements, add.largest), (2000, 3000, Grid::from(1000)));

@@ -372,7 +372,7 @@ pub(crate) fn records_are_of_all_devices(devices: &Devices) {
         account.launch(&ADD, len, (&mut values, 1)).unwrap().wait().unwrap();
     }
     let (usage, kernels) = (account.usage().unwrap(), account.usage_by_kernel().unwrap());
-    let of = |name: &str| *kernels.iter().find(|usage| usage.kernel == name).unwrap();
+    let of = |name: &str| kernels.iter().find(|usage| usage.kernel == name).unwrap();
     let (fill, add) = (of("fill"), of("add"));
     assert_eq!((usage.launches, fill.launches, add.launches, kernels.len()), (4, 1, 3, 2));
     assert_eq!((add.elements, add.largest), (112, Grid::from(64)));
@@ -380,5 +380,5 @@ pub(crate) fn records_are_of_all_devices(devices: &Devices) {
     assert_eq!(add.estimated_time + fill.estimated_time, usage.estimated_time);
     assert!(kernels[0].launch_time >= kernels[1].launch_time, "{kernels:?}");
     let there = devices.get(1).usage_by_kernel().unwrap();
-    assert_eq!((there.len(), there[0].kernel, there[0].launches), (1, "add", 2));
+    assert_eq!((there.len(), &*there[0].kernel, there[0].launches), (1, "add", 2));
 }

@@ -47,9 +47,9 @@ fn a_profile_says_what_each_device_was_used_for() {
         assert!(profile.devices[0].usage.launch_time > std::time::Duration::ZERO);
         // Each kernel has its part: this one has all.
         for DeviceProfile { usage, kernels, .. } in &profile.devices {
-            let [add] = kernels[..] else { panic!("one kernel was launched: {kernels:?}") };
+            let [add] = &kernels[..] else { panic!("one kernel was launched: {kernels:?}") };
             assert_eq!(
-                (add.kernel, add.launches, add.elements),
+                (&*add.kernel, add.launches, add.elements),
                 ("add", usage.launches, 100 * usage.launches)
             );
             assert_eq!((add.largest, add.launch_time), (Grid::from(100), usage.launch_time));
