@@ -5,7 +5,6 @@
 
 use std::any::type_name;
 use std::cell::RefCell;
-use std::marker::PhantomData;
 use std::mem;
 use std::panic::Location;
 use std::rc::Rc;
@@ -19,34 +18,45 @@ use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
-use crate::wire::{Arrives, Codec, Decoder, Encoder, Kind, Leaves, Nowhere, Rest, Unsent, WireError};
+use crate::wire::{Arrives, Codec, Decoder, Encode, Encoder, Kind, Leaves, Rest, Unsent, Way, WireError};
 
-/// An outcome on its way to a cell of another PE, out of the process by `K`, and its resting place in a cell.
-pub(crate) struct Answer<R, K = Nowhere> {
+/// An outcome on its way to a cell of another PE, out of the process by `encode`.
+pub(crate) struct Answer<R> {
     key: u64,
     from: u64,
     outcome: Result<R, CallError>,
-    codec: PhantomData<fn() -> K>,
+    encode: Encode<R>,
 }
 
-impl<R: Send + 'static, K: Codec<R>> Answer<R, K> {
-    pub(crate) fn new(key: u64, from: u64, outcome: Result<R, CallError>) -> Self {
-        Answer { key, from, outcome, codec: PhantomData }
+impl<R: Send + 'static> Answer<R> {
+    pub(crate) fn new(key: u64, from: u64, outcome: Result<R, CallError>, encode: Encode<R>) -> Self {
+        Answer { key, from, outcome, encode }
     }
 
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        let Answer { key, from, outcome, .. } = self;
+        let Answer { key, from, outcome, encode } = self;
         to.put_own(&(key, from));
-        to.put_outcome::<R, K>(outcome);
+        to.put_outcome(outcome, encode);
         Ok(())
     }
 }
 
-impl<R: Send + 'static, K: Codec<R>> Payload for Answer<R, K> {
+impl<R: Send + 'static> Payload for Answer<R> {
     const NAME: Name = Name::Runtime("the answer of a call");
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Answer, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.cells.deposit(pe, self.key, self.from, self.outcome);
+    }
+}
+
+/// The resting place of a value in a cell.
+struct Held<R>(R);
+
+impl<R: Send + 'static> Payload for Held<R> {
+    const NAME: Name = Name::Runtime("the value of a call");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, _: ChareId, _: Reply, _: &Pe) {
+        unreachable!("it is taken out of its cell")
     }
 }
 
@@ -92,17 +102,21 @@ impl Payload for EncodedAnswer {
 }
 
 /// Brings an encoded value to a cell.
-type Deposit = fn(&Pe, u64, u64, &mut Decoder<'_>) -> Result<(), WireError>;
+pub(crate) type Deposit = fn(&Pe, u64, u64, &mut Decoder<'_>) -> Result<(), WireError>;
 
-fn deposit_encoded<R: Send + 'static, K: Codec<R>>(
+pub(crate) fn deposit_encoded<R: Send + 'static, W: Way<R>>(
     pe: &Pe,
     key: u64,
     from: u64,
     rest: &mut Decoder<'_>,
 ) -> Result<(), WireError> {
-    let value = K::decode(rest)?;
+    let value = W::decode(rest)?;
     pe.cells.deposit::<R>(pe, key, from, Ok(value));
     Ok(())
+}
+
+fn nothing_comes(_: &Pe, _: u64, _: u64, _: &mut Decoder<'_>) -> Result<(), WireError> {
+    Err(WireError::new("an answer for what is no call"))
 }
 
 /// Collects several outcomes of type `R` in one cell.
@@ -119,7 +133,7 @@ pub(crate) trait Sink<R>: 'static {
 pub(crate) enum After {
     /// It waits for more.
     Open,
-    /// It is full: an `Answer` for the future that waits, and the error in it that somebody must learn of.
+    /// It is full: the value, `Held` for the future that waits, and the error in it that somebody must learn of.
     Ready(Msg, Option<CallError>),
     /// It has failed. If the error is owed, the run ends should nobody take it.
     Refused(CallError, bool),
@@ -130,7 +144,7 @@ pub(crate) enum After {
 impl After {
     /// The cell brings `value`. `owed` is an error inside of it: the run ends should nobody take the value.
     pub(crate) fn ready<R: Send + 'static>(value: R, owed: Option<CallError>) -> After {
-        After::Ready(Msg::for_pe(Answer::<R>::new(0, 0, Ok(value))), owed)
+        After::Ready(Msg::for_pe(Held(value)), owed)
     }
 }
 
@@ -209,8 +223,8 @@ impl Content {
     #[inline]
     fn into_outcome<R: Send + 'static>(self, pe: &Pe) -> Result<R, CallError> {
         match self {
-            Content::Ready(answer, _) => match answer.into_payload::<Answer<R>>(pe) {
-                Some(answer) => answer.outcome,
+            Content::Ready(answer, _) => match answer.into_payload::<Held<R>>(pe) {
+                Some(Held(value)) => Ok(value),
                 None => unreachable!("a cell holds an answer of its future's type, {}", type_name::<R>()),
             },
             Content::Shared(value) => match value.get() {
@@ -273,16 +287,26 @@ impl Cells {
         Cells(RefCell::new(Slab { slots: Vec::new(), free: NONE }))
     }
 
-    /// Opens a cell for one value, which comes from other processes by `K`.
+    /// Opens a cell for one value, which comes from other processes by `codec`.
     #[inline]
-    pub(crate) fn open<R: Send + 'static, K: Codec<R>>(&self) -> u64 {
-        self.open_with(Content::Empty, deposit_encoded::<R, K>)
+    pub(crate) fn open<R>(&self, codec: &Codec<R>) -> u64 {
+        self.open_with(Content::Empty, codec.deposit)
     }
 
-    /// Opens a cell that collects what comes from other processes by `K`.
-    pub(crate) fn open_sink<R: Send + 'static, K: Codec<R>>(&self, sink: impl Sink<R>) -> u64 {
-        let sink = Content::Sink(Box::new(SinkBox::<R>(Box::new(sink))));
-        self.open_with(sink, deposit_encoded::<R, K>)
+    /// Opens a cell for one value, which does not come from other processes as an outcome.
+    #[inline]
+    pub(crate) fn open_here(&self) -> u64 {
+        self.open_with(Content::Empty, nothing_comes)
+    }
+
+    /// Opens a cell that collects what comes from other processes by `codec`.
+    pub(crate) fn open_sink<R: 'static>(&self, sink: impl Sink<R>, codec: &Codec<R>) -> u64 {
+        self.open_with(Content::Sink(Box::new(SinkBox::<R>(Box::new(sink)))), codec.deposit)
+    }
+
+    /// Opens a cell that collects what does not come from other processes as outcomes.
+    pub(crate) fn open_sink_here<R: 'static>(&self, sink: impl Sink<R>) -> u64 {
+        self.open_with(Content::Sink(Box::new(SinkBox::<R>(Box::new(sink)))), nothing_comes)
     }
 
     /// What brings an encoded value to a cell, if that is there.
@@ -328,7 +352,7 @@ impl Cells {
             Content::Empty => {
                 let waiter = slot.waiter.take();
                 slot.content = match outcome {
-                    Ok(_) => Content::Ready(Msg::for_pe(Answer::<R>::new(key, from, outcome)), None),
+                    Ok(value) => Content::Ready(Msg::for_pe(Held(value)), None),
                     Err(error) => Content::Refused(error, true),
                 };
                 drop(slab);
@@ -551,12 +575,11 @@ impl Cells {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::wire::BySerde;
 
     #[test]
     fn a_slot_whose_generations_are_used_up_is_not_used_again() {
         let cells = Cells::new();
-        let open = || cells.open::<(), BySerde>();
+        let open = || cells.open_here();
         let (first, other) = (open(), open());
         assert!(matches!(cells.0.borrow_mut().close(first), (Content::Empty, None)));
         cells.0.borrow_mut().slots[0].generation = RETIRED - 1;

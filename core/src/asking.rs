@@ -15,7 +15,7 @@ use crate::priority::Rank;
 use crate::proxy::Element;
 use crate::reply::{CellRef, Reply};
 use crate::waiting::What;
-use crate::wire::BySerde;
+use crate::wire::Codec;
 
 /// What can be asked.
 pub(crate) trait Ask: Sized {
@@ -81,7 +81,8 @@ impl<A: Ask> Asking<A> {
     #[track_caller]
     pub(crate) fn begin(&mut self) {
         if let Some(ask) = self.ask.take() {
-            let cell = current::on_pe(A::WAITING, |pe| CellRef::new(pe, pe.cells.open::<(), BySerde>()));
+            let cell =
+                current::on_pe(A::WAITING, |pe| CellRef::new(pe, pe.cells.open(Codec::<()>::by_serde())));
             self.pending = Some(Pending::new(cell, ask.what(), self.at));
             blame_caller(ask.send(Reply::to(cell)));
         }

@@ -15,7 +15,7 @@ use crate::callback::{self, Callback};
 use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::direct::{self, Direct};
-use crate::entry::{Entry, Invoke, OutputOf, Runs};
+use crate::entry::{Entry, Invoke, Runs};
 use crate::error::{CallError, NoElement};
 use crate::guard::{ByMessage, Decision, Guard, Guarded};
 use crate::ids::{ChareId, CollectionId, RunId};
@@ -132,7 +132,7 @@ impl<E: Entry> Call<E> {
         let Call { to, state, rank, .. } = self;
         let CallState::Unsent(args) = state else { return };
         match rank {
-            Rank::Normal if matches!(E::RUNS, Runs::ByMessage) => send_plainly::<E>(&to, args),
+            Rank::Normal if const { matches!(E::RUNS, Runs::ByMessage) } => send_plainly::<E>(&to, args),
             rank => dispatch::<E>(to, args, Reply::none(), rank),
         }
     }
@@ -195,12 +195,7 @@ impl<E: Entry> Call<E> {
     /// Sends the call; its value goes to `callback`.
     pub fn to(self, callback: impl Into<Callback<E::Output>>) {
         if let CallState::Unsent(args) = self.state {
-            dispatch::<E>(
-                self.to,
-                args,
-                Reply::to_callback::<E::Output, OutputOf<E>>(callback.into()),
-                self.rank,
-            );
+            dispatch::<E>(self.to, args, Reply::to_callback(callback.into(), E::output()), self.rank);
         }
     }
 }
@@ -229,8 +224,7 @@ fn start<E: Entry>(
     rank: Rank,
     at: &'static Location<'static>,
 ) -> Pending<E::Output> {
-    let cell =
-        current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open::<E::Output, OutputOf<E>>()));
+    let cell = current::on_pe("awaiting a call", |pe| CellRef::new(pe, pe.cells.open(E::output())));
     dispatch::<E>(to, args, Reply::to(cell), rank);
     Pending::new(cell, What::Call { entry: E::INFO, to: to.id() }, at)
 }
@@ -258,7 +252,7 @@ fn send_elsewhere<E: Entry>(to: &Element<E::Chare>, args: E::Args) {
 /// run, is refused.
 #[inline(always)]
 pub(crate) fn dispatch<E: Entry>(to: Element<E::Chare>, args: E::Args, reply: Reply, rank: Rank) {
-    if !matches!(E::RUNS, Runs::ByMessage) {
+    if const { !matches!(E::RUNS, Runs::ByMessage) } {
         return direct::dispatch::<E>(to, args, reply, rank);
     }
     dispatch_to_id::<E>(to.run(), to.id(), args, reply, rank, || format!("[{:?}]", to.index()));
@@ -272,30 +266,47 @@ pub(crate) fn dispatch_to_id<E: Entry>(
     args: E::Args,
     reply: Reply,
     rank: Rank,
-    index: impl FnOnce() -> String,
+    index: impl Fn() -> String,
 ) {
+    let msg = Msg::new(id, reply, Invoke::<E>(args));
     current::here(|here| match here {
         Here::Pe(pe) if pe.plain_run() == run && id.element != OUTSIDE => {
-            let msg = Msg::new(id, reply, Invoke::<E>(args));
-            if let Rank::Normal = rank { pe.send(msg) } else { pe.send_ranked(rank, msg) }
+            if let Rank::Normal = rank {
+                pe.send(msg)
+            } else {
+                pe.send_ranked(rank, msg)
+            }
         }
+        here => send_from(here, run, msg, rank, E::Chare::INFO.name, &index),
+    });
+}
+
+/// As `dispatch_to_id`, where something is out of the ordinary.
+#[cold]
+#[inline(never)]
+fn send_from(
+    here: Here<'_>,
+    run: RunId,
+    msg: Msg,
+    rank: Rank,
+    chare: &'static str,
+    index: &dyn Fn() -> String,
+) {
+    let id = msg.head().to;
+    match here {
         Here::Foreign(shared) if shared.run() == run && id.element != OUTSIDE => {
-            shared.send_foreign(rank, Msg::new(id, reply, Invoke::<E>(args)));
+            shared.send_foreign(rank, msg);
         }
-        Here::Pe(pe) if pe.run() == run && id.element != OUTSIDE => {
-            pe.send_counted(rank, Msg::new(id, reply, Invoke::<E>(args)));
-        }
-        Here::Pe(pe) => {
-            reply.refuse(pe, id, no_element(pe, run, id.collection, E::Chare::INFO.name, index()));
-        }
+        Here::Pe(pe) if pe.run() == run && id.element != OUTSIDE => pe.send_counted(rank, msg),
+        Here::Pe(pe) => msg.lose(pe, no_element(pe, run, id.collection, chare, index())),
         // Nobody can be told there, so this is an error that nobody awaits.
         Here::Foreign(shared) => {
             let bounds = if shared.run() == run { "its array is smaller" } else { OTHER_RUN };
-            let error = NoElement { chare: E::Chare::INFO.name, element: index(), bounds: bounds.to_owned() };
+            let error = NoElement { chare, element: index(), bounds: bounds.to_owned() };
             shared.unawaited_at(shared.first_pe(), CallError::NoElement(Arc::new(error)));
         }
         Here::Nowhere => nowhere(),
-    });
+    }
 }
 
 /// Why there is no chare behind a proxy, if that is known here.

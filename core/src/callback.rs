@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::broadcast::{self, Audience, Awaited, Pes};
+use crate::broadcast::{self, Audience};
 use crate::call;
 use crate::caught::{Caught, PanicPayload};
 use crate::current::{self, Here};
@@ -21,7 +21,7 @@ use crate::runtime::Runtime;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task;
 use crate::table::{CodeId, Row};
-use crate::wire::{self, BySerde, Codec, Decoder, Encode, Encoder, Kind, Stays, Wire, WireError};
+use crate::wire::{self, Codec, Decoder, Encode, Encoder, Kind, Stays, Wire, WireError};
 
 /// A place for a value of type `T`: a promise, an entry method of one chare or of a whole collection, the end of the
 /// program, or nowhere.
@@ -72,12 +72,12 @@ enum Form {
 const _: () = assert!(size_of::<Callback<u64>>() <= 48, "callbacks are moved with each contribution");
 
 impl<T: Send + 'static> Callback<T> {
-    /// Lets it leave the process; its values come back by `K`.
-    pub(crate) fn encode<K: Codec<T>>(&self, to: &mut Encoder) -> Result<(), Stays> {
+    /// Lets it leave the process; its values come back by `codec`.
+    pub(crate) fn encode(&self, to: &mut Encoder, codec: &'static Codec<T>) -> Result<(), Stays> {
         let form = match &self.0 {
             To::Promise(promise) => {
                 to.put_own(&Form::Promise);
-                promise.encode::<K>(to);
+                promise.encode(to, codec);
                 return Ok(());
             }
             To::Element(_, _, Some(outside), _) => {
@@ -96,11 +96,11 @@ impl<T: Send + 'static> Callback<T> {
     }
 
     /// One that came from another process.
-    pub(crate) fn decode<K: Codec<T>>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+    pub(crate) fn decode(from: &mut Decoder<'_>, codec: &Codec<T>) -> Result<Self, WireError> {
         let run = current::run_or_none();
         Ok(Callback(match from.take()? {
-            Form::Promise => To::Promise(Promise::decode::<K>(from)?),
-            Form::Entry(place, code) => To::Coded(run, place, Row::find(code)?, K::encode),
+            Form::Promise => To::Promise(Promise::decode(from, codec)?),
+            Form::Entry(place, code) => To::Coded(run, place, Row::find(code)?, codec.encode),
             Form::Exit => To::Exit(Some(run)),
             Form::Ignore => To::Ignore,
         }))
@@ -234,11 +234,9 @@ fn coded<T: 'static>(
             Ok((encoder.reread(|from| (row.decode)(Kind::Call, id, from)).map_err(nonsense)?, None))
         }
         Place::Collection(id) => {
-            let awaited: Option<Awaited> = None;
-            encoder.put_own(&(id, Pes::ALL, Rank::Normal, awaited));
             encode(value, &mut encoder)?;
-            let msg = encoder.reread(|from| (row.decode)(Kind::Number, Msg::NOBODY, from));
-            Ok((msg.map_err(nonsense)?, Some(id.root())))
+            let args = encoder.reread(|from| broadcast::Args::decode_of(row, from)).map_err(nonsense)?;
+            Ok((broadcast::to_number(id, args), Some(id.root())))
         }
     }
 }
@@ -247,13 +245,13 @@ impl<T: Wire> Serialize for Callback<T> {
     /// # Errors
     /// Anywhere but in a message of the runtime.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        wire::serialize_own(serializer, |to| self.encode::<BySerde>(to))
+        wire::serialize_own(serializer, |to| self.encode(to, Codec::by_serde()))
     }
 }
 
 impl<'de, T: Wire> Deserialize<'de> for Callback<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        wire::deserialize_own(deserializer, Callback::decode::<BySerde>)
+        wire::deserialize_own(deserializer, |from| Callback::decode(from, Codec::by_serde()))
     }
 }
 

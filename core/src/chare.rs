@@ -21,7 +21,7 @@ use crate::proxy::{Array, Element, FromCallback, Group, SparseArray};
 use crate::reduction::{self, AllReduce, Nop, Reducer};
 use crate::runtime::Runtime;
 use crate::table::CodeId;
-use crate::wire::{Decoder, Encoder, Kind, Stays, Wire, WireError};
+use crate::wire::{Codec, Decoder, Encoder, Kind, Stays, Wire, WireError};
 
 /// Where a type of chare stands in the user's source.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -57,10 +57,9 @@ pub trait Chare: Sized + Send + 'static {
     fn encode_init(init: Self::Init, to: &mut Encoder) -> std::result::Result<(), Stays>;
     #[doc(hidden)]
     fn decode_init(from: &mut Decoder<'_>) -> std::result::Result<Self::Init, WireError>;
+    /// How its indexes leave their process.
     #[doc(hidden)]
-    fn encode_index(index: Self::Index, to: &mut Encoder) -> std::result::Result<(), Stays>;
-    #[doc(hidden)]
-    fn decode_index(from: &mut Decoder<'_>) -> std::result::Result<Self::Index, WireError>;
+    fn index_codec() -> &'static Codec<Self::Index>;
     /// Its state, for its way to another process.
     #[doc(hidden)]
     fn encode_state(&self, to: &mut Encoder) -> std::result::Result<(), Stays>;

@@ -24,7 +24,7 @@ use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::strided::Strided;
 use crate::waiting::What;
-use crate::wire::BySerde;
+use crate::wire::Codec;
 
 /// A dense array that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
@@ -343,7 +343,7 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
                 return Err(format!("there is no {home:?}: this run has {} PEs", pe.pe_count()));
             }
             let id = pe.next_single(home);
-            let cell = awaited.then(|| CellRef::new(pe, pe.cells.open::<(), BySerde>()));
+            let cell = awaited.then(|| CellRef::new(pe, pe.cells.open(Codec::<()>::by_serde())));
             pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
             Ok((Element::new(pe.run(), id, 0), cell))
         })
@@ -362,7 +362,7 @@ where
     C::Init: Clone,
 {
     let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
-    let root = awaited.then(|| broadcast::open_root::<(), BySerde, ()>(pe, finish));
+    let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, Codec::by_serde, finish));
     let id = CollectionId::new(pe.id(), pe.next_creation());
     let info = Arc::new(info(id));
     // Clones first, the own part next: if either panics, no other PE has heard of the collection.

@@ -13,7 +13,7 @@ use crate::call::{dispatch_to_id, missing};
 use crate::cell::{ChareRef, State};
 use crate::chares::Chare;
 use crate::current::{self, Here};
-use crate::entry::{Delivery, Entry, EntryInfo, OutputOf, Runs};
+use crate::entry::{Delivery, Entry, EntryInfo, Runs};
 use crate::error::{CallError, NotNow, WhyNotNow};
 use crate::ids::ChareId;
 use crate::location::Route;
@@ -181,7 +181,7 @@ pub(crate) fn now<E: Direct>(pe: &Pe, to: &Element<E::Chare>, args: E::Args) -> 
         Obstacle::NotNow(why) => not_now::<E>(to, why),
         Obstacle::Never(error) => error,
     })?;
-    let cell = CellRef::new(pe, pe.cells.open::<E::Output, OutputOf<E>>());
+    let cell = CellRef::new(pe, pe.cells.open(E::output()));
     run::<E>(pe, chare, args, Reply::to(cell));
     pe.cells.try_take(pe, cell.key).unwrap_or(Err(CallError::Ended))
 }

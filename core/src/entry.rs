@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
+use crate::broadcast::Copies;
 use crate::caught::{self, Caught, PanicPayload};
 use crate::cell::{ChareRef, Exclusive, State};
 use crate::chares::{Chare, Cx, This};
@@ -75,6 +76,9 @@ pub trait Entry: Sized + 'static {
     /// Where calls run.
     #[doc(hidden)]
     const RUNS: Runs = Runs::ByMessage;
+    /// Whether its coroutines can be started again.
+    #[doc(hidden)]
+    const IS_RESTARTABLE: bool = false;
     /// What has to hold for a call to run.
     #[doc(hidden)]
     fn when() -> impl When<Self> {
@@ -97,32 +101,15 @@ pub trait Entry: Sized + 'static {
     fn decode_args(_: &mut Decoder<'_>) -> Result<Self::Args, WireError> {
         Err(WireError::stays(Self::INFO.name))
     }
+    /// How its values leave their process.
     #[doc(hidden)]
-    fn encode_output(output: Self::Output, _: &mut Encoder) -> Result<(), Stays> {
-        drop(output);
-        Err(Stays::of::<Self::Output>())
+    fn output() -> &'static Codec<Self::Output> {
+        Codec::nowhere()
     }
+    /// What broadcasts of it do, if its arguments can be cloned.
     #[doc(hidden)]
-    fn decode_output(_: &mut Decoder<'_>) -> Result<Self::Output, WireError> {
-        Err(WireError::stays(Self::INFO.name))
-    }
-    /// A message of this kind.
-    #[doc(hidden)]
-    fn decode(_: Kind, _: ChareId, _: &mut Decoder<'_>) -> Result<Msg, WireError> {
-        Err(WireError::stays(Self::INFO.name))
-    }
-}
-
-/// How the values of an entry leave their process.
-pub(crate) struct OutputOf<E>(PhantomData<fn() -> E>);
-
-impl<E: Entry> Codec<E::Output> for OutputOf<E> {
-    fn encode(value: E::Output, to: &mut Encoder) -> Result<(), Stays> {
-        E::encode_output(value, to)
-    }
-
-    fn decode(from: &mut Decoder<'_>) -> Result<E::Output, WireError> {
-        E::decode_output(from)
+    fn copies() -> Option<&'static Copies> {
+        None
     }
 }
 
@@ -240,7 +227,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
             catch_unwind(AssertUnwindSafe(|| chare.with(|state| method(state, &Cx::new(chare.id), args))));
         pe.end_step();
         let outcome = conclude(pe, chare, E::INFO, outcome);
-        reply.answer_by::<E::Output, OutputOf<E>>(pe, chare.id, outcome);
+        reply.answer_by(pe, chare.id, outcome, E::output);
         after_step(pe, chare);
     }
 
@@ -311,7 +298,7 @@ impl<'a, E: Entry> Delivery<'a, E> {
             match reply {
                 Some(reply) => {
                     let outcome = conclude(pe, chare, E::INFO, outcome);
-                    reply.answer_by::<E::Output, OutputOf<E>>(pe, chare.id, outcome);
+                    reply.answer_by(pe, chare.id, outcome, E::output);
                 }
                 None => pe.guard(|| drop(outcome)),
             }
@@ -339,7 +326,7 @@ fn start<E: Entry>(
 ) {
     task::start(pe, Some(chare), E::INFO, mode, future, move |pe: &Pe, outcome| {
         let outcome = conclude(pe, chare, E::INFO, outcome);
-        reply.answer_by::<E::Output, OutputOf<E>>(pe, chare.id, outcome);
+        reply.answer_by(pe, chare.id, outcome, E::output);
     });
 }
 

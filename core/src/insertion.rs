@@ -27,7 +27,7 @@ use crate::reduction;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::waiting::What;
-use crate::wire::{self, Arrives, BySerde, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use crate::wire::{self, Arrives, Codec, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// The insertion of one element into a sparse array, not yet sent; made by [`SparseArray::insert`].
 #[must_use = "nothing is inserted until this is sent or awaited"]
@@ -78,7 +78,7 @@ impl<C: ArrayElement> SparseArray<C> {
     pub fn done_inserting(&self) -> DoneInserting {
         let (run, collection) = self.ids();
         current::on_pe("DoneInserting", |pe| {
-            let cell = CellRef::new(pe, pe.cells.open::<(), BySerde>());
+            let cell = CellRef::new(pe, pe.cells.open(Codec::<()>::by_serde()));
             let id = ChareId { collection, element: u64::MAX };
             let seal = Msg::new(id, Reply::to(cell), Seal);
             if pe.run() == run {
@@ -236,13 +236,13 @@ pub(crate) struct Request<C: Chare> {
 impl<C: Chare> Request<C> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Request { index, init, pe } = self;
-        C::encode_index(index, to)?;
+        (C::index_codec().encode)(index, to)?;
         to.put_own(&pe);
         Ok(C::encode_init(init, to)?)
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let (index, pe) = (C::decode_index(from)?, from.take()?);
+        let (index, pe) = ((C::index_codec().decode)(from)?, from.take()?);
         Ok(Request { index, init: C::decode_init(from)?, pe })
     }
 }

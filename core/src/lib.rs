@@ -374,6 +374,7 @@ pub mod prelude {
 /// What the macros generate against; not for users.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::broadcast::Copies;
     pub use crate::cell::Exclusive;
     pub use crate::collection::Construct;
     pub use crate::condition::line::{ShowDebug, ShowNothing, on_call, on_state, on_tag};
@@ -388,10 +389,14 @@ pub mod __private {
     pub use crate::table::{CachedId, CodeId, Place, ROWS, Row};
     pub use crate::testing::{Simulated, Test, test};
     pub use crate::wire::{
-        AsBulk, AsEither, AsNothing, AsSerde, Broadcasts, CallsOnly, Decoder, Decoders, DenseArrays, Encoder,
-        Kind, Makers, Of, SinglesOnly, SparseArrays, StateBySerde, StateStays, Stays, WireError,
+        Alone, CallsOf, Codec, Decoder, Elements, Encoder, Kind, Of, Stays, WireError, ways,
     };
     pub use linkme;
+
+    /// What encoding brings.
+    pub type Encoded = Result<(), Stays>;
+    /// What decoding brings.
+    pub type Decoded<T> = Result<T, WireError>;
 
     /// Arguments and values of entries are owned, and may move to another thread.
     pub fn must_own<T: Send + 'static>() {}

@@ -19,7 +19,7 @@ use crate::reply::Reply;
 use crate::scheduler::inbox::Linked;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::sync::AtomicPtr;
-use crate::wire::{Encoder, Leaves, Stays, Unsent};
+use crate::wire::{Encoder, Kind, Leaves, Stays, Unsent};
 
 /// The header of every message. The link comes first: it is the only part that other threads write.
 #[repr(C)]
@@ -47,7 +47,20 @@ pub(crate) struct Table {
     is_ranked: bool,
     is_call: bool,
     /// The entry that it invokes, or the runtime's own name for it.
-    pub(crate) name: Name,
+    name: Name,
+    /// What it is named by instead.
+    ///
+    /// # Safety
+    /// The message is a live one of this table.
+    inner: Option<unsafe fn(&Msg) -> Inner<'_>>,
+}
+
+/// What a message is named by that only brings something.
+pub(crate) enum Inner<'a> {
+    /// The call inside of it.
+    Message(&'a Msg),
+    /// The entry that will be called.
+    Entry(&'static EntryInfo),
 }
 
 /// How reports name a message.
@@ -79,6 +92,8 @@ pub(crate) trait Payload: Send + Sized + 'static {
     const IS_RANKED: bool = false;
     /// Whether it is the call of one chare, with its arguments.
     const IS_CALL: bool = false;
+    /// What it is named by, if that is not [`Payload::NAME`].
+    const INNER: Option<fn(&Self) -> Inner<'_>> = None;
     /// How it goes to a PE of another process.
     const LEAVES: Leaves<Self>;
     /// Runs on the PE that took the message; the block has been freed already.
@@ -101,34 +116,79 @@ impl<P: Payload> TableOf<P> {
         run: run_payload::<P>,
         lost: lose_payload::<P>,
         drop_contents: drop_payload::<P>,
-        leave: leave_payload::<P>,
+        leave: match P::LEAVES {
+            Leaves::As(..) => leave_payload::<P>,
+            Leaves::Never => stay,
+        },
         can_leave: matches!(P::LEAVES, Leaves::As(..)),
         is_ranked: P::IS_RANKED,
         is_call: P::IS_CALL,
         name: P::NAME,
+        inner: match P::INNER {
+            Some(_) => Some(inner_of::<P>),
+            None => None,
+        },
     };
+}
+
+/// # Safety
+/// The message is a live one of the table of `P`.
+unsafe fn inner_of<P: Payload>(msg: &Msg) -> Inner<'_> {
+    let inner = P::INNER.expect("the table has this only if it is there");
+    // SAFETY: by the caller's promise the contents are a `P`, which live as long as the message.
+    inner(unsafe { &(*msg.0.cast::<Body<P>>().as_ptr()).args })
+}
+
+/// Moves the contents out of a message.
+///
+/// # Safety
+/// `head` points to a live `Body<P>` that the caller owns, and whose block it frees without dropping what is in it.
+#[inline(always)]
+unsafe fn read_contents<P>(head: NonNull<Head>) -> (ChareId, Reply, P) {
+    let body = head.cast::<Body<P>>();
+    // SAFETY: the caller owns the body, and drops nothing of it.
+    unsafe {
+        let to = (*body.as_ptr()).head.to;
+        let reply = std::ptr::read(&raw const (*body.as_ptr()).head.reply);
+        (to, reply, std::ptr::read(&raw const (*body.as_ptr()).args))
+    }
 }
 
 /// Moves the contents out of a message and frees its block.
 ///
 /// # Safety
 /// `head` points to a live `Body<P>` that the caller owns.
-#[inline(always)]
 unsafe fn take_contents<P>(head: NonNull<Head>, pe: &Pe) -> (ChareId, Reply, P) {
-    let body = head.cast::<Body<P>>();
-    // SAFETY: the caller owns the body; the block is freed without dropping what is read here.
+    // SAFETY: the caller's promise.
     unsafe {
-        let to = (*body.as_ptr()).head.to;
-        let reply = std::ptr::read(&raw const (*body.as_ptr()).head.reply);
-        let payload = std::ptr::read(&raw const (*body.as_ptr()).args);
-        pe.release_block(head, Layout::new::<Body<P>>());
-        (to, reply, payload)
+        let contents = read_contents(head);
+        release(pe, head);
+        contents
     }
+}
+
+/// Frees the block of a message.
+///
+/// # Safety
+/// The caller owns the message, and what was in it.
+#[inline(never)]
+unsafe fn release(pe: &Pe, head: NonNull<Head>) {
+    // SAFETY: the header stays readable until the block is freed.
+    unsafe { pe.release_block(head, head.as_ref().table.layout) }
 }
 
 unsafe fn run_payload<P: Payload>(head: NonNull<Head>, pe: &Pe) {
     // SAFETY: `run` is called with the message that this table belongs to, which it owns.
-    let (to, reply, payload) = unsafe { take_contents::<P>(head, pe) };
+    let (to, reply, payload) = unsafe {
+        // Calls are many: what frees their blocks is compiled for their size, at each of them.
+        if P::IS_CALL {
+            let contents = read_contents::<P>(head);
+            pe.release_block(head, Layout::new::<Body<P>>());
+            contents
+        } else {
+            take_contents::<P>(head, pe)
+        }
+    };
     payload.run(to, reply, pe);
 }
 
@@ -151,13 +211,26 @@ unsafe fn drop_payload<P>(head: NonNull<Head>) {
 unsafe fn leave_payload<P: Payload>(head: NonNull<Head>, pe: &Pe, to: &mut Encoder) -> Result<(), Unsent> {
     // SAFETY: `leave` is called with the message that this table belongs to, which it owns.
     let (id, reply, payload) = unsafe { take_contents::<P>(head, pe) };
-    let Leaves::As(kind, encode) = P::LEAVES else {
-        unreachable!("{} is for PEs of its own process", P::NAME)
-    };
+    let Leaves::As(kind, encode) = P::LEAVES else { unreachable!("the table has `stay` then") };
+    let mut payload = Some(payload);
+    let mut encode = |to: &mut Encoder| payload.take().map_or(Ok(()), |payload| encode(payload, to));
+    put_message(pe, to, kind, id, reply, P::NAME, &mut encode)
+}
+
+/// Encodes a message whose contents `encode` adds.
+fn put_message(
+    pe: &Pe,
+    to: &mut Encoder,
+    kind: Kind,
+    id: ChareId,
+    reply: Reply,
+    name: Name,
+    encode: &mut dyn FnMut(&mut Encoder) -> Result<(), Unsent>,
+) -> Result<(), Unsent> {
     let begin = to.mark();
     to.begin(kind, (id != Msg::NOBODY).then_some(id));
     // Serialisation is code of the user's.
-    let encoded = match caught::catch(pe, || encode(payload, to)) {
+    let encoded = match caught::catch(pe, || encode(to)) {
         Ok(encoded) => encoded,
         Err(panic) => Err(Stays::new(panic.to_string()).into()),
     };
@@ -172,12 +245,18 @@ unsafe fn leave_payload<P: Payload>(head: NonNull<Head>, pe: &Pe, to: &mut Encod
         Err(unsent) => {
             to.rewind(begin);
             if let Unsent::Stays(why) = unsent {
-                let text = format!("{} was not sent to another process: {why}", P::NAME);
+                let text = format!("{name} was not sent to another process: {why}");
                 reply.refuse(pe, id, CallError::Refused(text.into()));
             }
             Err(Unsent::Told)
         }
     }
+}
+
+unsafe fn stay(head: NonNull<Head>, _: &Pe, _: &mut Encoder) -> Result<(), Unsent> {
+    // SAFETY: `leave` is called with a message that it owns.
+    let msg = unsafe { Msg::from_raw(head) };
+    unreachable!("{} is for PEs of its own process", msg.name())
 }
 
 /// An owned message whose kind is erased.
@@ -223,8 +302,29 @@ impl Msg {
         unsafe { self.0.as_ref() }
     }
 
+    /// What it is named by instead of its own name.
+    fn inner(&self) -> Option<Inner<'_>> {
+        // SAFETY: the table is that of the message.
+        self.head().table.inner.map(|inner| unsafe { inner(self) })
+    }
+
     pub(crate) fn name(&self) -> Name {
-        self.head().table.name
+        match self.inner() {
+            None => self.head().table.name,
+            Some(Inner::Message(msg)) => msg.name(),
+            Some(Inner::Entry(entry)) => Name::Entry(entry),
+        }
+    }
+
+    /// Addresses what was for no chare.
+    pub(crate) fn addressed(self, to: ChareId, reply: Reply) -> Msg {
+        // SAFETY: a `Msg` owns a live block, and nobody else looks at its header.
+        let head = unsafe { &mut *self.0.as_ptr() };
+        head.to = to;
+        let none = mem::replace(&mut head.reply, reply);
+        debug_assert!(none.is_to_nobody());
+        drop(none);
+        self
     }
 
     #[inline]
@@ -234,15 +334,19 @@ impl Msg {
 
     /// The entry that it calls, if it is the call of one chare.
     pub(crate) fn call(&self) -> Option<&'static EntryInfo> {
-        match self.head().table {
-            Table { is_call: true, name: Name::Entry(entry), .. } => Some(entry),
+        match (self.head().table.is_call, self.name()) {
+            (true, Name::Entry(entry)) => Some(entry),
             _ => None,
         }
     }
 
     /// The size of what it carries behind its header.
     pub(crate) fn argument_bytes(&self) -> u64 {
-        self.head().table.argument_bytes as u64
+        let own = self.head().table.argument_bytes as u64;
+        match self.inner() {
+            Some(Inner::Message(msg)) => own - size_of::<Msg>() as u64 + msg.argument_bytes(),
+            _ => own,
+        }
     }
 
     /// Takes the reply away: the message will answer nobody.

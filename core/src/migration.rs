@@ -323,7 +323,7 @@ fn take_out(pe: &Pe, chare: ChareRef) {
 }
 
 /// One chare of those that move in one message.
-struct Freight {
+pub(crate) struct Freight {
     id: ChareId,
     parcel: Parcel,
     /// Its index, if it comes from a sparse array.

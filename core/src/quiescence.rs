@@ -33,7 +33,7 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::sync::{AtomicU64, AtomicUsize, Ordering, in_total_order};
 use crate::waiting::What;
-use crate::wire::{BySerde, Kind, Leaves};
+use crate::wire::{Codec, Kind, Leaves};
 
 /// What one PE publishes.
 #[derive(Default)]
@@ -250,7 +250,7 @@ pub(crate) fn judge(pe: &Pe) -> Verdict {
         shared.stop(reason.unwrap_or(Reason::Hang));
     }
     for cell in waiters.into_values() {
-        send_answer::<(), BySerde>(pe, cell, 0, Ok(()));
+        send_answer(pe, cell, 0, Ok(()), Codec::<()>::by_serde);
     }
     Verdict::Answered
 }
@@ -289,7 +289,7 @@ impl Quiescence {
         let at = self.at;
         self.asked.get_or_insert_with(|| {
             current::on_pe("awaiting quiescence", |pe| {
-                let cell = CellRef::new(pe, pe.cells.open::<(), BySerde>());
+                let cell = CellRef::new(pe, pe.cells.open(Codec::<()>::by_serde()));
                 pe.post(PeId::new(0), Msg::for_pe(AwaitQuiescence(cell)));
                 Asked { cell, pending: Pending::new(cell, What::Quiescence, at), is_over: false }
             })

@@ -4,7 +4,6 @@
 //! ([`crate::answer`]) or a callback.
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::mem;
 
 use serde::{Deserialize, Serialize};
@@ -19,9 +18,7 @@ use crate::location::Trail;
 use crate::message::{Msg, Name, Payload};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
-use crate::wire::{
-    Arrives, BySerde, Codec, Decoder, Encoder, Kind, Leaves, Nowhere, Stays, Unsent, WireError,
-};
+use crate::wire::{Arrives, Codec, Decoder, Encoder, Kind, Leaves, Stays, Unsent, WireError};
 
 /// A cell, from anywhere: its run, its PE, and `generation << 32 | slot` there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -113,9 +110,9 @@ trait AnyCallback: Send {
 }
 
 /// A callback, and how its values leave their process.
-struct CallbackBy<R, K>(Callback<R>, PhantomData<fn() -> K>);
+struct CallbackBy<R: 'static>(Callback<R>, &'static Codec<R>);
 
-impl<R: Send + 'static, K: Codec<R>> AnyCallback for CallbackBy<R, K> {
+impl<R: Send + 'static> AnyCallback for CallbackBy<R> {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         Box::new(self.0)
     }
@@ -123,7 +120,7 @@ impl<R: Send + 'static, K: Codec<R>> AnyCallback for CallbackBy<R, K> {
         self.0.fail(error);
     }
     fn encode(self: Box<Self>, to: &mut Encoder) -> Result<(), Stays> {
-        self.0.encode::<K>(to)
+        self.0.encode(to, self.1)
     }
 }
 
@@ -207,9 +204,9 @@ impl Reply {
         matches!(self.to, To::Tracker { .. } | To::Nobody(Sender { of_broadcast: 1, .. }))
     }
 
-    /// To a callback, whose values leave their process by `K`.
-    pub(crate) fn to_callback<R: Send + 'static, K: Codec<R>>(callback: Callback<R>) -> Reply {
-        let callback = CallbackBy::<R, K>(callback, PhantomData);
+    /// To a callback, whose values leave their process by `codec`.
+    pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>, codec: &'static Codec<R>) -> Reply {
+        let callback = CallbackBy(callback, codec);
         Reply::new(To::Callback(Box::new(ErasedCallback(Box::new(callback)))))
     }
 
@@ -242,13 +239,35 @@ impl Reply {
         }
     }
 
-    /// The reply of a message whose outcome is an `R`, which leaves its process by `K`.
-    pub(crate) fn decode<R: Send + 'static, K: Codec<R>>(from: &mut Decoder<'_>) -> Result<Reply, WireError> {
-        let form = from.take_byte()?;
+    /// The reply of a message that says only that something is done: never a callback.
+    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Reply, WireError> {
+        Reply::decode_form(from, |_| Err(WireError::new("only calls of entries are answered by callbacks")))
+    }
+
+    /// The reply of a message whose outcome leaves its process by `codec`.
+    pub(crate) fn decode_by<R: Send + 'static>(
+        from: &mut Decoder<'_>,
+        codec: &'static Codec<R>,
+    ) -> Result<Reply, WireError> {
+        Reply::decode_form(from, |from| Ok(Reply::to_callback(Callback::decode(from, codec)?, codec)))
+    }
+
+    #[inline]
+    fn decode_form(
+        from: &mut Decoder<'_>,
+        callback: impl FnOnce(&mut Decoder<'_>) -> Result<Reply, WireError>,
+    ) -> Result<Reply, WireError> {
+        match from.take_byte()? {
+            form::CALLBACK => callback(from),
+            form => Reply::decode_plain(form, from),
+        }
+    }
+
+    /// The reply of any form but a callback.
+    fn decode_plain(form: u8, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
         Ok(match form {
             form::CELL => Reply::new(To::Cell { pe: from.take_pe()?, key: from.take_u64()? }),
             form::TRACKER => Reply::new(To::Tracker { pe: from.take_pe()?, key: from.take_u64()? }),
-            form::CALLBACK => Reply::to_callback::<R, K>(Callback::decode::<K>(from)?),
             _ if form > form::HAS_SENDER | form::OF_BROADCAST => {
                 return Err(WireError::new(format!("there is no kind {form} of replies")));
             }
@@ -269,28 +288,36 @@ impl Reply {
         mem::replace(&mut self.to, To::Nobody(Sender::NONE))
     }
 
-    /// Answers; `K` says how the value leaves the process. An error with nobody to tell goes to `pe`, which ends the job with a
+    /// Answers; `codec` says how the value leaves the process. An error with nobody to tell goes to `pe`, which ends the job with a
     /// report.
     #[inline(always)]
-    pub(crate) fn answer_by<R, K>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>)
-    where
-        R: Send + 'static,
-        K: Codec<R>,
-    {
+    pub(crate) fn answer_by<R: Send + 'static>(
+        self,
+        pe: &Pe,
+        from: ChareId,
+        outcome: Result<R, CallError>,
+        codec: fn() -> &'static Codec<R>,
+    ) {
         if matches!(self.to, To::Nobody(_)) && outcome.is_ok() {
             // Nothing to drop in a reply to nobody.
             mem::forget(self);
             return;
         }
-        self.tell::<R, K>(pe, from, outcome);
+        self.tell(pe, from, outcome, codec);
     }
 
     /// Answers that something is done.
     pub(crate) fn answer(self, pe: &Pe, from: ChareId, outcome: Result<(), CallError>) {
-        self.answer_by::<(), BySerde>(pe, from, outcome);
+        self.answer_by(pe, from, outcome, Codec::by_serde);
     }
 
-    fn tell<R: Send + 'static, K: Codec<R>>(self, pe: &Pe, from: ChareId, outcome: Result<R, CallError>) {
+    fn tell<R: Send + 'static>(
+        self,
+        pe: &Pe,
+        from: ChareId,
+        outcome: Result<R, CallError>,
+        codec: fn() -> &'static Codec<R>,
+    ) {
         match self.into_destination() {
             To::Nobody(_) => {
                 if let Err(error) = outcome {
@@ -299,7 +326,7 @@ impl Reply {
             }
             To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
                 let to = CellRef { run: pe.run(), pe: home, key };
-                send_answer::<R, K>(pe, to, from.element, outcome);
+                send_answer(pe, to, from.element, outcome, codec);
             }
             To::Callback(callback) => match outcome {
                 Ok(value) => match callback.0.into_any().downcast::<Callback<R>>() {
@@ -359,26 +386,27 @@ impl Payload for Waiver {
     }
 }
 
-/// Brings an outcome to a cell of any PE, out of the process by `K`.
+/// Brings an outcome to a cell of any PE, out of the process by `codec`.
 #[inline]
-pub(crate) fn send_answer<R: Send + 'static, K: Codec<R>>(
+pub(crate) fn send_answer<R: Send + 'static>(
     pe: &Pe,
     to: CellRef,
     from: u64,
     outcome: Result<R, CallError>,
+    codec: fn() -> &'static Codec<R>,
 ) {
     if to.pe == pe.id() {
         pe.cells.deposit(pe, to.key, from, outcome);
     } else {
-        pe.post(to.pe, Msg::for_pe(Answer::<R, K>::new(to.key, from, outcome)));
+        pe.post(to.pe, Msg::for_pe(Answer::new(to.key, from, outcome, codec().encode)));
     }
 }
 
 /// Brings an outcome to a cell of this process from wherever the running code is, foreign threads included.
 pub(crate) fn send_answer_from_anywhere<R: Send + 'static>(to: CellRef, outcome: Result<R, CallError>) {
     current::pe(|pe| match pe {
-        Some(pe) if pe.run() == to.run => send_answer::<R, Nowhere>(pe, to, 0, outcome),
-        _ => to.post(Msg::for_pe(Answer::<R, Nowhere>::new(to.key, 0, outcome))),
+        Some(pe) if pe.run() == to.run => send_answer(pe, to, 0, outcome, Codec::nowhere),
+        _ => to.post(Msg::for_pe(Answer::new(to.key, 0, outcome, Codec::nowhere().encode))),
     });
 }
 

@@ -44,7 +44,6 @@ use crate::sim;
 use crate::sleep::{Sleep, YieldNow};
 use crate::table::{CodeTable, SameId};
 use crate::waiting::What;
-use crate::wire::Nowhere;
 
 /// The stack of the thread of a PE other than 0. Arguments given by value pass through it, a few copies at a time; only
 /// what is touched takes memory. No option: who needs more puts the value in a `Box`, which PE 0 needs as well.
@@ -123,7 +122,7 @@ impl Runtime {
         Fut: Future<Output = R> + Send + 'static,
         R: MainOutput,
     {
-        Runtime::run_alone_or_joined(None, options, Some(main))
+        Runtime::run_alone_or_joined(None, options, Some(Box::new(|pe| start_main(pe, main))))
     }
 
     /// Runs one process of a job, as [`Runtime::run`] runs a program alone. Every process calls it, with one of
@@ -141,23 +140,26 @@ impl Runtime {
         Fut: Future<Output = R> + Send + 'static,
         R: MainOutput,
     {
+        Runtime::run_joined(process, options, Box::new(|pe| start_main(pe, main)))
+    }
+
+    pub(crate) fn run_joined(
+        process: Process,
+        options: Options,
+        begin: Begin<'_>,
+    ) -> Result<ExitReport, StartError> {
         if options.simulation().is_some() {
             return Err(OptionsError::not_in_a_job().into());
         }
         let is_first = process.outbox.facts().rank().index() == 0;
-        Runtime::run_alone_or_joined(Some(process), options, is_first.then_some(main))
+        Runtime::run_alone_or_joined(Some(process), options, is_first.then_some(begin))
     }
 
-    fn run_alone_or_joined<F, Fut, R>(
+    pub(crate) fn run_alone_or_joined(
         process: Option<Process>,
         options: Options,
-        main: Option<F>,
-    ) -> Result<ExitReport, StartError>
-    where
-        F: FnOnce(Runtime) -> Fut,
-        Fut: Future<Output = R> + Send + 'static,
-        R: MainOutput,
-    {
+        begin: Option<Begin<'_>>,
+    ) -> Result<ExitReport, StartError> {
         caught::note_panics();
         CodeTable::check()?;
         let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
@@ -173,10 +175,10 @@ impl Runtime {
         enrolment.complete(&shared);
         job::let_driver_tell(&shared);
         let (mut hang, simulation) = match &outside {
-            Some(outside) => (run_pes(&shared, outside, readers, main)?, None),
+            Some(outside) => (run_pes(&shared, outside, readers, begin)?, None),
             None => {
-                let main = main.expect("a simulated run is no part of a job");
-                sim::run(&shared, readers, main)
+                let begin = begin.expect("a simulated run is no part of a job");
+                sim::run(&shared, readers, begin)
             }
         };
         device_work::close(&shared);
@@ -223,7 +225,7 @@ impl Runtime {
     pub fn promise<T: Send + 'static>(&self) -> (Promise<T>, PromiseFuture<T>) {
         let at = Location::caller();
         current::on_pe("making a promise", |pe| {
-            let cell = CellRef::new(pe, pe.cells.open::<T, Nowhere>());
+            let cell = CellRef::new(pe, pe.cells.open_here());
             (Promise::new(cell, 1), PromiseFuture(Pending::new(cell, What::Promise, at)))
         })
     }
@@ -237,7 +239,7 @@ impl Runtime {
         assert!(count > 0, "a promise is of one value or more");
         let at = Location::caller();
         current::on_pe("making a promise", |pe| {
-            let key = pe.cells.open_sink::<T, Nowhere>(Several { missing: count, values: Vec::new() });
+            let key = pe.cells.open_sink_here(Several::<T> { missing: count, values: Vec::new() });
             let cell = CellRef::new(pe, key);
             (Promise::new(cell, count), PromisesFuture(Pending::new(cell, What::Promise, at)))
         })
@@ -397,17 +399,12 @@ impl std::fmt::Debug for Handle {
 }
 
 /// Starts the PEs and runs them to the end; returns their hang report, empty if the run did not hang.
-fn run_pes<F, Fut, R>(
+fn run_pes(
     shared: &Arc<Shared>,
     outside: &Outside,
     readers: Vec<InboxReader<Head>>,
-    main: Option<F>,
-) -> Result<String, StartError>
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
+    begin: Option<Begin<'_>>,
+) -> Result<String, StartError> {
     let barrier = Barrier::new(shared.own_pe_count());
     let hang = HangReport::new(shared.own_pe_count());
     let mut readers = readers.into_iter().map(ReaderForThread);
@@ -421,14 +418,13 @@ where
             let builder = thread::Builder::new().name(format!("PE {pe}")).stack_size(STACK_BYTES);
             let spawned = builder.spawn_scoped(scope, move || {
                 if *lock(go) {
-                    outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, hang, |_| {}));
+                    outside.around(|| run_pe(PeId::new(pe), shared, reader, barrier, hang, None));
                 }
             });
             spawned.map_err(|error| StartError::Thread { pe, error })?;
         }
         *starting = true;
         drop(starting);
-        let begin = |pe: &Pe| main.into_iter().for_each(|main| start_main(pe, main));
         outside.around(|| run_pe(shared.first_pe(), shared, first, &barrier, &hang, begin));
         Ok::<(), StartError>(())
     })?;
@@ -450,7 +446,7 @@ fn run_pe(
     reader: ReaderForThread,
     barrier: &Barrier,
     hang: &HangReport,
-    begin: impl FnOnce(&Pe),
+    begin: Option<Begin<'_>>,
 ) {
     let ReaderForThread(reader) = reader;
     shared.threads[shared.own_number(id)].get_or_init(thread::current);
@@ -458,7 +454,7 @@ fn run_pe(
     let pe = Pe::new(id, shared.clone(), Box::new(mail), Box::new(WallClock(shared.started)));
     let _on_pe = OnPe::enter(&pe);
     // No step may keep this PE from the barriers, at which the others wait: a panic of user code ends in the report.
-    if let Err(panic) = caught::catch(&pe, || begin(&pe)) {
+    if let Err(panic) = caught::catch(&pe, || begin.into_iter().for_each(|begin| begin(&pe))) {
         shared.stop(Reason::Unawaited(main_panicked(panic)));
     }
     drive(&pe);
@@ -481,6 +477,9 @@ fn run_pe(
 }
 
 static MAIN: EntryInfo = EntryInfo { chare: "main", name: "main", file: "the program's main", line: 0 };
+
+/// Starts `main` on the first PE. What runs a program does not know its type, and is compiled once.
+pub(crate) type Begin<'a> = Box<dyn FnOnce(&Pe) + 'a>;
 
 /// Starts `main` as a coroutine of PE 0, whose end ends the run.
 pub(crate) fn start_main<F, Fut, R>(pe: &Pe, main: F)

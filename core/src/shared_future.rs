@@ -19,7 +19,6 @@ use crate::pending::Pending;
 use crate::promise::PromiseFuture;
 use crate::reply::{self, CellRef};
 use crate::waiting::What;
-use crate::wire::Nowhere;
 
 static HUB: EntryInfo =
     EntryInfo { chare: "a shared promise", name: "a shared promise", file: file!(), line: line!() };
@@ -83,8 +82,7 @@ impl<T: Clone + Send + Sync + 'static> PromiseFuture<T> {
 impl<T> SharedFuture<T> {
     /// Begins to wait, unless the outcome has come.
     fn register(&self) -> Option<News> {
-        let cell =
-            current::on_pe("awaiting a promise", |pe| CellRef::new(pe, pe.cells.open::<(), Nowhere>()));
+        let cell = current::on_pe("awaiting a promise", |pe| CellRef::new(pe, pe.cells.open_here()));
         let pending = Pending::new(cell, What::Promise, self.at);
         match &mut *lock(&self.hub) {
             Hub::Waiting(Readers { cells, began }) => {

@@ -15,7 +15,7 @@ use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::scheduler::timer::TimerKey;
 use crate::waiting::What;
-use crate::wire::{BySerde, Leaves};
+use crate::wire::{Codec, Leaves};
 
 /// Waits at least a given time, from its first poll; made by [`crate::Runtime::sleep`]. The number of pending timers is
 /// not limited; one that is dropped is forgotten.
@@ -67,7 +67,7 @@ impl Sleep {
         let (duration, at) = (self.duration, self.at);
         self.started.get_or_insert_with(|| {
             current::on_pe("sleeping", |pe| {
-                let key = pe.cells.open::<(), BySerde>();
+                let key = pe.cells.open(Codec::<()>::by_serde());
                 // 584 years fit; longer is for ever.
                 let wait_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
                 let timer = pe.timers.set(pe.now_ns().saturating_add(wait_ns), key);

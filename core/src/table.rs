@@ -14,12 +14,13 @@ use rustc_hash::FxHashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::broadcast::Copies;
 use crate::chares::Chare;
 use crate::entry::Entry;
 use crate::ids::ChareId;
 use crate::message::Msg;
 use crate::remote::Site;
-use crate::wire::{Decoder, Kind, WireError};
+use crate::wire::{self, Decoder, Kind, WireError};
 
 /// Every row of the program, as the linker has found them. `#[chare]` and `remote!` add to it.
 #[linkme::distributed_slice]
@@ -38,6 +39,8 @@ pub struct Row {
     salt: u64,
     /// Makes a message of it that came from another process.
     pub(crate) decode: Decode,
+    /// What broadcasts of it do.
+    pub(crate) copies: fn() -> Option<&'static Copies>,
 }
 
 /// Makes a message of a kind, for a chare, of what is left of its bytes.
@@ -70,7 +73,8 @@ impl Row {
             signature,
             place: Place { file: E::INFO.file, line: E::INFO.line, column },
             salt: 0,
-            decode: E::decode,
+            decode: wire::decode_call_of::<E>,
+            copies: E::copies,
         }
     }
 
@@ -84,6 +88,7 @@ impl Row {
             place: Place { file: C::INFO.file, line: C::INFO.line, column },
             salt: 0,
             decode: C::decode,
+            copies: || None,
         }
     }
 
@@ -105,7 +110,12 @@ impl Row {
     ) -> Row {
         // What is sent along is a function, which other processes have elsewhere in their memory.
         let decode: Decode = |_, _, _| Err(WireError::stays("a function sent by `apply`"));
-        Row { kind, path: type_name::<P>, name, signature, place, salt, decode }
+        Row { kind, path: type_name::<P>, name, signature, place, salt, decode, copies: || None }
+    }
+
+    /// A call of the entry.
+    pub(crate) fn call(&self, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+        (self.decode)(Kind::Call, to, from)
     }
 
     pub(crate) const fn place(&self) -> Place {
@@ -374,7 +384,7 @@ mod tests {
         let place = Place { file: "bank.rs", line, column: 5 };
         let decode: Decode = |_, _, _| Err(WireError::stays("a test"));
         let (kind, signature) = (CodeKind::Entry, "(&mut self)");
-        Row { kind, path: || "bank::Account", name, signature, place, salt, decode }
+        Row { kind, path: || "bank::Account", name, signature, place, salt, decode, copies: || None }
     }
 
     fn hash(rows: &[Row]) -> u64 {

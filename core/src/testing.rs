@@ -20,7 +20,8 @@ use chare_transport::{Limits, local};
 use crate::job;
 use crate::options::Options;
 use crate::report::ExitReport;
-use crate::runtime::{MainOutput, Runtime, STACK_BYTES, StartError};
+use crate::runtime::{MainOutput, Runtime, STACK_BYTES, StartError, start_main};
+use crate::scheduler::pe::Pe;
 use crate::sim::Sim;
 
 /// How many seeds to simulate each test with.
@@ -120,16 +121,24 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
+    test_from(test, &|pe| start_main(pe, &main));
+}
+
+/// Starts `main`, however often.
+type BeginAgain<'a> = &'a (dyn Fn(&Pe) + Sync);
+
+#[track_caller]
+fn test_from(test: &Test, begin: BeginAgain<'_>) {
     let env = |name: &str| std::env::var(name).ok();
     let Some(seeds) = test.seeds(env) else {
         #[cfg(feature = "mpi")]
         if crate::launch::is_launched_by_mpi() {
-            return ranks::run(test, main, env);
+            return ranks::run(test, begin, env);
         }
         let report = match processes(env).filter(|processes| test.spreads_over(*processes)) {
-            None => Runtime::run(test.options(), main),
+            None => Runtime::run_alone_or_joined(None, test.options(), Some(Box::new(begin))),
             Some(processes) => {
-                run_as_processes(processes, test.options().with_pes(test.pes / processes), &main)
+                run_as_processes(processes, test.options().with_pes(test.pes / processes), begin)
             }
         };
         return expect_success(report, String::new);
@@ -142,7 +151,7 @@ where
     let name = thread::current().name().unwrap_or(test.path).to_owned();
     let builder = thread::Builder::new().name(name).stack_size(STACK_BYTES);
     let outcome = thread::scope(|scope| {
-        let simulating = builder.spawn_scoped(scope, || simulate(test, &seeds, limit, &main));
+        let simulating = builder.spawn_scoped(scope, || simulate(test, &seeds, limit, begin));
         simulating.expect("there is a thread for each test that runs").join()
     });
     if let Err(panic) = outcome {
@@ -161,22 +170,21 @@ fn processes(env: impl Fn(&str) -> Option<String>) -> Option<usize> {
 /// Runs a program as a job of several processes that are all inside of this one, joined by queues; each has the PEs that
 /// `options` says. What they send each other is encoded as for any other network. The report is that of the process which has
 /// something to tell; that all ended alike is checked.
-fn run_as_processes<F, Fut, R>(processes: usize, options: Options, main: &F) -> Result<ExitReport, StartError>
-where
-    F: Fn(Runtime) -> Fut + Sync,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
+fn run_as_processes(
+    processes: usize,
+    options: Options,
+    begin: BeginAgain<'_>,
+) -> Result<ExitReport, StartError> {
     let identities = vec![job::identity(&options)?; processes];
     let mut joined = local::connect(&identities, &Limits::default())?.into_iter();
     let first = joined.next().expect("there is at least one process");
     thread::scope(|scope| {
         let run = |process| {
             let options = options.clone();
-            scope.spawn(move || Runtime::join(process, options, main))
+            scope.spawn(move || Runtime::run_joined(process, options, Box::new(begin)))
         };
         let others: Vec<_> = joined.map(run).collect();
-        let mut report = Runtime::join(first, options.clone(), main)?;
+        let mut report = Runtime::run_joined(first, options.clone(), Box::new(begin))?;
         for other in others {
             let other = other.join().expect("a run panics nowhere")?;
             assert_eq!(other.code(), report.code(), "all processes end alike: {report} {other}");
@@ -189,12 +197,7 @@ where
     })
 }
 
-fn simulate<F, Fut, R>(test: &Test, seeds: &Seeds, limit: Option<Duration>, main: &F)
-where
-    F: Fn(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
+fn simulate(test: &Test, seeds: &Seeds, limit: Option<Duration>, begin: BeginAgain<'_>) {
     let began = Instant::now();
     for done in 0..seeds.count {
         if done > 0 && limit.is_some_and(|limit| began.elapsed() >= limit) {
@@ -203,7 +206,8 @@ where
         let seed = seeds.first.seed().saturating_add(done);
         let sim = seeds.first.clone().with_seed(seed);
         let replay = test.replay(&sim);
-        expect_success(Runtime::run(test.options().simulate(sim), main), || {
+        let report = Runtime::run_alone_or_joined(None, test.options().simulate(sim), Some(Box::new(begin)));
+        expect_success(report, || {
             format!("\nit failed at seed {seed}; this runs it again, and the same: {replay}")
         });
     }

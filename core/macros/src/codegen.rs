@@ -119,6 +119,11 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
     let (args, output) = (args_item(entry), output_item(entry));
     let deliver = deliver_fn(chare, entry);
     let service = entry.service.items();
+    let restart = entry.is_restartable.then(|| {
+        quote!(
+            const IS_RESTARTABLE: bool = true;
+        )
+    });
     let way = if entry.service.is_direct() { quote!(Direct) } else { quote!(ByMessage) };
     let when = entry.when.as_ref().map(|_| when_fn(chare, entry));
     let condition = entry.when.as_ref().map(|when| condition_impl(chare, entry, when));
@@ -145,6 +150,7 @@ fn entry_impl(chare: &Chare, entry: &Entry) -> Vec<TokenStream> {
                     line: #line,
                 };
                 #service
+                #restart
                 #when
                 #deliver
                 #travels

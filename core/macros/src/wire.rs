@@ -2,61 +2,34 @@
 //! generated here (`chare::__private::Of`): nothing is asked of the user's types.
 
 use proc_macro2::{Ident, Span, TokenStream};
-use quote::{format_ident, quote};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::Type;
+use syn::spanned::Spanned;
 
 use crate::codegen::{chare_row, entry_row};
-use crate::ir::{Chare, Entry};
+use crate::ir::{Chare, Entry, Returns};
 
 /// The items of `impl Entry`.
 pub(crate) fn entry_items(chare: &Chare, entry: &Entry) -> TokenStream {
     let types: Vec<&Type> = entry.inputs.args.iter().map(|arg| &arg.ty).collect();
-    let row = entry_row(entry, &quote!(Self));
-    let code = code(chare, &row);
+    let code = code(chare, &entry_row(entry, &quote!(Self)));
     let names = names(types.len());
-    let (put, take) = (put(&types, &names), take(&types));
-    let span = Span::mixed_site();
-    let (to, from) = (Ident::new("to", span), Ident::new("from", span));
+    let travels = travels("args", &types, &quote!((#(#types,)*)), &quote!((#(#names,)*)));
+    let ty = &entry.output;
+    let codec = match &entry.returns {
+        Returns::Result(at) => {
+            let span = Span::mixed_site().located_at(*at);
+            codec("output", &quote_spanned!(span=> <#ty as ::chare::__private::Flat>::Value), *at)
+        }
+        Returns::Value => codec("output", &ty.to_token_stream(), ty.span()),
+    };
     quote! {
         #code
-        #[allow(unused_variables)]
-        fn encode_args(
-            (#(#names,)*): Self::Args,
-            #to: &mut ::chare::__private::Encoder,
-        ) -> ::core::result::Result<(), ::chare::__private::Stays> {
-            #put
-            ::core::result::Result::Ok(())
-        }
-        #[allow(unused_variables)]
-        fn decode_args(
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<Self::Args, ::chare::__private::WireError> {
-            #take
-            ::core::result::Result::Ok((#(#names,)*))
-        }
-        fn encode_output(
-            output: Self::Output,
-            #to: &mut ::chare::__private::Encoder,
-        ) -> ::core::result::Result<(), ::chare::__private::Stays> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
-            (&&&&::chare::__private::Of::<Self::Output>::new()).put(output, #to)
-        }
-        fn decode_output(
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<Self::Output, ::chare::__private::WireError> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
-            (&&&&::chare::__private::Of::<Self::Output>::new()).take(#from)
-        }
-        fn decode(
-            kind: ::chare::__private::Kind,
-            to: ::chare::__private::ChareId,
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<::chare::__private::Msg, ::chare::__private::WireError> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{Broadcasts as _, CallsOnly as _};
-            (&&::chare::__private::Decoders::<Self>::new()).decode(kind, to, #from)
+        #travels
+        #codec
+        fn copies() -> ::core::option::Option<&'static ::chare::__private::Copies> {
+            use ::chare::__private::ways::*;
+            (&&::chare::__private::CallsOf::<Self>::new()).copies()
         }
     }
 }
@@ -64,71 +37,74 @@ pub(crate) fn entry_items(chare: &Chare, entry: &Entry) -> TokenStream {
 /// The items of `impl Chare`.
 pub(crate) fn chare_items(chare: &Chare) -> TokenStream {
     let types: Vec<&Type> = chare.constructor.inputs.args.iter().map(|arg| &arg.ty).collect();
-    let row = chare_row(chare, &quote!(Self));
-    let code = code(chare, &row);
+    let code = code(chare, &chare_row(chare, &quote!(Self)));
     let names = names(types.len());
-    let (put, take) = (put(&types, &names), take(&types));
-    let init = match names.as_slice() {
-        [one] => quote!(#one),
-        several => quote!((#(#several),*)),
+    let (ty, init) = match (types.as_slice(), names.as_slice()) {
+        ([ty], [name]) => (ty.to_token_stream(), name.to_token_stream()),
+        _ => (quote!((#(#types),*)), quote!((#(#names),*))),
     };
-    let span = Span::mixed_site();
-    let (to, from) = (Ident::new("to", span), Ident::new("from", span));
+    let travels = travels("init", &types, &ty, &init);
+    let makers = if chare.index.is_some() { quote!(Elements) } else { quote!(Alone) };
+    let index = match &chare.index {
+        Some(index) => codec("index_codec", &index.to_token_stream(), index.span()),
+        None => codec("index_codec", &quote!(usize), chare.name.span()),
+    };
     quote! {
         #code
-        #[allow(unused_variables)]
-        fn encode_init(
-            #init: Self::Init,
-            #to: &mut ::chare::__private::Encoder,
-        ) -> ::core::result::Result<(), ::chare::__private::Stays> {
-            #put
-            ::core::result::Result::Ok(())
+        #travels
+        #index
+        fn encode_state(&self, to: &mut ::chare::__private::Encoder) -> ::chare::__private::Encoded {
+            use ::chare::__private::ways::*;
+            (&&::chare::__private::Of::<Self>::new()).put_state(self, to)
         }
-        #[allow(unused_variables)]
-        fn decode_init(
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<Self::Init, ::chare::__private::WireError> {
-            #take
-            ::core::result::Result::Ok(#init)
-        }
-        fn encode_index(
-            index: Self::Index,
-            #to: &mut ::chare::__private::Encoder,
-        ) -> ::core::result::Result<(), ::chare::__private::Stays> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
-            (&&&&::chare::__private::Of::<Self::Index>::new()).put(index, #to)
-        }
-        fn decode_index(
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<Self::Index, ::chare::__private::WireError> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
-            (&&&&::chare::__private::Of::<Self::Index>::new()).take(#from)
-        }
-        fn encode_state(
-            &self,
-            #to: &mut ::chare::__private::Encoder,
-        ) -> ::core::result::Result<(), ::chare::__private::Stays> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{StateBySerde as _, StateStays as _};
-            (&&::chare::__private::Of::<Self>::new()).put_state(self, #to)
-        }
-        fn decode_state(
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<Self, ::chare::__private::WireError> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{StateBySerde as _, StateStays as _};
-            (&&::chare::__private::Of::<Self>::new()).take_state(#from)
+        fn decode_state(from: &mut ::chare::__private::Decoder<'_>) -> ::chare::__private::Decoded<Self> {
+            use ::chare::__private::ways::*;
+            (&&::chare::__private::Of::<Self>::new()).take_state(from)
         }
         fn decode(
             kind: ::chare::__private::Kind,
             to: ::chare::__private::ChareId,
-            #from: &mut ::chare::__private::Decoder<'_>,
-        ) -> ::core::result::Result<::chare::__private::Msg, ::chare::__private::WireError> {
-            #[allow(unused_imports)]
-            use ::chare::__private::{DenseArrays as _, SinglesOnly as _, SparseArrays as _};
-            (&&&::chare::__private::Makers::<Self>::new()).decode(kind, to, #from)
+            from: &mut ::chare::__private::Decoder<'_>,
+        ) -> ::chare::__private::Decoded<::chare::__private::Msg> {
+            use ::chare::__private::ways::*;
+            (&&&::chare::__private::#makers::<Self>::new()).decode(kind, to, from)
+        }
+    }
+}
+
+/// `encode_<what>` and `decode_<what>`, of values of these types in one of type `whole`, which `pattern` takes apart.
+fn travels(what: &str, types: &[&Type], whole: &TokenStream, pattern: &TokenStream) -> TokenStream {
+    let names = names(types.len());
+    let (encode, decode) = (format_ident!("encode_{what}"), format_ident!("decode_{what}"));
+    let (to, from) = (Ident::new("to", Span::mixed_site()), Ident::new("from", Span::mixed_site()));
+    let ways = (!types.is_empty()).then(|| {
+        quote!(
+            use ::chare::__private::ways::*;
+        )
+    });
+    quote! {
+        #[allow(unused_variables)]
+        fn #encode(#pattern: #whole, #to: &mut ::chare::__private::Encoder) -> ::chare::__private::Encoded {
+            #ways
+            #((&&&&::chare::__private::Of::<#types>::new()).put(#names, #to)?;)*
+            ::core::result::Result::Ok(())
+        }
+        #[allow(unused_variables)]
+        fn #decode(#from: &mut ::chare::__private::Decoder<'_>) -> ::chare::__private::Decoded<#whole> {
+            #ways
+            #(let #names = (&&&&::chare::__private::Of::<#types>::new()).take(#from)?;)*
+            ::core::result::Result::Ok(#pattern)
+        }
+    }
+}
+
+/// How values of a type travel. What is wrong with the type is reported where the user has written it.
+fn codec(what: &str, ty: &TokenStream, at: Span) -> TokenStream {
+    let (what, span) = (format_ident!("{what}"), Span::mixed_site().located_at(at));
+    quote_spanned! {span=>
+        fn #what() -> &'static ::chare::__private::Codec<#ty> {
+            use ::chare::__private::ways::*;
+            (&&&&::chare::__private::Of::<#ty>::new()).codec()
         }
     }
 }
@@ -152,24 +128,4 @@ fn code(chare: &Chare, row: &TokenStream) -> TokenStream {
 
 fn names(count: usize) -> Vec<Ident> {
     (0..count).map(|place| format_ident!("arg{place}", span = Span::mixed_site())).collect()
-}
-
-/// Statements that encode what has these names and types.
-fn put(types: &[&Type], names: &[Ident]) -> TokenStream {
-    let to = Ident::new("to", Span::mixed_site());
-    quote! {
-        #[allow(unused_imports)]
-        use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
-        #((&&&&::chare::__private::Of::<#types>::new()).put(#names, #to)?;)*
-    }
-}
-
-/// Statements that decode values of these types, under the names that [`names`] gives.
-fn take(types: &[&Type]) -> TokenStream {
-    let (from, names) = (Ident::new("from", Span::mixed_site()), names(types.len()));
-    quote! {
-        #[allow(unused_imports)]
-        use ::chare::__private::{AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _};
-        #(let #names = (&&&&::chare::__private::Of::<#types>::new()).take(#from)?;)*
-    }
 }

@@ -26,12 +26,11 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{ChareRef, State};
 use crate::collection::Collection;
 use crate::current;
-use crate::entry::{Delivery, Entry};
 use crate::ids::{ChareId, PeId};
-use crate::message::{Msg, Name, Payload};
+use crate::message::{Inner, Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{self, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use crate::wire::{self, Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// One departure of an element: which one, the how manieth of its moves, and where to.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -212,25 +211,28 @@ pub(super) fn hold_early(chare: ChareRef, number: u64, msg: Msg) {
 }
 
 /// A broadcast for one element, which could not take it when its turn had come: it is queued among the element's messages.
-pub(crate) struct Turn<E: Entry> {
+pub(crate) struct Turn {
     pub(super) number: u64,
-    pub(super) args: E::Args,
+    /// The call, for no chare yet.
+    pub(super) call: Msg,
 }
 
-impl<E: Entry> Turn<E> {
+impl Turn {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_code(E::code(), E::INFO.name)?;
         to.put_own(&self.number);
-        Ok(E::encode_args(self.args, to)?)
-    }
-
-    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Turn { number: from.take()?, args: E::decode_args(from)? })
+        self.call.leave(to)
     }
 }
 
-impl<E: Entry> Payload for Turn<E> {
-    const NAME: Name = Name::Entry(E::INFO);
+impl Arrives for Turn {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Turn { number: from.take()?, call: wire::decode_call(from)? })
+    }
+}
+
+impl Payload for Turn {
+    const NAME: Name = Name::Runtime("a broadcast");
+    const INNER: Option<fn(&Self) -> Inner<'_>> = Some(|this| Inner::Message(&this.call));
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Turn, Self::leave);
     const IS_CALL: bool = true;
 
@@ -238,7 +240,7 @@ impl<E: Entry> Payload for Turn<E> {
         match pe.find(to) {
             Some(chare) if is_older(chare, self.number) => over(self, reply, pe),
             Some(chare) if chare.state.get() == State::Idle => {
-                Delivery::<E>::new(pe, chare, self.args, reply).arrive();
+                self.call.addressed(to, reply).run(pe);
             }
             _ => pe.undeliverable(Msg::new(to, reply, self)),
         }
@@ -246,25 +248,28 @@ impl<E: Entry> Payload for Turn<E> {
 }
 
 /// A broadcast as a message for one element, from the PE that owes it.
-pub(crate) struct Late<E: Entry> {
+pub(crate) struct Late {
     pub(super) number: u64,
-    pub(super) args: E::Args,
+    /// The call, for no chare yet.
+    pub(super) call: Msg,
 }
 
-impl<E: Entry> Late<E> {
+impl Late {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_code(E::code(), E::INFO.name)?;
         to.put_own(&self.number);
-        Ok(E::encode_args(self.args, to)?)
-    }
-
-    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Late { number: from.take()?, args: E::decode_args(from)? })
+        self.call.leave(to)
     }
 }
 
-impl<E: Entry> Payload for Late<E> {
-    const NAME: Name = Name::Entry(E::INFO);
+impl Arrives for Late {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        Ok(Late { number: from.take()?, call: wire::decode_call(from)? })
+    }
+}
+
+impl Payload for Late {
+    const NAME: Name = Name::Runtime("a broadcast");
+    const INNER: Option<fn(&Self) -> Inner<'_>> = Some(|this| Inner::Message(&this.call));
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Late, Self::leave);
 
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
@@ -274,8 +279,8 @@ impl<E: Entry> Payload for Late<E> {
             // Another element of the same index, inserted after the end of the one that is owed it.
             return over(self, reply, pe);
         };
-        let Late { number, args } = self;
-        let mut next = Some(Msg::new(to, reply, Turn::<E> { number, args }));
+        let Late { number, call } = self;
+        let mut next = Some(Msg::new(to, reply, Turn { number, call }));
         if due < number {
             return next.into_iter().for_each(|msg| hold_early(chare, number, msg));
         }
@@ -314,8 +319,8 @@ fn after_one(chare: ChareRef) -> Option<Msg> {
     })
 }
 
-/// A copy of the arguments for an element elsewhere.
-pub(super) fn late<E: Entry>(to: ChareId, reply: Reply, number: u64, args: E::Args) -> Msg {
+/// The call of an element elsewhere.
+pub(super) fn late(to: ChareId, reply: Reply, number: u64, call: Msg) -> Msg {
     debug_assert!(current::pe(|pe| pe.is_some()), "on the PE that owes it");
-    Msg::new(to, reply, Late::<E> { number, args })
+    Msg::new(to, reply, Late { number, call })
 }

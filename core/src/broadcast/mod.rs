@@ -9,12 +9,15 @@
 //! A rank orders the messages of a broadcast among others, before the root and after it, and its job among what waits on
 //! its PE. It does not change the order of jobs: a job that waits for an earlier one has no place in the run queue yet.
 
+mod args;
 mod coverage;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::panic::Location;
 
+pub(crate) use args::Args;
+pub use args::Copies;
+use args::Parcel;
 use coverage::Owed;
 pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
 pub(crate) use coverage::{Late, Turn};
@@ -26,16 +29,19 @@ use crate::call;
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, Job, Place, Progress};
 use crate::current::{self, Here};
-use crate::entry::{self, Delivery, Entry, OutputOf};
+use crate::entry::{self, Entry, EntryInfo};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
-use crate::message::{Msg, Name, Payload};
+use crate::job::Others;
+use crate::message::{Inner, Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::priority::{Rank, Ranked};
 use crate::reply::{CellRef, Reply, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
-use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Stays, Unsent, WireError};
+use crate::wire::{
+    Arrives, Codec, Decoder, Encode, Encoder, Kind, Leaves, Rest, Stays, Unsent, Way, WireError,
+};
 
 /// Elements that one step delivers to; so few in tests that elements come and go between steps.
 const BATCH: usize = if cfg!(test) { 2 } else { 256 };
@@ -100,14 +106,18 @@ pub(crate) fn send<E: Entry>(to: Audience, args: E::Args, rank: Rank, awaited: O
 where
     E::Args: Clone,
 {
+    send_args(to, Args::new::<E>(args), rank, awaited);
+}
+
+fn send_args(to: Audience, args: Args, rank: Rank, awaited: Option<Awaited>) {
     let Audience { run, collection, pes } = to;
-    let number = Number::<E> { collection, pes, args, rank: rank.clone(), awaited };
+    let number = Number { collection, pes, args, rank: rank.clone(), awaited };
     current::pe(|pe| pe.into_iter().for_each(Pe::note_broadcast));
     current::here(|here| match here {
         Here::Pe(pe) if pe.run() != run => {
-            let error = call::no_element(pe, run, collection, E::INFO.chare, "[..]".to_owned());
-            let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
-            reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
+            let chare = number.args.entry().chare;
+            let error = call::no_element(pe, run, collection, chare, "[..]".to_owned());
+            number.refuse(pe, error);
         }
         Here::Pe(pe) if pe.id() == collection.root() => number.at_root(pe),
         Here::Pe(pe) => pe.post(collection.root(), Ranked::wrapped(rank, Msg::for_pe(number))),
@@ -117,6 +127,11 @@ where
         }
         Here::Nowhere => call::nowhere(),
     });
+}
+
+/// The broadcast to a whole collection, for its root.
+pub(crate) fn to_number(collection: CollectionId, args: Args) -> Msg {
+    Msg::for_pe(Number { collection, pes: Pes::ALL, args, rank: Rank::Normal, awaited: None })
 }
 
 /// Outcomes by element number, as a gathering broadcast collects them.
@@ -136,55 +151,96 @@ where
     E::Args: Clone,
 {
     current::on_pe("awaiting a broadcast", |pe| {
-        let cell = open_root::<E::Output, OutputOf<E>, V>(pe, finish);
+        let cell = open_root::<E::Output, V>(pe, E::output, finish);
         send::<E>(to, args, rank, Some(Awaited { cell, gather }));
         Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
     })
 }
 
+/// How values leave their process, if it comes to that.
+type CodecOf<R> = fn() -> &'static Codec<R>;
+
 /// Opens the cell that the trackers of all PEs report to.
-pub(crate) fn open_root<R: Send + 'static, K: Codec<R>, V: Send + 'static>(
+pub(crate) fn open_root<R: Send + 'static, V: Send + 'static>(
     pe: &Pe,
+    codec: CodecOf<R>,
     finish: impl FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError> + 'static,
 ) -> CellRef {
-    let root = Root { missing_pes: pe.pe_count(), total: Report::default(), finish: Some(Box::new(finish)) };
-    CellRef::new(pe, pe.cells.open_sink::<Report<R>, ReportBy<K>>(root))
+    let (missing_pes, total) = (pe.pe_count(), Report::new(codec));
+    let root = Root { missing_pes, total, finish: Some(Box::new(finish)) };
+    CellRef::new(pe, pe.cells.open_sink(root, Codec::by::<AsReport>()))
 }
 
 /// Opens the cell that counts `count` outcomes on this PE; `None` if there are none to wait for, which is reported now.
-pub(crate) fn open_tracker<R: Send + 'static, K: Codec<R>>(
+pub(crate) fn open_tracker<R: Send + 'static>(
     pe: &Pe,
     count: u64,
     root: CellRef,
     gather: bool,
+    codec: CodecOf<R>,
 ) -> Option<CellRef> {
-    let tracker =
-        Tracker::<R, K> { missing: count, report: Report::default(), root, gather, codec: PhantomData };
+    let mut tracker = Tracker { missing: count, report: Report::new(codec), root, gather };
     if count == 0 {
-        send_answer::<_, ReportBy<K>>(pe, root, 0, Ok(Report::<R>::default()));
+        tracker.report(pe);
         return None;
     }
-    Some(CellRef::new(pe, pe.cells.open_sink::<R, K>(tracker)))
+    Some(CellRef::new(pe, pe.cells.open_sink(tracker, codec())))
 }
 
 /// What one PE reports of its elements. One that nobody takes ends the run if it has an error: so does the error of any
 /// call that nobody awaits any more.
-struct Report<R> {
+struct Report<R: 'static> {
     outcomes: Outcomes<R>,
     error: Option<CallError>,
+    /// What has come from another process and is read where it is taken.
+    rest: Option<Rest>,
+    codec: CodecOf<R>,
 }
 
 impl<R> Report<R> {
+    fn new(codec: CodecOf<R>) -> Self {
+        Report { outcomes: Vec::new(), error: None, rest: None, codec }
+    }
+
+    /// Adds what another reports.
+    fn absorb(&mut self, pe: &Pe, mut other: Report<R>) {
+        self.outcomes.append(&mut other.outcomes);
+        self.error = self.error.take().or(other.error.take());
+        if let Some(rest) = other.rest.take()
+            && let Err(error) = rest.decode(|from| self.read(from))
+        {
+            pe.received_nonsense(&error);
+        }
+    }
+
+    fn write(mut self, to: &mut Encoder) {
+        let encode: Encode<R> = (self.codec)().encode;
+        to.put_own(&self.outcomes.len());
+        for (element, outcome) in std::mem::take(&mut self.outcomes) {
+            to.put_own(&element);
+            to.put_outcome(outcome, encode);
+        }
+        to.put_own(&self.error.is_some());
+        self.error.take().iter().for_each(|error| to.put_error(error));
+    }
+
+    fn read(&mut self, from: &mut Decoder<'_>) -> Result<(), WireError> {
+        let decode = (self.codec)().decode;
+        for _ in 0..from.take::<usize>()? {
+            let element = from.take()?;
+            self.outcomes.push((element, from.take_outcome(decode)?));
+        }
+        if from.take()? {
+            let error = from.take_error()?;
+            self.error.get_or_insert(error);
+        }
+        Ok(())
+    }
+
     fn first_error(&self) -> Option<CallError> {
         self.error
             .clone()
             .or_else(|| self.outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err().cloned()))
-    }
-}
-
-impl<R> Default for Report<R> {
-    fn default() -> Self {
-        Report { outcomes: Vec::new(), error: None }
     }
 }
 
@@ -196,43 +252,39 @@ impl<R> Drop for Report<R> {
     }
 }
 
-/// How reports leave their process, whose values leave it by `K`.
-struct ReportBy<K>(PhantomData<fn() -> K>);
+/// How reports leave their process. What is in them is read by whoever knows how the values have left.
+struct AsReport;
 
-impl<R: Send + 'static, K: Codec<R>> Codec<Report<R>> for ReportBy<K> {
-    fn encode(mut report: Report<R>, to: &mut Encoder) -> Result<(), Stays> {
-        to.put_own(&report.outcomes.len());
-        for (element, outcome) in std::mem::take(&mut report.outcomes) {
-            to.put_own(&element);
-            to.put_outcome::<R, K>(outcome);
-        }
-        to.put_own(&report.error.is_some());
-        report.error.take().iter().for_each(|error| to.put_error(error));
+impl<R: Send + 'static> Way<Report<R>> for AsReport {
+    fn encode(report: Report<R>, to: &mut Encoder) -> Result<(), Stays> {
+        report.write(to);
         Ok(())
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Report<R>, WireError> {
-        let mut report = Report::default();
-        for _ in 0..from.take::<usize>()? {
-            let element = from.take()?;
-            report.outcomes.push((element, from.take_outcome::<R, K>()?));
-        }
-        if from.take()? {
-            report.error = Some(from.take_error()?);
-        }
+        let mut report = Report::new(Codec::nowhere);
+        report.rest = Some(from.take_rest());
         Ok(report)
     }
 }
 
-struct Tracker<R, K> {
+struct Tracker<R: 'static> {
     missing: u64,
     report: Report<R>,
     root: CellRef,
     gather: bool,
-    codec: PhantomData<fn() -> K>,
 }
 
-impl<R: Send + 'static, K: Codec<R>> Sink<R> for Tracker<R, K> {
+impl<R: Send + 'static> Tracker<R> {
+    /// Reports to the root.
+    fn report(&mut self, pe: &Pe) {
+        let none = Report::new(self.report.codec);
+        let report = std::mem::replace(&mut self.report, none);
+        send_answer(pe, self.root, 0, Ok(report), Codec::by::<AsReport>);
+    }
+}
+
+impl<R: Send + 'static> Sink<R> for Tracker<R> {
     fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After {
         if self.gather {
             self.report.outcomes.push((from, outcome));
@@ -251,14 +303,14 @@ impl<R: Send + 'static, K: Codec<R>> Sink<R> for Tracker<R, K> {
         if self.missing > 0 {
             return After::Open;
         }
-        send_answer::<_, ReportBy<K>>(pe, self.root, 0, Ok(std::mem::take(&mut self.report)));
+        self.report(pe);
         After::Closed
     }
 }
 
 type Finish<R, V> = Box<dyn FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError>>;
 
-struct Root<R, V> {
+struct Root<R: 'static, V> {
     missing_pes: usize,
     total: Report<R>,
     finish: Option<Finish<R, V>>,
@@ -267,10 +319,7 @@ struct Root<R, V> {
 impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
     fn take(&mut self, pe: &Pe, _: u64, report: Result<Report<R>, CallError>) -> After {
         match report {
-            Ok(mut report) => {
-                self.total.outcomes.append(&mut report.outcomes);
-                self.total.error = self.total.error.take().or(report.error.take());
-            }
+            Ok(report) => self.total.absorb(pe, report),
             Err(error) => return self.refuse(pe, UNKNOWN, error),
         }
         self.missing_pes -= 1;
@@ -297,141 +346,169 @@ impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
 }
 
 /// A broadcast on its way to the root, which numbers it.
-pub(crate) struct Number<E: Entry> {
+pub(crate) struct Number {
     collection: CollectionId,
     pes: Pes,
-    args: E::Args,
+    args: Args,
     rank: Rank,
     awaited: Option<Awaited>,
 }
 
-impl<E: Entry> Number<E>
-where
-    E::Args: Clone,
-{
+impl Number {
     /// Numbers the broadcast and sends it to all PEs.
     fn at_root(self, pe: &Pe) {
         if pe.shared().is_stopping() {
             // Its collection may not exist, or not any more, and nothing that is sent now arrives.
             return;
         }
-        let clones = self.clones(pe);
-        self.send(pe, clones);
+        let parcels = self.parcels(pe);
+        self.send(pe, parcels);
     }
 
     /// Sends it as soon as insertions that came before it have their places.
-    fn send(self, pe: &Pe, clones: Vec<E::Args>) {
-        let at_root = pe.collection(self.collection).expect("its root has created the collection");
+    fn send(self, pe: &Pe, parcels: Result<Parcels, Stays>) {
+        let parcels = match parcels {
+            Ok(parcels) => parcels,
+            Err(why) => return self.refuse(pe, CallError::Refused(why.to_string().into())),
+        };
+        let Some(at_root) = pe.collection(self.collection) else {
+            return pe.received_nonsense(&WireError::new(
+                "a broadcast to a collection that its root does not know",
+            ));
+        };
         if !at_root.info.has_late_places() {
-            return self.send_now(pe, clones);
+            return self.send_now(pe, parcels);
         }
-        let later = Box::new(move |pe: &Pe| self.send_now(pe, clones));
+        let later = Box::new(move |pe: &Pe| self.send_now(pe, parcels));
         let ready = at_root.membership.borrow_mut().after_insertions(true, later);
         if let Some(send) = ready {
             send(pe);
         }
     }
 
-    /// One for each other PE, and one for all of other processes. They come before the number: if one panics, the numbering has no hole.
-    fn clones(&self, pe: &Pe) -> Vec<E::Args> {
-        (0..pe.other_copies()).map(|_| self.args.clone()).collect()
+    /// For the other PEs of this process one each, and one for all of other processes. They come before the number: if one cannot be
+    /// cloned, or not be encoded, the numbering has no hole.
+    fn parcels(&self, pe: &Pe) -> Result<Parcels, Stays> {
+        let parcel = |others| match others {
+            Others::Near(_) => Ok(Parcel::Here(self.args.copy())),
+            Others::Far => self.args.copy().encoded(pe),
+        };
+        pe.others().map(parcel).collect()
     }
 
-    fn send_now(self, pe: &Pe, clones: Vec<E::Args>) {
+    fn send_now(self, pe: &Pe, parcels: Parcels) {
         let Number { collection, pes, args, rank, awaited } = self;
         let at_root = pe.collection(collection).expect("its root has created the collection");
-        let number = at_root.next_broadcast();
-        let mut clones = clones.into_iter();
+        let (number, entry) = (at_root.next_broadcast(), args.entry());
+        let mut parcels = parcels.into_iter();
         pe.post_to_others(|| {
-            let args = clones.next().expect("as many were made as are asked for");
-            let apply = Apply::<E> { collection, pes, number, args, rank: rank.clone(), awaited };
+            let args = parcels.next().expect("as many were made as are asked for");
+            let apply = Apply { collection, pes, number, args, rank: rank.clone(), awaited, entry };
             Ranked::wrapped(rank.clone(), Msg::for_pe(apply))
         });
-        Apply::<E> { collection, pes, number, args, rank, awaited }.accept(pe);
+        Apply { collection, pes, number, args: Parcel::Here(args), rank, awaited, entry }.accept(pe);
     }
-}
 
-impl<E: Entry> Number<E> {
+    /// There will be no such broadcast: whoever waits for it gets the error.
+    fn refuse(self, pe: &Pe, error: CallError) {
+        let Number { collection, args, awaited, .. } = self;
+        pe.guard(|| drop(args));
+        let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
+        reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
+    }
+
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Number { collection, pes, args, rank, awaited } = self;
-        to.put_code(E::code(), E::INFO.name)?;
+        let begin = to.mark();
         to.put_own(&(collection, pes, rank, awaited));
-        Ok(E::encode_args(args, to)?)
-    }
-
-    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let (collection, pes, rank, awaited) = from.take()?;
-        Ok(Number { collection, pes, args: E::decode_args(from)?, rank, awaited })
+        current::on_pe("sending to another process", |pe| {
+            args.encode(pe, to).map_err(|why| {
+                to.rewind(begin);
+                let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
+                let error = CallError::Refused(why.to_string().into());
+                reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
+                Unsent::Told
+            })
+        })
     }
 }
 
-impl<E: Entry> Payload for Number<E>
-where
-    E::Args: Clone,
-{
-    const NAME: Name = Name::Entry(E::INFO);
+impl Arrives for Number {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (collection, pes, rank, awaited) = from.take()?;
+        Ok(Number { collection, pes, args: Args::decode(from)?, rank, awaited })
+    }
+}
+
+/// What each of [`Pe::others`] gets.
+type Parcels = Vec<Parcel>;
+
+impl Payload for Number {
+    const NAME: Name = Name::Runtime("a broadcast");
+    const INNER: Option<fn(&Self) -> Inner<'_>> = Some(|number| Inner::Message(number.args.message()));
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Number, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         // The sender's method is not running here: a clone that panics is an error of the call.
-        match entry::guarded_in_all(pe, E::INFO, || self.clones(pe)) {
-            Ok(clones) => self.send(pe, clones),
-            Err(error) => {
-                let reply = self.awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
-                reply.refuse(pe, ChareId { collection: self.collection, element: UNKNOWN }, error);
-            }
+        match entry::guarded_in_all(pe, self.args.entry(), || self.parcels(pe)) {
+            Ok(parcels) => self.send(pe, parcels),
+            Err(error) => self.refuse(pe, error),
         }
     }
 }
 
 /// A numbered broadcast on its way to a PE.
-pub(crate) struct Apply<E: Entry> {
+pub(crate) struct Apply {
     collection: CollectionId,
     pes: Pes,
     number: u64,
-    args: E::Args,
+    args: Parcel,
     rank: Rank,
     awaited: Option<Awaited>,
+    entry: &'static EntryInfo,
 }
 
-impl<E: Entry> Apply<E>
-where
-    E::Args: Clone,
-{
+impl Apply {
     fn accept(self, pe: &Pe) {
         let Some(collection) = pe.collection(self.collection) else {
             return pe.hold_for_collection(self.collection, Msg::for_pe(self));
         };
         let Apply { pes, number, args, rank, awaited, .. } = self;
+        let Parcel::Here(args) = args else { unreachable!("what is encoded is for another process") };
         let job: Box<dyn Job> = if pes.has(pe.id()) {
             let args = Some(args);
-            Box::new(Deliver::<E> { number, args, rank, awaited, tracker: None, delivered: 0, next: None })
+            Box::new(Deliver { number, args, rank, awaited, tracker: None, delivered: 0, next: None })
         } else {
+            let copies = args.copies;
             pe.guard(|| drop(args));
-            Box::new(PassOver::<E> { number, rank, awaited, entry: PhantomData })
+            Box::new(PassOver { number, rank, awaited, copies })
         };
         collection.accept_broadcast(pe, number, job);
     }
-}
 
-impl<E: Entry> Apply<E> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        let Apply { collection, pes, number, args, rank, awaited } = self;
-        to.put_code(E::code(), E::INFO.name)?;
+        let Apply { collection, pes, number, args, rank, awaited, .. } = self;
+        let Parcel::Encoded(args) = args else { unreachable!("what is for another process is encoded") };
         to.put_own(&(collection, pes, number, rank, awaited));
-        Ok(E::encode_args(args, to)?)
-    }
-
-    pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let (collection, pes, number, rank, awaited) = from.take()?;
-        Ok(Apply { collection, pes, number, args: E::decode_args(from)?, rank, awaited })
+        to.append(args);
+        Ok(())
     }
 }
 
-impl<E: Entry> Payload for Apply<E>
-where
-    E::Args: Clone,
-{
-    const NAME: Name = Name::Entry(E::INFO);
+impl Arrives for Apply {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (collection, pes, number, rank, awaited) = from.take()?;
+        let args = Args::decode(from)?;
+        let entry = args.entry();
+        Ok(Apply { collection, pes, number, args: Parcel::Here(args), rank, awaited, entry })
+    }
+}
+
+impl Payload for Apply {
+    const NAME: Name = Name::Runtime("a broadcast");
+    const INNER: Option<fn(&Self) -> Inner<'_>> = Some(|apply| match &apply.args {
+        Parcel::Here(args) => Inner::Message(args.message()),
+        Parcel::Encoded(_) => Inner::Entry(apply.entry),
+    });
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Apply, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         self.accept(pe);
@@ -439,14 +516,14 @@ where
 }
 
 /// A broadcast that is not for the member of a group on this PE, whose turn comes among the others all the same.
-struct PassOver<E> {
+struct PassOver {
     number: u64,
     rank: Rank,
     awaited: Option<Awaited>,
-    entry: PhantomData<fn() -> E>,
+    copies: &'static Copies,
 }
 
-impl<E: Entry> Job for PassOver<E> {
+impl Job for PassOver {
     fn rank(&self) -> Rank {
         self.rank.clone()
     }
@@ -464,7 +541,7 @@ impl<E: Entry> Job for PassOver<E> {
             }
         }
         if let Some(Awaited { cell, gather }) = self.awaited {
-            open_tracker::<E::Output, OutputOf<E>>(pe, 0, cell, gather);
+            self.copies.open_tracker(pe, 0, cell, gather);
         }
         Progress::Done
     }
@@ -475,10 +552,10 @@ impl<E: Entry> Job for PassOver<E> {
 }
 
 /// A broadcast that is being delivered to the elements of one PE.
-struct Deliver<E: Entry> {
+struct Deliver {
     number: u64,
     /// None once the last element has taken them.
-    args: Option<E::Args>,
+    args: Option<Args>,
     rank: Rank,
     awaited: Option<Awaited>,
     tracker: Option<CellRef>,
@@ -487,22 +564,19 @@ struct Deliver<E: Entry> {
     next: Option<usize>,
 }
 
-impl<E: Entry> Deliver<E>
-where
-    E::Args: Clone,
-{
+impl Deliver {
     fn begin(&mut self, pe: &Pe, collection: &Collection) {
         let owed = collection.coverage.begin(self.number);
-        self.tracker = self.awaited.and_then(|Awaited { cell, gather }| {
-            open_tracker::<E::Output, OutputOf<E>>(pe, OPEN, cell, gather)
-        });
+        let copies = self.args().copies;
+        self.tracker =
+            self.awaited.and_then(|Awaited { cell, gather }| copies.open_tracker(pe, OPEN, cell, gather));
         for owed in owed {
             let element = match owed {
                 Owed::Perhaps(Departure { element, .. }, _) | Owed::Surely(element) => element,
             };
             let id = ChareId { collection: collection.id(), element };
-            let Some((args, reply)) = self.copy(pe, id, false) else { continue };
-            let msg = coverage::late::<E>(id, reply, self.number, args);
+            let Some((call, reply)) = self.copy(pe, id, false) else { continue };
+            let msg = coverage::late(id, reply, self.number, call);
             match owed {
                 Owed::Perhaps(departure, place) => {
                     collection.coverage.put_aside(departure, place, self.number, msg);
@@ -512,23 +586,24 @@ where
         }
     }
 
-    /// The arguments for one element, and where its outcome goes; refused already if they cannot be cloned.
-    #[inline(always)]
-    fn copy(&mut self, pe: &Pe, id: ChareId, is_last: bool) -> Option<(E::Args, Reply)> {
+    fn args(&self) -> &Args {
+        self.args.as_ref().expect("taken by the last element only")
+    }
+
+    /// Where the outcome of one more element goes.
+    fn reply(&mut self) -> Reply {
         self.delivered += 1;
-        let reply = Reply::of_broadcast(self.tracker);
-        let args = if is_last {
-            Ok(self.args.take())
-        } else {
-            entry::guarded(pe, id, E::INFO, || self.args.clone())
-        };
-        match args {
-            Ok(args) => Some((args.expect("taken by the last element only"), reply)),
-            Err(error) => {
-                reply.refuse(pe, id, error);
-                None
-            }
+        Reply::of_broadcast(self.tracker)
+    }
+
+    /// The call for one element, and where its outcome goes; refused already if the arguments cannot be cloned.
+    fn copy(&mut self, pe: &Pe, id: ChareId, is_last: bool) -> Option<(Msg, Reply)> {
+        let reply = self.reply();
+        if is_last {
+            let args = self.args.take().expect("taken by the last element only");
+            return Some((args.into_call(), reply));
         }
+        self.args().copy_for(pe, id, reply)
     }
 
     /// Delivers to an element that lives here, unless it has got this one elsewhere.
@@ -537,32 +612,33 @@ where
             return;
         }
         chare.covered.set(self.number + 1);
-        let Some((args, reply)) = self.copy(pe, chare.id, is_last) else { return };
+        let is_idle = matches!(chare.state.get(), State::Idle) && !chare.has_gap.get();
+        if is_idle && !is_last {
+            let reply = self.reply();
+            return self.args().deliver_to(pe, chare, reply);
+        }
+        let Some((call, reply)) = self.copy(pe, chare.id, is_last) else { return };
         let number = self.number;
         if chare.has_gap.get() {
-            return coverage::hold_early(
-                chare,
-                number,
-                Msg::new(chare.id, reply, Turn::<E> { number, args }),
-            );
+            let msg = Msg::new(chare.id, reply, Turn { number, call });
+            return coverage::hold_early(chare, number, msg);
         }
         match chare.state.get() {
             State::Idle => {
-                pe.note_call(E::INFO);
-                Delivery::<E>::new(pe, chare, args, reply).arrive();
+                if let Name::Entry(entry) = call.name() {
+                    pe.note_call(entry);
+                }
+                call.addressed(chare.id, reply).run(pe);
             }
             State::Exclusive => {
-                pe.hold_for_owned(chare, Msg::new(chare.id, reply, Turn::<E> { number, args }));
+                pe.hold_for_owned(chare, Msg::new(chare.id, reply, Turn { number, call }));
             }
             State::Poisoned => reply.refuse(pe, chare.id, chare.poisoned()),
         }
     }
 }
 
-impl<E: Entry> Job for Deliver<E>
-where
-    E::Args: Clone,
-{
+impl Job for Deliver {
     fn rank(&self) -> Rank {
         self.rank.clone()
     }
@@ -581,9 +657,9 @@ where
                 Place::Unborn(element) => {
                     let id = ChareId { collection: collection.id(), element };
                     if pe.cover_unborn(id, self.number)
-                        && let Some((args, reply)) = self.copy(pe, id, is_last)
+                        && let Some((call, reply)) = self.copy(pe, id, is_last)
                     {
-                        pe.undeliverable(coverage::late::<E>(id, reply, self.number, args));
+                        pe.undeliverable(coverage::late(id, reply, self.number, call));
                     }
                 }
                 Place::Vacant => {}

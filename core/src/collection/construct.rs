@@ -21,7 +21,7 @@ use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::task::{self, Mode};
-use crate::wire::{BySerde, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// Elements that one step of a creation constructs; few in tests.
 const BATCH: usize = if cfg!(test) { 2 } else { 1024 };
@@ -159,8 +159,9 @@ where
             Some(start) => start,
             None => {
                 let count = self.place_count as u64;
-                self.tracker =
-                    self.root.and_then(|root| broadcast::open_tracker::<(), BySerde>(pe, count, root, false));
+                self.tracker = self
+                    .root
+                    .and_then(|root| broadcast::open_tracker::<()>(pe, count, root, false, Codec::by_serde));
                 0
             }
         };

@@ -40,6 +40,7 @@ use crate::wire::{self, Decoder, Encoder, WireError};
 pub(crate) use note::Ending;
 use note::Note;
 pub(crate) use quiet::{Standing, Standings};
+pub(crate) use spread::Others;
 
 /// What stands before a note, where a message has the number of its PE in its process.
 const NOTE: u32 = u32::MAX;

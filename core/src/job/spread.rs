@@ -30,6 +30,14 @@ fn children(root: Rank, own: Rank, size: usize) -> impl Iterator<Item = Rank> {
     (first..size.min(first + FAN_OUT)).map(move |child| Rank(((child + root.index()) % size) as u32))
 }
 
+/// Whom one message is for that all other PEs get.
+pub(crate) enum Others {
+    /// A PE of this process.
+    Near(PeId),
+    /// All PEs of other processes.
+    Far,
+}
+
 impl Job {
     /// Passes a frame from `root` on to the processes behind this one.
     fn pass_on(&self, shared: &Shared, root: Rank, header: &[u8], buffers: &[Buffer]) {
@@ -66,21 +74,19 @@ impl Job {
 }
 
 impl Pe {
-    /// How many messages [`Pe::post_to_others`] asks for.
-    pub(crate) fn other_copies(&self) -> usize {
-        let near = self.shared().own_pe_count();
-        near - 1 + usize::from(near < self.pe_count())
+    /// Whom [`Pe::post_to_others`] asks for a message for, in that order.
+    pub(crate) fn others(&self) -> impl Iterator<Item = Others> + use<> {
+        let (first, near, own) = (self.shared().first_pe().index(), self.shared().own_pe_count(), self.id());
+        let of_process = (first..first + near).map(PeId::new).filter(move |&pe| pe != own).map(Others::Near);
+        of_process.chain((near < self.pe_count()).then_some(Others::Far))
     }
 
     /// Sends messages that are for a PE, and all the same, to all other PEs: one for each of this process, and one for all of the others.
     pub(crate) fn post_to_others(&self, mut make: impl FnMut() -> Msg) {
-        let (first, near) = (self.shared().first_pe().index(), self.shared().own_pe_count());
-        for to in (first..first + near).map(PeId::new).filter(|&to| to != self.id()) {
-            self.post(to, make());
-        }
-        if near < self.pe_count() {
-            self.spread(make());
-        }
+        self.others().for_each(|others| match others {
+            Others::Near(pe) => self.post(pe, make()),
+            Others::Far => self.spread(make()),
+        });
     }
 
     /// Sends a message to each PE of all other processes.

@@ -183,7 +183,7 @@ pub(crate) fn encode_state<C: Chare>(pe: &Pe, chare: ChareRef, to: &mut Encoder)
     let is_sparse = pe.collection(chare.id.collection).is_some_and(|collection| collection.info.is_sparse());
     to.put_own(&is_sparse);
     if is_sparse {
-        C::encode_index(pe.index_of::<C>(chare.id), to)?;
+        (C::index_codec().encode)(pe.index_of::<C>(chare.id), to)?;
     }
     chare.look(|state: &mut C| state.encode_state(to))
 }
@@ -230,9 +230,13 @@ impl Payload for Emigrate {
 }
 
 impl Arrive {
-    /// The chares that have come to this process, the first of which is a `C`.
-    pub(crate) fn decode<C: Chare>(id: ChareId, from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let mut freight = decode_state::<C>(id, from)?;
+    /// The chares that have come to this process, the first of which `decode_first` decodes.
+    pub(crate) fn decode(
+        id: ChareId,
+        from: &mut Decoder<'_>,
+        decode_first: fn(ChareId, &mut Decoder<'_>) -> Result<Freight, WireError>,
+    ) -> Result<Self, WireError> {
+        let mut freight = decode_first(id, from)?;
         let (left, count): (PeId, usize) = from.take()?;
         let mut companions = Vec::new();
         for _ in 0..count {
@@ -256,10 +260,11 @@ impl Arrive {
     }
 }
 
-fn decode_state<C: Chare>(id: ChareId, from: &mut Decoder<'_>) -> Result<Freight, WireError> {
+/// Decodes what [`encode_state`] has encoded, but for the code.
+pub(crate) fn decode_state<C: Chare>(id: ChareId, from: &mut Decoder<'_>) -> Result<Freight, WireError> {
     let mut index = None;
     if from.take()? {
-        index = Some(Box::new(C::decode_index(from)?) as Box<dyn Any + Send>);
+        index = Some(Box::new((C::index_codec().decode)(from)?) as Box<dyn Any + Send>);
     }
     let parcel = Parcel::of_arrival(ChareRef::new::<C>(id, C::decode_state(from)?));
     let departure = Departure { element: id.element, epoch: 0, to: PeId::new(0) };

@@ -25,7 +25,7 @@ use crate::ids::{ChareId, CollectionId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{Arrives, BySerde, Decoder, Encoder, Kind, Leaves, Rest, Unsent, Wire, WireError};
+use crate::wire::{Arrives, Codec, Decoder, Encoder, Kind, Leaves, Rest, Unsent, Wire, WireError};
 
 /// What code on one PE has contributed by, and waited for.
 #[derive(Default)]
@@ -106,13 +106,13 @@ pub(super) fn decode_merged<T: Send + 'static, R: Reducer<T>>(
     from: &mut Decoder<'_>,
 ) -> Result<Merged<T, R>, WireError> {
     let target_from = from.take()?;
-    let partial = from.take_outcome::<R::Partial, BySerde>()?.map_err(|error| match error {
+    let partial = from.take_outcome(Decoder::take::<R::Partial>)?.map_err(|error| match error {
         CallError::Reduction(text) => text,
         other => other.to_string().into(),
     });
     let target = match distribute {
         Some(distribute) => Target::All(distribute),
-        None => Target::To(Callback::decode::<BySerde>(from)?),
+        None => Target::To(Callback::decode(from, Codec::by_serde())?),
     };
     Ok(Merged { reducer, partial, target, target_from })
 }
@@ -141,9 +141,9 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         to.put_own(&target_from);
         let partial = partial.map_err(CallError::Reduction);
         // What cannot be encoded makes an error of the reduction, which ends all the same.
-        to.put_outcome::<R::Partial, BySerde>(partial);
+        to.put_outcome(partial, Codec::<R::Partial>::by_serde().encode);
         if let Target::To(callback) = target {
-            callback.encode::<BySerde>(to)?;
+            callback.encode(to, Codec::by_serde())?;
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ impl<O: Clone + Wire> Outcome<O> {
     pub(super) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Outcome { collection, sequence, outcome } = self;
         to.put_own(&(name_of_outcome::<O>(), collection, sequence));
-        to.put_outcome::<O, BySerde>(outcome);
+        to.put_outcome(outcome, Codec::<O>::by_serde().encode);
         Ok(())
     }
 }

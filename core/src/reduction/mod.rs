@@ -110,7 +110,7 @@ use crate::pending::{Pending, pending_future};
 use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
-use crate::wire::{BySerde, Kind, Leaves, Wire, WireError};
+use crate::wire::{Codec, Kind, Leaves, Wire, WireError};
 
 /// Waiting elements for which a reduction in flight has room from its beginning; beyond that its list grows.
 const MAX_RESERVED: u64 = 1024;
@@ -296,7 +296,7 @@ where
     R::Output: Clone,
 {
     let added = current::on_pe("a contribution", |pe| {
-        let cell = CellRef::new(pe, pe.cells.open::<R::Output, BySerde>());
+        let cell = CellRef::new(pe, pe.cells.open(Codec::<R::Output>::by_serde()));
         if pe.shared().job().is_some() {
             pe.readers.note_outcome::<R::Output>();
         }

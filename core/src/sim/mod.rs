@@ -12,7 +12,6 @@ mod report;
 pub(crate) mod rng;
 mod spec;
 
-use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +29,7 @@ use crate::migration;
 use crate::process::Shared;
 use crate::quiescence::{self, Verdict};
 use crate::report::Reason;
-use crate::runtime::{MainOutput, Runtime, start_main};
+use crate::runtime::{Begin, Runtime};
 use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::thread::ThreadMail;
@@ -82,19 +81,14 @@ struct Driven {
 }
 
 /// Runs a program to its end. The hang report, empty if it did not hang, and what the simulation has come to.
-pub(crate) fn run<F, Fut, R>(
+pub(crate) fn run(
     shared: &Arc<Shared>,
     readers: Vec<InboxReader<Head>>,
-    main: F,
-) -> (String, Option<Simulation>)
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
+    begin: Begin<'_>,
+) -> (String, Option<Simulation>) {
     let sim = shared.options().simulation().expect("this run is simulated").clone();
     let mut simulator = Simulator::new(shared.clone(), sim, readers);
-    simulator.on(0, |pe| start_main(pe, main));
+    simulator.on(0, begin);
     simulator.drive();
     let simulation = simulator.simulation();
     (simulator.end(), Some(simulation))

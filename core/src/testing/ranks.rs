@@ -4,7 +4,6 @@
 //! name there, whatever has become of the tests before; so they never get out of step unnoticed. What keeps one of them from a
 //! meeting or from the end of a test ends all of them after a time, by the process that still waits, which names the test.
 
-use std::future::Future;
 use std::process;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, TryLockError};
@@ -13,11 +12,11 @@ use std::time::Duration;
 
 use chare_transport::{Limits, mpi};
 
-use super::{Test, expect_success};
+use super::{BeginAgain, Test, expect_success};
 use crate::job;
 use crate::launch::say;
 use crate::report::ExitReport;
-use crate::runtime::{MainOutput, Runtime, StartError};
+use crate::runtime::{Runtime, StartError};
 
 /// How long a test may take, the meeting included.
 const SECONDS_VARIABLE: &str = "CHARE_TEST_SECONDS";
@@ -28,12 +27,7 @@ static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs a test in all processes that `mpirun` has started, or in the first one if it cannot be spread.
 #[track_caller]
-pub(super) fn run<F, Fut, R>(test: &Test, main: F, env: impl Fn(&str) -> Option<String>)
-where
-    F: Fn(Runtime) -> Fut + Sync,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
+pub(super) fn run(test: &Test, begin: BeginAgain<'_>, env: impl Fn(&str) -> Option<String>) {
     let turn = TURN.try_lock();
     assert!(
         !matches!(turn, Err(TryLockError::WouldBlock)),
@@ -42,7 +36,7 @@ where
     let limit = env(SECONDS_VARIABLE).map_or(Some(SECONDS), |text| text.parse().ok());
     let limit = limit.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let limit = limit.unwrap_or_else(|| panic!("{SECONDS_VARIABLE}: give a number of seconds"));
-    let report = within(limit, test.path, || run_spread(test, &main));
+    let report = within(limit, test.path, || run_spread(test, begin));
     drop(turn);
     match report {
         Ok(None) => {}
@@ -55,22 +49,18 @@ where
 }
 
 /// The report of this process; none if it has no part in the test.
-fn run_spread<F, Fut, R>(test: &Test, main: F) -> Result<Option<ExitReport>, StartError>
-where
-    F: Fn(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
+fn run_spread(test: &Test, begin: BeginAgain<'_>) -> Result<Option<ExitReport>, StartError> {
     let environment = mpi::Environment::until_exit()?;
     let processes = environment.size()?;
     if !test.spreads_over(processes) {
         let is_first = environment.rank()?.index() == 0;
-        return is_first.then(|| Runtime::run(test.options(), main)).transpose();
+        let run = || Runtime::run_alone_or_joined(None, test.options(), Some(Box::new(begin)));
+        return is_first.then(run).transpose();
     }
     let options = test.options().with_pes(test.pes / processes);
     let identity = job::identity_of(test.path, &options)?;
     let process = environment.connect(&identity, &Limits::default())?;
-    Runtime::join(process, options, main).map(Some)
+    Runtime::run_joined(process, options, Box::new(begin)).map(Some)
 }
 
 /// Runs code that must not take longer: then this process is aborted, and the launcher ends the others. Nothing milder is sure to

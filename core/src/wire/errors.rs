@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Codec, Decoder, Encoder, WireError};
+use super::{Decoder, Encode, Encoder, WireError};
 use crate::caught;
 use crate::current;
 use crate::entry::EntryInfo;
 use crate::error::{CallError, Failed, NoElement, NotNow, Panicked};
+
+/// Causes of an error that are told elsewhere, and it: what an error says is the user's code, which may say anything without end.
+const MOST_CAUSES: usize = 16;
 
 /// A `CallError` in transit.
 #[derive(Serialize, Deserialize)]
@@ -124,8 +127,6 @@ impl Error for FromElsewhere {
 
 /// The text of an error, and those of its causes.
 fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
-    // What an error says is the user's code, which may say anything without end.
-    const MOST_CAUSES: usize = 16;
     let mut texts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source.filter(|_| texts.len() < MOST_CAUSES) {
@@ -174,14 +175,14 @@ impl Encoder {
     }
 
     /// Adds an outcome. A value that cannot leave becomes an error.
-    pub(crate) fn put_outcome<R, K: Codec<R>>(&mut self, outcome: Result<R, CallError>) {
+    pub(crate) fn put_outcome<R>(&mut self, outcome: Result<R, CallError>, encode: Encode<R>) {
         let begin = self.mark();
         let error = match outcome {
             Ok(value) => {
                 self.put_own(&true);
                 // Serialisation is code of the user's.
                 let encoded =
-                    current::on_pe("encoding a value", |pe| caught::catch(pe, || K::encode(value, self)));
+                    current::on_pe("encoding a value", |pe| caught::catch(pe, || encode(value, self)));
                 let why = match encoded {
                     Ok(Ok(())) => return,
                     Ok(Err(why)) => why.to_string(),
@@ -199,8 +200,11 @@ impl Encoder {
 
 impl Decoder<'_> {
     /// Takes an outcome.
-    pub(crate) fn take_outcome<R, K: Codec<R>>(&mut self) -> Result<Result<R, CallError>, WireError> {
-        Ok(if self.take()? { Ok(K::decode(self)?) } else { Err(self.take_error()?) })
+    pub(crate) fn take_outcome<R>(
+        &mut self,
+        decode: impl FnOnce(&mut Self) -> Result<R, WireError>,
+    ) -> Result<Result<R, CallError>, WireError> {
+        Ok(if self.take()? { Ok(decode(self)?) } else { Err(self.take_error()?) })
     }
 
     /// Takes an error.

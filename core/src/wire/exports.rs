@@ -12,14 +12,13 @@
 //! of them, before it is sent.
 
 use std::any::Any;
-use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::kind::{Arrives, Kind, Leaves, Unsent};
-use super::{BySerde, Codec, Decoder, Encoder, Rest, Stays, Wire, WireError};
+use super::{Codec, Decoder, Encode, Encoder, Rest, Wire, WireError};
 use crate::current;
 use crate::error::{CallError, Fulfilled};
 use crate::ids::{ChareId, PeId};
@@ -28,9 +27,6 @@ use crate::promise::Promise;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::wire;
-
-/// Takes a value apart for its way to another process.
-pub(crate) type Encode<T> = fn(T, &mut Encoder) -> Result<(), Stays>;
 
 /// The promises of one process that others hold.
 #[derive(Default)]
@@ -68,11 +64,11 @@ trait Exported: Send {
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
-struct ExportedBy<T, K>(Promise<T>, PhantomData<fn() -> K>);
+struct ExportedBy<T: 'static>(Promise<T>, &'static Codec<T>);
 
-impl<T: Send + 'static, K: Codec<T>> Exported for ExportedBy<T, K> {
+impl<T: Send + 'static> Exported for ExportedBy<T> {
     fn fulfil(&self, pe: &Pe, from: &mut Decoder<'_>) -> Result<(), WireError> {
-        let value = K::decode(from)?;
+        let value = (self.1.decode)(from)?;
         // Its sender has gone on long ago.
         if let Err(Fulfilled { expected, .. }) = self.0.send(value) {
             pe.unawaited(CallError::Fulfilled { expected });
@@ -85,7 +81,7 @@ impl<T: Send + 'static, K: Codec<T>> Exported for ExportedBy<T, K> {
     }
 
     fn share(&self) -> Box<dyn Exported> {
-        Box::new(ExportedBy::<T, K>(self.0.clone(), PhantomData))
+        Box::new(ExportedBy(self.0.clone(), self.1))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -160,8 +156,8 @@ struct Form {
 }
 
 impl<T: Send + 'static> Promise<T> {
-    /// Lets an end leave the process; its values come back by `K`.
-    fn form<K: Codec<T>>(&self) -> Form {
+    /// Lets an end leave the process; its values come back by `codec`.
+    fn form(&self, codec: &'static Codec<T>) -> Form {
         let inner = &*self.0;
         let (cell, expected) = (inner.cell, inner.expected);
         current::on_pe("sending a promise to another process", |pe| {
@@ -169,7 +165,7 @@ impl<T: Send + 'static> Promise<T> {
             if inner.away.is_some() {
                 pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by, ends: 1 }));
             } else {
-                let promise = || Box::new(ExportedBy::<T, K>(self.clone(), PhantomData)) as Box<dyn Exported>;
+                let promise = || Box::new(ExportedBy(self.clone(), codec)) as Box<dyn Exported>;
                 pe.shared().exports().retain(cell, by, promise);
             }
             pe.crossing.note_promise(cell);
@@ -178,7 +174,7 @@ impl<T: Send + 'static> Promise<T> {
     }
 
     /// An end that came from another process.
-    fn of_form<K: Codec<T>>(Form { cell, expected, by }: Form) -> Self {
+    fn of_form(Form { cell, expected, by }: Form, codec: &Codec<T>) -> Self {
         let known = current::pe(|pe| {
             let exports = pe?.shared().exports();
             let known = exports.find(cell.pe, cell.key)?;
@@ -186,17 +182,17 @@ impl<T: Send + 'static> Promise<T> {
             known.into_any().downcast::<Promise<T>>().ok()
         });
         known.map_or_else(
-            || Promise::made(cell, expected, Some(Away { encode: K::encode, by })),
+            || Promise::made(cell, expected, Some(Away { encode: codec.encode, by })),
             |promise| *promise,
         )
     }
 
-    pub(crate) fn encode<K: Codec<T>>(&self, to: &mut Encoder) {
-        to.put_own(&self.form::<K>());
+    pub(crate) fn encode(&self, to: &mut Encoder, codec: &'static Codec<T>) {
+        to.put_own(&self.form(codec));
     }
 
-    pub(crate) fn decode<K: Codec<T>>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        from.take().map(Promise::of_form::<K>)
+    pub(crate) fn decode(from: &mut Decoder<'_>, codec: &Codec<T>) -> Result<Self, WireError> {
+        from.take().map(|form| Promise::of_form(form, codec))
     }
 }
 
@@ -205,7 +201,7 @@ impl<T: Wire> Serialize for Promise<T> {
     /// Anywhere but in a message of the runtime.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         wire::serialize_own(serializer, |to| {
-            self.encode::<BySerde>(to);
+            self.encode(to, Codec::by_serde());
             Ok(())
         })
     }
@@ -213,7 +209,7 @@ impl<T: Wire> Serialize for Promise<T> {
 
 impl<'de, T: Wire> Deserialize<'de> for Promise<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        wire::deserialize_own(deserializer, Promise::decode::<BySerde>)
+        wire::deserialize_own(deserializer, |from| Promise::decode(from, Codec::by_serde()))
     }
 }
 

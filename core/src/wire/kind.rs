@@ -7,21 +7,21 @@
 use serde::{Deserialize, Serialize};
 
 use super::exports::{Fail, Fulfil, Release, Retain};
-use super::{BySerde, Codec, Decoder, Encoder, Stays, WireError};
+use super::{Decoder, Encoder, Stays, WireError};
 use crate::answer::EncodedAnswer;
 use crate::bound::{AllPlaced, Follow, Orphaned, Placed};
 use crate::broadcast::{Apply, Late, Number, Turn};
 use crate::channel::{Credit, EncodedCarry, Loss};
-use crate::chares::Chare;
+use crate::chares::{ArrayElement, Chare, Standalone};
 use crate::collection::{Create, CreateSingle, Start};
 use crate::destruction::{self, Destroy, Gone};
-use crate::entry::{Entry, Invoke, OutputOf};
+use crate::entry::{Entry, Invoke};
 use crate::ids::ChareId;
 use crate::index::DenseIndex;
 use crate::insertion::{Arrange, Behind, Build, Register, Seal, Sealed, Settle};
 use crate::location::{Asked, Doubt, Forget, News, Tell};
 use crate::message::{Msg, Payload};
-use crate::migration::across::Companion;
+use crate::migration::across::{self, Companion};
 use crate::migration::{Again, Arrive, Arrived, Migrate};
 use crate::priority::Ranked;
 use crate::quiescence::{AwaitQuiescence, Withdraw};
@@ -98,7 +98,7 @@ macro_rules! kinds {
                 $(Kind::$plain => decode_plain::<$plain_type>(to, from),)*
                 $(Kind::$other => {
                     let contents = <$other_type as Arrives>::decode(from)?;
-                    Ok(Msg::new(to, reply::<(), BySerde>(to, from)?, contents))
+                    Ok(Msg::new(to, reply(to, from)?, contents))
                 })*
             }
         }
@@ -106,7 +106,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    entries { Call Restart Number Apply Turn Late }
+    entries { Call Restart }
     chares { Create CreateSingle Start Follow Register Arrange Build Arrive Companion }
     plain {
         Waiver: Waiver,
@@ -145,12 +145,21 @@ kinds! {
         Part: EncodedPart,
         Outcome: EncodedOutcome,
         Forwarded: Forwarded,
+        Number: Number,
+        Apply: Apply,
+        Turn: Turn,
+        Late: Late,
     }
 }
 
 /// What begins with the id of its code.
 pub(crate) fn decode_by_code(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-    (Row::find(from.take_code_id()?)?.decode)(kind, to, from)
+    (take_row(from)?.decode)(kind, to, from)
+}
+
+/// The code whose name [`Encoder::put_code`] has put.
+pub(crate) fn take_row(from: &mut Decoder<'_>) -> Result<&'static Row, WireError> {
+    Row::find(from.take_code_id()?)
 }
 
 fn decode_plain<P: Payload + Deserialize<'static>>(
@@ -158,7 +167,7 @@ fn decode_plain<P: Payload + Deserialize<'static>>(
     from: &mut Decoder<'_>,
 ) -> Result<Msg, WireError> {
     let contents: P = from.take()?;
-    Ok(Msg::new(to, reply::<(), BySerde>(to, from)?, contents))
+    Ok(Msg::new(to, reply(to, from)?, contents))
 }
 
 impl Encoder {
@@ -183,8 +192,8 @@ impl Encoder {
 }
 
 /// The reply of a message; one for a PE has none.
-fn reply<R: Send + 'static, K: Codec<R>>(to: ChareId, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
-    if to == Msg::NOBODY { Ok(Reply::none()) } else { Reply::decode::<R, K>(from) }
+fn reply(to: ChareId, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
+    if to == Msg::NOBODY { Ok(Reply::none()) } else { Reply::decode(from) }
 }
 
 /// A message from its bytes.
@@ -204,78 +213,88 @@ impl<E: Entry> Invoke<E> {
 }
 
 /// The call of an entry.
-pub(super) fn decode_call<E: Entry>(
+pub(crate) fn decode_call_of<E: Entry>(
     kind: Kind,
     to: ChareId,
     from: &mut Decoder<'_>,
 ) -> Result<Msg, WireError> {
-    match kind {
-        Kind::Call => {
-            let contents = Invoke::<E>(E::decode_args(from)?);
-            Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
-        }
-        Kind::Restart => {
-            let contents = Restart::<E>(E::decode_args(from)?);
-            Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
-        }
-        _ => Err(misplaced(kind, E::INFO.name)),
+    let is_restart = E::IS_RESTARTABLE && kind == Kind::Restart;
+    if kind != Kind::Call && !is_restart {
+        return Err(misplaced(kind, E::INFO.name));
     }
+    let args = E::decode_args(from)?;
+    let reply = if to == Msg::NOBODY { Reply::none() } else { Reply::decode_by(from, E::output())? };
+    // Compiled only for what can be started again.
+    if const { E::IS_RESTARTABLE } && is_restart {
+        return Ok(Msg::new(to, reply, Restart::<E>(args)));
+    }
+    Ok(Msg::new(to, reply, Invoke::<E>(args)))
 }
 
-/// The call of an entry, or a broadcast of it at any point of its way.
-pub(super) fn decode_any<E: Entry<Args: Clone>>(
-    kind: Kind,
-    to: ChareId,
-    from: &mut Decoder<'_>,
-) -> Result<Msg, WireError> {
-    fn with_reply<E: Entry, P: Payload>(
-        to: ChareId,
-        from: &mut Decoder<'_>,
-        contents: P,
-    ) -> Result<Msg, WireError> {
-        Ok(Msg::new(to, reply::<E::Output, OutputOf<E>>(to, from)?, contents))
+/// A call inside of another message, for no chare yet.
+pub(crate) fn decode_call(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+    if from.take_byte()? != Kind::Call as u8 | FOR_PE {
+        return Err(WireError::new("a broadcast brings calls only"));
     }
-    match kind {
-        Kind::Number => Number::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
-        Kind::Apply => Apply::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
-        Kind::Turn => Turn::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
-        Kind::Late => Late::<E>::decode(from).and_then(|contents| with_reply::<E, _>(to, from, contents)),
-        _ => decode_call::<E>(kind, to, from),
-    }
+    take_row(from)?.call(Msg::NOBODY, from)
 }
 
-/// What makes chares of type `C` one by one.
-pub(super) fn decode_single<C: Chare>(
+/// What makes single chares, and moves them.
+pub(super) fn decode_single<C: Standalone>(
     kind: Kind,
     to: ChareId,
     from: &mut Decoder<'_>,
 ) -> Result<Msg, WireError> {
     match kind {
         Kind::CreateSingle => with_reply(to, from, |from| Ok(CreateSingle::<C>(C::decode_init(from)?))),
+        Kind::Arrive => decode_arrival::<C>(to, from),
+        _ => Err(misplaced(kind, C::INFO.name)),
+    }
+}
+
+/// What makes single chares and groups.
+pub(super) fn decode_group<C: Standalone<Init: Clone>>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    match kind {
+        Kind::Create => with_reply(to, from, Create::<C>::decode),
+        _ => decode_single::<C>(kind, to, from),
+    }
+}
+
+/// What makes elements of sparse arrays one by one, and moves elements of all arrays.
+pub(super) fn decode_inserted<C: ArrayElement>(
+    kind: Kind,
+    to: ChareId,
+    from: &mut Decoder<'_>,
+) -> Result<Msg, WireError> {
+    match kind {
         Kind::Start => with_reply(to, from, Start::decode::<C>),
         Kind::Register => with_reply(to, from, Register::<C>::decode),
         Kind::Arrange => with_reply(to, from, Arrange::<C>::decode),
         Kind::Build => with_reply(to, from, Build::<C>::decode),
-        Kind::Arrive => with_reply(to, from, |from| Arrive::decode::<C>(to, from)),
+        Kind::Arrive => decode_arrival::<C>(to, from),
         Kind::Companion => Ok(Msg::new(to, Reply::none(), Companion::decode::<C>(to, from)?)),
         _ => Err(misplaced(kind, C::INFO.name)),
     }
 }
 
-/// What makes chares of type `C`, many with the same arguments among them.
-pub(super) fn decode_many<C: Chare<Init: Clone>>(
+/// What makes sparse arrays.
+pub(super) fn decode_sparse<C: ArrayElement<Init: Clone>>(
     kind: Kind,
     to: ChareId,
     from: &mut Decoder<'_>,
 ) -> Result<Msg, WireError> {
     match kind {
         Kind::Create => with_reply(to, from, Create::<C>::decode_sparse),
-        _ => decode_single::<C>(kind, to, from),
+        _ => decode_inserted::<C>(kind, to, from),
     }
 }
 
-/// What makes chares of type `C`, in dense arrays and groups, too.
-pub(super) fn decode_dense<C: Chare<Init: Clone, Index: DenseIndex>>(
+/// What makes dense and sparse arrays.
+pub(super) fn decode_dense<C: ArrayElement<Init: Clone, Index: DenseIndex>>(
     kind: Kind,
     to: ChareId,
     from: &mut Decoder<'_>,
@@ -283,8 +302,13 @@ pub(super) fn decode_dense<C: Chare<Init: Clone, Index: DenseIndex>>(
     match kind {
         Kind::Create => with_reply(to, from, Create::<C>::decode),
         Kind::Follow => with_reply(to, from, Follow::<C>::decode),
-        _ => decode_single::<C>(kind, to, from),
+        _ => decode_inserted::<C>(kind, to, from),
     }
+}
+
+/// A chare that has moved, and those that are bound to it.
+fn decode_arrival<C: Chare>(to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+    with_reply(to, from, |from| Arrive::decode(to, from, across::decode_state::<C>))
 }
 
 fn with_reply<P: Payload>(
@@ -293,7 +317,7 @@ fn with_reply<P: Payload>(
     contents: impl FnOnce(&mut Decoder<'_>) -> Result<P, WireError>,
 ) -> Result<Msg, WireError> {
     let contents = contents(from)?;
-    Ok(Msg::new(to, reply::<(), BySerde>(to, from)?, contents))
+    Ok(Msg::new(to, reply(to, from)?, contents))
 }
 
 fn misplaced(kind: Kind, name: &str) -> WireError {

@@ -8,6 +8,7 @@
 //! truncated or flipped is a [`WireError`], never a wrong memory access.
 
 mod bulk;
+mod codec;
 mod errors;
 mod exports;
 mod fixed;
@@ -29,16 +30,17 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
 pub use bulk::Bulk;
+pub use codec::Codec;
+pub(crate) use codec::{Encode, Way};
 pub(crate) use errors::kept_entry;
-pub(crate) use exports::{Away, Encode, Exports, Fail, Release, Value};
+pub(crate) use exports::{Away, Exports, Fail, Release, Value};
 pub use kind::Kind;
-pub(crate) use kind::{Arrives, Leaves, Unsent, decode_by_code, decode_message};
+pub(crate) use kind::{
+    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, take_row,
+};
 pub use local::Local;
 use owned::Owned;
-pub use probe::{
-    AsBulk, AsEither, AsNothing, AsSerde, Broadcasts, CallsOnly, Decoders, DenseArrays, Makers, Of,
-    SinglesOnly, SparseArrays, StateBySerde, StateStays,
-};
+pub use probe::{Alone, CallsOf, Elements, Of, ways};
 pub(crate) use side::Crossing;
 
 /// Values that can be sent to another process: those with serde's `Serialize` and `Deserialize`.
@@ -303,39 +305,6 @@ impl Rest {
         let value = f(&mut decoder)?;
         decoder.end()?;
         Ok(value)
-    }
-}
-
-/// How values of a type leave a process and come into one.
-pub(crate) trait Codec<T>: 'static {
-    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays>;
-    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError>;
-}
-
-/// As serde says.
-pub(crate) struct BySerde;
-
-impl<T: Wire> Codec<T> for BySerde {
-    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
-        to.put(&value)
-    }
-
-    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
-        from.take()
-    }
-}
-
-/// Not at all: of values whose way is not known where they are sent, and which stay in their process.
-pub(crate) struct Nowhere;
-
-impl<T: 'static> Codec<T> for Nowhere {
-    fn encode(value: T, _: &mut Encoder) -> Result<(), Stays> {
-        drop(value);
-        Err(Stays::of::<T>())
-    }
-
-    fn decode(_: &mut Decoder<'_>) -> Result<T, WireError> {
-        Err(WireError::new(format!("`{}` is not sent between processes", type_name::<T>())))
     }
 }
 

@@ -13,8 +13,10 @@ use std::marker::PhantomData;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::{Decoder, Encoder, Kind, Stays, WireError, kind};
-use crate::chares::Chare;
+use super::codec::{AsItLies, BySerde, Either, Nowhere};
+use super::{Codec, Decoder, Encoder, Kind, Stays, Way, WireError, kind};
+use crate::broadcast::Copies;
+use crate::chares::{ArrayElement, Standalone};
 use crate::entry::Entry;
 use crate::ids::ChareId;
 use crate::index::DenseIndex;
@@ -32,74 +34,90 @@ impl<T> Of<T> {
 
 /// Vectors of plain memory that serde knows, too: they travel as they lie, unless they were a part of something larger.
 pub trait AsEither {
-    type Value;
+    type Value: Send + 'static;
+    fn codec(&self) -> &'static Codec<Self::Value>;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
 }
 
-impl<T: Pod + Serialize + Deserialize<'static>> AsEither for &&&Of<Vec<T>> {
+impl<T: Pod + Send + Serialize + Deserialize<'static>> AsEither for &&&Of<Vec<T>> {
     type Value = Vec<T>;
+    fn codec(&self) -> &'static Codec<Vec<T>> {
+        Codec::by::<Either>()
+    }
     fn put(&self, value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
-        to.has_plain = true;
-        to.put_plain(value)
+        Either::encode(value, to)
     }
     fn take(&self, from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
-        if from.is_by_serde { from.take() } else { from.take_plain() }
+        Either::decode(from)
     }
 }
 
 /// Vectors of plain memory: they travel as they lie.
 pub trait AsBulk {
-    type Value;
+    type Value: Send + 'static;
+    fn codec(&self) -> &'static Codec<Self::Value>;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
 }
 
-impl<T: Pod> AsBulk for &&Of<Vec<T>> {
+impl<T: Pod + Send> AsBulk for &&Of<Vec<T>> {
     type Value = Vec<T>;
+    fn codec(&self) -> &'static Codec<Vec<T>> {
+        Codec::by::<AsItLies>()
+    }
     fn put(&self, value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
-        to.has_plain = true;
-        to.put_plain(value)
+        AsItLies::encode(value, to)
     }
     fn take(&self, from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
-        from.take_plain()
+        AsItLies::decode(from)
     }
 }
 
 /// What serde can take apart.
 pub trait AsSerde {
-    type Value;
+    type Value: Send + 'static;
+    fn codec(&self) -> &'static Codec<Self::Value>;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
 }
 
-impl<T: Serialize + Deserialize<'static>> AsSerde for &Of<T> {
+impl<T: Send + Serialize + Deserialize<'static> + 'static> AsSerde for &Of<T> {
     type Value = T;
-    #[inline]
-    fn put(&self, value: T, to: &mut Encoder) -> Result<(), Stays> {
-        to.put(&value)
+    fn codec(&self) -> &'static Codec<T> {
+        Codec::by::<BySerde>()
     }
-    #[inline]
+    fn put(&self, value: T, to: &mut Encoder) -> Result<(), Stays> {
+        BySerde::encode(value, to)
+    }
     fn take(&self, from: &mut Decoder<'_>) -> Result<T, WireError> {
-        from.take()
+        BySerde::decode(from)
     }
 }
 
 /// All else, which stays in its process.
 pub trait AsNothing {
     type Value;
+    fn codec(&self) -> &'static Codec<Self::Value>
+    where
+        Self::Value: 'static;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
 }
 
 impl<T> AsNothing for Of<T> {
     type Value = T;
-    fn put(&self, value: T, _: &mut Encoder) -> Result<(), Stays> {
-        drop(value);
-        Err(Stays::of::<T>())
+    fn codec(&self) -> &'static Codec<T>
+    where
+        T: 'static,
+    {
+        Codec::nowhere()
     }
-    fn take(&self, _: &mut Decoder<'_>) -> Result<T, WireError> {
-        Err(WireError::new(format!("`{}` is not sent between processes", std::any::type_name::<T>())))
+    fn put(&self, value: T, to: &mut Encoder) -> Result<(), Stays> {
+        Nowhere::encode(value, to)
+    }
+    fn take(&self, from: &mut Decoder<'_>) -> Result<T, WireError> {
+        Nowhere::decode(from)
     }
 }
 
@@ -137,54 +155,86 @@ impl<C> StateStays for Of<C> {
     }
 }
 
-/// Stands for an entry whose messages are to be decoded.
-pub struct Decoders<E>(PhantomData<fn() -> E>);
+/// Stands for an entry, of which there may be broadcasts.
+pub struct CallsOf<E>(PhantomData<fn() -> E>);
 
-impl<E> Decoders<E> {
+impl<E> CallsOf<E> {
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
-        Decoders(PhantomData)
+        CallsOf(PhantomData)
     }
 }
 
 /// Entries whose arguments can be cloned: there are broadcasts of them, too.
 pub trait Broadcasts {
-    fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError>;
+    fn copies(&self) -> Option<&'static Copies>;
 }
 
-impl<E: Entry<Args: Clone>> Broadcasts for &Decoders<E> {
-    fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-        kind::decode_any::<E>(kind, to, from)
+impl<E: Entry<Args: Clone>> Broadcasts for &CallsOf<E> {
+    fn copies(&self) -> Option<&'static Copies> {
+        Some(Copies::of::<E>())
     }
 }
 
 /// All others.
 pub trait CallsOnly {
+    fn copies(&self) -> Option<&'static Copies>;
+}
+
+impl<E: Entry> CallsOnly for CallsOf<E> {
+    fn copies(&self) -> Option<&'static Copies> {
+        None
+    }
+}
+
+/// Stands for a type of chare without an index whose creations are to be decoded.
+pub struct Alone<C>(PhantomData<fn() -> C>);
+
+impl<C> Alone<C> {
+    #[allow(clippy::new_without_default)]
+    pub const fn new() -> Self {
+        Alone(PhantomData)
+    }
+}
+
+/// Chares of which there are groups.
+pub trait Groups {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError>;
 }
 
-impl<E: Entry> CallsOnly for Decoders<E> {
+impl<C: Standalone<Init: Clone>> Groups for &Alone<C> {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-        kind::decode_call::<E>(kind, to, from)
+        kind::decode_group::<C>(kind, to, from)
     }
 }
 
-/// Stands for a type of chare whose creations are to be decoded.
-pub struct Makers<C>(PhantomData<fn() -> C>);
+/// All others: each is made with arguments of its own.
+pub trait SinglesOnly {
+    fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError>;
+}
 
-impl<C> Makers<C> {
+impl<C: Standalone> SinglesOnly for Alone<C> {
+    fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+        kind::decode_single::<C>(kind, to, from)
+    }
+}
+
+/// Stands for a type of chare with an index whose creations are to be decoded.
+pub struct Elements<C>(PhantomData<fn() -> C>);
+
+impl<C> Elements<C> {
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
-        Makers(PhantomData)
+        Elements(PhantomData)
     }
 }
 
-/// Chares of which there are dense arrays, or groups.
+/// Chares of which there are dense arrays.
 pub trait DenseArrays {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError>;
 }
 
-impl<C: Chare<Init: Clone, Index: DenseIndex>> DenseArrays for &&Makers<C> {
+impl<C: ArrayElement<Init: Clone, Index: DenseIndex>> DenseArrays for &&Elements<C> {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
         kind::decode_dense::<C>(kind, to, from)
     }
@@ -195,19 +245,28 @@ pub trait SparseArrays {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError>;
 }
 
-impl<C: Chare<Init: Clone>> SparseArrays for &Makers<C> {
+impl<C: ArrayElement<Init: Clone>> SparseArrays for &Elements<C> {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-        kind::decode_many::<C>(kind, to, from)
+        kind::decode_sparse::<C>(kind, to, from)
     }
 }
 
-/// All others: each is made with arguments of its own.
-pub trait SinglesOnly {
+/// All others: each is inserted with arguments of its own.
+pub trait InsertedOnly {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError>;
 }
 
-impl<C: Chare> SinglesOnly for Makers<C> {
+impl<C: ArrayElement> InsertedOnly for Elements<C> {
     fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-        kind::decode_single::<C>(kind, to, from)
+        kind::decode_inserted::<C>(kind, to, from)
     }
+}
+
+/// All of the traits, for the macros' tokens.
+pub mod ways {
+    pub use super::{
+        AsBulk as _, AsEither as _, AsNothing as _, AsSerde as _, Broadcasts as _, CallsOnly as _,
+        DenseArrays as _, Groups as _, InsertedOnly as _, SinglesOnly as _, SparseArrays as _,
+        StateBySerde as _, StateStays as _,
+    };
 }

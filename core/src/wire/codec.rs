@@ -1,0 +1,109 @@
+//! How the values of a type leave their process and come into one, as a value.
+//!
+//! Outcomes are handled by code that knows their type, and not which entry brings them: so it is compiled once for each type of outcome,
+//! however many entries have it.
+
+use std::any::type_name;
+
+use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
+
+use super::{Decoder, Encoder, Stays, Wire, WireError};
+use crate::answer::{Deposit, deposit_encoded};
+use crate::scheduler::pe::Pe;
+
+/// Takes a value apart for its way to another process.
+pub(crate) type Encode<T> = fn(T, &mut Encoder) -> Result<(), Stays>;
+
+/// How values of a type leave a process and come into one.
+pub struct Codec<T> {
+    pub(crate) encode: Encode<T>,
+    pub(crate) decode: fn(&mut Decoder<'_>) -> Result<T, WireError>,
+    /// Brings an encoded value to the cell that waits for it.
+    pub(crate) deposit: Deposit,
+}
+
+/// A way of doing it.
+pub(crate) trait Way<T>: 'static {
+    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays>;
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError>;
+}
+
+impl<T: Send + 'static> Codec<T> {
+    pub(crate) const fn by<W: Way<T>>() -> &'static Codec<T> {
+        const { &Codec { encode: W::encode, decode: W::decode, deposit: deposit_encoded::<T, W> } }
+    }
+
+    /// As serde says.
+    pub(crate) const fn by_serde() -> &'static Codec<T>
+    where
+        T: Wire,
+    {
+        Self::by::<BySerde>()
+    }
+}
+
+impl<T: 'static> Codec<T> {
+    /// Not at all.
+    pub(crate) const fn nowhere() -> &'static Codec<T> {
+        const { &Codec { encode: Nowhere::encode, decode: Nowhere::decode, deposit: deposit_nowhere::<T> } }
+    }
+}
+
+fn deposit_nowhere<T>(_: &Pe, _: u64, _: u64, from: &mut Decoder<'_>) -> Result<(), WireError> {
+    Nowhere::decode(from).map(drop::<T>)
+}
+
+/// As serde says.
+pub(super) struct BySerde;
+
+impl<T: Serialize + Deserialize<'static>> Way<T> for BySerde {
+    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
+        to.put(&value)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
+        from.take()
+    }
+}
+
+/// As plain memory lies.
+pub(super) struct AsItLies;
+
+impl<T: Pod> Way<Vec<T>> for AsItLies {
+    fn encode(value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
+        to.has_plain = true;
+        to.put_plain(value)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
+        from.take_plain()
+    }
+}
+
+/// As plain memory lies, unless it was a part of something larger.
+pub(super) struct Either;
+
+impl<T: Pod + Serialize + Deserialize<'static>> Way<Vec<T>> for Either {
+    fn encode(value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
+        AsItLies::encode(value, to)
+    }
+
+    fn decode(from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
+        if from.is_by_serde { from.take() } else { from.take_plain() }
+    }
+}
+
+/// Not at all: the value stays in its process.
+pub(super) struct Nowhere;
+
+impl<T> Way<T> for Nowhere {
+    fn encode(value: T, _: &mut Encoder) -> Result<(), Stays> {
+        drop(value);
+        Err(Stays::of::<T>())
+    }
+
+    fn decode(_: &mut Decoder<'_>) -> Result<T, WireError> {
+        Err(WireError::stays(&format!("`{}`", type_name::<T>())))
+    }
+}
