@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// A processing element: one scheduling loop on one thread.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct PeId(u32);
 
 impl PeId {
@@ -90,7 +90,7 @@ const SINGLE_BIT: u64 = 1 << 63;
 ///
 /// An array or group is `creator << 40 | counter`: the creator is its *root*, the PE that numbers its broadcasts and
 /// completes its reductions. The singletons of PE `p` are the collection `1 << 63 | p`, which always exists.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 pub(crate) struct CollectionId(pub(crate) u64);
 
 impl CollectionId {
@@ -108,6 +108,15 @@ impl CollectionId {
         (self.0 & SINGLE_BIT != 0).then(|| PeId::new((self.0 & !SINGLE_BIT) as usize))
     }
 
+    pub(crate) const fn is_of_singles(self) -> bool {
+        self.0 & SINGLE_BIT != 0
+    }
+
+    /// The number of the PE that it names: its root, or the home of its singletons.
+    pub(crate) const fn pe_number(self) -> u64 {
+        if self.is_of_singles() { self.0 & !SINGLE_BIT } else { self.0 >> COUNTER_BITS }
+    }
+
     pub(crate) fn root(self) -> PeId {
         PeId::new((self.0 >> COUNTER_BITS) as usize)
     }
@@ -119,7 +128,7 @@ impl CollectionId {
 
 /// One chare: its collection, and which element of it. Arrays count elements in row-major order, groups by PE,
 /// singletons by `creator << 40 | counter`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]
 pub struct ChareId {
     pub(crate) collection: CollectionId,
     pub(crate) element: u64,

@@ -34,11 +34,39 @@ use crate::wire::{self, Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireErr
 pub struct Priority(Repr);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Words")]
 enum Repr {
     /// The integer with its sign flipped.
     Word(u64),
     /// Bits from the highest of the first word on; those after the last one are zero.
     Bits { words: Arc<[u64]>, len: u32 },
+}
+
+/// A priority as it is read, which may be nonsense.
+#[derive(Deserialize)]
+enum Words {
+    Word(u64),
+    Bits { words: Arc<[u64]>, len: u32 },
+}
+
+impl TryFrom<Words> for Repr {
+    type Error = &'static str;
+
+    fn try_from(words: Words) -> Result<Self, &'static str> {
+        let (words, len) = match words {
+            Words::Word(word) => return Ok(Repr::Word(word)),
+            Words::Bits { words, len } => (words, len),
+        };
+        let is_zero_behind = || {
+            let behind = |last: &u64| len.is_multiple_of(WORD_BITS) || last << (len % WORD_BITS) == 0;
+            words.last().is_none_or(behind)
+        };
+        if words.len() == len.div_ceil(WORD_BITS) as usize && is_zero_behind() {
+            Ok(Repr::Bits { words, len })
+        } else {
+            Err("a priority of other bits than it says")
+        }
+    }
 }
 
 const WORD_BITS: u32 = u64::BITS;

@@ -50,6 +50,21 @@ pub(crate) enum Kind {
     Sparse { initial_count: Option<u64> },
 }
 
+impl Kind {
+    /// Whether it is one of these extents.
+    fn has_shape<I: DenseIndex>(&self, extents: I, pe_count: usize) -> bool {
+        let count = extents.element_count();
+        match self {
+            Kind::Dense { element_count } => *element_count > 0 && count == Some(*element_count),
+            Kind::Mapped { pes } => !pes.is_empty() && count == Some(pes.len() as u64),
+            Kind::Group { pes } => {
+                count == Some(pe_count as u64) && !pes.is_empty() && pes.is_sorted_by(|one, next| one < next)
+            }
+            Kind::Sparse { .. } => false,
+        }
+    }
+}
+
 /// The extents of a dense array, and how they number the elements.
 struct Shape<I> {
     extents: I,
@@ -140,7 +155,13 @@ impl CollectionInfo {
         let pe_count = current::on_pe("creating a collection", Pe::pe_count);
         let info = match kind {
             Kind::Sparse { .. } => CollectionInfo::new_sparse::<C>(id, None, None, pe_count),
-            kind => CollectionInfo::new::<C>(id, C::Index::from_array(from.take()?), kind, pe_count),
+            kind => {
+                let extents = C::Index::from_array(from.take()?);
+                if !kind.has_shape(extents, pe_count) {
+                    return Err(WireError::new(format!("a collection of {} of a wrong shape", C::INFO.name)));
+                }
+                CollectionInfo::new::<C>(id, extents, kind, pe_count)
+            }
         };
         Ok(info.bound_to(leader))
     }

@@ -213,6 +213,14 @@ impl Decoder<'_> {
             Form::Panicked(method, message, location) => {
                 CallError::Panicked(method.into_panic(message, location))
             }
+            Form::Failed(method, texts) if texts.len() > MOST_CAUSES => {
+                let (entry, _) = method.into_entry();
+                return Err(WireError::new(format!(
+                    "an error of {} with {} causes",
+                    entry.name,
+                    texts.len()
+                )));
+            }
             Form::Failed(method, texts) => {
                 let chain = |cause, text| Some(Box::new(FromElsewhere { text, cause }));
                 let error = texts.into_iter().rev().fold(None, chain);

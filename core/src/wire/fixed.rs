@@ -1,7 +1,7 @@
 //! What every message has, at fixed lengths: ids are spread over all 64 bits, so that a number of variable length would be longer, and take
-//! many times as long to write and to read.
+//! many times as long to write and to read. PEs that they name are checked here too.
 
-use super::{Decoder, Encoder, WireError};
+use super::{Decoder, Encoder, WireError, ids};
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::table::CodeId;
 
@@ -62,12 +62,16 @@ impl Decoder<'_> {
     }
 
     pub(crate) fn take_pe(&mut self) -> Result<PeId, WireError> {
-        self.take_u32().map(|number| PeId::new(number as usize))
+        let number = self.take_u32()?;
+        ids::check_pe(u64::from(number)).map_err(|error| WireError::new(error.to_string()))?;
+        Ok(PeId::new(number as usize))
     }
 
     #[inline]
     pub(crate) fn take_chare(&mut self) -> Result<ChareId, WireError> {
-        Ok(ChareId { collection: CollectionId(self.take_u64()?), element: self.take_u64()? })
+        let id = ChareId { collection: CollectionId(self.take_u64()?), element: self.take_u64()? };
+        ids::check_pe(ids::pe_number_of(id)).map_err(|error| WireError::new(error.to_string()))?;
+        Ok(id)
     }
 
     pub(super) fn take_code_id(&mut self) -> Result<CodeId, WireError> {

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::exports::{Fail, Fulfil, Release, Retain};
-use super::{Decoder, Encoder, Stays, WireError};
+use super::{Decoder, Encoder, MOST_DEPTH, Stays, WireError};
 use crate::answer::EncodedAnswer;
 use crate::bound::{AllPlaced, Follow, Orphaned, Placed};
 use crate::broadcast::{Apply, Late, Number, Turn};
@@ -202,7 +202,13 @@ pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
     let unknown = || WireError::new(format!("there is no kind {} of messages", first & !FOR_PE));
     let kind = *Kind::ALL.get(usize::from(first & !FOR_PE)).ok_or_else(unknown)?;
     let to = if first & FOR_PE == 0 { from.take_chare()? } else { Msg::NOBODY };
-    decode_contents(kind, to, from)
+    from.depth += 1;
+    if from.depth > MOST_DEPTH {
+        return Err(WireError::new("too many messages inside of one another"));
+    }
+    let msg = decode_contents(kind, to, from)?;
+    from.depth -= 1;
+    Ok(msg)
 }
 
 impl<E: Entry> Invoke<E> {

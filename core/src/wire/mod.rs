@@ -12,6 +12,7 @@ mod codec;
 mod errors;
 mod exports;
 mod fixed;
+mod ids;
 mod kind;
 mod local;
 mod owned;
@@ -108,6 +109,8 @@ impl WireError {
 const INLINE_BYTES: usize = 256;
 /// A frame has no more buffers than that; what is more goes in the header.
 const MOST_BUFFERS: usize = 1000;
+/// Messages inside of one another. A chare that moves waits at as many roots as it has inserted at.
+const MOST_DEPTH: u32 = 1000;
 
 /// Takes a message apart, for its way to another process.
 #[derive(Default)]
@@ -220,11 +223,13 @@ pub struct Decoder<'a> {
     buffers: std::vec::IntoIter<Buffer>,
     /// Arguments that are plain memory were put by serde all the same: as parts of one value, to which a callback was given.
     is_by_serde: bool,
+    /// How many messages it is inside of.
+    depth: u32,
 }
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(bytes: &'a [u8], buffers: Vec<Buffer>) -> Self {
-        Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false }
+        Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false, depth: 0 }
     }
 
     /// Takes a value as serde sees it.
