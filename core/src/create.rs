@@ -14,17 +14,18 @@ use crate::chares::{ArrayElement, Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle, Initial, Kind, Start};
 use crate::current;
 use crate::error::CallError;
-use crate::ids::{CollectionId, IntoPe, PeId};
+use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::index::DenseIndex;
-use crate::message::Msg;
+use crate::message::{Msg, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::placement::Placement;
 use crate::proxy::{Array, Element, Group, SparseArray, all_pes};
-use crate::reply::{CellRef, Reply};
+use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
+use crate::stillborn::Uncreated;
 use crate::strided::Strided;
 use crate::waiting::What;
-use crate::wire::Codec;
+use crate::wire::{Codec, Stays};
 
 /// A dense array that is to be created.
 #[must_use = "nothing is created until `create(..)` is sent or awaited"]
@@ -243,7 +244,7 @@ impl<C: ArrayElement> InitialBuilder<C> {
     ///
     /// # Panics
     /// When it is sent or first polled: on a thread that is not a PE, if two indexes have one key or one has none, if the
-    /// elements do not fit in memory, and if the map panics or says a PE that does not exist.
+    /// elements do not fit in memory, if the map panics or says a PE that does not exist, and if the run has several processes.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<SparseArray<C>>
     where
@@ -281,7 +282,7 @@ impl<C: Chare<Index = usize>> GroupBuilder<C> {
     /// The creation of all members, each with a clone of `init`, the arguments of `new`.
     ///
     /// # Panics
-    /// When it is sent or first polled, on a thread that is not a PE, and if it is limited to no PEs, or to one that does
+    /// When it is sent or first polled, on a thread that is not a PE, if it is limited to no PEs, or to one that does
     /// not exist.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<Group<C>>
@@ -344,7 +345,11 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
             }
             let id = pe.next_single(home);
             let cell = awaited.then(|| CellRef::new(pe, pe.cells.open(Codec::<()>::by_serde())));
-            pe.post(home, Msg::new(id, cell.map_or(Reply::none(), Reply::to), CreateSingle::<C>(init)));
+            let reply = cell.map_or(Reply::none(), Reply::to);
+            match CreateSingle::<C>(init).for_home(pe, id, reply) {
+                Ok(create) => pe.post(home, create),
+                Err((why, reply)) => pe.post(home, Msg::new(id, reply, Uncreated(not_sent::<C>(&why)))),
+            }
             Ok((Element::new(pe.run(), id, 0), cell))
         })
     }
@@ -365,15 +370,34 @@ where
     let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, Codec::by_serde, finish));
     let id = CollectionId::new(pe.id(), pe.next_creation());
     let info = Arc::new(info(id));
-    // Clones first, the own part next: if either panics, no other PE has heard of the collection.
+    // Messages first, the own part next: if either fails, no other PE has heard of the collection.
     let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
-    let creations: Vec<_> =
-        others.iter().map(|_| Create::<C> { info: info.clone(), init: init.clone(), root }).collect();
-    Create::<C> { info, init, root }.begin(pe)?;
-    for (to, creation) in others.into_iter().zip(creations) {
-        pe.post(to, Msg::for_pe(creation));
+    let creation = |&to: &PeId| Create::<C> { info: info.clone(), init: init.clone(), root }.for_pe(pe, to);
+    let creations: Vec<_> = match others.iter().map(creation).collect::<Result<_, Stays>>() {
+        Ok(creations) => creations,
+        Err(why) => {
+            let uncreated = || Uncreated(not_sent::<C>(&why));
+            let all = ChareId { collection: id, element: UNKNOWN };
+            pe.post_to_others(|| Msg::new(all, Reply::none(), uncreated()));
+            uncreated().run(all, root.map_or(Reply::none(), Reply::to), pe);
+            return Ok((id, root));
+        }
+    };
+    match (Create::<C> { info, init, root }).begin(pe) {
+        Ok(()) => {
+            others.into_iter().zip(creations).for_each(|(to, creation)| pe.post(to, creation));
+            Ok((id, root))
+        }
+        Err(text) => {
+            root.iter().for_each(|root| pe.cells.abandon(pe, root.key));
+            Err(text)
+        }
     }
-    Ok((id, root))
+}
+
+/// The error of a creation whose arguments stay in their process.
+fn not_sent<C: Chare>(why: &Stays) -> CallError {
+    CallError::Refused(format!("{} was not created in another process: {why}", C::INFO.name).into())
 }
 
 /// What a creation makes on its PE: the proxy, and the cell that awaits it. The error is a mistake of the caller's.
@@ -382,6 +406,9 @@ type Launch<P> = Box<dyn FnOnce(&Pe, bool) -> Launched<P> + Send>;
 
 /// A creation that has not been sent yet. Awaiting it waits until all constructors have run and brings the proxy;
 /// `.send()` brings the proxy at once. Messages sent before a constructor has run are kept for its chare.
+///
+/// If the arguments cannot be sent to the other processes of the run, nothing is created: that is the error of the creation, and of
+/// all calls by the proxy.
 #[must_use = "nothing is created until this is sent or awaited"]
 pub struct Creation<P> {
     state: CreationState<P>,

@@ -27,7 +27,7 @@ use crate::reduction;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::waiting::What;
-use crate::wire::{self, Arrives, Codec, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use crate::wire::{self, Arrives, Codec, Decoder, Encoder, Kind, Leaves, Parcel, Stays, Unsent, WireError};
 
 /// The insertion of one element into a sparse array, not yet sent; made by [`SparseArray::insert`].
 #[must_use = "nothing is inserted until this is sent or awaited"]
@@ -234,11 +234,19 @@ pub(crate) struct Request<C: Chare> {
 }
 
 impl<C: Chare> Request<C> {
-    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+    fn leave(self, to: &mut Encoder) -> Result<(), Stays> {
         let Request { index, init, pe } = self;
+        to.put_code(C::code(), C::INFO.name)?;
         (C::index_codec().encode)(index, to)?;
         to.put_own(&pe);
-        Ok(C::encode_init(init, to)?)
+        C::encode_init(init, to)
+    }
+
+    /// On its way to a PE; the error if it cannot go there.
+    fn parcel(self, pe: &Pe, to: PeId) -> Result<Parcel<Self>, CallError> {
+        Parcel::new(pe, to, self, Request::leave).map_err(|why| {
+            CallError::Refused(format!("an insertion was not sent to another process: {why}").into())
+        })
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
@@ -256,13 +264,13 @@ pub(crate) struct Register<C: Chare> {
 
 impl<C: Chare> Register<C> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_code(C::code(), C::INFO.name)?;
+        self.request.leave(to)?;
         to.put_own(&self.inserter);
-        self.request.leave(to)
+        Ok(())
     }
 
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Register { inserter: from.take()?, request: Request::decode(from)? })
+        Ok(Register { request: Request::decode(from)?, inserter: from.take()? })
     }
 }
 
@@ -274,26 +282,32 @@ impl<C: Chare> Payload for Register<C> {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
         };
         let Register { request, inserter } = self;
+        let home = array.info.home(id.element);
+        // Before there is a ticket, for which all that comes later would wait.
+        let request = match request.parcel(pe, home) {
+            Ok(request) => request,
+            Err(error) => return reply.refuse(pe, id, error),
+        };
         let ticket = array.membership.borrow_mut().admit(inserter, array.numbered_broadcasts());
-        pe.post(array.info.home(id.element), Msg::new(id, reply, Arrange { request, ticket }));
+        pe.post(home, Msg::new(id, reply, Arrange { request, ticket }));
     }
 }
 
 /// An insertion on its way to the element's home, which says where it is constructed.
 pub(crate) struct Arrange<C: Chare> {
-    request: Request<C>,
+    request: Parcel<Request<C>>,
     ticket: Ticket,
 }
 
 impl<C: Chare> Arrange<C> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_code(C::code(), C::INFO.name)?;
+        self.request.leave(to);
         to.put_own(&self.ticket);
-        self.request.leave(to)
+        Ok(())
     }
 
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Arrange { ticket: from.take()?, request: Request::decode(from)? })
+        Ok(Arrange { request: Parcel::Here(Request::decode(from)?), ticket: from.take()? })
     }
 }
 
@@ -305,16 +319,24 @@ impl<C: Chare> Payload for Arrange<C> {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
         };
         let Arrange { request, ticket } = self;
+        let request = request.into_contents();
         let settle = |is_there| Msg::new(id, Reply::none(), Settle { ticket, is_there });
-        let place = match place(pe, id, &request) {
-            Ok(place) => place,
+        let index = request.index;
+        let placed = match place(pe, id, &request) {
+            Ok(place) => request.parcel(pe, place).map(|request| (place, request)),
+            Err(error) => {
+                pe.guard(|| drop(request));
+                Err(error)
+            }
+        };
+        let (place, request) = match placed {
+            Ok(placed) => placed,
             Err(error) => {
                 pe.post(id.collection.root(), settle(false));
-                pe.guard(|| drop(request));
                 return reply.refuse(pe, id, error);
             }
         };
-        array.note_index(id.element, request.index);
+        array.note_index(id.element, index);
         let epoch = array.begin_epoch(id.element);
         let build = Build { request, ticket, epoch };
         if place == pe.id() {
@@ -366,21 +388,22 @@ fn refused<C: Chare>(pe: &Pe, id: ChareId, text: impl FnOnce() -> String) -> Cal
 
 /// An insertion on its way to the PE where the element is constructed.
 pub(crate) struct Build<C: Chare> {
-    request: Request<C>,
+    request: Parcel<Request<C>>,
     ticket: Ticket,
     epoch: u64,
 }
 
 impl<C: Chare> Build<C> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_code(C::code(), C::INFO.name)?;
+        self.request.leave(to);
         to.put_own(&(self.ticket, self.epoch));
-        self.request.leave(to)
+        Ok(())
     }
 
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let request = Parcel::Here(Request::decode(from)?);
         let (ticket, epoch) = from.take()?;
-        Ok(Build { ticket, epoch, request: Request::decode(from)? })
+        Ok(Build { request, ticket, epoch })
     }
 }
 
@@ -392,6 +415,7 @@ impl<C: Chare> Payload for Build<C> {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
         };
         let Build { request, ticket, epoch } = self;
+        let request = request.into_contents();
         pe.locations.forget(id);
         let (contributed, covered) = (ticket.first_reduction, ticket.first_broadcast);
         let mut unborn = Unborn { contributed, covered, ..Unborn::default() };

@@ -225,8 +225,11 @@ impl Pe {
         }
     }
 
-    /// Keeps a message until its collection is known here.
+    /// Keeps a message until its collection is known here; refuses it if that will not be created.
     pub(crate) fn hold_for_collection(&self, id: CollectionId, msg: Msg) {
+        if let Some(error) = self.uncreated(id) {
+            return msg.lose(self, error);
+        }
         let count = add(self.unborn_collections.borrow_mut().entry(id).or_default(), msg);
         self.check_held(count, |tally| {
             self.unborn_collections.borrow()[&id].iter().for_each(|msg| tally.add_msg(msg));

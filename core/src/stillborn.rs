@@ -4,6 +4,9 @@
 //! home forgets it, and if it was to be an element of a sparse array its index may be inserted again. What was held for it gets the
 //! constructor's error; so does what comes later, except in sparse arrays: there it is as absent as any other. Of singletons,
 //! whose number has no bound, only the last ones are remembered.
+//!
+//! So do chares whose constructors cannot run, since their arguments cannot go to another process: singletons, and whole collections, which
+//! then no PE knows. All PEs are told of these.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,10 +16,11 @@ use rustc_hash::FxHashMap;
 use crate::channel;
 use crate::destruction;
 use crate::error::CallError;
-use crate::ids::ChareId;
-use crate::message::Msg;
+use crate::ids::{ChareId, CollectionId};
+use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::{Pe, Unborn};
+use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// Singletons whose constructors have failed that a PE remembers; few in tests.
 const MAX_SINGLES: usize = if cfg!(test) { 8 } else { 1024 };
@@ -27,6 +31,7 @@ pub(crate) struct Stillborn {
     errors: RefCell<FxHashMap<ChareId, CallError>>,
     /// The singletons among them, in order.
     singles: RefCell<VecDeque<ChareId>>,
+    collections: RefCell<FxHashMap<CollectionId, CallError>>,
 }
 
 impl Stillborn {
@@ -104,5 +109,45 @@ impl Pe {
             self.give_up(id, error.clone());
         }
         destruction::end_unmade(self, id, contributed, epoch + 1, error, reply);
+    }
+    /// Why a collection was never created, if that has been tried.
+    pub(crate) fn uncreated(&self, id: CollectionId) -> Option<CallError> {
+        self.stillborn.collections.borrow().get(&id).cloned()
+    }
+}
+
+/// The news, for the home of a singleton or for all PEs, that it is not created, or that its collection is not.
+pub(crate) struct Uncreated(pub(crate) CallError);
+
+impl Uncreated {
+    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.put_error(&self.0);
+        Ok(())
+    }
+}
+
+impl Arrives for Uncreated {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        from.take_error().map(Uncreated)
+    }
+}
+
+impl Payload for Uncreated {
+    const NAME: Name = Name::Runtime("the end of a creation");
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Uncreated, Self::leave);
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Uncreated(error) = self;
+        if id.collection.is_of_singles() {
+            pe.give_up(id, error.clone());
+            pe.singles_made.note_come(id);
+        } else {
+            pe.stillborn.collections.borrow_mut().insert(id.collection, error.clone());
+            let held = pe.unborn_collections.borrow_mut().remove(&id.collection);
+            held.into_iter().flatten().for_each(|msg| msg.lose(pe, error.clone()));
+        }
+        // Who has asked for it is told once: the others only learn of it.
+        if id.collection.is_of_singles() || id.collection.root() == pe.id() {
+            reply.refuse(pe, id, error);
+        }
     }
 }

@@ -45,6 +45,7 @@ mod reentrancy;
 mod remote;
 mod reports;
 mod restarts;
+mod rooted;
 mod simulation;
 mod singles;
 mod threads;
@@ -65,4 +66,11 @@ where
     R: MainOutput,
 {
     Runtime::run(Options::default().with_pes(pes), main).expect("the host device is always there")
+}
+
+/// Whether PE 0 and the last PE are in different processes.
+fn is_spread(rt: &Runtime) -> bool {
+    let processes: usize =
+        std::env::var("CHARE_TEST_PROCESSES").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    processes > 1 && rt.num_pes().is_multiple_of(processes)
 }

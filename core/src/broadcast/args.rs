@@ -6,11 +6,10 @@
 use std::marker::PhantomData;
 
 use super::open_tracker;
-use crate::caught;
 use crate::cell::ChareRef;
 use crate::entry::{self, Delivery, Entry, EntryInfo, Invoke};
 use crate::ids::ChareId;
-use crate::message::{Msg, Name};
+use crate::message::Msg;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::table::Row;
@@ -115,14 +114,7 @@ impl Args {
 
     /// Encodes them behind the number of their entry.
     pub(super) fn encode(self, pe: &Pe, to: &mut Encoder) -> Result<(), Stays> {
-        let Args { call, copies } = self;
-        // Serialisation is code of the user's.
-        let encoded = match caught::catch(pe, || (copies.encode)(call, pe, to)) {
-            Ok(encoded) => encoded,
-            Err(panic) => Err(Stays::new(panic.to_string())),
-        };
-        let name = Name::Entry(copies.entry);
-        encoded.map_err(|why| Stays::new(format!("{name} was not sent to another process: {why}")))
+        (self.copies.encode)(self.call, pe, to)
     }
 
     pub(super) fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
@@ -135,17 +127,4 @@ impl Args {
             .ok_or_else(|| WireError::new(format!("there are no broadcasts of {}", row.name)))?;
         Ok(Args { call: row.call(Msg::NOBODY, from)?, copies })
     }
-
-    /// As they go to other processes.
-    pub(super) fn encoded(self, pe: &Pe) -> Result<Parcel, Stays> {
-        let mut encoder = Encoder::default();
-        self.encode(pe, &mut encoder)?;
-        Ok(Parcel::Encoded(encoder))
-    }
-}
-
-/// The arguments of a broadcast on their way to one PE, or encoded, to all PEs of other processes.
-pub(super) enum Parcel {
-    Here(Args),
-    Encoded(Encoder),
 }

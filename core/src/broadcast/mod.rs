@@ -17,7 +17,6 @@ use std::panic::Location;
 
 pub(crate) use args::Args;
 pub use args::Copies;
-use args::Parcel;
 use coverage::Owed;
 pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
 pub(crate) use coverage::{Late, Turn};
@@ -26,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{After, Sink};
 use crate::call;
+use crate::caught;
 use crate::cell::{ChareRef, State};
 use crate::collection::{Collection, Job, Place, Progress};
 use crate::current::{self, Here};
@@ -40,7 +40,7 @@ use crate::reply::{CellRef, Reply, UNKNOWN, send_answer};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
 use crate::wire::{
-    Arrives, Codec, Decoder, Encode, Encoder, Kind, Leaves, Rest, Stays, Unsent, Way, WireError,
+    Arrives, Codec, Decoder, Encode, Encoder, Kind, Leaves, Parcel, Rest, Stays, Unsent, Way, WireError,
 };
 
 /// Elements that one step delivers to; so few in tests that elements come and go between steps.
@@ -369,9 +369,15 @@ impl Number {
     fn send(self, pe: &Pe, parcels: Result<Parcels, Stays>) {
         let parcels = match parcels {
             Ok(parcels) => parcels,
-            Err(why) => return self.refuse(pe, CallError::Refused(why.to_string().into())),
+            Err(why) => {
+                let error = not_sent(self.args.entry(), &why);
+                return self.refuse(pe, error);
+            }
         };
         let Some(at_root) = pe.collection(self.collection) else {
+            if let Some(error) = pe.uncreated(self.collection) {
+                return self.refuse(pe, error);
+            }
             return pe.received_nonsense(&WireError::new(
                 "a broadcast to a collection that its root does not know",
             ));
@@ -391,7 +397,7 @@ impl Number {
     fn parcels(&self, pe: &Pe) -> Result<Parcels, Stays> {
         let parcel = |others| match others {
             Others::Near(_) => Ok(Parcel::Here(self.args.copy())),
-            Others::Far => self.args.copy().encoded(pe),
+            Others::Far(pes) => Parcel::encoded(pe, pes, self.args.copy(), |args, to| args.encode(pe, to)),
         };
         pe.others().map(parcel).collect()
     }
@@ -413,24 +419,33 @@ impl Number {
     fn refuse(self, pe: &Pe, error: CallError) {
         let Number { collection, args, awaited, .. } = self;
         pe.guard(|| drop(args));
-        let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
-        reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
+        refuse(pe, collection, awaited, error);
     }
 
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Number { collection, pes, args, rank, awaited } = self;
-        let begin = to.mark();
+        let entry = args.entry();
         to.put_own(&(collection, pes, rank, awaited));
         current::on_pe("sending to another process", |pe| {
-            args.encode(pe, to).map_err(|why| {
-                to.rewind(begin);
-                let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
-                let error = CallError::Refused(why.to_string().into());
-                reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
+            // Serialisation is code of the user's.
+            let encoded = caught::catch(pe, || args.encode(pe, to));
+            encoded.unwrap_or_else(|panic| Err(Stays::new(panic.to_string()))).map_err(|why| {
+                refuse(pe, collection, awaited, not_sent(entry, &why));
                 Unsent::Told
             })
         })
     }
+}
+
+/// The error of a broadcast that cannot go to another process.
+fn not_sent(entry: &'static EntryInfo, why: &Stays) -> CallError {
+    CallError::Refused(format!("{} was not sent to another process: {why}", Name::Entry(entry)).into())
+}
+
+/// Tells whoever waits for a broadcast that there is none.
+fn refuse(pe: &Pe, collection: CollectionId, awaited: Option<Awaited>, error: CallError) {
+    let reply = awaited.map_or(Reply::none(), |awaited| Reply::to(awaited.cell));
+    reply.refuse(pe, ChareId { collection, element: UNKNOWN }, error);
 }
 
 impl Arrives for Number {
@@ -441,7 +456,7 @@ impl Arrives for Number {
 }
 
 /// What each of [`Pe::others`] gets.
-type Parcels = Vec<Parcel>;
+type Parcels = Vec<Parcel<Args>>;
 
 impl Payload for Number {
     const NAME: Name = Name::Runtime("a broadcast");
@@ -461,7 +476,7 @@ pub(crate) struct Apply {
     collection: CollectionId,
     pes: Pes,
     number: u64,
-    args: Parcel,
+    args: Parcel<Args>,
     rank: Rank,
     awaited: Option<Awaited>,
     entry: &'static EntryInfo,
@@ -473,7 +488,7 @@ impl Apply {
             return pe.hold_for_collection(self.collection, Msg::for_pe(self));
         };
         let Apply { pes, number, args, rank, awaited, .. } = self;
-        let Parcel::Here(args) = args else { unreachable!("what is encoded is for another process") };
+        let args = args.into_contents();
         let job: Box<dyn Job> = if pes.has(pe.id()) {
             let args = Some(args);
             Box::new(Deliver { number, args, rank, awaited, tracker: None, delivered: 0, next: None })
@@ -487,9 +502,8 @@ impl Apply {
 
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Apply { collection, pes, number, args, rank, awaited, .. } = self;
-        let Parcel::Encoded(args) = args else { unreachable!("what is for another process is encoded") };
         to.put_own(&(collection, pes, number, rank, awaited));
-        to.append(args);
+        args.leave(to);
         Ok(())
     }
 }

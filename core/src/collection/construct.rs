@@ -14,17 +14,20 @@ use crate::chares::{Chare, Cx};
 use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
 use crate::entry::{self, EntryOf, Failure};
 use crate::error::CallError;
-use crate::ids::ChareId;
+use crate::ids::{ChareId, PeId};
 use crate::index::DenseIndex;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::task::{self, Mode};
-use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
+use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, Packed, Parcel, Stays, Unsent, WireError};
 
 /// Elements that one step of a creation constructs; few in tests.
 const BATCH: usize = if cfg!(test) { 2 } else { 1024 };
+
+const A_COLLECTION: Name = Name::Runtime("the creation of a collection");
+const A_SINGLETON: Name = Name::Runtime("the creation of a singleton");
 
 /// The creation of a collection on one PE.
 pub(crate) struct Create<C: Chare> {
@@ -62,12 +65,21 @@ where
 }
 
 impl<C: Chare> Create<C> {
-    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        let Create { info, init, root } = self;
-        to.put_code(C::code(), C::INFO.name)?;
-        to.put_own(&root);
-        info.leave::<C::Index>(to)?;
-        Ok(C::encode_init(init, to)?)
+    /// The message for a PE. An error if it cannot go there: then nothing has been done yet.
+    pub(crate) fn for_pe(self, pe: &Pe, to: PeId) -> Result<Msg, Stays>
+    where
+        C::Init: Clone,
+    {
+        let encode = |Create { info, init, root }: Self, to: &mut Encoder| {
+            to.put_code(C::code(), C::INFO.name)?;
+            to.put_own(&root);
+            info.leave::<C::Index>(to)?;
+            C::encode_init(init, to)
+        };
+        Ok(match Parcel::new(pe, to, self, encode)? {
+            Parcel::Here(create) => Msg::for_pe(create),
+            Parcel::Encoded(packed) => Msg::for_pe(CreateElsewhere::<false>(packed)),
+        })
     }
 
     /// Of a sparse array.
@@ -92,8 +104,8 @@ impl<C: Chare> Payload for Create<C>
 where
     C::Init: Clone,
 {
-    const NAME: Name = Name::Runtime("the creation of a collection");
-    const LEAVES: Leaves<Self> = Leaves::As(Kind::Create, Self::leave);
+    const NAME: Name = A_COLLECTION;
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         if let Some(leader) = self.info.leader()
             && pe.collection(leader).is_none()
@@ -103,6 +115,23 @@ where
         if let Err(text) = self.begin(pe) {
             pe.shared().stop(Reason::Aborted(text));
         }
+    }
+}
+
+/// A creation on a PE of another process.
+struct CreateElsewhere<const IS_SINGLE: bool>(Packed);
+
+impl<const IS_SINGLE: bool> Payload for CreateElsewhere<IS_SINGLE> {
+    const NAME: Name = if IS_SINGLE { A_SINGLETON } else { A_COLLECTION };
+    const LEAVES: Leaves<Self> = Leaves::As(
+        if IS_SINGLE { Kind::CreateSingle } else { Kind::Create },
+        |CreateElsewhere(packed), to| {
+            packed.leave(to);
+            Ok(())
+        },
+    );
+    fn run(self, _: ChareId, _: Reply, _: &Pe) {
+        unreachable!("it is for a PE of another process")
     }
 }
 
@@ -204,15 +233,23 @@ where
 pub(crate) struct CreateSingle<C: Chare>(pub(crate) C::Init);
 
 impl<C: Chare> CreateSingle<C> {
-    fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_code(C::code(), C::INFO.name)?;
-        Ok(C::encode_init(self.0, to)?)
+    /// The message for the home of the singleton. An error if it cannot go there.
+    pub(crate) fn for_home(self, pe: &Pe, id: ChareId, reply: Reply) -> Result<Msg, (Stays, Reply)> {
+        let encode = |CreateSingle(init): Self, to: &mut Encoder| {
+            to.put_code(C::code(), C::INFO.name)?;
+            C::encode_init(init, to)
+        };
+        match Parcel::new(pe, pe.home_of(id), self, encode) {
+            Ok(Parcel::Here(create)) => Ok(Msg::new(id, reply, create)),
+            Ok(Parcel::Encoded(packed)) => Ok(Msg::new(id, reply, CreateElsewhere::<true>(packed))),
+            Err(why) => Err((why, reply)),
+        }
     }
 }
 
 impl<C: Chare> Payload for CreateSingle<C> {
-    const NAME: Name = Name::Runtime("the creation of a singleton");
-    const LEAVES: Leaves<Self> = Leaves::As(Kind::CreateSingle, Self::leave);
+    const NAME: Name = A_SINGLETON;
+    const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {
         pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(to, self.0, reply));

@@ -421,7 +421,7 @@ impl Pe {
         let pes = shared.own_pe_count();
         let mut encoder = self.crossing.take_encoder();
         encoder.put_u32((to.index() % pes) as u32);
-        let is_encoded = msg.leave(&mut encoder).is_ok();
+        let is_encoded = self.encode_for(1, || msg.leave(&mut encoder)).is_ok();
         let mut is_sent = false;
         if is_encoded {
             let rank = Rank((to.index() / pes) as u32);

@@ -8,7 +8,8 @@
 //! where they are taken, so nothing is quiescent while the frame is on its way.
 //!
 //! What one process spreads takes one way to another, so it keeps its order. But it may overtake, and be overtaken by, what is
-//! sent there straight: so only what is numbered is spread, broadcasts and results of reductions.
+//! sent there straight: so only what is numbered is spread, broadcasts and results of reductions; and the news that a collection is not
+//! created, which may come at any time.
 
 use chare_transport::{Buffer, Frame, Rank, Refusal};
 
@@ -34,8 +35,8 @@ fn children(root: Rank, own: Rank, size: usize) -> impl Iterator<Item = Rank> {
 pub(crate) enum Others {
     /// A PE of this process.
     Near(PeId),
-    /// All PEs of other processes.
-    Far,
+    /// All PEs of other processes, so many.
+    Far(usize),
 }
 
 impl Job {
@@ -78,32 +79,28 @@ impl Pe {
     pub(crate) fn others(&self) -> impl Iterator<Item = Others> + use<> {
         let (first, near, own) = (self.shared().first_pe().index(), self.shared().own_pe_count(), self.id());
         let of_process = (first..first + near).map(PeId::new).filter(move |&pe| pe != own).map(Others::Near);
-        of_process.chain((near < self.pe_count()).then_some(Others::Far))
+        let far = self.pe_count() - near;
+        of_process.chain((far > 0).then_some(Others::Far(far)))
     }
 
     /// Sends messages that are for a PE, and all the same, to all other PEs: one for each of this process, and one for all of the others.
     pub(crate) fn post_to_others(&self, mut make: impl FnMut() -> Msg) {
         self.others().for_each(|others| match others {
             Others::Near(pe) => self.post(pe, make()),
-            Others::Far => self.spread(make()),
+            Others::Far(pes) => self.spread(make(), pes),
         });
     }
 
-    /// Sends a message to each PE of all other processes.
-    fn spread(&self, msg: Msg) {
+    /// Sends a message to each PE of all other processes, so many.
+    fn spread(&self, msg: Msg, pes: usize) {
         let shared = self.shared();
         let Some(job) = shared.job().filter(|_| !shared.is_stopping()) else { return drop(msg) };
         let mut encoder = self.crossing.take_encoder();
         encoder.put_u32(SPREAD);
         encoder.put_u32(job.rank().0);
-        let (left, promises) = self.crossing.noting_promises(|| msg.leave(&mut encoder));
         // If it cannot be encoded, whoever waits for it has been told.
-        if left.is_err() {
-            self.take_back_promises(promises);
-        } else {
-            let count = self.pe_count() - shared.own_pe_count();
-            self.copy_promises(promises, count as u32 - 1);
-            self.traffic.posted.set(self.traffic.posted.get() + count as u64);
+        if self.encode_for(pes, || msg.leave(&mut encoder)).is_ok() {
+            self.traffic.posted.set(self.traffic.posted.get() + pes as u64);
             self.crossing.has_sent.set(true);
             job.pass_on(shared, job.rank(), &encoder.bytes, &encoder.buffers);
         }

@@ -47,9 +47,7 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
     let mut encoded = Encoder::default();
     let ends: Vec<_> = all().map(|chare| (chare, channel::uproot(pe, chare))).collect();
     let encode = || encode_all(pe, chare, companions, &ends, &mut encoded);
-    let (is_encoded, promises) = pe.crossing.noting_promises(encode);
-    if let Err(why) = is_encoded {
-        pe.take_back_promises(promises);
+    if let Err(why) = pe.encode_for(1, encode) {
         owned.iter().for_each(|chare| chare.state.set(State::Exclusive));
         ends.into_iter().for_each(|(chare, ends)| channel::plant(pe, chare, ends));
         let text = format!("PE {to} is in another process, and {why}");

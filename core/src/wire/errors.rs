@@ -181,13 +181,15 @@ impl Encoder {
             Ok(value) => {
                 self.put_own(&true);
                 // Serialisation is code of the user's.
-                let encoded =
-                    current::on_pe("encoding a value", |pe| caught::catch(pe, || encode(value, self)));
-                let why = match encoded {
-                    Ok(Ok(())) => return,
-                    Ok(Err(why)) => why.to_string(),
-                    Err(panic) => panic.to_string(),
-                };
+                let encoded = current::on_pe("encoding a value", |pe| {
+                    let encode = || match caught::catch(pe, || encode(value, self)) {
+                        Ok(encoded) => encoded.map_err(|why| why.to_string()),
+                        Err(panic) => Err(panic.to_string()),
+                    };
+                    // Its promises are also those of the message that it is a part of.
+                    pe.encode_for(1, encode).map(|promises| pe.crossing.note_promises(promises))
+                });
+                let Err(why) = encoded else { return };
                 self.rewind(begin);
                 CallError::Refused(format!("the value was not sent to another process: {why}").into())
             }

@@ -9,7 +9,7 @@
 //! which says whose copy it was. The two take different ways, so a count may be below zero for a while; then it is not zero, and the
 //! promise stays. A process sends its retains before the release of its own end, and both by one way: so while a retain of it is under
 //! way, its own end is counted. All counts are zero only when nobody elsewhere has an end. What is encoded once for many PEs counts for each
-//! of them, before it is sent.
+//! of them, before it is sent; what is encoded and then not sent, for none.
 
 use std::any::Any;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -121,10 +121,26 @@ impl Exports {
 }
 
 impl Pe {
+    /// Lets `encode` encode what so many PEs will decode, and brings the promises of which there are ends in it. These count for each
+    /// of the PEs, and for none if it fails.
+    pub(crate) fn encode_for<E>(
+        &self,
+        pes: usize,
+        encode: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Vec<CellRef>, E> {
+        let (encoded, promises) = self.crossing.noting_promises(encode);
+        match encoded {
+            Ok(()) if pes > 1 => self.copy_promises(&promises, pes as u32 - 1),
+            Ok(()) => {}
+            Err(_) => self.take_back_promises(&promises),
+        }
+        encoded.map(|()| promises)
+    }
+
     /// Ends of these promises were encoded once, and will be decoded so many times more.
-    pub(crate) fn copy_promises(&self, copied: Vec<CellRef>, ends: u32) {
+    fn copy_promises(&self, copied: &[CellRef], ends: u32) {
         let by = self.shared().job().map_or(0, |job| job.rank().0);
-        for CellRef { pe, key, .. } in copied {
+        for &CellRef { pe, key, .. } in copied {
             if self.is_near(pe) {
                 self.shared().exports().retain_known(pe, key, by, ends);
             } else {
@@ -134,9 +150,9 @@ impl Pe {
     }
 
     /// Ends of these promises were encoded, but are not sent.
-    pub(crate) fn take_back_promises(&self, copied: Vec<CellRef>) {
+    pub(super) fn take_back_promises(&self, copied: &[CellRef]) {
         let by = self.shared().job().map_or(0, |job| job.rank().0);
-        for CellRef { pe, key, .. } in copied {
+        for &CellRef { pe, key, .. } in copied {
             if self.is_near(pe) {
                 drop(self.shared().exports().release(pe, key, by));
             } else {
@@ -168,7 +184,7 @@ impl<T: Send + 'static> Promise<T> {
                 let promise = || Box::new(ExportedBy(self.clone(), codec)) as Box<dyn Exported>;
                 pe.shared().exports().retain(cell, by, promise);
             }
-            pe.crossing.note_promise(cell);
+            pe.crossing.note_promises([cell]);
             Form { cell, expected, by }
         })
     }

@@ -28,6 +28,7 @@ use crate::quiescence::{AwaitQuiescence, Withdraw};
 use crate::reduction::{EncodedOutcome, EncodedPart, Forwarded};
 use crate::reply::{Refusal, Reply, Waiver};
 use crate::restart::Restart;
+use crate::stillborn::Uncreated;
 use crate::table::{CodeId, Row};
 
 /// The message is for a PE, and names no chare.
@@ -149,6 +150,7 @@ kinds! {
         Apply: Apply,
         Turn: Turn,
         Late: Late,
+        Uncreated: Uncreated,
     }
 }
 

@@ -16,6 +16,7 @@ mod ids;
 mod kind;
 mod local;
 mod owned;
+mod parcel;
 mod probe;
 mod proxies;
 mod side;
@@ -41,6 +42,7 @@ pub(crate) use kind::{
 };
 pub use local::Local;
 use owned::Owned;
+pub(crate) use parcel::{Packed, Parcel};
 pub use probe::{Alone, CallsOf, Elements, Of, ways};
 pub(crate) use side::Crossing;
 

@@ -25,8 +25,8 @@ pub(crate) struct Crossing {
     incoming: RefCell<Option<std::vec::IntoIter<Buffer>>>,
     /// Kept for its memory.
     encoder: Cell<Encoder>,
-    /// Promises of which an end was copied into what is being encoded, while that may still fail.
-    copied: RefCell<Option<Vec<CellRef>>>,
+    /// Promises of which an end was copied into what is being encoded, the innermost last.
+    copied: RefCell<Vec<CellRef>>,
     /// A message has left for another process since the network was looked at last.
     pub(crate) has_sent: Cell<bool>,
     /// When the network was looked at for what had been sent.
@@ -48,15 +48,16 @@ impl Crossing {
         self.encoder.take()
     }
 
-    /// Calls `f`, and brings the promises of which it has encoded ends as well.
-    pub(crate) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<CellRef>) {
-        let around = self.copied.replace(Some(Vec::new()));
+    /// Calls `f`, which lets no panic out, and brings the promises of which it has encoded ends as well.
+    pub(super) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<CellRef>) {
+        let first = self.copied.borrow().len();
         let result = f();
-        (result, self.copied.replace(around).unwrap_or_default())
+        (result, self.copied.borrow_mut().drain(first..).collect())
     }
 
-    pub(super) fn note_promise(&self, cell: CellRef) {
-        self.copied.borrow_mut().iter_mut().for_each(|copied| copied.push(cell));
+    /// Ends of these were encoded.
+    pub(super) fn note_promises(&self, cells: impl IntoIterator<Item = CellRef>) {
+        self.copied.borrow_mut().extend(cells);
     }
 
     pub(crate) fn put_encoder(&self, mut encoder: Encoder) {

@@ -8,12 +8,7 @@ use chare::{Bulk, CallError};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Whether PE 0 and the last PE are in different processes.
-pub(super) fn is_spread(rt: &Runtime) -> bool {
-    let processes: usize =
-        std::env::var("CHARE_TEST_PROCESSES").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    processes > 1 && rt.num_pes().is_multiple_of(processes)
-}
+use crate::is_spread;
 
 /// A chare that has something of everything.
 #[derive(Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use chare::prelude::*;
 use chare::{CallError, PeId};
 use serde::{Deserialize, Serialize};
 
-use super::across::is_spread;
+use crate::is_spread;
 
 fn next(pe: PeId, rt: &Runtime) -> usize {
     (pe.index() + 1) % rt.num_pes()
