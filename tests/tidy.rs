@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("core/src/collection/directory.rs", "a message finds its collection without counting borrows"),
     ("core/src/current.rs", "the thread-local pointer to the PE that is running"),
     ("core/src/entry.rs", "an exclusive coroutine gets the token of its chare's state"),
+    ("core/src/job/hostile.rs", "an allocator that counts the bytes of a test"),
     ("core/src/known.rs", "a value behind `dyn` becomes a reference to what it is known to be"),
     ("core/src/message.rs", "a message is one allocation that moves by pointer"),
     ("core/src/process.rs", "a message is given to an inbox"),

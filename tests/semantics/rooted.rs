@@ -2,7 +2,7 @@
 //! on; in one process they are arguments like any others.
 
 use chare::prelude::*;
-use chare::{CallError, PromiseFuture};
+use chare::{CallError, PeId, PromiseFuture};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -75,6 +75,11 @@ impl Member {
     #[entry]
     fn give(&self, promise: Promise<u64>) -> Half {
         Half { promise, other: Stubborn { panics: false } }
+    }
+
+    #[entry]
+    fn echo(&self, pes: Vec<PeId>) -> (Vec<PeId>, Option<PeId>) {
+        (pes.clone(), pes.last().copied())
     }
 
     /// Broadcasts from where it is; returns the error.
@@ -245,5 +250,15 @@ async fn calls_of_what_was_not_created_say_so_wherever_they_come_from(rt: Runtim
     }
     check(&rt, created.await, why);
     check(&rt, also.await, why);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn the_number_of_a_pe_is_a_value_like_any_other(rt: Runtime) -> Result<()> {
+    let members = rt.array::<Member>(8).create(()).await?;
+    let pes: Vec<_> = [0, 7, 1000, u32::MAX as usize].map(PeId::new).into();
+    for echo in members.echo(pes.clone()).gather().await? {
+        assert_eq!(echo, (pes.clone(), pes.last().copied()));
+    }
     Ok(())
 }

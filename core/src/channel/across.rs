@@ -67,7 +67,7 @@ pub(super) fn note_type<T: Wire>(pe: &Pe) {
     }
     let read: Read = |to, encoded| {
         let EncodedCarry { from, tag, stream, number, rest, .. } = encoded;
-        let value = rest.decode(|rest| rest.take::<T>())?;
+        let value = rest.decode(|rest| rest.take_value::<T>())?;
         Ok(Msg::new(to, Reply::none(), Carry { from, tag, stream, number, value }))
     };
     let reader = Reader { read, rouse: moved::rouse_as::<T> };

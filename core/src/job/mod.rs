@@ -11,6 +11,8 @@
 //! quiescence needs ([`quiet`]). Invariant: the first reason for which any process ends the run is known to all in the end, and a
 //! run that has gone wrong anywhere has gone wrong everywhere.
 
+#[cfg(all(test, not(loom)))]
+mod hostile;
 mod note;
 mod quiet;
 mod spread;

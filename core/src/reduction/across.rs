@@ -87,7 +87,7 @@ impl Readers {
     /// Notes what elements here wait for.
     pub(super) fn note_outcome<O: Clone + Wire>(&self) {
         let settle = |pe: &Pe, collection, sequence, rest: Rest| {
-            let outcome = Ok(rest.decode(|rest| rest.take::<O>())?);
+            let outcome = Ok(rest.decode(|rest| rest.take_value::<O>())?);
             Outcome { collection, sequence, outcome }.settle(pe);
             Ok(())
         };
@@ -106,7 +106,7 @@ pub(super) fn decode_merged<T: Send + 'static, R: Reducer<T>>(
     from: &mut Decoder<'_>,
 ) -> Result<Merged<T, R>, WireError> {
     let target_from = from.take()?;
-    let partial = from.take_outcome(Decoder::take::<R::Partial>)?.map_err(|error| match error {
+    let partial = from.take_outcome(Decoder::take_value::<R::Partial>)?.map_err(|error| match error {
         CallError::Reduction(text) => text,
         other => other.to_string().into(),
     });

@@ -63,7 +63,7 @@ impl<T: Serialize + Deserialize<'static>> Way<T> for BySerde {
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
-        from.take()
+        from.take_value()
     }
 }
 
@@ -90,7 +90,7 @@ impl<T: Pod + Serialize + Deserialize<'static>> Way<Vec<T>> for Either {
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
-        if from.is_by_serde { from.take() } else { from.take_plain() }
+        if from.is_by_serde { from.take_value() } else { from.take_plain() }
     }
 }
 

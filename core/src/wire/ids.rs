@@ -31,9 +31,10 @@ pub(super) fn pe_number_of(ChareId { collection, element }: ChareId) -> u64 {
     collection.pe_number().max(maker)
 }
 
-/// Reads something that names a PE. In a message that has to be one of this run.
+/// Reads something that names a PE, which has to be one of this run if that is to be checked.
 fn checked<'de, D, N, T>(
     deserializer: D,
+    is_checked: impl FnOnce() -> bool,
     make: impl FnOnce(N) -> T,
     pe_number: impl FnOnce(&T) -> u64,
 ) -> Result<T, D::Error>
@@ -43,27 +44,33 @@ where
 {
     use serde::de::Error;
     let id = make(N::deserialize(deserializer)?);
-    if side::is_decoding() {
+    if is_checked() {
         check_pe(pe_number(&id)).map_err(D::Error::custom)?;
     }
     Ok(id)
 }
 
+/// What a program has made with `PeId::new` and sends as a value may be any number.
 impl<'de> Deserialize<'de> for PeId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        checked(deserializer, |number: u32| PeId::new(number as usize), |pe| pe.index() as u64)
+        checked(
+            deserializer,
+            side::is_decoding_ours,
+            |number: u32| PeId::new(number as usize),
+            |pe| pe.index() as u64,
+        )
     }
 }
 
 impl<'de> Deserialize<'de> for CollectionId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        checked(deserializer, CollectionId, |id| id.pe_number())
+        checked(deserializer, side::is_decoding, CollectionId, |id| id.pe_number())
     }
 }
 
 impl<'de> Deserialize<'de> for ChareId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let make = |(collection, element)| ChareId { collection, element };
-        checked(deserializer, make, |id| pe_number_of(*id))
+        checked(deserializer, side::is_decoding, make, |id| pe_number_of(*id))
     }
 }

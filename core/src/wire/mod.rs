@@ -111,8 +111,8 @@ impl WireError {
 const INLINE_BYTES: usize = 256;
 /// A frame has no more buffers than that; what is more goes in the header.
 const MOST_BUFFERS: usize = 1000;
-/// Messages inside of one another. A chare that moves waits at as many roots as it has inserted at.
-const MOST_DEPTH: u32 = 1000;
+/// Messages inside of one another. One with a rank may hold one that asks where its chare is, that a call which waits for its turn.
+const MOST_DEPTH: u32 = 16;
 
 /// Takes a message apart, for its way to another process.
 #[derive(Default)]
@@ -234,10 +234,20 @@ impl<'a> Decoder<'a> {
         Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false, depth: 0 }
     }
 
-    /// Takes a value as serde sees it.
+    /// Takes one of our own values. PEs that it names are PEs of this run.
     pub(crate) fn take<T: Deserialize<'static>>(&mut self) -> Result<T, WireError> {
-        let mut reader = postcard::Deserializer::from_bytes(self.bytes);
-        let taken = side::with_incoming(&mut self.buffers, || T::deserialize(Owned::new(&mut reader)));
+        self.take_by_serde(true)
+    }
+
+    /// Takes a value of the user's, as serde sees it. The number of a PE is a number like any other there.
+    pub(crate) fn take_value<T: Deserialize<'static>>(&mut self) -> Result<T, WireError> {
+        self.take_by_serde(false)
+    }
+
+    fn take_by_serde<T: Deserialize<'static>>(&mut self, is_ours: bool) -> Result<T, WireError> {
+        let (mut reader, left) = (postcard::Deserializer::from_bytes(self.bytes), self.bytes.len());
+        let taken =
+            side::with_incoming(&mut self.buffers, is_ours, || T::deserialize(Owned::new(&mut reader, left)));
         let value = taken.map_err(WireError::of::<T>)?;
         self.bytes = reader.finalize().map_err(WireError::of::<T>)?;
         Ok(value)

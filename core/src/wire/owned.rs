@@ -12,12 +12,14 @@ use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-/// A deserializer of something that lends nothing.
-pub(super) struct Owned<'a, D>(D, PhantomData<&'a ()>);
+/// A deserializer of something that lends nothing. Sequences do not claim to be longer than what is left to be read, so that nobody
+/// makes room for more.
+pub(super) struct Owned<'a, D>(D, usize, PhantomData<&'a ()>);
 
 impl<'a, D> Owned<'a, D> {
-    pub(super) fn new(inner: D) -> Self {
-        Owned(inner, PhantomData)
+    /// Reads from so many bytes.
+    pub(super) fn new(inner: D, bytes: usize) -> Self {
+        Owned(inner, bytes, PhantomData)
     }
 }
 
@@ -25,7 +27,7 @@ macro_rules! forward {
     ($($method:ident($($arg:ident: $ty:ty),*))*) => {$(
         #[inline]
         fn $method<V: Visitor<'static>>(self, $($arg: $ty,)* visitor: V) -> Result<V::Value, D::Error> {
-            self.0.$method($($arg,)* Owned::new(visitor))
+            self.0.$method($($arg,)* Owned::new(visitor, self.1))
         }
     )*};
 }
@@ -97,24 +99,24 @@ impl<'a, V: Visitor<'static>> Visitor<'a> for Owned<'a, V> {
     }
 
     fn visit_some<D: Deserializer<'a>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.0.visit_some(Owned::new(inner))
+        self.0.visit_some(Owned::new(inner, self.1))
     }
 
     fn visit_newtype_struct<D: Deserializer<'a>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.0.visit_newtype_struct(Owned::new(inner))
+        self.0.visit_newtype_struct(Owned::new(inner, self.1))
     }
 
     #[inline]
     fn visit_seq<A: SeqAccess<'a>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.0.visit_seq(Owned::new(inner))
+        self.0.visit_seq(Owned::new(inner, self.1))
     }
 
     fn visit_map<A: MapAccess<'a>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.0.visit_map(Owned::new(inner))
+        self.0.visit_map(Owned::new(inner, self.1))
     }
 
     fn visit_enum<A: EnumAccess<'a>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.0.visit_enum(Owned::new(inner))
+        self.0.visit_enum(Owned::new(inner, self.1))
     }
 }
 
@@ -126,11 +128,11 @@ impl<'a, A: SeqAccess<'a>> SeqAccess<'static> for Owned<'a, A> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, A::Error> {
-        self.0.next_element_seed(Owned::new(seed))
+        self.0.next_element_seed(Owned::new(seed, self.1))
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.0.size_hint()
+        self.0.size_hint().map(|count| count.min(self.1))
     }
 }
 
@@ -138,15 +140,15 @@ impl<'a, A: MapAccess<'a>> MapAccess<'static> for Owned<'a, A> {
     type Error = A::Error;
 
     fn next_key_seed<T: DeserializeSeed<'static>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
-        self.0.next_key_seed(Owned::new(seed))
+        self.0.next_key_seed(Owned::new(seed, self.1))
     }
 
     fn next_value_seed<T: DeserializeSeed<'static>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
-        self.0.next_value_seed(Owned::new(seed))
+        self.0.next_value_seed(Owned::new(seed, self.1))
     }
 
     fn size_hint(&self) -> Option<usize> {
-        self.0.size_hint()
+        self.0.size_hint().map(|count| count.min(self.1))
     }
 }
 
@@ -158,8 +160,8 @@ impl<'a, A: EnumAccess<'a>> EnumAccess<'static> for Owned<'a, A> {
         self,
         seed: T,
     ) -> Result<(T::Value, Self::Variant), A::Error> {
-        let (value, variant) = self.0.variant_seed(Owned::new(seed))?;
-        Ok((value, Owned::new(variant)))
+        let (value, variant) = self.0.variant_seed(Owned::new(seed, self.1))?;
+        Ok((value, Owned::new(variant, self.1)))
     }
 }
 
@@ -171,11 +173,11 @@ impl<'a, A: VariantAccess<'a>> VariantAccess<'static> for Owned<'a, A> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'static>>(self, seed: T) -> Result<T::Value, A::Error> {
-        self.0.newtype_variant_seed(Owned::new(seed))
+        self.0.newtype_variant_seed(Owned::new(seed, self.1))
     }
 
     fn tuple_variant<V: Visitor<'static>>(self, len: usize, visitor: V) -> Result<V::Value, A::Error> {
-        self.0.tuple_variant(len, Owned::new(visitor))
+        self.0.tuple_variant(len, Owned::new(visitor, self.1))
     }
 
     fn struct_variant<V: Visitor<'static>>(
@@ -183,7 +185,7 @@ impl<'a, A: VariantAccess<'a>> VariantAccess<'static> for Owned<'a, A> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, A::Error> {
-        self.0.struct_variant(fields, Owned::new(visitor))
+        self.0.struct_variant(fields, Owned::new(visitor, self.1))
     }
 }
 
@@ -192,7 +194,7 @@ impl<'a, T: DeserializeSeed<'static>> DeserializeSeed<'a> for Owned<'a, T> {
 
     #[inline]
     fn deserialize<D: Deserializer<'a>>(self, inner: D) -> Result<T::Value, D::Error> {
-        self.0.deserialize(Owned::new(inner))
+        self.0.deserialize(Owned::new(inner, self.1))
     }
 }
 

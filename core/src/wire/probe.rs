@@ -134,7 +134,7 @@ impl<C: Serialize + Deserialize<'static>> StateBySerde for &Of<C> {
         to.put(state)
     }
     fn take_state(&self, from: &mut Decoder<'_>) -> Result<C, WireError> {
-        from.take()
+        from.take_value()
     }
 }
 

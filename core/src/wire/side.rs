@@ -22,6 +22,8 @@ pub(crate) struct Crossing {
     /// How many buffers the message that is being encoded has besides its last ones in `added`, of which so many belong to others.
     before: Cell<(usize, usize)>,
     decodes: Cell<Decodes>,
+    /// The value that is being decoded is one of ours.
+    is_ours: Cell<bool>,
     incoming: RefCell<Option<std::vec::IntoIter<Buffer>>>,
     /// Kept for its memory.
     encoder: Cell<Encoder>,
@@ -103,8 +105,12 @@ pub(super) fn with_outgoing<R>(buffers: &mut Vec<Buffer>, f: impl FnOnce() -> R)
     })
 }
 
-/// Lets code that `f` calls take buffers.
-pub(super) fn with_incoming<R>(buffers: &mut std::vec::IntoIter<Buffer>, f: impl FnOnce() -> R) -> R {
+/// Lets code that `f` calls take buffers, for a value of ours or of the user's.
+pub(super) fn with_incoming<R>(
+    buffers: &mut std::vec::IntoIter<Buffer>,
+    is_ours: bool,
+    f: impl FnOnce() -> R,
+) -> R {
     /// Gives the rest back, and puts back what was there.
     struct Lent<'a>(&'a Crossing, Option<std::vec::IntoIter<Buffer>>, &'a mut std::vec::IntoIter<Buffer>);
     impl Drop for Lent<'_> {
@@ -114,6 +120,7 @@ pub(super) fn with_incoming<R>(buffers: &mut std::vec::IntoIter<Buffer>, f: impl
     }
     current::pe(|pe| {
         let Some(crossing) = pe.map(|pe| &pe.crossing) else { return f() };
+        let _is_ours = Back::set(&crossing.is_ours, is_ours);
         if buffers.len() == 0 {
             let _decodes = Back::set(&crossing.decodes, Decodes::Alone);
             return f();
@@ -155,6 +162,11 @@ pub(super) fn take_buffer() -> Option<Buffer> {
 /// Whether a message is being encoded here.
 pub(crate) fn is_encoding() -> bool {
     current::pe(|pe| pe.is_some_and(|pe| pe.crossing.encodes.get()))
+}
+
+/// Whether a value of ours is being decoded here.
+pub(super) fn is_decoding_ours() -> bool {
+    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.is_ours.get()))
 }
 
 /// Whether a message is being decoded here.

@@ -173,7 +173,7 @@ impl End<Encoded> {
     pub(in crate::channel) fn decoded<T: Wire>(mut self) -> Result<End<T>, WireError> {
         let decode = |Encoded { name, rest }: Encoded| {
             if name == name_of::<T>() {
-                return rest.decode(|rest| rest.take());
+                return rest.decode(|rest| rest.take_value());
             }
             Err(WireError::new(format!("a channel has values of another type than `{}`", type_name::<T>())))
         };
@@ -261,6 +261,10 @@ pub(crate) fn decode(pe: &Pe, chare: ChareRef, from: &mut Decoder<'_>) -> Result
         return Ok(Uprooted::new(ends));
     }
     let (restarts, has_retired, told): (u64, bool, Vec<Told>) = from.take()?;
+    // The end of the chare counts one more.
+    if restarts == u64::MAX {
+        return Err(WireError::new("channels that have begun anew more often than can be counted"));
+    }
     let mut entries = Vec::new();
     for _ in 0..from.take::<usize>()? {
         let (peer, tag): (ChareId, u64) = from.take()?;
