@@ -59,6 +59,13 @@ struct AccountCore {
 impl Account {
     /// The account of a new owner on this device.
     pub(crate) fn new(device: &Arc<DeviceCore>, label: &str) -> Self {
+        let account = Account::courier(device, label);
+        account.core.owner.arrive(device);
+        account
+    }
+
+    /// As `new`, of one that only copies from devices: it is no load that others should keep away from.
+    pub(crate) fn courier(device: &Arc<DeviceCore>, label: &str) -> Self {
         let account = Account::of(Owner::new(label, device), false);
         account.branch();
         account

@@ -50,8 +50,13 @@ impl Owner {
         let places = (0..device.sibling_count).map(|_| OnceLock::new()).collect();
         let now = AtomicUsize::new(device.ordinal);
         let owner = Owner { label: label.into(), now, places, moving: Mutex::default() };
-        owner.place(device).ledger.arrive(device);
+        owner.place(device);
         Arc::new(owner)
+    }
+
+    /// Counts it among those that are bound to the device.
+    pub(crate) fn arrive(&self, device: &Arc<DeviceCore>) {
+        self.place(device).ledger.arrive(device);
     }
 
     /// How many devices there are where it could be.
@@ -352,6 +357,9 @@ impl Branch {
         from: &MemoryRef,
         to: &MemoryRef,
     ) -> Result<Completion<()>, DeviceError> {
+        if let Some(bytes) = from.landed() {
+            return self.fill(from, bytes, to);
+        }
         let mut operation = self.operation();
         operation.accesses.push(Access::new(from, AccessMode::Read));
         operation.accesses.push(Access::new(to, AccessMode::Overwrite));

@@ -220,6 +220,11 @@ impl Prepared<()> {
     pub(crate) fn nothing() -> Self {
         Prepared::of(Payload::Nothing, |_| ())
     }
+
+    /// Nothing, but it keeps something until the operation has ended. Allocates.
+    pub(crate) fn keeping(value: impl Send + 'static) -> Self {
+        Prepared::of(Payload::Other(Box::new(value)), |_| ())
+    }
 }
 
 impl<T: Send + 'static> Prepared<T> {

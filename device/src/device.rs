@@ -16,6 +16,7 @@ use crate::kernel::Language;
 use crate::kernel::declared::KERNELS;
 use crate::memory::{MAX_ALIGN, MemoryRef};
 use crate::pool::{self, DeviceMemory, Pool};
+use crate::processes::Landing;
 use crate::sleepers::{Pending, Rest};
 use crate::spec::{DeviceSpec, HostMode};
 use crate::usage::{Direction, KernelUsage, Meter, Usage};
@@ -29,6 +30,7 @@ pub struct Devices {
     faults: Arc<FaultLog>,
     reason: String,
     passes_over_gpus: bool,
+    landing: Landing,
 }
 
 impl Devices {
@@ -77,8 +79,8 @@ impl Devices {
         let faults = Arc::new(FaultLog::default());
         let host_pool = HostPool::new(backend.clone());
         let sibling_count = devices.len();
-        let device = |(ordinal, facts)| Device {
-            core: Arc::new(DeviceCore {
+        let core = |(ordinal, facts)| {
+            Arc::new(DeviceCore {
                 facts,
                 ordinal,
                 sibling_count,
@@ -91,10 +93,11 @@ impl Devices {
                 host_pool: host_pool.clone(),
                 copies: CopyCounts::default(),
                 meter: keeps_records.then(Meter::default),
-            }),
+            })
         };
-        let devices = devices.into_iter().enumerate().map(device).collect();
-        Devices { devices, backend, faults, reason: reason.into(), passes_over_gpus: false }
+        let landing = Landing::at(core((sibling_count, Landing::facts(&devices[0]))));
+        let devices = devices.into_iter().enumerate().map(|facts| Device { core: core(facts) }).collect();
+        Devices { devices, backend, faults, reason: reason.into(), passes_over_gpus: false, landing }
     }
 
     /// How many devices there are: at least one.
@@ -126,6 +129,18 @@ impl Devices {
     /// written for them. [`reason`](Self::reason) says which.
     pub fn passes_over_gpus(&self) -> bool {
         self.passes_over_gpus
+    }
+
+    /// An account that only copies from devices of the set to the host, wherever what it copies is. It is not counted among the owners of
+    /// any.
+    #[doc(hidden)]
+    pub fn courier(&self, label: impl AsRef<str>) -> Account {
+        Account::courier(&self.devices[0].core, label.as_ref())
+    }
+
+    /// Where what came from other processes lies.
+    pub(crate) fn landing(&self) -> &Landing {
+        &self.landing
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {

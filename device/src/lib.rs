@@ -116,6 +116,8 @@ pub use launch::{Grid, Launch};
 pub use linkme as __linkme;
 pub use param::{Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use path::Path;
+#[doc(hidden)]
+pub use processes::{CARRIERS as __CARRIERS, Carrier as __Carrier, Come as __Come, Leaving as __Leaving};
 pub use shape::Shape;
 pub use ship::{Capability, CapabilityError, ship_kernels};
 pub use sleepers::Rest;

@@ -18,6 +18,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -51,7 +52,12 @@ pub struct Memory {
     len_bytes: usize,
     tracked: Mutex<Tracked>,
     shape: Shape,
+    /// Of memory that came from another process: its bytes. No operation uses it, and there is no block.
+    landed: Option<HostBytes>,
 }
+
+/// Bytes in memory of the host, whoever has allocated them.
+pub(crate) type HostBytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
 /// What operations leave behind on a buffer.
 #[derive(Debug, Default)]
@@ -115,9 +121,36 @@ impl Memory {
                 len_bytes: wanted_bytes.unwrap_or(0),
                 tracked: Mutex::default(),
                 shape,
+                landed: None,
             })),
         };
         Ok((memory, fresh.is_zeroed))
+    }
+
+    /// What came from another process, as memory of a device that is none: `device` is where no account is ever bound.
+    pub(crate) fn landed_at(
+        device: &Arc<DeviceCore>,
+        ledger: &Arc<Ledger>,
+        shape: Shape,
+        bytes: HostBytes,
+    ) -> MemoryRef {
+        MemoryRef(Arc::new(Memory {
+            state: AtomicU32::new(0),
+            block: Block::at(NonNull::dangling()),
+            len_elems: shape.len(),
+            device: device.clone(),
+            ledger: ledger.clone(),
+            reserved_bytes: 0,
+            len_bytes: (*bytes).as_ref().len(),
+            tracked: Mutex::default(),
+            shape,
+            landed: Some(bytes),
+        }))
+    }
+
+    /// The bytes, if it came from another process.
+    pub(crate) fn landed(&self) -> Option<&[u8]> {
+        self.landed.as_ref().map(|bytes| (**bytes).as_ref())
     }
 
     #[inline(always)]

@@ -47,6 +47,11 @@ impl Path {
         }
     }
 
+    /// How it gets to a device of another process, whichever both are.
+    pub const fn between_processes() -> Path {
+        Path::Staged
+    }
+
     /// Why it is this one.
     pub fn reason(self) -> &'static str {
         match self {
@@ -57,7 +62,7 @@ impl Path {
                 "the GPUs do not reach each other's memory, and the driver copies by way of its own"
             }
             Path::Adapter => "both devices are of one adapter",
-            Path::Staged => "adapters do not see each other's memory",
+            Path::Staged => "neither side sees the other's memory",
         }
     }
 }

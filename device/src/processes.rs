@@ -1,27 +1,231 @@
-//! Device memory and other processes: it does not go there yet, and says so where it is tried.
+//! Device memory and other processes: how it leaves as a share and bytes, and lies in the host's memory where it comes.
+//!
+//! Serde is shown a name and a shape; the contents go beside. Who serialises gets the *share* ([`Leaving`]), and has its bytes copied to the
+//! host when it knows where they go. Who deserialises hands back either that share (in the same process) or bytes, which are memory of the
+//! *landing*: a device that is none, with an ordinal that no device has, so that no account is ever there. So what has landed is for all
+//! accounts memory of another device. It is copied to theirs at its first use, and kept there as a twin; only where it is read or copied
+//! one asks whether it has landed ([`Memory::landed`]). Nothing is ever written there.
+//!
+//! The runtime's part is a [`Carrier`], which the linker finds, since serde hands on nothing of ours.
+
+use std::any::type_name;
+use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{DeviceSlice, DeviceVec, HostVec};
+use crate::account::Account;
+use crate::backend::Facts;
+use crate::buffer::{DeviceSlice, DeviceVec};
+use crate::device::{DeviceCore, Devices, Ledger};
+use crate::host_vec::HostVec;
+use crate::memory::{HostBytes, Memory, MemoryRef};
+use crate::param::DevicePod;
+use crate::shape::Shape;
 
-macro_rules! stays {
-    ($($memory:ident)*) => {$(
-        impl<T> Serialize for $memory<T> {
-            /// # Errors
-            /// Always.
-            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-                Err(serde::ser::Error::custom(concat!(
-                    "a `", stringify!($memory), "` does not leave its process: download it, and send that"
-                )))
-            }
-        }
+/// The carrier of the program, if it has a runtime that knows processes.
+#[doc(hidden)]
+#[linkme::distributed_slice]
+pub static CARRIERS: [Carrier];
 
-        impl<'de, T> Deserialize<'de> for $memory<T> {
-            fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-                Err(serde::de::Error::custom(concat!("a `", stringify!($memory), "` does not leave its process")))
-            }
-        }
-    )*};
+/// What takes device memory along while a value is serialised, and has it where the value is deserialised.
+#[doc(hidden)]
+pub struct Carrier {
+    /// Takes a share along with the value that is being serialised, or says why it cannot.
+    pub load: fn(Leaving) -> Result<(), String>,
+    /// The next one that came with the value which is being deserialised.
+    pub unload: fn() -> Result<Come, String>,
 }
 
-stays!(DeviceSlice DeviceVec HostVec);
+/// A share of device memory that is about to leave its process.
+#[doc(hidden)]
+#[derive(Clone)]
+pub struct Leaving {
+    /// Whatever its elements are: it is only counted.
+    share: DeviceSlice<u8>,
+}
+
+impl Leaving {
+    fn of(memory: &MemoryRef) -> Self {
+        Leaving { share: DeviceSlice::of(memory.clone()) }
+    }
+
+    pub(crate) fn memory(&self) -> &MemoryRef {
+        self.share.memory()
+    }
+}
+
+impl fmt::Debug for Leaving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Leaving({} bytes)", self.memory().len_bytes())
+    }
+}
+
+/// Device memory that has come with a value.
+#[doc(hidden)]
+pub struct Come(Kind);
+
+enum Kind {
+    Share(Leaving),
+    Bytes(Landing, HostBytes),
+}
+
+impl Come {
+    /// The value has not left its process.
+    pub fn share(leaving: Leaving) -> Self {
+        Come(Kind::Share(leaving))
+    }
+
+    /// From another process, for these devices.
+    pub fn bytes(devices: &Devices, bytes: HostBytes) -> Self {
+        Come(Kind::Bytes(devices.landing().clone(), bytes))
+    }
+
+    fn check(&self, shape: Shape, elem_bytes: usize) -> Result<(), String> {
+        let bytes = match &self.0 {
+            Kind::Share(leaving) => leaving.memory().len_bytes(),
+            Kind::Bytes(_, bytes) => (**bytes).as_ref().len(),
+        };
+        if shape.len().checked_mul(elem_bytes) == Some(bytes) {
+            return Ok(());
+        }
+        Err(format!("{shape:?} elements of {elem_bytes} bytes are announced, and {bytes} bytes came"))
+    }
+
+    /// As something to be read.
+    fn into_share<T: DevicePod>(self, shape: Shape) -> DeviceSlice<T> {
+        match self.0 {
+            Kind::Share(leaving) => DeviceSlice::of(leaving.memory().clone()),
+            Kind::Bytes(landing, bytes) => DeviceSlice::of(landing.memory(shape, bytes)),
+        }
+    }
+
+    /// As something with an owner of its own: that of the share may live.
+    fn into_buffer<T: DevicePod>(self, shape: Shape) -> Result<DeviceVec<T>, String> {
+        let (landing, bytes) = match self.0 {
+            Kind::Bytes(landing, bytes) => (landing, bytes),
+            Kind::Share(leaving) => {
+                let memory = leaving.memory();
+                let Some(bytes) = memory.landed() else {
+                    let courier = Account::courier(memory.device(), "a value that was read again");
+                    let copy = courier.copy(&leaving.share).map_err(|error| error.to_string())?;
+                    return Ok(DeviceVec::new(copy.memory().clone()));
+                };
+                let landing = Landing { device: memory.device().clone(), ledger: memory.ledger().clone() };
+                (landing, Box::new(bytes.to_vec()) as HostBytes)
+            }
+        };
+        Ok(DeviceVec::new(landing.memory(shape, bytes)))
+    }
+}
+
+/// What memory that has landed is of.
+#[derive(Clone)]
+pub(crate) struct Landing {
+    device: Arc<DeviceCore>,
+    ledger: Arc<Ledger>,
+}
+
+impl Landing {
+    pub(crate) fn at(device: Arc<DeviceCore>) -> Self {
+        let ledger = device.open_ledger("another process".into());
+        Landing { device, ledger }
+    }
+
+    fn memory(&self, shape: Shape, bytes: HostBytes) -> MemoryRef {
+        Memory::landed_at(&self.device, &self.ledger, shape, bytes)
+    }
+
+    /// The facts of the device that is none, beside `like`.
+    pub(crate) fn facts(like: &Facts) -> Facts {
+        Facts {
+            name: "the host's memory".into(),
+            uuid: String::new(),
+            speed: 1.0,
+            model: None,
+            capacity_bytes: 0,
+            max_buffer_bytes: 0,
+            language: like.language,
+            is_host_memory: true,
+            runs_at_once: false,
+        }
+    }
+}
+
+/// What serde is shown.
+#[derive(Serialize, Deserialize)]
+struct Form {
+    element: String,
+    extents: Vec<usize>,
+}
+
+fn load<T: DevicePod, S: Serializer>(memory: &MemoryRef, serializer: S) -> Result<S::Ok, S::Error> {
+    let outcome = match CARRIERS.first() {
+        _ if size_of::<T>() == 0 => Err("elements without a size do not leave their process".to_owned()),
+        Some(carrier) => (carrier.load)(Leaving::of(memory)),
+        None => Err(NO_CARRIER.to_owned()),
+    };
+    outcome.map_err(serde::ser::Error::custom)?;
+    let (element, extents) = (type_name::<T>().to_owned(), memory.shape().extents().to_vec());
+    Form { element, extents }.serialize(serializer)
+}
+
+fn unload<'de, T: DevicePod, D: Deserializer<'de>>(deserializer: D) -> Result<(Come, Shape), D::Error> {
+    let Form { element, extents } = Form::deserialize(deserializer)?;
+    let take = || {
+        let shape = Shape::try_from(&extents[..]).map_err(|error| error.to_string())?;
+        if element != type_name::<T>() {
+            return Err(format!("elements of type `{element}` have come, and not `{}`", type_name::<T>()));
+        }
+        let carrier = CARRIERS.first().ok_or(NO_CARRIER)?;
+        let come = (carrier.unload)()?;
+        come.check(shape, size_of::<T>())?;
+        Ok((come, shape))
+    };
+    take().map_err(serde::de::Error::custom)
+}
+
+const NO_CARRIER: &str = "device memory is serialised in messages between the processes of a runtime only";
+
+impl<T: DevicePod> Serialize for DeviceSlice<T> {
+    /// # Errors
+    /// Anywhere but in a message of the runtime.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        load::<T, S>(self.memory(), serializer)
+    }
+}
+
+impl<'de, T: DevicePod> Deserialize<'de> for DeviceSlice<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        unload::<T, D>(deserializer).map(|(come, shape)| come.into_share(shape))
+    }
+}
+
+impl<T: DevicePod> Serialize for DeviceVec<T> {
+    /// # Errors
+    /// Anywhere but in a message of the runtime.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        load::<T, S>(self.memory(), serializer)
+    }
+}
+
+impl<'de, T: DevicePod> Deserialize<'de> for DeviceVec<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (come, shape) = unload::<T, D>(deserializer)?;
+        come.into_buffer(shape).map_err(serde::de::Error::custom)
+    }
+}
+
+impl<T> Serialize for HostVec<T> {
+    /// # Errors
+    /// Always.
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        Err(serde::ser::Error::custom("a `HostVec` does not leave its process: send its values as a `Vec`"))
+    }
+}
+
+impl<'de, T> Deserialize<'de> for HostVec<T> {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("a `HostVec` does not leave its process"))
+    }
+}

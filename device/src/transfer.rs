@@ -16,6 +16,7 @@ use crate::host_vec::HostVec;
 use crate::memory::MemoryRef;
 use crate::operation::{AccessMode, Command, HostRange};
 use crate::param::DevicePod;
+use crate::processes::Leaving;
 use crate::shape::Shape;
 use crate::usage::Direction;
 
@@ -26,7 +27,18 @@ impl Account {
     ///
     /// [`DeviceError::OtherDevices`], a fault nobody awaited, [`DeviceError::Closed`]. The completion fails if the contents are spoiled by a fault.
     pub fn download<T: DevicePod>(&self, source: &impl Source<T>) -> Result<Completion<Vec<T>>, DeviceError> {
-        self.fetch(source.source(), |values| values)
+        self.fetch(source.source(), source.source().len_elems(), |values| values)
+    }
+
+    /// As [`download`](Self::download), of the bytes of a share that is about to leave its process.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    #[doc(hidden)]
+    pub fn download_bytes(&self, leaving: &Leaving) -> Result<Completion<Vec<u8>>, DeviceError> {
+        let memory = leaving.memory();
+        self.fetch(memory, memory.len_bytes(), |bytes| bytes)
     }
 
     /// Enqueues a copy of a buffer's contents into an array of the given shape.
@@ -52,7 +64,7 @@ impl Account {
         if dim.size_checked() != Some(len) {
             return Err(DeviceError::Shape { len, wanted: dim.size_checked().unwrap_or(usize::MAX) });
         }
-        self.fetch(source.source(), move |values| {
+        self.fetch(source.source(), len, move |values| {
             ndarray::Array::from_shape_vec(dim, values).expect("the sizes have been compared")
         })
     }
@@ -93,10 +105,14 @@ impl Account {
     ) -> Result<Completion<HostVec<T>>, DeviceError> {
         self.checked()?;
         let memory = source.source();
-        let branch = self.branch_near(memory)?;
         self.check_host_vec(&to, memory.len_elems())?;
+        if let Some(bytes) = self.landed(memory)? {
+            bytemuck::cast_slice_mut(&mut to).copy_from_slice(bytes);
+            return Ok(Completion::ready(to));
+        }
+        let branch = self.branch_near(memory)?;
         branch.note_copied(Direction::ToHost, memory.len_bytes());
-        if let Some(values) = branch.values_now(memory) {
+        if let Some(values) = branch.values_now(memory, to.len()) {
             to.copy_from_slice(values);
             return Ok(Completion::ready(to));
         }
@@ -189,17 +205,29 @@ impl Account {
         Ok(())
     }
 
-    /// Reads a buffer, and converts what was read.
+    /// The bytes of memory that came from another process, unless that was one of another set of devices.
+    fn landed<'m>(&self, memory: &'m MemoryRef) -> Result<Option<&'m [u8]>, DeviceError> {
+        let bytes = memory.landed();
+        bytes.map(|bytes| self.branch().check_same_set(memory).map(|()| bytes)).transpose()
+    }
+
+    /// Reads a buffer as so many elements, which are all of it, and converts what was read.
     fn fetch<T: DevicePod, R: Send + 'static>(
         &self,
         memory: &MemoryRef,
+        len: usize,
         convert: impl FnOnce(Vec<T>) -> R + Send + 'static,
     ) -> Result<Completion<R>, DeviceError> {
         self.checked()?;
+        if let Some(bytes) = self.landed(memory)? {
+            let mut values = vec![T::zeroed(); len];
+            bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
+            return Ok(Completion::ready(convert(values)));
+        }
         let branch = self.branch_near(memory)?;
-        let (len, bytes) = (memory.len_elems(), memory.len_bytes());
+        let bytes = memory.len_bytes();
         branch.note_copied(Direction::ToHost, bytes);
-        if let Some(values) = branch.values_now(memory) {
+        if let Some(values) = branch.values_now(memory, len) {
             return Ok(Completion::ready(convert(values.to_vec())));
         }
         if !branch.device.facts.is_host_memory {
@@ -224,15 +252,39 @@ impl Account {
 }
 
 impl Branch {
-    /// The elements of memory of this device, which are `T`s, if they can be read as they are.
-    fn values_now<'m, T: DevicePod>(&self, memory: &'m MemoryRef) -> Option<&'m [T]> {
+    /// Memory of this device as its elements or its bytes, of which there are so many, if it can be read as it is.
+    fn values_now<'m, T: DevicePod>(&self, memory: &'m MemoryRef, len: usize) -> Option<&'m [T]> {
+        debug_assert_eq!(len * size_of::<T>(), memory.len_bytes(), "all of it");
         if !self.device.facts.runs_at_once || memory.is_poisoned() {
             return None;
         }
         let address = memory.block().address().cast::<T>().as_ptr().cast_const();
         // SAFETY: the reference keeps the memory alive; it is initialised and aligned, and an inline device has no operation in flight that
         // could write it. Its owner is borrowed, or shares it.
-        Some(unsafe { std::slice::from_raw_parts(address, memory.len_elems()) })
+        Some(unsafe { std::slice::from_raw_parts(address, len) })
+    }
+
+    /// Enqueues a copy of what came from another process over memory on this device, which has as many bytes.
+    pub(crate) fn fill(
+        self: &Arc<Self>,
+        landed: &MemoryRef,
+        bytes: &[u8],
+        to: &MemoryRef,
+    ) -> Result<Completion<()>, DeviceError> {
+        self.note_copied(Direction::FromHost, bytes.len());
+        if self.device.facts.is_host_memory {
+            let from = HostRange { address: NonNull::from(bytes).cast(), bytes: bytes.len() };
+            let operation = self.operation_on(to, AccessMode::Overwrite, Command::Upload(from));
+            // What is prepared is kept until the operation has ended, and so are the bytes, which nobody changes.
+            return self.submit("upload", operation, Prepared::keeping(landed.clone()));
+        }
+        let staged = HostVec::zeros(&self.device.host_pool, bytes.len());
+        let no_memory = DeviceError::HostMemory { len: bytes.len(), elem_bytes: 1 };
+        let mut staged: HostVec<u8> = staged.ok_or(no_memory)?;
+        staged.copy_from_slice(bytes);
+        let operation = self.operation_on(to, AccessMode::Overwrite, Command::Upload(staged.range()));
+        // Likewise.
+        self.submit("upload", operation, Prepared::keeping(staged))
     }
 
     /// Fills new memory with zeros.

@@ -1,5 +1,6 @@
 //! What a run of several processes would have: each tells the first one, which puts it together.
 
+use chare_device::Path;
 use chare_transport::{Driver, Frame, Progress, Rank};
 
 use super::Info;
@@ -29,7 +30,8 @@ pub(super) fn text(options: &Options) -> Result<String, StartError> {
         text += &format!("{rank} on {host}\n");
         part.lines().for_each(|line| text += &format!("  {line}\n"));
     }
-    text += "between processes: messages by MPI; device memory does not leave its process";
+    let path = Path::between_processes();
+    text += &format!("between processes: messages by MPI; device memory {path}: {}", path.reason());
     Ok(text)
 }
 

@@ -16,6 +16,7 @@ mod hostile;
 mod note;
 mod quiet;
 mod spread;
+mod staged;
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,11 +39,12 @@ use crate::profile::Profile;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::table::{CodeTable, SameId};
-use crate::wire::{self, Decoder, Encoder, WireError};
+use crate::wire::{self, Beside, Decoder, Encoder, WireError};
 pub(crate) use note::Ending;
 use note::Note;
 pub(crate) use quiet::{Standing, Standings};
 pub(crate) use spread::Others;
+pub(crate) use staged::Staged;
 
 /// What stands before a note, where a message has the number of its PE in its process.
 const NOTE: u32 = u32::MAX;
@@ -371,7 +373,8 @@ enum Came {
 }
 
 fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
-    let mut decoder = Decoder::new(frame.header, frame.buffers);
+    let beside = frame.buffers.into_iter().map(Beside::Host).collect();
+    let mut decoder = Decoder::new(frame.header, beside);
     let to = decoder.take_u32()?;
     if to == NOTE {
         let note = decoder.take()?;
@@ -427,21 +430,36 @@ impl Pe {
         let mut is_sent = false;
         if is_encoded {
             let rank = Rank((to.index() / pes) as u32);
-            let frame = Frame { header: &encoder.bytes, buffers: std::mem::take(&mut encoder.buffers) };
-            match job.outbox.send(rank, frame) {
-                Ok(queued) => {
-                    is_sent = true;
-                    self.crossing.has_sent.set(true);
-                    // A method that sends much need not end before what it has sent is under way.
-                    if queued == Queued::Full {
-                        job.flush(self);
-                    }
-                }
-                Err(error) if error.refusal == Refusal::Closed => {}
-                Err(error) => shared.stop(Reason::Aborted(error.to_string())),
+            if self.crossing.staged.lets_pass(rank, &encoder) {
+                let beside = std::mem::take(&mut encoder.buffers);
+                is_sent = self.send_frame(job, rank, &encoder.bytes, beside);
+            } else {
+                self.stage(job, rank, Some(to), &mut encoder);
+                is_sent = true;
             }
         }
         self.crossing.put_encoder(encoder);
         is_sent
+    }
+
+    /// Sends what was encoded, beside which there is no device memory; false if nothing is sent any more.
+    #[inline]
+    fn send_frame(&self, job: &Job, rank: Rank, header: &[u8], beside: Vec<Beside>) -> bool {
+        let frame = Frame { header, buffers: beside.into_iter().filter_map(Beside::into_host).collect() };
+        match job.outbox.send(rank, frame) {
+            Ok(queued) => {
+                self.crossing.has_sent.set(true);
+                // A method that sends much need not end before what it has sent is under way.
+                if queued == Queued::Full {
+                    job.flush(self);
+                }
+                true
+            }
+            Err(error) if error.refusal == Refusal::Closed => false,
+            Err(error) => {
+                self.shared().stop(Reason::Aborted(error.to_string()));
+                false
+            }
+        }
     }
 }

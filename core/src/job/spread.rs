@@ -11,7 +11,7 @@
 //! sent there straight: so only what is numbered is spread, broadcasts and results of reductions; and the news that a collection is not
 //! created, which may come at any time.
 
-use chare_transport::{Buffer, Frame, Rank, Refusal};
+use chare_transport::{Frame, Rank, Refusal};
 
 use super::{Job, SPREAD};
 use crate::ids::PeId;
@@ -19,7 +19,7 @@ use crate::message::Msg;
 use crate::process::Shared;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
-use crate::wire::{self, Decoder, WireError};
+use crate::wire::{self, Beside, Decoder, WireError};
 
 /// How many processes one passes a frame on to.
 const FAN_OUT: usize = 4;
@@ -41,9 +41,9 @@ pub(crate) enum Others {
 
 impl Job {
     /// Passes a frame from `root` on to the processes behind this one.
-    fn pass_on(&self, shared: &Shared, root: Rank, header: &[u8], buffers: &[Buffer]) {
+    fn pass_on(&self, shared: &Shared, root: Rank, header: &[u8], beside: &[Beside]) {
         for child in children(root, self.rank(), self.facts().size()) {
-            let buffers = buffers.iter().map(Buffer::copied).collect();
+            let buffers = beside.iter().filter_map(|beside| beside.copied().into_host()).collect();
             match self.outbox.send(child, Frame { header, buffers }) {
                 Err(error) if error.refusal != Refusal::Closed => {
                     shared.stop(Reason::Aborted(error.to_string()));
@@ -101,10 +101,19 @@ impl Pe {
         // If it cannot be encoded, whoever waits for it has been told.
         if self.encode_for(pes, || msg.leave(&mut encoder)).is_ok() {
             self.traffic.posted.set(self.traffic.posted.get() + pes as u64);
-            self.crossing.has_sent.set(true);
-            job.pass_on(shared, job.rank(), &encoder.bytes, &encoder.buffers);
+            if self.crossing.staged.lets_pass(job.rank(), &encoder) {
+                self.spread_frame(job, &encoder.bytes, &encoder.buffers);
+            } else {
+                self.stage(job, job.rank(), None, &mut encoder);
+            }
         }
         self.crossing.put_encoder(encoder);
+    }
+
+    /// Sends what was encoded for all other processes, beside which there is no device memory.
+    pub(super) fn spread_frame(&self, job: &Job, header: &[u8], beside: &[Beside]) {
+        self.crossing.has_sent.set(true);
+        job.pass_on(self.shared(), job.rank(), header, beside);
     }
 }
 

@@ -4,10 +4,9 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
-use chare_transport::Buffer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Decoder, Encoder, INLINE_BYTES, MOST_BUFFERS, Stays, WireError, side};
+use super::{Beside, Decoder, Encoder, INLINE_BYTES, MOST_BUFFERS, Stays, WireError, side};
 
 impl Encoder {
     /// Adds plain memory: short ones to the header, the others as they lie.
@@ -46,7 +45,8 @@ impl Decoder<'_> {
 }
 
 /// A buffer as so many values.
-fn into_values<T: Pod>(buffer: Buffer, count: u64) -> Result<Vec<T>, WireError> {
+fn into_values<T: Pod>(beside: Beside, count: u64) -> Result<Vec<T>, WireError> {
+    let buffer = beside.into_host().ok_or_else(|| WireError::new("device memory stands for plain memory"))?;
     let len = buffer.len();
     let misfit = || WireError::new(format!("{count} values are announced, and {len} bytes came"));
     let memory = buffer.into_host().map_err(|_| misfit())?;

@@ -7,6 +7,7 @@
 //! Invariants: what is encoded is consumed, so nothing is in two processes; what is decoded was checked, so a frame that is
 //! truncated or flipped is a [`WireError`], never a wrong memory access.
 
+mod beside;
 mod bulk;
 mod codec;
 mod errors;
@@ -24,18 +25,18 @@ mod side;
 use std::any::type_name;
 use std::fmt;
 
-use chare_transport::Buffer;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
+pub(crate) use beside::Beside;
 pub use bulk::Bulk;
 pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
 pub(crate) use errors::kept_entry;
-pub(crate) use exports::{Away, Exports, Fail, Release, Value};
+pub(crate) use exports::{Away, Exports, Fail, Fulfil, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{
     Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, take_row,
@@ -118,7 +119,7 @@ const MOST_DEPTH: u32 = 16;
 #[derive(Default)]
 pub struct Encoder {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) buffers: Vec<Buffer>,
+    pub(crate) buffers: Vec<Beside>,
     /// An argument has gone in as it lies, and not as serde sees it.
     has_plain: bool,
 }
@@ -222,7 +223,7 @@ impl postcard::ser_flavors::Flavor for Header<'_> {
 /// Puts a message together again that came from another process.
 pub struct Decoder<'a> {
     bytes: &'a [u8],
-    buffers: std::vec::IntoIter<Buffer>,
+    buffers: std::vec::IntoIter<Beside>,
     /// Arguments that are plain memory were put by serde all the same: as parts of one value, to which a callback was given.
     is_by_serde: bool,
     /// How many messages it is inside of.
@@ -230,7 +231,7 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    pub(crate) fn new(bytes: &'a [u8], buffers: Vec<Buffer>) -> Self {
+    pub(crate) fn new(bytes: &'a [u8], buffers: Vec<Beside>) -> Self {
         Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false, depth: 0 }
     }
 
@@ -264,7 +265,7 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
-    fn take_buffer(&mut self) -> Result<Buffer, WireError> {
+    fn take_buffer(&mut self) -> Result<Beside, WireError> {
         self.buffers.next().ok_or_else(|| WireError::new("it announces a buffer that did not come"))
     }
 
@@ -300,17 +301,17 @@ impl<'a> Decoder<'a> {
 /// What is left of a message.
 pub(crate) struct Rest {
     bytes: Box<[u8]>,
-    buffers: Vec<Buffer>,
+    buffers: Vec<Beside>,
 }
 
 impl Rest {
-    pub(crate) fn buffers(&self) -> &[Buffer] {
+    pub(crate) fn buffers(&self) -> &[Beside] {
         &self.buffers
     }
 
     /// The same in memory of its own.
     pub(crate) fn copied(&self) -> Rest {
-        Rest { bytes: self.bytes.clone(), buffers: self.buffers.iter().map(Buffer::copied).collect() }
+        Rest { bytes: self.bytes.clone(), buffers: self.buffers.iter().map(Beside::copied).collect() }
     }
 
     /// Lets `f` decode it to its end.

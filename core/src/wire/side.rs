@@ -6,10 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 
-use chare_transport::Buffer;
-
-use super::Encoder;
+use super::{Beside, Encoder};
 use crate::current;
+use crate::job::Staged;
 use crate::reply::CellRef;
 
 /// Of one PE.
@@ -18,17 +17,19 @@ pub(crate) struct Crossing {
     /// Whether a value is being encoded.
     encodes: Cell<bool>,
     /// What values that are being encoded have added, the innermost last.
-    added: RefCell<Vec<Buffer>>,
+    added: RefCell<Vec<Beside>>,
     /// How many buffers the message that is being encoded has besides its last ones in `added`, of which so many belong to others.
     before: Cell<(usize, usize)>,
     decodes: Cell<Decodes>,
     /// The value that is being decoded is one of ours.
     is_ours: Cell<bool>,
-    incoming: RefCell<Option<std::vec::IntoIter<Buffer>>>,
+    incoming: RefCell<Option<std::vec::IntoIter<Beside>>>,
     /// Kept for its memory.
     encoder: Cell<Encoder>,
     /// Promises of which an end was copied into what is being encoded, the innermost last.
     copied: RefCell<Vec<CellRef>>,
+    /// What waits for its device memory before it leaves.
+    pub(crate) staged: Staged,
     /// A message has left for another process since the network was looked at last.
     pub(crate) has_sent: Cell<bool>,
     /// When the network was looked at for what had been sent.
@@ -84,9 +85,9 @@ impl<T: Copy> Drop for Back<'_, T> {
 }
 
 /// Lets code that `f` calls add buffers.
-pub(super) fn with_outgoing<R>(buffers: &mut Vec<Buffer>, f: impl FnOnce() -> R) -> R {
+pub(super) fn with_outgoing<R>(buffers: &mut Vec<Beside>, f: impl FnOnce() -> R) -> R {
     /// Takes what was added from a place on.
-    struct Added<'a>(&'a Crossing, usize, &'a mut Vec<Buffer>);
+    struct Added<'a>(&'a Crossing, usize, &'a mut Vec<Beside>);
     impl Drop for Added<'_> {
         fn drop(&mut self) {
             let mut added = self.0.added.borrow_mut();
@@ -107,12 +108,12 @@ pub(super) fn with_outgoing<R>(buffers: &mut Vec<Buffer>, f: impl FnOnce() -> R)
 
 /// Lets code that `f` calls take buffers, for a value of ours or of the user's.
 pub(super) fn with_incoming<R>(
-    buffers: &mut std::vec::IntoIter<Buffer>,
+    buffers: &mut std::vec::IntoIter<Beside>,
     is_ours: bool,
     f: impl FnOnce() -> R,
 ) -> R {
     /// Gives the rest back, and puts back what was there.
-    struct Lent<'a>(&'a Crossing, Option<std::vec::IntoIter<Buffer>>, &'a mut std::vec::IntoIter<Buffer>);
+    struct Lent<'a>(&'a Crossing, Option<std::vec::IntoIter<Beside>>, &'a mut std::vec::IntoIter<Beside>);
     impl Drop for Lent<'_> {
         fn drop(&mut self) {
             *self.2 = self.0.incoming.replace(self.1.take()).unwrap_or_default();
@@ -133,7 +134,7 @@ pub(super) fn with_incoming<R>(
 }
 
 /// Adds a buffer to the message that is being encoded; false if none is, or if it has so many.
-pub(super) fn add_buffer(most: usize, buffer: impl FnOnce() -> Buffer) -> bool {
+pub(super) fn add_buffer(most: usize, buffer: impl FnOnce() -> Beside) -> bool {
     current::pe(|pe| {
         let Some(crossing) = pe.map(|pe| &pe.crossing).filter(|crossing| crossing.encodes.get()) else {
             return false;
@@ -149,7 +150,7 @@ pub(super) fn add_buffer(most: usize, buffer: impl FnOnce() -> Buffer) -> bool {
 }
 
 /// Takes the next buffer of the message that is being decoded.
-pub(super) fn take_buffer() -> Option<Buffer> {
+pub(super) fn take_buffer() -> Option<Beside> {
     current::pe(|pe| {
         let crossing = &pe?.crossing;
         if crossing.decodes.get() != Decodes::WithBuffers {

@@ -1,0 +1,343 @@
+//! Device memory in messages. Run with `CHARE_TEST_PROCESSES=2` or 4, most of these go to another process, where they come as host memory
+//! and are copied to a device at their first use; in one process the same programs show the same.
+
+use chare::device::{Account, DeviceSlice, DeviceVec};
+use chare::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{ADD, COPY, FILL, Gate, Kernel, Launch, Out, PANIC};
+
+/// What a share holds, as the device of this account sees it.
+async fn seen(dev: &Account, share: &DeviceSlice<f64>) -> Result<Vec<f64>> {
+    let mut copy = dev.alloc(share.shape())?;
+    dev.launch(&COPY, share.len() as u32, (share, &mut copy))?;
+    Ok(dev.download(&copy)?.await?)
+}
+
+/// More than one share, and other things in between.
+#[derive(Serialize, Deserialize)]
+struct Faces {
+    step: u32,
+    faces: Vec<Option<DeviceSlice<f64>>>,
+    name: String,
+}
+
+/// One on each PE.
+struct Holder {
+    buffer: DeviceVec<f64>,
+    log: Vec<String>,
+}
+
+#[chare]
+impl Holder {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        Ok(Holder { buffer: cx.device().upload(values_of(cx.my_pe().index()))?, log: Vec::new() })
+    }
+
+    #[entry]
+    fn share(&self) -> DeviceSlice<f64> {
+        self.buffer.share()
+    }
+
+    #[entry]
+    async fn see(this: This<Self>, share: DeviceSlice<f64>) -> Result<Vec<f64>> {
+        seen(&this.device(), &share).await
+    }
+
+    /// Reads it by the host, and in all other ways.
+    #[entry]
+    async fn read(this: This<Self>, share: DeviceSlice<f64>) -> Result<(Vec<f64>, Vec<usize>)> {
+        let dev = this.device();
+        let host = dev.read(&share, dev.host_vec(share.len())?)?.await?;
+        let values = dev.download(&share)?.await?;
+        assert_eq!(*host, values);
+        let (copy, mut place) = (dev.copy(&share)?, dev.alloc(share.len())?);
+        dev.copy_into(&share, &mut place)?;
+        let import = dev.import(&share)?;
+        assert_eq!(copy.shape(), import.shape());
+        for same in [dev.download(&copy)?, dev.download(&place)?, dev.download(&import)?] {
+            assert_eq!(same.await?, values);
+        }
+        Ok((values, share.shape().extents().to_vec()))
+    }
+
+    /// Returns the first element of each.
+    #[entry]
+    async fn see_faces(this: This<Self>, faces: Faces) -> Result<Vec<f64>> {
+        let mut firsts = vec![f64::from(faces.step), faces.name.len() as f64];
+        for face in faces.faces.iter().flatten() {
+            firsts.push(seen(&this.device(), face).await?[0]);
+        }
+        Ok(firsts)
+    }
+
+    /// Passes it on, as it came.
+    #[entry]
+    async fn relay(this: This<Self>, share: DeviceSlice<f64>, to: Element<Holder>) -> Result<Vec<f64>> {
+        this.with(|holder| holder.log.push("relayed".to_owned()));
+        Ok(to.see(share).await?)
+    }
+
+    #[entry]
+    fn share_grid(&self, cx: &Cx<Self>) -> Result<DeviceSlice<f64>> {
+        let mut grid = cx.device().alloc([2, 3, 4])?;
+        cx.device().launch(&FILL, 24, (&mut grid, 5.0))?;
+        Ok(grid.share())
+    }
+
+    /// Takes a buffer for its own, changes it, and gives away the one that it had.
+    #[entry]
+    fn adopt(&mut self, cx: &Cx<Self>, mut buffer: DeviceVec<f64>) -> Result<DeviceVec<f64>> {
+        cx.device().launch(&ADD, buffer.len() as u32, (&mut buffer, 0.5))?;
+        Ok(std::mem::replace(&mut self.buffer, buffer))
+    }
+
+    /// Lets another one adopt its buffer, and returns what that one had, and what the buffer holds there.
+    #[entry]
+    async fn exchange(&mut self, cx: &Cx<Self>, with: Element<Holder>) -> Result<(Vec<f64>, Vec<f64>)> {
+        let dev = cx.device();
+        let own = std::mem::replace(&mut self.buffer, dev.alloc(1)?);
+        let mut other = with.adopt(own).await?;
+        dev.launch(&ADD, 1000, (&mut other, 0.25))?.await?;
+        assert!(dev.used_bytes() >= 8000, "it is charged to who writes it");
+        let there = with.share().await?;
+        Ok((dev.download(&other)?.await?, seen(&dev, &there).await?))
+    }
+
+    #[entry]
+    fn fulfil(&self, promise: Promise<DeviceSlice<f64>>) {
+        promise.send(self.buffer.share()).expect("it is fulfilled once");
+    }
+
+    #[entry]
+    fn log(&mut self, what: String) {
+        self.log.push(what);
+    }
+
+    /// Notes that a share has come.
+    #[entry]
+    fn log_share(&mut self, share: DeviceSlice<f64>) {
+        self.log.push(format!("{} elements", share.len()));
+    }
+
+    #[entry]
+    fn logged(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// Changes the buffer as soon as a share of it has been sent.
+    #[entry]
+    async fn send_and_overwrite(&mut self, cx: &Cx<Self>, to: Element<Holder>) -> Result<Vec<f64>> {
+        let dev = cx.device();
+        dev.launch(&FILL, 1000, (&mut self.buffer, 1.0))?;
+        let call = to.see(self.buffer.share()).future();
+        dev.launch(&FILL, 1000, (&mut self.buffer, 2.0))?;
+        dev.launch(&ADD, 1000, (&mut self.buffer, 1.0))?;
+        Ok(call.await?)
+    }
+
+    /// Sends what a kernel has not written yet, and then something else.
+    #[entry]
+    fn send_in_order(&mut self, cx: &Cx<Self>, to: Element<Holder>, gate: u32) -> Result<()> {
+        let mut late = cx.device().alloc(10)?;
+        cx.device().launch(&FILL_LATE, 10, (&mut late, gate))?;
+        to.log("before".to_owned()).send();
+        to.log_share(late.share()).send();
+        to.log("between".to_owned()).send();
+        to.log_share(self.buffer.share()).send();
+        to.log("behind".to_owned()).send();
+        GATES[gate as usize].set(true);
+        Ok(())
+    }
+
+    #[entry]
+    async fn send_spoiled(&mut self, cx: &Cx<Self>, to: Element<Holder>) -> Result<String> {
+        let error = to.see(spoiled(&cx.device()).await?.share()).await.expect_err("it is spoiled");
+        // What comes later is not.
+        assert_eq!(to.see(self.buffer.share()).await?.len(), 1000);
+        Ok(error.to_string())
+    }
+
+    #[entry]
+    async fn share_spoiled(&mut self, cx: &Cx<Self>) -> Result<DeviceSlice<f64>> {
+        Ok(spoiled(&cx.device()).await?.share())
+    }
+
+    #[entry]
+    async fn ask_for_spoiled(&mut self, cx: &Cx<Self>, of: Element<Holder>) -> Result<String> {
+        let error = match of.share_spoiled().await {
+            Ok(share) => seen(&cx.device(), &share).await.expect_err("it is spoiled").to_string(),
+            Err(error) => error.to_string(),
+        };
+        Ok(error)
+    }
+
+    #[entry]
+    async fn promise_spoiled(&mut self, cx: &Cx<Self>, promise: Promise<DeviceSlice<f64>>) -> Result<()> {
+        promise.send(spoiled(&cx.device()).await?.share()).expect("it is fulfilled once");
+        Ok(())
+    }
+
+    /// Passes shares of buffers of these lengths on by channels, and sums up what has come.
+    #[entry]
+    async fn ring(
+        &mut self,
+        cx: &Cx<Self>,
+        (before, next): (Element<Holder>, Element<Holder>),
+        lengths: Vec<usize>,
+    ) -> Result<f64> {
+        let (dev, own) = (cx.device(), cx.my_pe().index() as f64 + 1.0);
+        let next: Channel<DeviceSlice<f64>> = cx.channel(&next, 1);
+        let before: Channel<DeviceSlice<f64>> = cx.channel(&before, 1);
+        let mut sum = 0.0;
+        for len in lengths {
+            let mut buffer = dev.alloc(len)?;
+            dev.launch(&FILL, len as u32, (&mut buffer, own))?;
+            next.send(buffer.share())?;
+            dev.launch(&FILL, len as u32, (&mut buffer, 1e9))?;
+            let came = before.recv().await?;
+            assert_eq!(came.len(), len);
+            sum += seen(&dev, &came).await?.iter().sum::<f64>();
+        }
+        Ok(sum)
+    }
+}
+
+/// A buffer that a kernel has failed to write.
+async fn spoiled(dev: &Account) -> Result<DeviceVec<f64>> {
+    let mut spoiled = dev.alloc(4)?;
+    dev.launch(&PANIC, 4, (&mut spoiled,))?.await.expect_err("it panics");
+    Ok(spoiled)
+}
+
+/// What the late kernels of one run wait for.
+static GATES: [Gate; 5] = [const { Gate::new() }; 5];
+const FILL_LATE: Kernel<(Out<f64>, u32)> = Kernel::new("fill_late", fill_late);
+
+fn fill_late(_: &Launch, (out, gate): (&mut [f64], u32)) {
+    GATES[gate as usize].pass();
+    out.fill(7.0);
+}
+
+fn values_of(pe: usize) -> Vec<f64> {
+    (0..1000).map(|i| (1000 * pe + i) as f64).collect()
+}
+
+async fn shares_come_as_they_were_sent(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let last = rt.num_pes() - 1;
+    for from in [0, last] {
+        let share = holders.on(from).share().await?;
+        assert_eq!(share.len(), 1000);
+        for to in 0..rt.num_pes() {
+            assert_eq!(holders.on(to).see(share.clone()).await?, values_of(from), "{from} to {to}");
+            assert_eq!(holders.on(to).read(share.clone()).await?, (values_of(from), vec![1000]));
+            assert_eq!(holders.on(to).relay(share.clone(), holders.on(last - from)).await?, values_of(from));
+        }
+        let all = holders.see(share).gather().await?;
+        assert_eq!(all, vec![values_of(from); rt.num_pes()]);
+    }
+    let first = holders.on(0).share().await?;
+    let faces = vec![Some(first.clone()), None, Some(holders.on(last).share().await?), Some(first)];
+    let firsts = holders.on(last).see_faces(Faces { step: 3, faces, name: "faces".to_owned() }).await?;
+    assert_eq!(firsts, [3.0, 5.0, 0.0, 1000.0 * last as f64, 0.0]);
+    let (promise, value) = rt.promise::<DeviceSlice<f64>>();
+    holders.on(last).fulfil(promise).send();
+    assert_eq!(holders.on(0).see(value.await?).await?, values_of(last));
+    let grid = holders.on(last).share_grid().await?;
+    assert_eq!(holders.on(0).read(grid).await?, (vec![5.0; 24], vec![2, 3, 4]));
+    Ok(())
+}
+
+async fn buffers_get_another_owner(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let last = rt.num_pes() - 1;
+    if last == 0 {
+        return Ok(());
+    }
+    let plus = |pe: usize, more: f64| values_of(pe).iter().map(|value| value + more).collect::<Vec<_>>();
+    let (had, there) = holders.on(0).exchange(holders.on(last)).await?;
+    assert_eq!((had, there), (plus(last, 0.25), plus(0, 0.5)));
+    Ok(())
+}
+
+async fn what_is_written_later_does_not_show(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    for to in 1..rt.num_pes() {
+        for _ in 0..10 {
+            assert_eq!(holders.on(0).send_and_overwrite(holders.on(to)).await?, vec![1.0; 1000]);
+        }
+    }
+    Ok(())
+}
+
+async fn channels_carry_shares_of_any_length(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let (pes, lengths) = (rt.num_pes(), vec![1, 0, 31, 33, 1 << 20, 0, 5000, 1]);
+    let total: usize = lengths.iter().sum();
+    let ring = (0..pes).map(|pe| {
+        let neighbours = (holders.on((pe + pes - 1) % pes), holders.on((pe + 1) % pes));
+        holders.on(pe).ring(neighbours, lengths.clone()).future()
+    });
+    for (pe, sum) in ring.collect::<Vec<_>>().into_iter().enumerate() {
+        let before = ((pe + pes - 1) % pes) as f64 + 1.0;
+        assert_eq!(sum.await?, before * total as f64, "PE {pe}");
+    }
+    Ok(())
+}
+
+async fn a_fault_is_an_error_of_the_send(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    for to in 1..rt.num_pes() {
+        let error = holders.on(0).send_spoiled(holders.on(to)).await?;
+        assert!(error.contains("kernel `panic` of Holder") && error.contains("no more 4"), "{error}");
+        let error = holders.on(0).ask_for_spoiled(holders.on(to)).await?;
+        assert!(error.contains("kernel `panic` of Holder") && error.contains("no more 4"), "{error}");
+        let (promise, value) = rt.promise::<DeviceSlice<f64>>();
+        holders.on(to).promise_spoiled(promise).await?;
+        let error = match value.await {
+            Ok(share) => holders.on(0).see(share).await.expect_err("it is spoiled"),
+            Err(error) => error,
+        };
+        assert!(error.to_string().contains("no more 4"), "{error}");
+    }
+    Ok(())
+}
+
+macro_rules! on_each_kind {
+    ($($scenario:ident: $inline:ident $workers:ident $polled:ident,)*) => {$(
+        #[chare::test(pes = [1, 2, 4], device = "host:2:inline")]
+        async fn $inline(rt: Runtime) -> Result<()> {
+            $scenario(rt).await
+        }
+
+        #[chare::test(pes = [1, 2, 4], device = "host:2:workers=2")]
+        async fn $workers(rt: Runtime) -> Result<()> {
+            $scenario(rt).await
+        }
+
+        #[chare::test(pes = [1, 2, 4], device = "host:2:polled")]
+        async fn $polled(rt: Runtime) -> Result<()> {
+            $scenario(rt).await
+        }
+    )*};
+}
+
+on_each_kind! {
+    shares_come_as_they_were_sent: shares_inline shares_workers shares_polled,
+    buffers_get_another_owner: buffers_inline buffers_workers buffers_polled,
+    what_is_written_later_does_not_show: written_later_inline written_later_workers written_later_polled,
+    channels_carry_shares_of_any_length: channels_inline channels_workers channels_polled,
+    a_fault_is_an_error_of_the_send: faults_inline faults_workers faults_polled,
+}
+
+#[chare::test(pes = [1, 2, 4], device = "host:2:workers=2", unsimulated = "a kernel waits for who has launched it")]
+async fn nothing_overtakes_a_share_that_is_not_ready(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let last = rt.num_pes() - 1;
+    holders.on(0).send_in_order(holders.on(last), rt.num_pes() as u32).await?;
+    rt.quiescence().await?;
+    let expected = ["before", "10 elements", "between", "1000 elements", "behind"];
+    assert_eq!(holders.on(last).logged().await?, expected);
+    Ok(())
+}
