@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Compares the example jacobi3d with NumPy, and checks what it answers to bad input.
 
-    python3 tests/numpy_jacobi.py --binary target/release/examples/jacobi3d [--device wgpu]
+    python3 tests/numpy_jacobi.py --binary target/release/examples/jacobi3d [--device wgpu] [--processes 1,2,4]
 
-With a device only the results on that device are compared, in float32 if it has no more. Each run of the binary is one check. The last line is "N passed, N failed"; the exit status is 1 if any failed.
+With processes (of a build with the feature mpi) only results under mpirun are compared, of so many processes each. With a device only the results on that device are compared, in float32 if it has no more. Each run of the binary is one check. The last line is "N passed, N failed"; the exit status is 1 if any failed.
 """
 
 import argparse
@@ -65,8 +65,11 @@ class Checks:
         self.binary, self.folder = binary, folder
         self.passed = self.failed = 0
 
-    def run(self, *arguments):
+    def run(self, *arguments, processes=None):
         command = [str(self.binary), *map(str, arguments)]
+        if processes:
+            # More processes than cores; and as root, in a container.
+            command = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-n", str(processes), *command]
         try:
             return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=RUN_LIMIT_S,
                                   stdin=subprocess.DEVNULL)
@@ -87,7 +90,8 @@ class Checks:
             for line in text.splitlines()[:12]:
                 print(f"        {stream}: {line}")
 
-    def solves(self, name, field, arguments, steps=STEPS, pes=2, tolerance=None, picture=False, source="in.npy"):
+    def solves(self, name, field, arguments, steps=STEPS, pes=2, tolerance=None, picture=False, source="in.npy",
+               processes=None):
         """Runs over the field (or the built-in one, where source is None) and compares everything it answers."""
         expected, residuals = jacobi(field, steps, tolerance)
         output, image = self.folder / "out.npy", self.folder / "out.png"
@@ -97,11 +101,11 @@ class Checks:
         given += ["--input", source] if source else []
         given += ["--tolerance", repr(tolerance)] if tolerance is not None else []
         given += ["--image", image.name] if picture else []
-        ended = self.run(*given)
+        ended = self.run(*given, processes=processes)
         if ended.returncode != 0:
             return self.report(name, [f"exit status {ended.returncode}"], ended)
         problems = field_problems(output, expected)
-        problems += summary_problems(ended.stdout, expected, residuals, pes)
+        problems += summary_problems(ended.stdout, expected, residuals, pes * (processes or 1))
         problems += picture_problems(image) if picture else []
         self.report(name, problems, ended)
 
@@ -314,6 +318,18 @@ def check_device(checks, device):
         checks.refuses("an adapter that is not there", ["--grid", "8", "--device", "wgpu:77"], ["no wgpu adapter", "wgpu:77"])
 
 
+def check_processes(checks, counts, devices):
+    """The same field as NumPy's on several processes, each with PEs of its own."""
+    fields = {dtype: random_field(dtype) for dtype in ("f8", "f4")}
+    for count in counts:
+        for pes in (1, 2):
+            for device in devices:
+                dtype = "f4" if device.startswith("wgpu") or pes == 2 else "f8"
+                np.save(checks.folder / "in.npy", fields[dtype])
+                checks.solves(f"{count} processes of {pes} PEs, {dtype}, {device}", fields[dtype],
+                              ["--blocks", "3,2,2", "--device", device], steps=60, pes=pes, processes=count)
+
+
 def check_prints(checks):
     small = ["--grid", "8", "--steps", "20"]
     options = ["--input", "--grid", "--blocks", "--steps", "--tolerance", "--output", "--image", "--json",
@@ -427,6 +443,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, default=Path("target/release/examples/jacobi3d"))
     parser.add_argument("--device")
+    parser.add_argument("--processes")
     given = parser.parse_args()
     binary = given.binary.resolve()
     if not binary.is_file():
@@ -434,7 +451,10 @@ def main():
         return 2
     with tempfile.TemporaryDirectory(prefix="chare-numpy-") as folder:
         checks = Checks(binary, Path(folder))
-        if given.device:
+        if given.processes:
+            devices = [given.device] if given.device else ["host", "host:2:workers=2", "host:2:polled"]
+            check_processes(checks, map(int, given.processes.split(",")), devices)
+        elif given.device:
             check_device(checks, given.device)
         else:
             check_results(checks)

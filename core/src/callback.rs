@@ -195,7 +195,8 @@ impl<T: Send + 'static> Callback<T> {
 fn named(code: Option<CodeId>) -> Result<CodeId, Stays> {
     code.ok_or_else(|| {
         Stays::new(
-            "the callback is to an entry of a generic chare, which has no number in the table of the program",
+            "the callback is to an entry of a generic chare, which has no number in the table of the program: list its types, \
+             `#[chare(types = [..])]`",
         )
     })
 }

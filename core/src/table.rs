@@ -5,10 +5,10 @@
 //! the table is sorted. Invariant: a [`CodeTable`] holds every id once. Nothing here is looked at by a call inside of the
 //! process, which knows its code by type.
 
-use std::any::type_name;
+use std::any::{TypeId, type_name};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use rustc_hash::FxHashMap;
 
@@ -168,6 +168,21 @@ impl CodeId {
     pub const fn number(self) -> u64 {
         self.0
     }
+
+    /// That of the row of something generic, which `S` stands for; `None` if its type is not listed.
+    pub fn of_generic<S: 'static>(row: impl FnOnce() -> Row) -> Option<CodeId> {
+        // A static in a generic function is one for all its types.
+        static KNOWN: OnceLock<RwLock<FxHashMap<TypeId, Option<CodeId>>>> = OnceLock::new();
+        let known = KNOWN.get_or_init(RwLock::default);
+        let read = known.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = read.get(&TypeId::of::<S>()) {
+            return *id;
+        }
+        drop(read);
+        let id = Some(row().id()).filter(|id| Row::find(*id).is_ok());
+        known.write().unwrap_or_else(PoisonError::into_inner).insert(TypeId::of::<S>(), id);
+        id
+    }
 }
 
 /// The id of one row, computed once.
@@ -265,7 +280,7 @@ impl fmt::Display for Code {
 
 /// All code of the program that may cross processes, sorted by name.
 ///
-/// It has the entry methods of chares that are not generic, the functions with `#[chare::remote]` and the closures in
+/// It has the entry methods of chares that are not generic, or list their types, the functions with `#[chare::remote]` and the closures in
 /// `remote!`, in whichever crate of the program they stand. Two processes whose tables have the same
 /// [`hash`](CodeTable::hash) mean the same by an id.
 ///

@@ -8,11 +8,14 @@
 //! cargo run --release --example jacobi3d -- --input field.npy --steps 500 --output out.npy --image plane.png
 //! ```
 
+mod cells;
 mod ends;
 
 use std::mem::swap;
 use std::time::Instant;
 
+use bytemuck::Pod;
+use cells::Cells;
 use chare::device::{DeviceSlice, DeviceVec, Language};
 use chare::prelude::*;
 use chare_examples::Error;
@@ -25,10 +28,13 @@ use chare_kernels::Face;
 use chare_kernels::jacobi3d::{Jacobi3d, faces_len, padded_shape};
 use ends::{end_of, exit_with};
 use ndarray::{Array3, s};
+use serde::{Deserialize, Serialize};
 
 /// What every block knows: one allocation, shared by all blocks of the process.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "T: Pod")]
 struct Problem<T> {
-    field: Array3<T>,
+    field: Cells<T>,
     decomposition: Decomposition,
     steps: u32,
     tolerance: f64,
@@ -47,7 +53,7 @@ struct Block<T: Jacobi3d> {
     change: DeviceVec<T>,
 }
 
-#[chare(index = (usize, usize, usize))]
+#[chare(index = (usize, usize, usize), types = [Block<f32>, Block<f64>])]
 impl<T: Jacobi3d + Into<f64>> Block<T> {
     fn new(cx: &Cx<Self>, problem: Shared<Problem<T>>) -> Result<Self> {
         let (x, y, z) = cx.index();
@@ -110,10 +116,10 @@ impl<T: Jacobi3d + Into<f64>> Block<T> {
 
     /// The block's own cells.
     #[entry]
-    async fn cells(&mut self, cx: &Cx<Self>) -> Result<Array3<T>> {
+    async fn cells(&mut self, cx: &Cx<Self>) -> Result<Cells<T>> {
         let padded = cx.device().to_array(&self.u, padded_shape(self.dims))?.await?;
         let [nx, ny, nz] = self.dims.map(|extent| extent as usize);
-        Ok(padded.slice(s![1..=nx, 1..=ny, 1..=nz]).to_owned())
+        Ok(padded.slice(s![1..=nx, 1..=ny, 1..=nz]).to_owned().into())
     }
 }
 
@@ -153,7 +159,8 @@ async fn run<T: Jacobi3d + Into<f64>>(rt: &Runtime, problem: Problem<T>) -> Resu
 where
     Field: From<Array3<T>>,
 {
-    let (mut field, decomposition, monitor) = (problem.field.clone(), problem.decomposition, problem.monitor);
+    let (field, decomposition, monitor) = (problem.field.clone(), problem.decomposition, problem.monitor);
+    let mut field = Array3::from(field);
     let blocks = rt.array::<Block<T>>(decomposition.blocks().into());
     let blocks = blocks.create(Shared::new(problem)).await.map_err(end_of)?;
     let start = Instant::now();
@@ -180,11 +187,15 @@ async fn main(rt: Runtime) -> Result<()> {
     let monitor = rt.single::<Monitor>().on_pe(0).create((steps, rt.is_quiet() || options.json)).await?;
     let tolerance = tolerance.unwrap_or(-1.0);
     let (field, (steps, residual), seconds) = match field {
-        Field::F32(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,
+        Field::F32(field) => {
+            run(&rt, Problem { field: field.into(), decomposition, steps, tolerance, monitor }).await?
+        }
         Field::F64(_) if !f64::STEP.is_written_in(rt.device_language()) => {
             return Err(exit_with(Error::NoKernel { device: rt.device_names().join(", ") }));
         }
-        Field::F64(field) => run(&rt, Problem { field, decomposition, steps, tolerance, monitor }).await?,
+        Field::F64(field) => {
+            run(&rt, Problem { field: field.into(), decomposition, steps, tolerance, monitor }).await?
+        }
     };
     let device = rt.device_names().join(", ");
     let summary = Summary::new(&decomposition, seconds, steps, residual, rt.num_pes(), device);

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use ndarray::{Array3, ArrayView3, ArrayViewMut3, s};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::field::Extents;
@@ -23,7 +24,7 @@ pub const BLOCKS_PER_PE: usize = 4;
 /// assert_eq!(blocks.cells([2, 0, 0]), [7..11, 1..4, 1..4]);
 /// # Ok::<(), chare_examples::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decomposition {
     interior: Extents,
     blocks: [usize; 3],

@@ -40,6 +40,44 @@ impl Member {
     }
 }
 
+/// A generic chare: the types of it that other processes know are listed.
+struct Pair<T> {
+    left: T,
+    right: T,
+}
+
+#[chare(types = [Pair<u32>, Pair<String>])]
+impl<T: Clone + Send + serde::Serialize + serde::de::DeserializeOwned + 'static> Pair<T> {
+    fn new(left: T, right: T) -> Self {
+        Pair { left, right }
+    }
+
+    #[entry]
+    fn swap(&mut self) -> (T, T) {
+        std::mem::swap(&mut self.left, &mut self.right);
+        (self.left.clone(), self.right.clone())
+    }
+
+    #[entry]
+    fn replace(&mut self, left: T) {
+        self.left = left;
+    }
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn generic_chares_are_told_apart(rt: Runtime) -> Result<()> {
+    let numbers = rt.group::<Pair<u32>>().create((1, 2)).await?;
+    let texts = rt.group::<Pair<String>>().create(("a".to_owned(), "b".to_owned())).await?;
+    numbers.replace(3).await?;
+    texts.on(rt.num_pes() - 1).replace("c".to_owned()).await?;
+    for pe in rt.pes() {
+        assert_eq!(numbers.on(pe).swap().await?, (2, 3));
+        let left = if pe.index() + 1 == rt.num_pes() { "c" } else { "a" };
+        assert_eq!(texts.on(pe).swap().await?, ("b".to_owned(), left.to_owned()));
+    }
+    Ok(())
+}
+
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn each_pe_has_one_member(rt: Runtime) -> Result<()> {
     let group = rt.group::<Member>().create(7).await?;

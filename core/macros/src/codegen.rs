@@ -489,18 +489,19 @@ fn own_checks(args: &[Arg]) -> Option<TokenStream> {
 }
 
 /// The chare and its entry methods in the table of the program. Those of a generic chare are as many as its types, which
-/// only the program knows.
+/// the program lists.
 fn rows(chare: &Chare) -> Vec<TokenStream> {
-    if !chare.generics.params.is_empty() {
-        return Vec::new();
-    }
-    let rows = chare.entries.iter().map(|entry| {
-        let (cfgs, marker_ty) = (&entry.cfgs, marker_type(chare, entry));
-        let row = entry_row(entry, &marker_ty);
-        quote!(#(#cfgs)* #row)
-    });
-    let chare = chare_row(chare, &chare.ty.to_token_stream());
-    vec![linked(&quote!(#chare, #(#rows),*))]
+    let types = if chare.generics.params.is_empty() { std::slice::from_ref(&chare.ty) } else { &chare.types };
+    let of_type = |ty: &syn::Type| {
+        let rows = chare.entries.iter().map(|entry| {
+            let (cfgs, marker) = (&entry.cfgs, marker_name(chare, entry));
+            let row = entry_row(entry, &quote!(#marker<#ty>));
+            quote!(#(#cfgs)* #row)
+        });
+        let chare = chare_row(chare, &ty.to_token_stream());
+        linked(&quote!(#chare, #(#rows),*))
+    };
+    types.iter().map(of_type).collect()
 }
 
 /// The row of an entry, by the type that stands for it.

@@ -18,6 +18,8 @@ pub(crate) struct Chare {
     pub(crate) cfgs: Vec<Attribute>,
     /// The index type, for a type that can be an array element.
     pub(crate) index: Option<Type>,
+    /// If it is generic: the types that are in the table of the program.
+    pub(crate) types: Vec<Type>,
     pub(crate) keep_after_panic: bool,
     pub(crate) constructor: Constructor,
     /// What runs after a move.

@@ -28,7 +28,9 @@ use quote::quote;
 /// Makes a type a chare: goes on its `impl` block.
 ///
 /// Options: `index = T` makes the type an element of arrays that are indexed by `T` (without it, it serves as
-/// singleton and as group); `keep_after_panic` lets the object live on after a panic in one of its entry methods.
+/// singleton and as group); `keep_after_panic` lets the object live on after a panic in one of its entry methods;
+/// `types = [Block<f32>, Block<f64>]` says, of a generic chare, which of its types may be used in several processes: they
+/// have to be known when the program is linked.
 ///
 /// The block has one constructor `fn new` (or `async fn new`), which may take `cx: &Cx<Self>` first and returns
 /// `Self` or `Result<Self, E>`. A method with `#[entry]` can be called by message. Its receiver says how it interleaves

@@ -3,6 +3,7 @@
 use proc_macro2::TokenStream;
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream, Parser};
+use syn::punctuated::Punctuated;
 use syn::{Attribute, Expr, Ident, LitInt, LitStr, Meta, Token, Type, bracketed, parenthesized, token};
 
 use crate::errors::Errors;
@@ -14,6 +15,8 @@ use crate::when::{self, Written};
 pub(crate) struct ChareOptions {
     pub(crate) index: Option<Type>,
     pub(crate) keep_after_panic: bool,
+    /// Of a generic chare: those that other processes know.
+    pub(crate) types: Vec<Type>,
 }
 
 impl ChareOptions {
@@ -37,11 +40,26 @@ impl ChareOptions {
                     }
                     options.keep_after_panic = true;
                 }
+                "types" => {
+                    if !input.peek(Token![=]) || !input.peek2(token::Bracket) {
+                        errors.on(name, "`types` needs a list of types: `types = [Block<f32>, Block<f64>]`");
+                        if input.parse::<Option<Token![=]>>()?.is_some() {
+                            input.parse::<Type>()?;
+                        }
+                        return Ok(());
+                    }
+                    input.parse::<Token![=]>()?;
+                    let list;
+                    bracketed!(list in input);
+                    let types = Punctuated::<Type, Token![,]>::parse_terminated(&list)?;
+                    options.types = types.into_iter().collect();
+                }
                 _ => {
                     errors.on(
                         name,
                         format!(
-                            "unknown option `{name}`: `#[chare]` takes `index = <type>` and `keep_after_panic`"
+                            "unknown option `{name}`: `#[chare]` takes `index = <type>`, `types = [<type>, ..]` and \
+                             `keep_after_panic`"
                         ),
                     );
                     return skip_value(input);

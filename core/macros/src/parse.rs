@@ -200,6 +200,12 @@ fn read_block(
     ReplaceSelf(&ty).visit_generics_mut(&mut generics);
     let cfgs = only(&block.attrs, "cfg");
     let index = options.index.map(|index| ReplaceSelf(&ty).lifted(&index));
+    if let Some(listed) = options.types.first()
+        && generics.params.is_empty()
+    {
+        errors
+            .on(listed, "`types` lists the types of a generic chare, and this one is not generic: remove it");
+    }
     let constructor = read_constructor(&methods.constructors, &ty, errors);
     let migrated = methods.hooks.first().and_then(|method| read_hook(method, &ty, errors));
     for (method, _) in &methods.entries {
@@ -211,6 +217,7 @@ fn read_block(
         generics,
         cfgs,
         index,
+        types: options.types,
         keep_after_panic: options.keep_after_panic,
         constructor: constructor?,
         migrated,

@@ -109,7 +109,7 @@ fn codec(what: &str, ty: &TokenStream, at: Span) -> TokenStream {
     }
 }
 
-/// The number in the table of the program, of what is not generic.
+/// The number in the table of the program; of what is generic, if its type is listed.
 fn code(chare: &Chare, row: &TokenStream) -> TokenStream {
     let code = if chare.generics.params.is_empty() {
         quote! {
@@ -117,7 +117,7 @@ fn code(chare: &Chare, row: &TokenStream) -> TokenStream {
             ::core::option::Option::Some(ID.of(|| #row))
         }
     } else {
-        quote!(::core::option::Option::None)
+        quote!(::chare::__private::CodeId::of_generic::<Self>(|| #row))
     };
     quote! {
         fn code() -> ::core::option::Option<::chare::__private::CodeId> {

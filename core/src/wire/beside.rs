@@ -84,3 +84,57 @@ impl AsRef<[u8]> for Landed {
         self.0.as_bytes()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use chare_device::{DeviceSlice, DeviceVec};
+
+    use super::*;
+    use crate::wire::{Decoder, Encoder, WireError};
+    use crate::{Options, Runtime};
+
+    fn taken<T: serde::Deserialize<'static>>(bytes: &[u8], beside: Vec<Beside>) -> Result<T, WireError> {
+        let mut decoder = Decoder::new(bytes, beside);
+        let value = decoder.take()?;
+        decoder.end()?;
+        Ok(value)
+    }
+
+    #[test]
+    fn what_comes_is_checked_and_never_has_two_owners() {
+        let report = Runtime::run(Options::default(), async |_: Runtime| {
+            let account = current::on_pe("a test", |pe| pe.shared().devices().get(0).account("me"));
+            let mut buffer = account.upload(vec![1.0_f64, 2.0, 3.0]).expect("memory");
+            let mut encoder = Encoder::default();
+            encoder.put(&buffer).expect("a message is being encoded");
+            let Encoder { bytes, buffers, .. } = encoder;
+            let same = || buffers.iter().map(Beside::copied).collect::<Vec<_>>();
+            let come = |count: usize| vec![Beside::from(vec![2.5_f64; count])];
+
+            assert!(taken::<DeviceSlice<f64>>(&bytes, Vec::new()).is_err(), "nothing came");
+            assert!(taken::<DeviceSlice<u64>>(&bytes, come(3)).is_err(), "the elements are others");
+            for count in [0, 2, 4] {
+                assert!(taken::<DeviceVec<f64>>(&bytes, come(count)).is_err(), "{count} came");
+            }
+            for len in 0..bytes.len() {
+                assert!(taken::<DeviceSlice<f64>>(&bytes[..len], come(3)).is_err(), "{len} bytes");
+            }
+            assert!(postcard::to_allocvec(&buffer).is_err(), "that is no message");
+
+            let landed: DeviceSlice<f64> = taken(&bytes, come(3)).expect("three have come");
+            assert_eq!(account.download(&landed).expect("it is there").wait().expect("it is"), [2.5; 3]);
+            let share: DeviceSlice<f64> = taken(&bytes, same()).expect("it has not left");
+            let mut other: DeviceVec<f64> = taken(&bytes, same()).expect("it has not left");
+            drop(buffers);
+            for written in [&mut buffer, &mut other] {
+                let zeros = account.host_vec(3).expect("memory");
+                account.write(written, zeros).expect("it is there").wait().expect("it is written");
+                assert_eq!(account.download(written).expect("it is there").wait().expect("it is"), [0.0; 3]);
+                let values = account.download(&share).expect("it is there").wait().expect("it is");
+                assert_eq!(values, [1.0, 2.0, 3.0]);
+            }
+        });
+        let report = report.expect("the host device is always there");
+        assert!(report.is_success(), "{report}");
+    }
+}

@@ -185,7 +185,8 @@ impl Encoder {
     pub(crate) fn put_code(&mut self, code: Option<CodeId>, what: &str) -> Result<(), Stays> {
         let code = code.ok_or_else(|| {
             Stays::new(format!(
-                "{what} has no number in the table of the program, so it is not known in other processes"
+                "{what} has no number in the table of the program, so it is not known in other processes: list the types \
+                 of a generic chare, `#[chare(types = [..])]`"
             ))
         })?;
         self.put_code_id(code);

@@ -32,4 +32,20 @@ impl D {
     }
 }
 
+struct E<T>(T);
+#[chare(types = E<u8>)]
+impl<T: Send + 'static> E<T> {
+    fn new(value: T) -> Self {
+        E(value)
+    }
+}
+
+struct F;
+#[chare(types = [F])]
+impl F {
+    fn new() -> Self {
+        F
+    }
+}
+
 fn main() {}
