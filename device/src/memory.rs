@@ -127,11 +127,13 @@ impl Memory {
         Ok((memory, fresh.is_zeroed))
     }
 
-    /// What came from another process, as memory of a device that is none: `device` is where no account is ever bound.
+    /// What came from another process, as memory of a device that is none: `device` is where no account is ever bound. There are as many bytes,
+    /// unless it is spoiled.
     pub(crate) fn landed_at(
         device: &Arc<DeviceCore>,
         ledger: &Arc<Ledger>,
         shape: Shape,
+        len_bytes: usize,
         bytes: HostBytes,
     ) -> MemoryRef {
         MemoryRef(Arc::new(Memory {
@@ -141,7 +143,7 @@ impl Memory {
             device: device.clone(),
             ledger: ledger.clone(),
             reserved_bytes: 0,
-            len_bytes: (*bytes).as_ref().len(),
+            len_bytes,
             tracked: Mutex::default(),
             shape,
             landed: Some(bytes),

@@ -4,7 +4,7 @@
 //! host when it knows where they go. Who deserialises hands back either that share (in the same process) or bytes, which are memory of the
 //! *landing*: a device that is none, with an ordinal that no device has, so that no account is ever there. So what has landed is for all
 //! accounts memory of another device. It is copied to theirs at its first use, and kept there as a twin; only where it is read or copied
-//! one asks whether it has landed ([`Memory::landed`]). Nothing is ever written there.
+//! one asks whether it has landed ([`Memory::landed`]). Nothing is ever written there; what had been spoiled comes spoiled, and has no bytes.
 //!
 //! The runtime's part is a [`Carrier`], which the linker finds, since serde hands on nothing of ours.
 
@@ -17,7 +17,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::account::Account;
 use crate::backend::Facts;
 use crate::buffer::{DeviceSlice, DeviceVec};
+use crate::caught::Caught;
 use crate::device::{DeviceCore, Devices, Ledger};
+use crate::fault::FaultKind;
 use crate::host_vec::HostVec;
 use crate::memory::{HostBytes, Memory, MemoryRef};
 use crate::param::DevicePod;
@@ -68,6 +70,8 @@ pub struct Come(Kind);
 enum Kind {
     Share(Leaving),
     Bytes(Landing, HostBytes),
+    /// With why.
+    Spoiled(Landing, String),
 }
 
 impl Come {
@@ -81,8 +85,14 @@ impl Come {
         Come(Kind::Bytes(devices.landing().clone(), bytes))
     }
 
+    /// From another process, for these devices, which nobody can read, for this reason: a kernel has failed that was to write it.
+    pub fn spoiled(devices: &Devices, why: String) -> Self {
+        Come(Kind::Spoiled(devices.landing().clone(), why))
+    }
+
     fn check(&self, shape: Shape, elem_bytes: usize) -> Result<(), String> {
         let bytes = match &self.0 {
+            Kind::Spoiled(..) => return Ok(()),
             Kind::Share(leaving) => leaving.memory().len_bytes(),
             Kind::Bytes(_, bytes) => (**bytes).as_ref().len(),
         };
@@ -97,6 +107,7 @@ impl Come {
         match self.0 {
             Kind::Share(leaving) => DeviceSlice::of(leaving.memory().clone()),
             Kind::Bytes(landing, bytes) => DeviceSlice::of(landing.memory(shape, bytes)),
+            Kind::Spoiled(landing, why) => DeviceSlice::of(landing.spoiled(shape, size_of::<T>(), why)),
         }
     }
 
@@ -104,6 +115,9 @@ impl Come {
     fn into_buffer<T: DevicePod>(self, shape: Shape) -> Result<DeviceVec<T>, String> {
         let (landing, bytes) = match self.0 {
             Kind::Bytes(landing, bytes) => (landing, bytes),
+            Kind::Spoiled(landing, why) => {
+                return Ok(DeviceVec::new(landing.spoiled(shape, size_of::<T>(), why)));
+            }
             Kind::Share(leaving) => {
                 let memory = leaving.memory();
                 let Some(bytes) = memory.landed() else {
@@ -133,7 +147,21 @@ impl Landing {
     }
 
     fn memory(&self, shape: Shape, bytes: HostBytes) -> MemoryRef {
-        Memory::landed_at(&self.device, &self.ledger, shape, bytes)
+        let len_bytes = (*bytes).as_ref().len();
+        Memory::landed_at(&self.device, &self.ledger, shape, len_bytes, bytes)
+    }
+
+    fn spoiled(&self, shape: Shape, elem_bytes: usize, why: String) -> MemoryRef {
+        let Landing { device, ledger } = self;
+        let caught = Caught { message: why.into(), location: None };
+        let fault =
+            device.faults.record(FaultKind::Kernel, "copy", &device.facts.name, &ledger.label, caught);
+        // Its process has told of it.
+        fault.report();
+        let len_bytes = shape.len().saturating_mul(elem_bytes);
+        let memory = Memory::landed_at(device, ledger, shape, len_bytes, Box::new([]));
+        memory.set_poison(Some(fault));
+        memory
     }
 
     /// The facts of the device that is none, beside `like`.

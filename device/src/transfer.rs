@@ -14,7 +14,7 @@ use crate::completion::{Completion, Prepared};
 use crate::error::DeviceError;
 use crate::host_vec::HostVec;
 use crate::memory::MemoryRef;
-use crate::operation::{AccessMode, Command, HostRange};
+use crate::operation::{Access, AccessMode, Command, HostRange};
 use crate::param::DevicePod;
 use crate::processes::Leaving;
 use crate::shape::Shape;
@@ -107,8 +107,13 @@ impl Account {
         let memory = source.source();
         self.check_host_vec(&to, memory.len_elems())?;
         if let Some(bytes) = self.landed(memory)? {
-            bytemuck::cast_slice_mut(&mut to).copy_from_slice(bytes);
-            return Ok(Completion::ready(to));
+            return Ok(memory.poison().map_or_else(
+                || {
+                    bytemuck::cast_slice_mut(&mut to).copy_from_slice(bytes);
+                    Completion::ready(to)
+                },
+                Completion::faulted,
+            ));
         }
         let branch = self.branch_near(memory)?;
         branch.note_copied(Direction::ToHost, memory.len_bytes());
@@ -220,6 +225,9 @@ impl Account {
     ) -> Result<Completion<R>, DeviceError> {
         self.checked()?;
         if let Some(bytes) = self.landed(memory)? {
+            if let Some(fault) = memory.poison() {
+                return Ok(Completion::faulted(fault));
+            }
             let mut values = vec![T::zeroed(); len];
             bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
             return Ok(Completion::ready(convert(values)));
@@ -271,6 +279,12 @@ impl Branch {
         bytes: &[u8],
         to: &MemoryRef,
     ) -> Result<Completion<()>, DeviceError> {
+        if landed.is_poisoned() {
+            // It fails when it begins, and spoils what it was to write.
+            let mut operation = self.operation_on(to, AccessMode::Overwrite, Command::Fence);
+            operation.accesses.push(Access::new(landed, AccessMode::Read));
+            return self.submit("upload", operation, Prepared::nothing());
+        }
         self.note_copied(Direction::FromHost, bytes.len());
         if self.device.facts.is_host_memory {
             let from = HostRange { address: NonNull::from(bytes).cast(), bytes: bytes.len() };

@@ -50,6 +50,8 @@ pub(crate) use staged::Staged;
 const NOTE: u32 = u32::MAX;
 /// What stands before a message for all PEs of the process.
 const SPREAD: u32 = u32::MAX - 1;
+/// What stands before a message of which some device memory is spoiled: which, why, and the message follow.
+const SPOILED: u32 = u32::MAX - 2;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless something has gone within so long.
@@ -375,7 +377,11 @@ enum Came {
 fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
     let beside = frame.buffers.into_iter().map(Beside::Host).collect();
     let mut decoder = Decoder::new(frame.header, beside);
-    let to = decoder.take_u32()?;
+    let mut to = decoder.take_u32()?;
+    if to == SPOILED {
+        staged::spoil(&mut decoder)?;
+        to = decoder.take_u32()?;
+    }
     if to == NOTE {
         let note = decoder.take()?;
         decoder.end()?;

@@ -13,7 +13,8 @@
 //!
 //! *What goes wrong.* A copy fails if a kernel failed that was to write its memory, or if the device is lost. Then the message is put together again
 //! here, which gives back what it has of promises, and is lost with that error: whoever waits for its outcome gets it, or it is one that
-//! nobody awaits. In the place of an answer, or of the value of a promise, the error goes. Of a chare that has left there is nobody to tell: the run ends.
+//! nobody awaits. In the place of an answer, or of the value of a promise, the error goes. A chare has left, and cannot come back: it
+//! goes on, and its memory arrives spoiled, as it would in its process.
 //!
 //! *The end of the run.* What is held then is dropped, like all that is on its way. A fault in a copy that nobody has been told of is one of its kernel, and makes the
 //! end a bad one.
@@ -31,19 +32,18 @@ use chare_device::{__Leaving as Leaving, Account, Completion, DeviceError};
 use chare_transport::{Buffer, Rank};
 use rustc_hash::FxHashMap;
 
-use super::Job;
+use super::{Job, SPOILED};
 use crate::answer::EncodedAnswer;
 use crate::caught;
 use crate::current;
 use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
-use crate::migration::Arrive;
 use crate::priority::Ranked;
 use crate::reply::Reply;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
-use crate::wire::{self, Beside, Decoder, Encoder, Fulfil, Leaves, WireError};
+use crate::wire::{self, Beside, Decoder, Encoder, Fulfil, Kind, Leaves, WireError};
 
 /// Of one PE.
 #[derive(Default)]
@@ -70,6 +70,8 @@ struct Held {
 enum Item {
     Host(Buffer),
     Device(Leaving, Copy),
+    /// It came so, and was not read.
+    Spoiled(String),
 }
 
 enum Copy {
@@ -81,6 +83,7 @@ impl Held {
     fn begin(to: Option<PeId>, encoder: &mut Encoder, courier: &Account) -> Self {
         let begin = |beside| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
+            Beside::Spoiled(why) => Item::Spoiled(why),
             Beside::Device(leaving) => {
                 let copy = courier
                     .download_bytes(&leaving)
@@ -111,6 +114,35 @@ impl Held {
             _ => None,
         })
     }
+
+    /// Whether it goes also if a copy has failed: it is a chare that has left.
+    fn arrives_spoiled(&self) -> bool {
+        let mut decoder = Decoder::new(&self.header, Vec::new());
+        let kind = decoder.take_u32().and_then(|_| wire::kind_of(&mut decoder));
+        self.to.is_some() && kind.is_ok_and(|kind| kind == Kind::Arrive)
+    }
+
+    /// The frame, which says before its header what is spoiled of what stands beside it. In the place of that are no bytes.
+    fn into_frame(self) -> (Vec<u8>, Vec<Beside>) {
+        let why = |item: &Item| match item {
+            Item::Device(_, Copy::Ended(Err(error))) => Some(error.to_string()),
+            Item::Spoiled(why) => Some(why.clone()),
+            _ => None,
+        };
+        let places = self.beside.iter().enumerate();
+        let spoiled: Vec<(usize, String)> =
+            places.filter_map(|(place, item)| Some((place, why(item)?))).collect();
+        let nothing = || Vec::<u8>::new().into();
+        let beside = self.beside.into_iter().map(|item| item.into_buffer().unwrap_or_else(nothing)).collect();
+        if spoiled.is_empty() {
+            return (self.header, beside);
+        }
+        let mut encoder = Encoder::default();
+        encoder.put_u32(SPOILED);
+        encoder.put_own(&spoiled);
+        encoder.bytes.extend_from_slice(&self.header);
+        (encoder.bytes, beside)
+    }
 }
 
 impl Item {
@@ -119,7 +151,7 @@ impl Item {
         match self {
             Item::Host(buffer) => Some(Beside::Host(buffer)),
             Item::Device(_, Copy::Ended(Ok(bytes))) => Some(bytes.into()),
-            Item::Device(..) => None,
+            Item::Device(..) | Item::Spoiled(_) => None,
         }
     }
 
@@ -128,6 +160,7 @@ impl Item {
         match self {
             Item::Host(buffer) => Beside::Host(buffer),
             Item::Device(leaving, _) => Beside::Device(leaving),
+            Item::Spoiled(why) => Beside::Spoiled(why),
         }
     }
 }
@@ -170,7 +203,7 @@ impl Staged {
     fn looks_and_lets_pass(&self, rank: Rank, encoder: &Encoder) -> bool {
         let is_held_up =
             self.held.get() > 0 && self.lanes.borrow().get(&rank).is_some_and(|lane| !lane.held.is_empty());
-        !is_held_up && !encoder.buffers.iter().any(Beside::is_device)
+        !is_held_up && encoder.buffers.iter().all(Beside::is_plain)
     }
 
     fn courier(&self, pe: &Pe, rank: Rank) -> Account {
@@ -219,13 +252,13 @@ impl Pe {
         while let Some(held) = self.crossing.staged.pop(rank) {
             let is_for_one = held.to.is_some();
             let is_sent = match held.error() {
-                Some(error) => self.give_back(job, rank, held, &error),
-                None => {
-                    let beside: Vec<_> = held.beside.into_iter().filter_map(Item::into_buffer).collect();
+                Some(error) if !held.arrives_spoiled() => self.give_back(job, rank, held, &error),
+                _ => {
+                    let (header, beside) = held.into_frame();
                     if is_for_one {
-                        self.send_frame(job, rank, &held.header, beside)
+                        self.send_frame(job, rank, &header, beside)
                     } else {
-                        self.spread_frame(job, &held.header, &beside);
+                        self.spread_frame(job, &header, &beside);
                         true
                     }
                 }
@@ -271,12 +304,6 @@ impl Pe {
         if msg.is_ranked() {
             msg = msg.into_payload::<Ranked>(self).expect("its table says so").msg;
         }
-        if msg.payload::<Arrive>().is_some() {
-            let chare = self.chare_name(msg.head().to);
-            let text = format!("{chare} was lost on its way to another process: {error}");
-            self.shared().stop(Reason::DeviceFault(text));
-            return None;
-        }
         let text = format!("{} was not sent to another process: {error}", msg.name());
         let refused = CallError::Refused(text.into());
         if msg.payload::<EncodedAnswer>().is_some() {
@@ -288,6 +315,12 @@ impl Pe {
         msg.lose(self, refused);
         None
     }
+}
+
+/// Notes what is said before the header of a frame: which things beside it are spoiled.
+pub(super) fn spoil(decoder: &mut Decoder<'_>) -> Result<(), WireError> {
+    let spoiled: Vec<(usize, String)> = decoder.take()?;
+    spoiled.into_iter().try_for_each(|(place, why)| decoder.spoil(place, why))
 }
 
 /// A message that was encoded here, behind what the frame begins with.

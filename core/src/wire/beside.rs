@@ -15,6 +15,8 @@ use crate::current;
 pub(crate) enum Beside {
     Host(Buffer),
     Device(Leaving),
+    /// Device memory that has come, and that a kernel has failed to write, with why.
+    Spoiled(String),
 }
 
 impl<B: Into<Buffer>> From<B> for Beside {
@@ -24,15 +26,16 @@ impl<B: Into<Buffer>> From<B> for Beside {
 }
 
 impl Beside {
-    pub(crate) fn is_device(&self) -> bool {
-        matches!(self, Beside::Device(_))
+    /// Whether it can go as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self, Beside::Host(_))
     }
 
     /// The memory, where it is the host's.
     pub(crate) fn into_host(self) -> Option<Buffer> {
         match self {
             Beside::Host(buffer) => Some(buffer),
-            Beside::Device(_) => None,
+            Beside::Device(_) | Beside::Spoiled(_) => None,
         }
     }
 
@@ -41,6 +44,7 @@ impl Beside {
         match self {
             Beside::Host(buffer) => Beside::Host(buffer.copied()),
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
+            Beside::Spoiled(why) => Beside::Spoiled(why.clone()),
         }
     }
 }
@@ -66,6 +70,9 @@ fn unload() -> Result<Come, String> {
     let beside = side::take_buffer().ok_or("its buffer did not come")?;
     match beside {
         Beside::Device(leaving) => Ok(Come::share(leaving)),
+        Beside::Spoiled(why) => current::on_pe("device memory from another process", |pe| {
+            Ok(Come::spoiled(pe.shared().devices(), why))
+        }),
         Beside::Host(buffer) => {
             let memory = buffer.into_host().map_err(|_| "its buffer is not the host's")?;
             let bytes = Box::new(Landed(memory));

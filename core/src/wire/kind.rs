@@ -199,11 +199,20 @@ fn reply(to: ChareId, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
     if to == Msg::NOBODY { Ok(Reply::none()) } else { Reply::decode(from) }
 }
 
+fn kind(first: u8) -> Result<Kind, WireError> {
+    let unknown = || WireError::new(format!("there is no kind {} of messages", first & !FOR_PE));
+    Kind::ALL.get(usize::from(first & !FOR_PE)).copied().ok_or_else(unknown)
+}
+
+/// The kind of a message, with which its bytes begin.
+pub(crate) fn kind_of(from: &mut Decoder<'_>) -> Result<Kind, WireError> {
+    kind(from.take_byte()?)
+}
+
 /// A message from its bytes.
 pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
     let first = from.take_byte()?;
-    let unknown = || WireError::new(format!("there is no kind {} of messages", first & !FOR_PE));
-    let kind = *Kind::ALL.get(usize::from(first & !FOR_PE)).ok_or_else(unknown)?;
+    let kind = kind(first)?;
     let to = if first & FOR_PE == 0 { from.take_chare()? } else { Msg::NOBODY };
     from.depth += 1;
     if from.depth > MOST_DEPTH {

@@ -39,7 +39,7 @@ pub(crate) use errors::kept_entry;
 pub(crate) use exports::{Away, Exports, Fail, Fulfil, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{
-    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, take_row,
+    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, kind_of, take_row,
 };
 pub use local::Local;
 use owned::Owned;
@@ -263,6 +263,13 @@ impl<'a> Decoder<'a> {
         };
         self.bytes = rest;
         Ok(taken)
+    }
+
+    /// Says of a buffer that has come that it is spoiled device memory.
+    pub(crate) fn spoil(&mut self, place: usize, why: String) -> Result<(), WireError> {
+        let buffer = self.buffers.as_mut_slice().get_mut(place);
+        *buffer.ok_or_else(|| WireError::new("it spoils a buffer that did not come"))? = Beside::Spoiled(why);
+        Ok(())
     }
 
     fn take_buffer(&mut self) -> Result<Beside, WireError> {

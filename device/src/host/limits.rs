@@ -52,7 +52,9 @@ impl Limits {
     fn fault_of(&self, operation: &Operation) -> Option<Arc<FaultRecord>> {
         self.limit?;
         let lost = self.lost();
-        let of_memory = |index: usize| lost[operation.accesses[index].memory.device().ordinal].clone();
+        // What came from another process is of no device.
+        let of_memory =
+            |index: usize| lost.get(operation.accesses[index].memory.device().ordinal).cloned().flatten();
         lost[operation.device].clone().or_else(|| (0..operation.accesses.len()).find_map(of_memory))
     }
 

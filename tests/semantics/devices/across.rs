@@ -203,6 +203,77 @@ impl Holder {
     }
 }
 
+/// Moves with its buffers.
+#[derive(Serialize, Deserialize)]
+struct Field {
+    now: DeviceVec<f64>,
+    next: DeviceVec<f64>,
+    given: Option<DeviceSlice<f64>>,
+    steps: u32,
+}
+
+#[chare(index = usize)]
+impl Field {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        let dev = cx.device();
+        let mut next = dev.alloc([10, 100])?;
+        dev.launch(&FILL, 1000, (&mut next, -1.0))?;
+        Ok(Field { now: dev.upload(values_of(cx.index()))?, next, given: None, steps: 0 })
+    }
+
+    #[entry]
+    fn give(&mut self, share: DeviceSlice<f64>) {
+        self.given = Some(share);
+    }
+
+    #[entry]
+    fn share(&self) -> DeviceSlice<f64> {
+        self.now.share()
+    }
+
+    /// Leaves kernels behind that are under way when the next message comes.
+    #[entry]
+    fn step(&mut self, cx: &Cx<Self>) -> Result<()> {
+        let dev = cx.device();
+        dev.launch(&COPY, 1000, (&self.now, &mut self.next))?;
+        dev.launch(&ADD, 1000, (&mut self.next, 1.0))?;
+        std::mem::swap(&mut self.now, &mut self.next);
+        self.steps += 1;
+        Ok(())
+    }
+
+    #[entry]
+    async fn look(&mut self, cx: &Cx<Self>) -> Result<(u32, Vec<f64>, Vec<f64>)> {
+        let given = match &self.given {
+            Some(share) => seen(&cx.device(), share).await?,
+            None => Vec::new(),
+        };
+        Ok((self.steps, cx.device().download(&self.now)?.await?, given))
+    }
+
+    /// Lets a kernel fail that writes what the chare takes along.
+    #[entry]
+    async fn spoil(&mut self, cx: &Cx<Self>) {
+        let dev = cx.device();
+        let spoiled = dev.launch(&PANIC, 1000, (&mut self.next,)).expect("it is launched");
+        spoiled.await.expect_err("it panics");
+    }
+
+    #[entry]
+    async fn read_spoiled(&mut self, cx: &Cx<Self>) -> String {
+        let dev = cx.device();
+        let read = seen(&dev, &self.next.share()).await.expect_err("it is spoiled").to_string();
+        let host =
+            dev.download(&self.next).expect("it is enqueued").await.expect_err("it is spoiled").to_string();
+        assert!(host.contains("no more 1000"), "{host}");
+        dev.launch(&FILL, 1000, (&mut self.next, 4.0))
+            .expect("it is launched")
+            .await
+            .expect("it is whole again");
+        read
+    }
+}
+
 /// A buffer that a kernel has failed to write.
 async fn spoiled(dev: &Account) -> Result<DeviceVec<f64>> {
     let mut spoiled = dev.alloc(4)?;
@@ -286,6 +357,45 @@ async fn channels_carry_shares_of_any_length(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+async fn chares_move_with_their_buffers(rt: Runtime) -> Result<()> {
+    let (fields, last) = (rt.array::<Field>(4).create(()).await?, rt.num_pes() - 1);
+    let share = fields.at(0).share().await?;
+    let one = fields.at(1);
+    one.give(share).await?;
+    for round in 0..6 {
+        one.step().send();
+        one.migrate(if round % 2 == 0 { last } else { 0 }).await?;
+        one.step().send();
+    }
+    let expected = values_of(1).iter().map(|value| value + 12.0).collect::<Vec<_>>();
+    assert_eq!(one.look().await?, (12, expected, values_of(0)));
+    // What is sent after a chare that is still on its way finds it.
+    let moves: Vec<_> = fields.elements().map(|field| field.migrate(last).future()).collect();
+    fields.step().await?;
+    for moved in moves {
+        moved.await?;
+    }
+    for index in [0, 2, 3] {
+        let expected = values_of(index).iter().map(|value| value + 1.0).collect::<Vec<_>>();
+        assert_eq!(fields.at(index).look().await?, (1, expected, Vec::new()));
+    }
+    Ok(())
+}
+
+async fn a_spoiled_buffer_moves_and_stays_spoiled(rt: Runtime) -> Result<()> {
+    let (fields, last) = (rt.array::<Field>(4).create(()).await?, rt.num_pes() - 1);
+    fields.at(0).spoil().await?;
+    for to in [last, 0, last] {
+        fields.at(0).migrate(to).await?;
+    }
+    let error = fields.at(0).read_spoiled().await?;
+    assert!(error.contains("kernel `panic` of Field[0]") && error.contains("no more 1000"), "{error}");
+    fields.at(0).migrate(0).await?;
+    fields.at(0).step().await?;
+    assert_eq!(fields.at(0).look().await?.0, 1);
+    Ok(())
+}
+
 async fn a_fault_is_an_error_of_the_send(rt: Runtime) -> Result<()> {
     let holders = rt.group::<Holder>().create(()).await?;
     for to in 1..rt.num_pes() {
@@ -329,6 +439,8 @@ on_each_kind! {
     what_is_written_later_does_not_show: written_later_inline written_later_workers written_later_polled,
     channels_carry_shares_of_any_length: channels_inline channels_workers channels_polled,
     a_fault_is_an_error_of_the_send: faults_inline faults_workers faults_polled,
+    chares_move_with_their_buffers: moves_inline moves_workers moves_polled,
+    a_spoiled_buffer_moves_and_stays_spoiled: spoiled_moves_inline spoiled_moves_workers spoiled_moves_polled,
 }
 
 #[chare::test(pes = [1, 2, 4], device = "host:2:workers=2", unsimulated = "a kernel waits for who has launched it")]
