@@ -221,7 +221,12 @@ fn deliver_fn(chare: &Chare, entry: &Entry) -> TokenStream {
             quote_spanned!(span=> #check delivery.#interleaving(|this, #args| async move { #value }))
         }
     };
-    quote_spanned!(span=> #[inline] fn deliver(delivery: ::chare::__private::Delivery<'_, Self>) { #run })
+    // Of plain methods it is short, and has two callers: that of messages and that of broadcasts.
+    let inline = match entry.mode {
+        Mode::Plain => quote_spanned!(span=> #[inline(always)]),
+        _ => quote_spanned!(span=> #[inline]),
+    };
+    quote_spanned!(span=> #inline fn deliver(delivery: ::chare::__private::Delivery<'_, Self>) { #run })
 }
 
 /// The entry's condition, which [`condition_impl`] makes.
