@@ -14,7 +14,7 @@ use crate::error::CallError;
 use crate::ids::ChareId;
 use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
-use crate::reply::{Refusal, Reply};
+use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Wakeup;
 use crate::waiting::{Waiter, What, cancel_replaced};
@@ -72,13 +72,6 @@ impl Arrives for EncodedAnswer {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         let (key, element) = from.take()?;
         Ok(EncodedAnswer { key, from: element, is_value: from.take()?, rest: from.take_rest() })
-    }
-}
-
-impl EncodedAnswer {
-    /// The message that brings its cell an error instead.
-    pub(crate) fn refused(self, error: CallError) -> Msg {
-        Msg::for_pe(Refusal::new(self.key, self.from, error))
     }
 }
 

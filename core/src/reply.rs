@@ -434,11 +434,6 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    /// For a cell that waits for an outcome of the element `from`.
-    pub(crate) fn new(key: u64, from: u64, error: CallError) -> Self {
-        Refusal { key, from, error, owed: true }
-    }
-
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         let Refusal { key, from, error, owed } = self;
         to.put_own(&(key, from, owed));

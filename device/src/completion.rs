@@ -104,18 +104,43 @@ impl<T> Completion<T> {
         self.take()
     }
 
+    /// As awaiting it, but nobody counts as having been given a fault: who copies memory to another process passes the fault on with it, and
+    /// whoever owes it to somebody here still does. The text of the failure.
+    #[doc(hidden)]
+    pub fn poll_unreported(&mut self, context: &mut Context<'_>) -> Poll<Result<T, String>> {
+        if self.is_pending(context) {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.settle().map_err(|failure| match failure {
+            Failure::Fault(fault) => fault.text().to_string(),
+            Failure::Closed(device) => DeviceError::Closed { device }.to_string(),
+        }))
+    }
+
+    /// Whether it has not been published; then whoever polls is woken.
+    fn is_pending(&self, context: &mut Context<'_>) -> bool {
+        let is_same = |present: &Waiter| matches!(present, Waiter::Waker(present) if present.will_wake(context.waker()));
+        match &self.state {
+            State::Pending(cell, _) => cell.register(is_same, || Waiter::Waker(context.waker().clone())),
+            _ => false,
+        }
+    }
+
     /// The result of an operation that has been published.
     fn take(&mut self) -> Result<T, DeviceError> {
-        let outcome = match std::mem::replace(&mut self.state, State::Taken) {
+        self.settle().map_err(|failure| match failure {
+            Failure::Fault(fault) => DeviceError::Fault(fault.report()),
+            Failure::Closed(device) => DeviceError::Closed { device },
+        })
+    }
+
+    fn settle(&mut self) -> Result<T, Failure> {
+        match std::mem::replace(&mut self.state, State::Taken) {
             State::Ready(value) => Ok(value),
             State::Faulted(fault) => Err(Failure::Fault(fault)),
             State::Pending(cell, make) => cell.take().map(make),
             State::Taken => panic!("a completion was polled after it had returned its result"),
-        };
-        outcome.map_err(|failure| match failure {
-            Failure::Fault(fault) => DeviceError::Fault(fault.report()),
-            Failure::Closed(device) => DeviceError::Closed { device },
-        })
+        }
     }
 }
 
@@ -126,15 +151,7 @@ impl<T> Future for Completion<T> {
     type Output = Result<T, DeviceError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let State::Pending(cell, _) = &self.state
-            && cell.register(
-                |present| matches!(present, Waiter::Waker(present) if present.will_wake(context.waker())),
-                || Waiter::Waker(context.waker().clone()),
-            )
-        {
-            return Poll::Pending;
-        }
-        Poll::Ready(self.take())
+        if self.is_pending(context) { Poll::Pending } else { Poll::Ready(self.take()) }
     }
 }
 

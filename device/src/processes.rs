@@ -19,7 +19,7 @@ use crate::backend::Facts;
 use crate::buffer::{DeviceSlice, DeviceVec};
 use crate::caught::Caught;
 use crate::device::{DeviceCore, Devices, Ledger};
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, FaultRecord};
 use crate::host_vec::HostVec;
 use crate::memory::{HostBytes, Memory, MemoryRef};
 use crate::param::DevicePod;
@@ -70,8 +70,8 @@ pub struct Come(Kind);
 enum Kind {
     Share(Leaving),
     Bytes(Landing, HostBytes),
-    /// With why.
-    Spoiled(Landing, String),
+    /// With why, and whether somebody is told of that where it comes from.
+    Spoiled(Landing, String, bool),
 }
 
 impl Come {
@@ -85,9 +85,10 @@ impl Come {
         Come(Kind::Bytes(devices.landing().clone(), bytes))
     }
 
-    /// From another process, for these devices, which nobody can read, for this reason: a kernel has failed that was to write it.
-    pub fn spoiled(devices: &Devices, why: String) -> Self {
-        Come(Kind::Spoiled(devices.landing().clone(), why))
+    /// From another process, for these devices, which nobody can read, for this reason: a kernel has failed that was to write it, which
+    /// is told there; or it could not be copied, which nobody knows yet.
+    pub fn spoiled(devices: &Devices, why: String, is_told: bool) -> Self {
+        Come(Kind::Spoiled(devices.landing().clone(), why, is_told))
     }
 
     fn check(&self, shape: Shape, elem_bytes: usize) -> Result<(), String> {
@@ -107,7 +108,9 @@ impl Come {
         match self.0 {
             Kind::Share(leaving) => DeviceSlice::of(leaving.memory().clone()),
             Kind::Bytes(landing, bytes) => DeviceSlice::of(landing.memory(shape, bytes)),
-            Kind::Spoiled(landing, why) => DeviceSlice::of(landing.spoiled(shape, size_of::<T>(), why)),
+            Kind::Spoiled(landing, why, is_told) => {
+                DeviceSlice::of(landing.spoiled(shape, size_of::<T>(), why, is_told))
+            }
         }
     }
 
@@ -115,8 +118,8 @@ impl Come {
     fn into_buffer<T: DevicePod>(self, shape: Shape) -> Result<DeviceVec<T>, String> {
         let (landing, bytes) = match self.0 {
             Kind::Bytes(landing, bytes) => (landing, bytes),
-            Kind::Spoiled(landing, why) => {
-                return Ok(DeviceVec::new(landing.spoiled(shape, size_of::<T>(), why)));
+            Kind::Spoiled(landing, why, is_told) => {
+                return Ok(DeviceVec::new(landing.spoiled(shape, size_of::<T>(), why, is_told)));
             }
             Kind::Share(leaving) => {
                 let memory = leaving.memory();
@@ -126,6 +129,9 @@ impl Come {
                     return Ok(DeviceVec::new(copy.memory().clone()));
                 };
                 let landing = Landing { device: memory.device().clone(), ledger: memory.ledger().clone() };
+                if let Some(fault) = memory.poison() {
+                    return Ok(DeviceVec::new(landing.poisoned(shape, memory.len_bytes(), fault)));
+                }
                 (landing, Box::new(bytes.to_vec()) as HostBytes)
             }
         };
@@ -151,15 +157,22 @@ impl Landing {
         Memory::landed_at(&self.device, &self.ledger, shape, len_bytes, bytes)
     }
 
-    fn spoiled(&self, shape: Shape, elem_bytes: usize, why: String) -> MemoryRef {
+    fn spoiled(&self, shape: Shape, elem_bytes: usize, why: String, is_told: bool) -> MemoryRef {
         let Landing { device, ledger } = self;
         let caught = Caught { message: why.into(), location: None };
         let fault =
             device.faults.record(FaultKind::Kernel, "copy", &device.facts.name, &ledger.label, caught);
-        // Its process has told of it.
-        fault.report();
-        let len_bytes = shape.len().saturating_mul(elem_bytes);
-        let memory = Memory::landed_at(device, ledger, shape, len_bytes, Box::new([]));
+        if is_told {
+            fault.report();
+        } else {
+            fault.drop_unpolled();
+        }
+        self.poisoned(shape, shape.len().saturating_mul(elem_bytes), fault)
+    }
+
+    /// Memory without bytes, which is as long as it would be.
+    fn poisoned(&self, shape: Shape, len_bytes: usize, fault: Arc<FaultRecord>) -> MemoryRef {
+        let memory = Memory::landed_at(&self.device, &self.ledger, shape, len_bytes, Box::new([]));
         memory.set_poison(Some(fault));
         memory
     }

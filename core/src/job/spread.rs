@@ -43,7 +43,10 @@ impl Job {
     /// Passes a frame from `root` on to the processes behind this one.
     fn pass_on(&self, shared: &Shared, root: Rank, header: &[u8], beside: &[Beside]) {
         for child in children(root, self.rank(), self.facts().size()) {
-            let buffers = beside.iter().filter_map(|beside| beside.copied().into_host()).collect();
+            // In the place of what is spoiled are no bytes.
+            let nothing = || Vec::<u8>::new().into();
+            let buffer = |beside: &Beside| beside.copied().into_host().unwrap_or_else(nothing);
+            let buffers = beside.iter().map(buffer).collect();
             match self.outbox.send(child, Frame { header, buffers }) {
                 Err(error) if error.refusal != Refusal::Closed => {
                     shared.stop(Reason::Aborted(error.to_string()));

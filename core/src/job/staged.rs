@@ -11,10 +11,9 @@
 //! *Quiescence.* A held message counts as sent. Who has it is not active for that, but the copy is device work until its waker has posted its
 //! message, which counts until it is taken. So there is no hang, and no report of one, while something is held.
 //!
-//! *What goes wrong.* A copy fails if a kernel failed that was to write its memory, or if the device is lost. Then the message is put together again
-//! here, which gives back what it has of promises, and is lost with that error: whoever waits for its outcome gets it, or it is one that
-//! nobody awaits. In the place of an answer, or of the value of a promise, the error goes. A chare has left, and cannot come back: it
-//! goes on, and its memory arrives spoiled, as it would in its process.
+//! *What goes wrong.* A copy fails if a kernel failed that was to write its memory, or if the device is lost. The message goes all the same, and says which of
+//! its memory is spoiled: who uses it there gets the fault, as who used it here would have. So nothing waits for a message that was numbered, counted or
+//! promised and does not come. To whom the fault is owed does not change: it is told here, as if nobody had sent the memory.
 //!
 //! *The end of the run.* What is held then is dropped, like all that is on its way. A fault in a copy that nobody has been told of is one of its kernel, and makes the
 //! end a bad one.
@@ -24,26 +23,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use chare_device::{__Leaving as Leaving, Account, Completion, DeviceError};
+use chare_device::{Account, Completion, DeviceError};
 use chare_transport::{Buffer, Rank};
 use rustc_hash::FxHashMap;
 
 use super::{Job, SPOILED};
-use crate::answer::EncodedAnswer;
-use crate::caught;
 use crate::current;
-use crate::error::CallError;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
-use crate::priority::Ranked;
 use crate::reply::Reply;
-use crate::report::Reason;
 use crate::scheduler::pe::Pe;
-use crate::wire::{self, Beside, Decoder, Encoder, Fulfil, Kind, Leaves, WireError};
+use crate::wire::{Beside, Decoder, Encoder, Leaves, Spoiled, WireError};
 
 /// Of one PE.
 #[derive(Default)]
@@ -69,26 +62,25 @@ struct Held {
 
 enum Item {
     Host(Buffer),
-    Device(Leaving, Copy),
+    Device(Copy),
     /// It came so, and was not read.
-    Spoiled(String),
+    Spoiled(Spoiled),
 }
 
 enum Copy {
     Begun(Completion<Vec<u8>>),
-    Ended(Result<Vec<u8>, DeviceError>),
+    Ended(Result<Vec<u8>, Spoiled>),
 }
 
 impl Held {
     fn begin(to: Option<PeId>, encoder: &mut Encoder, courier: &Account) -> Self {
         let begin = |beside| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
-            Beside::Spoiled(why) => Item::Spoiled(why),
+            Beside::Spoiled(spoiled) => Item::Spoiled(spoiled),
             Beside::Device(leaving) => {
-                let copy = courier
-                    .download_bytes(&leaving)
-                    .map_or_else(|error| Copy::Ended(Err(error)), Copy::Begun);
-                Item::Device(leaving, copy)
+                let not_begun =
+                    |error: DeviceError| Copy::Ended(Err(Spoiled { why: error.to_string(), is_told: false }));
+                Item::Device(courier.download_bytes(&leaving).map_or_else(not_begun, Copy::Begun))
             }
         };
         let beside = std::mem::take(&mut encoder.buffers).into_iter().map(begin).collect();
@@ -98,39 +90,24 @@ impl Held {
     /// Whether all its copies have ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for item in &mut self.beside {
-            if let Item::Device(_, copy) = item
+            if let Item::Device(copy) = item
                 && let Copy::Begun(completion) = copy
             {
-                let outcome = ready!(Pin::new(completion).poll(context));
-                *copy = Copy::Ended(outcome);
+                let outcome = ready!(completion.poll_unreported(context));
+                *copy = Copy::Ended(outcome.map_err(|why| Spoiled { why, is_told: true }));
             }
         }
         Poll::Ready(())
     }
 
-    fn error(&self) -> Option<String> {
-        self.beside.iter().find_map(|item| match item {
-            Item::Device(_, Copy::Ended(Err(error))) => Some(error.to_string()),
-            _ => None,
-        })
-    }
-
-    /// Whether it goes also if a copy has failed: it is a chare that has left.
-    fn arrives_spoiled(&self) -> bool {
-        let mut decoder = Decoder::new(&self.header, Vec::new());
-        let kind = decoder.take_u32().and_then(|_| wire::kind_of(&mut decoder));
-        self.to.is_some() && kind.is_ok_and(|kind| kind == Kind::Arrive)
-    }
-
     /// The frame, which says before its header what is spoiled of what stands beside it. In the place of that are no bytes.
     fn into_frame(self) -> (Vec<u8>, Vec<Beside>) {
         let why = |item: &Item| match item {
-            Item::Device(_, Copy::Ended(Err(error))) => Some(error.to_string()),
-            Item::Spoiled(why) => Some(why.clone()),
+            Item::Device(Copy::Ended(Err(spoiled))) | Item::Spoiled(spoiled) => Some(spoiled.clone()),
             _ => None,
         };
         let places = self.beside.iter().enumerate();
-        let spoiled: Vec<(usize, String)> =
+        let spoiled: Vec<(usize, Spoiled)> =
             places.filter_map(|(place, item)| Some((place, why(item)?))).collect();
         let nothing = || Vec::<u8>::new().into();
         let beside = self.beside.into_iter().map(|item| item.into_buffer().unwrap_or_else(nothing)).collect();
@@ -150,17 +127,8 @@ impl Item {
     fn into_buffer(self) -> Option<Beside> {
         match self {
             Item::Host(buffer) => Some(Beside::Host(buffer)),
-            Item::Device(_, Copy::Ended(Ok(bytes))) => Some(bytes.into()),
-            Item::Device(..) | Item::Spoiled(_) => None,
-        }
-    }
-
-    /// As it was.
-    fn into_beside(self) -> Beside {
-        match self {
-            Item::Host(buffer) => Beside::Host(buffer),
-            Item::Device(leaving, _) => Beside::Device(leaving),
-            Item::Spoiled(why) => Beside::Spoiled(why),
+            Item::Device(Copy::Ended(Ok(bytes))) => Some(bytes.into()),
+            Item::Device(_) | Item::Spoiled(_) => None,
         }
     }
 }
@@ -251,17 +219,12 @@ impl Pe {
     fn advance_staged(&self, job: &Job, rank: Rank) {
         while let Some(held) = self.crossing.staged.pop(rank) {
             let is_for_one = held.to.is_some();
-            let is_sent = match held.error() {
-                Some(error) if !held.arrives_spoiled() => self.give_back(job, rank, held, &error),
-                _ => {
-                    let (header, beside) = held.into_frame();
-                    if is_for_one {
-                        self.send_frame(job, rank, &header, beside)
-                    } else {
-                        self.spread_frame(job, &header, &beside);
-                        true
-                    }
-                }
+            let (header, beside) = held.into_frame();
+            let is_sent = if is_for_one {
+                self.send_frame(job, rank, &header, beside)
+            } else {
+                self.spread_frame(job, &header, &beside);
+                true
             };
             if !is_sent {
                 let count = if is_for_one { 1 } else { self.pe_count() - self.shared().own_pe_count() };
@@ -269,68 +232,10 @@ impl Pe {
             }
         }
     }
-
-    /// Loses a message whose device memory could not be copied; true if another one goes in its place.
-    #[cold]
-    fn give_back(&self, job: &Job, rank: Rank, held: Held, error: &str) -> bool {
-        let Held { to, header, beside } = held;
-        let beside = beside.into_iter().map(Item::into_beside).collect();
-        // What is decoded is the user's code.
-        let replacement = match caught::catch(self, || decode(&header, to.is_none(), beside)) {
-            Ok(Ok(msg)) => self.lose_staged(msg, error),
-            Ok(Err(wrong)) => {
-                let text = format!("what was encoded cannot be read again: {wrong}");
-                self.shared().stop(Reason::Internal(text));
-                None
-            }
-            Err(panic) => {
-                self.shared().stop(Reason::Aborted(panic.to_string()));
-                None
-            }
-        };
-        // Before what is held behind it, as it would have come.
-        let mut encoder = Encoder::default();
-        match (to, replacement) {
-            (Some(to), Some(msg)) => {
-                encoder.put_u32((to.index() % self.shared().own_pe_count()) as u32);
-                msg.leave(&mut encoder).is_ok() && self.send_frame(job, rank, &encoder.bytes, encoder.buffers)
-            }
-            _ => false,
-        }
-    }
-
-    /// Tells whoever waits for what a message would have brought, or says what is to go there instead.
-    fn lose_staged(&self, mut msg: Msg, error: &str) -> Option<Msg> {
-        if msg.is_ranked() {
-            msg = msg.into_payload::<Ranked>(self).expect("its table says so").msg;
-        }
-        let text = format!("{} was not sent to another process: {error}", msg.name());
-        let refused = CallError::Refused(text.into());
-        if msg.payload::<EncodedAnswer>().is_some() {
-            return Some(msg.into_payload::<EncodedAnswer>(self)?.refused(refused));
-        }
-        if msg.payload::<Fulfil>().is_some() {
-            return Some(msg.into_payload::<Fulfil>(self)?.failed(refused));
-        }
-        msg.lose(self, refused);
-        None
-    }
 }
 
 /// Notes what is said before the header of a frame: which things beside it are spoiled.
 pub(super) fn spoil(decoder: &mut Decoder<'_>) -> Result<(), WireError> {
-    let spoiled: Vec<(usize, String)> = decoder.take()?;
-    spoiled.into_iter().try_for_each(|(place, why)| decoder.spoil(place, why))
-}
-
-/// A message that was encoded here, behind what the frame begins with.
-fn decode(header: &[u8], is_spread: bool, beside: Vec<Beside>) -> Result<Msg, WireError> {
-    let mut decoder = Decoder::new(header, beside);
-    decoder.take_u32()?;
-    if is_spread {
-        decoder.take_u32()?;
-    }
-    let msg = wire::decode_message(&mut decoder)?;
-    decoder.end()?;
-    Ok(msg)
+    let spoiled: Vec<(usize, Spoiled)> = decoder.take()?;
+    spoiled.into_iter().try_for_each(|(place, spoiled)| decoder.spoil(place, spoiled))
 }

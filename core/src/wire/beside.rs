@@ -6,6 +6,7 @@
 use chare_device::{__CARRIERS, __Carrier as Carrier, __Come as Come, __Leaving as Leaving};
 use chare_transport::{Buffer, HostBuf};
 use linkme::distributed_slice;
+use serde::{Deserialize, Serialize};
 
 use super::{MOST_BUFFERS, side};
 use crate::current;
@@ -15,8 +16,16 @@ use crate::current;
 pub(crate) enum Beside {
     Host(Buffer),
     Device(Leaving),
-    /// Device memory that has come, and that a kernel has failed to write, with why.
-    Spoiled(String),
+    /// Device memory that has come, and that nobody can read.
+    Spoiled(Spoiled),
+}
+
+/// Why device memory cannot be read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Spoiled {
+    pub(crate) why: String,
+    /// Somebody is told of it where it comes from.
+    pub(crate) is_told: bool,
 }
 
 impl<B: Into<Buffer>> From<B> for Beside {
@@ -44,7 +53,7 @@ impl Beside {
         match self {
             Beside::Host(buffer) => Beside::Host(buffer.copied()),
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
-            Beside::Spoiled(why) => Beside::Spoiled(why.clone()),
+            Beside::Spoiled(spoiled) => Beside::Spoiled(spoiled.clone()),
         }
     }
 }
@@ -70,9 +79,11 @@ fn unload() -> Result<Come, String> {
     let beside = side::take_buffer().ok_or("its buffer did not come")?;
     match beside {
         Beside::Device(leaving) => Ok(Come::share(leaving)),
-        Beside::Spoiled(why) => current::on_pe("device memory from another process", |pe| {
-            Ok(Come::spoiled(pe.shared().devices(), why))
-        }),
+        Beside::Spoiled(Spoiled { why, is_told }) => {
+            current::on_pe("device memory from another process", |pe| {
+                Ok(Come::spoiled(pe.shared().devices(), why, is_told))
+            })
+        }
         Beside::Host(buffer) => {
             let memory = buffer.into_host().map_err(|_| "its buffer is not the host's")?;
             let bytes = Box::new(Landed(memory));
@@ -127,6 +138,18 @@ mod tests {
                 assert!(taken::<DeviceSlice<f64>>(&bytes[..len], come(3)).is_err(), "{len} bytes");
             }
             assert!(postcard::to_allocvec(&buffer).is_err(), "that is no message");
+
+            let spoiled = Spoiled { why: "it has failed".to_owned(), is_told: true };
+            let spoiled: DeviceVec<f64> = taken(&bytes, vec![Beside::Spoiled(spoiled)]).expect("it has come");
+            // Also what is read again where it has come.
+            let mut encoder = Encoder::default();
+            encoder.put(&spoiled).expect("a message is being encoded");
+            let again: DeviceVec<f64> = taken(&encoder.bytes, encoder.buffers).expect("it has not left");
+            for spoiled in [spoiled, again] {
+                assert_eq!(spoiled.len(), 3);
+                let read = account.download(&spoiled).expect("it is enqueued").wait();
+                assert!(read.expect_err("nobody can read it").to_string().contains("it has failed"));
+            }
 
             let landed: DeviceSlice<f64> = taken(&bytes, come(3)).expect("three have come");
             assert_eq!(account.download(&landed).expect("it is there").wait().expect("it is"), [2.5; 3]);

@@ -257,13 +257,6 @@ pub(crate) struct Fulfil {
     rest: Rest,
 }
 
-impl Fulfil {
-    /// The message that brings its promise an error instead.
-    pub(crate) fn failed(self, error: CallError) -> Msg {
-        Msg::for_pe(Fail { key: self.key, error })
-    }
-}
-
 impl Arrives for Fulfil {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         Ok(Fulfil { key: from.take()?, rest: from.take_rest() })

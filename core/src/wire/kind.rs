@@ -204,11 +204,6 @@ fn kind(first: u8) -> Result<Kind, WireError> {
     Kind::ALL.get(usize::from(first & !FOR_PE)).copied().ok_or_else(unknown)
 }
 
-/// The kind of a message, with which its bytes begin.
-pub(crate) fn kind_of(from: &mut Decoder<'_>) -> Result<Kind, WireError> {
-    kind(from.take_byte()?)
-}
-
 /// A message from its bytes.
 pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
     let first = from.take_byte()?;

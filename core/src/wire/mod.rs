@@ -31,15 +31,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
-pub(crate) use beside::Beside;
+pub(crate) use beside::{Beside, Spoiled};
 pub use bulk::Bulk;
 pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
 pub(crate) use errors::kept_entry;
-pub(crate) use exports::{Away, Exports, Fail, Fulfil, Release, Value};
+pub(crate) use exports::{Away, Exports, Fail, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{
-    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, kind_of, take_row,
+    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, take_row,
 };
 pub use local::Local;
 use owned::Owned;
@@ -266,9 +266,10 @@ impl<'a> Decoder<'a> {
     }
 
     /// Says of a buffer that has come that it is spoiled device memory.
-    pub(crate) fn spoil(&mut self, place: usize, why: String) -> Result<(), WireError> {
+    pub(crate) fn spoil(&mut self, place: usize, spoiled: Spoiled) -> Result<(), WireError> {
         let buffer = self.buffers.as_mut_slice().get_mut(place);
-        *buffer.ok_or_else(|| WireError::new("it spoils a buffer that did not come"))? = Beside::Spoiled(why);
+        *buffer.ok_or_else(|| WireError::new("it spoils a buffer that did not come"))? =
+            Beside::Spoiled(spoiled);
         Ok(())
     }
 

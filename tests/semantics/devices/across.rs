@@ -14,6 +14,24 @@ async fn seen(dev: &Account, share: &DeviceSlice<f64>) -> Result<Vec<f64>> {
     Ok(dev.download(&copy)?.await?)
 }
 
+/// Keeps what it is made with.
+struct Keeper {
+    share: DeviceSlice<f64>,
+}
+
+#[chare(index = usize)]
+impl Keeper {
+    fn new(share: DeviceSlice<f64>) -> Self {
+        Keeper { share }
+    }
+
+    #[entry]
+    async fn see(this: This<Self>) -> Result<Vec<f64>> {
+        let share = this.with(|keeper| keeper.share.clone());
+        seen(&this.device(), &share).await
+    }
+}
+
 /// More than one share, and other things in between.
 #[derive(Serialize, Deserialize)]
 struct Faces {
@@ -161,6 +179,12 @@ impl Holder {
     #[entry]
     async fn share_spoiled(&mut self, cx: &Cx<Self>) -> Result<DeviceSlice<f64>> {
         Ok(spoiled(&cx.device()).await?.share())
+    }
+
+    /// A share, which is spoiled on one PE.
+    #[entry]
+    async fn share_unless(&mut self, cx: &Cx<Self>, pe: usize) -> Result<DeviceSlice<f64>> {
+        if cx.my_pe().index() == pe { self.share_spoiled(cx).await } else { Ok(self.buffer.share()) }
     }
 
     #[entry]
@@ -398,7 +422,7 @@ async fn a_spoiled_buffer_moves_and_stays_spoiled(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-async fn a_fault_is_an_error_of_the_send(rt: Runtime) -> Result<()> {
+async fn a_fault_goes_with_its_memory(rt: Runtime) -> Result<()> {
     let holders = rt.group::<Holder>().create(()).await?;
     for to in 1..rt.num_pes() {
         let error = holders.on(0).send_spoiled(holders.on(to)).await?;
@@ -412,6 +436,36 @@ async fn a_fault_is_an_error_of_the_send(rt: Runtime) -> Result<()> {
             Err(error) => error,
         };
         assert!(error.to_string().contains("no more 4"), "{error}");
+    }
+    Ok(())
+}
+
+async fn a_fault_holds_nobody_up(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let bad = holders.on(0).share_unless(0).await?;
+    // Broadcasts that are numbered by now, and elements that have their places.
+    let error = holders.see(bad.clone()).await.expect_err("it is spoiled").to_string();
+    assert!(error.contains("no more 4"), "{error}");
+    let good = holders.on(0).share_unless(1).await?;
+    assert_eq!(holders.see(good.clone()).gather().await?, vec![values_of(0); rt.num_pes()]);
+    let keepers = rt.array_sparse::<Keeper>().create_empty();
+    for index in 0..12 {
+        keepers.insert(index, if index % 3 == 0 { bad.clone() } else { good.clone() }).await?;
+    }
+    keepers.done_inserting().await?;
+    for index in 0..12 {
+        match keepers.at(index).see().await {
+            Ok(values) => assert!(index % 3 != 0 && values == values_of(0), "{index}"),
+            Err(error) => {
+                assert!(index % 3 == 0 && error.to_string().contains("no more 4"), "{index}: {error}")
+            }
+        }
+    }
+    // One of many values.
+    let last = rt.num_pes() - 1;
+    for (pe, share) in holders.share_unless(last).gather().await?.into_iter().enumerate() {
+        let seen = holders.on(0).see(share).await;
+        assert_eq!(seen.is_err(), pe == last, "{pe}: {seen:?}");
     }
     Ok(())
 }
@@ -440,7 +494,8 @@ on_each_kind! {
     buffers_get_another_owner: buffers_inline buffers_workers buffers_polled,
     what_is_written_later_does_not_show: written_later_inline written_later_workers written_later_polled,
     channels_carry_shares_of_any_length: channels_inline channels_workers channels_polled,
-    a_fault_is_an_error_of_the_send: faults_inline faults_workers faults_polled,
+    a_fault_holds_nobody_up: kept_faults_inline kept_faults_workers kept_faults_polled,
+    a_fault_goes_with_its_memory: faults_inline faults_workers faults_polled,
     chares_move_with_their_buffers: moves_inline moves_workers moves_polled,
     a_spoiled_buffer_moves_and_stays_spoiled: spoiled_moves_inline spoiled_moves_workers spoiled_moves_polled,
 }
