@@ -58,7 +58,7 @@ impl<T: Send + 'static> Promise<T> {
         match &inner.away {
             None => reply::send_answer_from_anywhere(inner.cell, Ok(value)),
             Some(Away { encode, .. }) => {
-                inner.cell.post(Msg::for_pe(Value { key: inner.cell.key, value, encode: *encode }));
+                inner.cell.post(Msg::for_pe(Value { end: self.clone(), value, encode: *encode }));
             }
         }
         Ok(())
@@ -84,7 +84,7 @@ impl<T: Send + 'static> Promise<T> {
         }
         match away {
             None => reply::refuse_from_anywhere(*cell, error),
-            Some(_) => cell.post(Msg::for_pe(Fail { key: cell.key, error })),
+            Some(_) => cell.post(Msg::for_pe(Fail { key: cell.key, error, end: Some(self.0.clone()) })),
         }
     }
 }

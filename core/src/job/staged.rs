@@ -36,7 +36,7 @@ use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{Beside, Decoder, Encoder, Leaves, Spoiled, WireError};
+use crate::wire::{Beside, Decoder, Encoder, End, Leaves, Spoiled, WireError};
 
 /// Of one PE.
 #[derive(Default)]
@@ -58,6 +58,8 @@ struct Held {
     to: Option<PeId>,
     header: Vec<u8>,
     beside: Vec<Item>,
+    /// Gone when it is on its way: what their ends cause may be sent by a PE that holds nothing.
+    ends: Vec<End>,
 }
 
 enum Item {
@@ -84,7 +86,8 @@ impl Held {
             }
         };
         let beside = std::mem::take(&mut encoder.buffers).into_iter().map(begin).collect();
-        Held { to, header: std::mem::take(&mut encoder.bytes), beside }
+        let (header, ends) = (std::mem::take(&mut encoder.bytes), std::mem::take(&mut encoder.ends));
+        Held { to, header, beside, ends }
     }
 
     /// Whether all its copies have ended.
@@ -217,8 +220,9 @@ impl Pe {
 
     /// Sends what can go.
     fn advance_staged(&self, job: &Job, rank: Rank) {
-        while let Some(held) = self.crossing.staged.pop(rank) {
+        while let Some(mut held) = self.crossing.staged.pop(rank) {
             let is_for_one = held.to.is_some();
+            let ends = std::mem::take(&mut held.ends);
             let (header, beside) = held.into_frame();
             let is_sent = if is_for_one {
                 self.send_frame(job, rank, &header, beside)
@@ -230,6 +234,7 @@ impl Pe {
                 let count = if is_for_one { 1 } else { self.pe_count() - self.shared().own_pe_count() };
                 self.traffic.posted.set(self.traffic.posted.get() - count as u64);
             }
+            drop(ends);
         }
     }
 }

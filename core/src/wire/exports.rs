@@ -8,11 +8,13 @@
 //! process, a [`Retain`] goes home, which counts for the process that copies; when the last of an end is dropped in its process, a [`Release`],
 //! which says whose copy it was. The two take different ways, so a count may be below zero for a while; then it is not zero, and the
 //! promise stays. A process sends its retains before the release of its own end, and both by one way: so while a retain of it is under
-//! way, its own end is counted. All counts are zero only when nobody elsewhere has an end. What is encoded once for many PEs counts for each
+//! way, its own end is counted. By one way goes what one PE sends; several PEs may hold an end between them, and what one of them has sent may
+//! still lie there, waiting for device memory, when another one drops the last. So values, errors and retains keep an [`End`] until they are on their way.
+//! All counts are zero only when nobody elsewhere has an end. What is encoded once for many PEs counts for each
 //! of them, before it is sent; what is encoded and then not sent, for none.
 
 use std::any::Any;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -46,6 +48,16 @@ impl Export {
             self.counts.remove(&by);
         }
     }
+}
+
+/// An end of a promise of whatever type, so that there is one.
+pub(crate) type End = Arc<dyn Any + Send + Sync>;
+
+/// A promise of which an end was encoded.
+pub(crate) struct Copied {
+    cell: CellRef,
+    /// The one that was copied, if the promise is of another process.
+    end: Option<End>,
 }
 
 /// What an end elsewhere knows.
@@ -127,7 +139,7 @@ impl Pe {
         &self,
         pes: usize,
         encode: impl FnOnce() -> Result<(), E>,
-    ) -> Result<Vec<CellRef>, E> {
+    ) -> Result<Vec<Copied>, E> {
         let (encoded, promises) = self.crossing.noting_promises(encode);
         match encoded {
             Ok(()) if pes > 1 => self.copy_promises(&promises, pes as u32 - 1),
@@ -138,21 +150,21 @@ impl Pe {
     }
 
     /// Ends of these promises were encoded once, and will be decoded so many times more.
-    fn copy_promises(&self, copied: &[CellRef], ends: u32) {
+    fn copy_promises(&self, copied: &[Copied], ends: u32) {
         let by = self.shared().job().map_or(0, |job| job.rank().0);
-        for &CellRef { pe, key, .. } in copied {
-            if self.is_near(pe) {
-                self.shared().exports().retain_known(pe, key, by, ends);
+        for Copied { cell: CellRef { pe, key, .. }, end } in copied {
+            if self.is_near(*pe) {
+                self.shared().exports().retain_known(*pe, *key, by, ends);
             } else {
-                self.post(pe, Msg::for_pe(Retain { key, by, ends }));
+                self.post(*pe, Msg::for_pe(Retain { key: *key, by, ends, end: end.clone() }));
             }
         }
     }
 
     /// Ends of these promises were encoded, but are not sent.
-    pub(super) fn take_back_promises(&self, copied: &[CellRef]) {
+    pub(super) fn take_back_promises(&self, copied: &[Copied]) {
         let by = self.shared().job().map_or(0, |job| job.rank().0);
-        for &CellRef { pe, key, .. } in copied {
+        for &Copied { cell: CellRef { pe, key, .. }, .. } in copied {
             if self.is_near(pe) {
                 drop(self.shared().exports().release(pe, key, by));
             } else {
@@ -178,13 +190,14 @@ impl<T: Send + 'static> Promise<T> {
         let (cell, expected) = (inner.cell, inner.expected);
         current::on_pe("sending a promise to another process", |pe| {
             let by = pe.shared().job().map_or(0, |job| job.rank().0);
-            if inner.away.is_some() {
-                pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by, ends: 1 }));
+            let end = inner.away.is_some().then(|| self.0.clone() as End);
+            if end.is_some() {
+                pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by, ends: 1, end: end.clone() }));
             } else {
                 let promise = || Box::new(ExportedBy(self.clone(), codec)) as Box<dyn Exported>;
                 pe.shared().exports().retain(cell, by, promise);
             }
-            pe.crossing.note_promises([cell]);
+            pe.crossing.note_promises([Copied { cell, end }]);
             Form { cell, expected, by }
         })
     }
@@ -231,15 +244,17 @@ impl<'de, T: Wire> Deserialize<'de> for Promise<T> {
 
 /// A value on its way from an end elsewhere to its promise.
 pub(crate) struct Value<T> {
-    pub(crate) key: u64,
+    pub(crate) end: Promise<T>,
     pub(crate) value: T,
     pub(crate) encode: Encode<T>,
 }
 
-impl<T> Value<T> {
+impl<T: Send + 'static> Value<T> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        to.put_own(&self.key);
-        Ok((self.encode)(self.value, to)?)
+        let Value { end: Promise(end), value, encode } = self;
+        to.put_own(&end.cell.key);
+        to.ends.push(end);
+        Ok(encode(value, to)?)
     }
 }
 
@@ -279,19 +294,22 @@ impl Payload for Fulfil {
 pub(crate) struct Fail {
     pub(crate) key: u64,
     pub(crate) error: CallError,
+    /// Where it comes from.
+    pub(crate) end: Option<End>,
 }
 
 impl Fail {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         to.put_own(&self.key);
         to.put_error(&self.error);
+        to.ends.extend(self.end);
         Ok(())
     }
 }
 
 impl Arrives for Fail {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Fail { key: from.take()?, error: from.take_error()? })
+        Ok(Fail { key: from.take()?, error: from.take_error()?, end: None })
     }
 }
 
@@ -311,11 +329,22 @@ pub(crate) struct Retain {
     key: u64,
     by: u32,
     ends: u32,
+    /// The one that was copied, where it comes from.
+    #[serde(skip)]
+    end: Option<End>,
+}
+
+impl Retain {
+    fn leave(mut self, to: &mut Encoder) -> Result<(), Unsent> {
+        to.ends.extend(self.end.take());
+        to.put_own(&self);
+        Ok(())
+    }
 }
 
 impl Payload for Retain {
     const NAME: Name = Name::Runtime("an end of a promise");
-    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Retain);
+    const LEAVES: Leaves<Self> = Leaves::As(Kind::Retain, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.shared().exports().retain_known(pe.id(), self.key, self.by, self.ends);
     }

@@ -36,7 +36,7 @@ pub use bulk::Bulk;
 pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
 pub(crate) use errors::kept_entry;
-pub(crate) use exports::{Away, Exports, Fail, Release, Value};
+pub(crate) use exports::{Away, End, Exports, Fail, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{
     Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, take_row,
@@ -120,6 +120,8 @@ const MOST_DEPTH: u32 = 16;
 pub struct Encoder {
     pub(crate) bytes: Vec<u8>,
     pub(crate) buffers: Vec<Beside>,
+    /// What must not be gone before this is on its way.
+    pub(crate) ends: Vec<End>,
     /// An argument has gone in as it lies, and not as serde sees it.
     has_plain: bool,
 }
@@ -128,6 +130,7 @@ impl Encoder {
     /// Forgets what it holds, and keeps its memory.
     fn clear(&mut self) {
         self.rewind(Mark { bytes: 0, buffers: 0 });
+        self.ends.clear();
         self.has_plain = false;
     }
 
@@ -154,6 +157,7 @@ impl Encoder {
     pub(crate) fn append(&mut self, other: Encoder) {
         self.bytes.extend_from_slice(&other.bytes);
         self.buffers.extend(other.buffers);
+        self.ends.extend(other.ends);
     }
 
     /// Adds what came from another process and was not read.

@@ -1,10 +1,10 @@
 //! What is encoded before it is sent: so that what cannot leave is refused while nothing has been numbered or noted for it.
 
+use super::exports::Copied;
 use super::{Encoder, Stays};
 use crate::caught;
 use crate::current;
 use crate::ids::PeId;
-use crate::reply::CellRef;
 use crate::scheduler::pe::Pe;
 
 /// Contents of a message on their way to a PE.
@@ -17,7 +17,7 @@ pub(crate) enum Parcel<T> {
 pub(crate) struct Packed {
     encoder: Encoder,
     /// Those of which there are ends in it.
-    promises: Vec<CellRef>,
+    promises: Vec<Copied>,
     /// How many PEs it is for.
     pes: usize,
 }

@@ -6,10 +6,10 @@
 
 use std::cell::{Cell, RefCell};
 
+use super::exports::Copied;
 use super::{Beside, Encoder};
 use crate::current;
 use crate::job::Staged;
-use crate::reply::CellRef;
 
 /// Of one PE.
 #[derive(Default)]
@@ -27,7 +27,7 @@ pub(crate) struct Crossing {
     /// Kept for its memory.
     encoder: Cell<Encoder>,
     /// Promises of which an end was copied into what is being encoded, the innermost last.
-    copied: RefCell<Vec<CellRef>>,
+    copied: RefCell<Vec<Copied>>,
     /// What waits for its device memory before it leaves.
     pub(crate) staged: Staged,
     /// A message has left for another process since the network was looked at last.
@@ -52,15 +52,15 @@ impl Crossing {
     }
 
     /// Calls `f`, which lets no panic out, and brings the promises of which it has encoded ends as well.
-    pub(super) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<CellRef>) {
+    pub(super) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<Copied>) {
         let first = self.copied.borrow().len();
         let result = f();
         (result, self.copied.borrow_mut().drain(first..).collect())
     }
 
     /// Ends of these were encoded.
-    pub(super) fn note_promises(&self, cells: impl IntoIterator<Item = CellRef>) {
-        self.copied.borrow_mut().extend(cells);
+    pub(super) fn note_promises(&self, promises: impl IntoIterator<Item = Copied>) {
+        self.copied.borrow_mut().extend(promises);
     }
 
     pub(crate) fn put_encoder(&self, mut encoder: Encoder) {

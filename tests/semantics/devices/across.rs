@@ -1,6 +1,8 @@
 //! Device memory in messages. Run with `CHARE_TEST_PROCESSES=2` or 4, most of these go to another process, where they come as host memory
 //! and are copied to a device at their first use; in one process the same programs show the same.
 
+use std::time::Duration;
+
 use chare::device::{Account, DeviceSlice, DeviceVec};
 use chare::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -44,12 +46,17 @@ struct Faces {
 struct Holder {
     buffer: DeviceVec<f64>,
     log: Vec<String>,
+    promise: Option<Promise<DeviceSlice<f64>>>,
 }
 
 #[chare]
 impl Holder {
     fn new(cx: &Cx<Self>) -> Result<Self> {
-        Ok(Holder { buffer: cx.device().upload(values_of(cx.my_pe().index()))?, log: Vec::new() })
+        Ok(Holder {
+            buffer: cx.device().upload(values_of(cx.my_pe().index()))?,
+            log: Vec::new(),
+            promise: None,
+        })
     }
 
     #[entry]
@@ -125,6 +132,67 @@ impl Holder {
     #[entry]
     fn fulfil(&self, promise: Promise<DeviceSlice<f64>>) {
         promise.send(self.buffer.share()).expect("it is fulfilled once");
+    }
+
+    /// Keeps an end of a promise.
+    #[entry]
+    fn keep(&mut self, promise: Promise<DeviceSlice<f64>>) {
+        self.promise = Some(promise);
+    }
+
+    /// Keeps an end, and gives another one to somebody.
+    #[entry]
+    async fn keep_both(
+        this: This<Self>,
+        promise: Promise<DeviceSlice<f64>>,
+        with: Element<Holder>,
+    ) -> Result<()> {
+        with.keep(promise.clone()).await?;
+        this.with(|holder| holder.promise = Some(promise));
+        Ok(())
+    }
+
+    /// Fulfils the promise with what a kernel has not written yet, drops the end, and then has another one dropped.
+    #[entry]
+    fn fulfil_late(&mut self, cx: &Cx<Self>, other: Element<Holder>, gate: u32) -> Result<()> {
+        let mut late = cx.device().alloc(10)?;
+        cx.device().launch(&FILL_LATE, 10, (&mut late, gate))?;
+        let promise = self.promise.take().expect("it keeps one");
+        promise.send(late.share()).expect("it is fulfilled once");
+        drop(promise);
+        other.drop_promise().send();
+        Ok(())
+    }
+
+    /// Sends a share that a kernel has not written yet to whoever waits, gives the end away, and then has another one dropped.
+    #[entry]
+    fn give_away_late(
+        &mut self,
+        cx: &Cx<Self>,
+        [waiting, to, other]: [Element<Holder>; 3],
+        gate: u32,
+    ) -> Result<()> {
+        let mut late = cx.device().alloc(10)?;
+        cx.device().launch(&FILL_LATE, 10, (&mut late, gate))?;
+        waiting.log_share(late.share()).send();
+        to.keep(self.promise.take().expect("it keeps one")).send();
+        other.drop_promise().send();
+        Ok(())
+    }
+
+    #[entry]
+    fn drop_promise(&mut self) {
+        self.promise = None;
+        self.log.push("dropped".to_owned());
+    }
+
+    /// Fulfils the promise, if it has come.
+    #[entry]
+    fn fulfil_kept(&mut self) -> bool {
+        let promise = self.promise.take();
+        let fulfilled =
+            promise.map(|promise| promise.send(self.buffer.share()).expect("it is fulfilled once"));
+        fulfilled.is_some()
     }
 
     #[entry]
@@ -306,7 +374,7 @@ async fn spoiled(dev: &Account) -> Result<DeviceVec<f64>> {
 }
 
 /// What the late kernels of one run wait for.
-static GATES: [Gate; 5] = [const { Gate::new() }; 5];
+static GATES: [Gate; 32] = [const { Gate::new() }; 32];
 const FILL_LATE: Kernel<(Out<f64>, u32)> = Kernel::new("fill_late", fill_late);
 
 fn fill_late(_: &Launch, (out, gate): (&mut [f64], u32)) {
@@ -508,5 +576,44 @@ async fn nothing_overtakes_a_share_that_is_not_ready(rt: Runtime) -> Result<()> 
     rt.quiescence().await?;
     let expected = ["before", "10 elements", "between", "1000 elements", "behind"];
     assert_eq!(holders.on(last).logged().await?, expected);
+    Ok(())
+}
+
+/// Waits until this one has dropped its end; what that has sent is on its way then.
+async fn dropped(rt: &Runtime, holder: &Element<Holder>) -> Result<()> {
+    while holder.logged().await?.is_empty() {
+        rt.sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [4, 8], device = "host:2:workers=2", unsimulated = "a kernel waits for who has launched it")]
+async fn the_end_of_a_promise_does_not_overtake_its_value(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let [one, other] = [2, 3].map(|pe| holders.on(pe));
+    let gate = 10 + rt.num_pes();
+    let (promise, value) = rt.promise();
+    one.keep_both(promise, other.clone()).await?;
+    one.fulfil_late(other.clone(), gate as u32).send();
+    dropped(&rt, &other).await?;
+    GATES[gate].set(true);
+    assert_eq!(holders.on(0).see(value.await?).await?, [7.0; 10]);
+    Ok(())
+}
+
+#[chare::test(pes = 8, device = "host:2:workers=2", unsimulated = "a kernel waits for who has launched it")]
+async fn the_end_of_a_promise_does_not_overtake_its_copy(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let [waiting, one, other, third] = [0, 2, 3, 4].map(|pe| holders.on(pe));
+    let gate = 20 + rt.num_pes();
+    let (promise, value) = rt.promise();
+    one.keep_both(promise, other.clone()).await?;
+    one.give_away_late([waiting.clone(), third.clone(), other.clone()], gate as u32).send();
+    dropped(&rt, &other).await?;
+    while !third.fulfil_kept().await? {
+        rt.sleep(Duration::from_millis(1)).await;
+    }
+    GATES[gate].set(true);
+    assert_eq!(waiting.see(value.await?).await?, values_of(4));
     Ok(())
 }
