@@ -232,7 +232,7 @@ fn coded<T: 'static>(
         Place::Element(id) => {
             encode(value, &mut encoder)?;
             Reply::none().leave(&mut encoder);
-            Ok((encoder.reread(|from| (row.decode)(Kind::Call, id, from)).map_err(nonsense)?, None))
+            Ok((encoder.reread(|from| row.decode(Kind::Call, id, from)).map_err(nonsense)?, None))
         }
         Place::Collection(id) => {
             encode(value, &mut encoder)?;

@@ -385,7 +385,9 @@ pub mod __private {
     pub use crate::launch::main;
     pub use crate::message::Msg;
     pub use crate::priority::Rank;
-    pub use crate::remote::{AsResult, AsValue, RemoteFn, ReturnsResult, ReturnsValue, Site, named};
+    pub use crate::remote::{
+        AsResult, AsValue, RemoteFn, Returning, ReturnsResult, ReturnsValue, Site, Wanted, named,
+    };
     pub use crate::table::{CachedId, CodeId, Place, ROWS, Row};
     pub use crate::testing::{Simulated, Test, test};
     pub use crate::wire::{

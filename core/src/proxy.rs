@@ -14,7 +14,7 @@ use crate::chares::{ArrayElement, Chare, Standalone};
 use crate::entry::{Entry, EntryPoint};
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId, RunId};
 use crate::index::{DenseIndex, Index};
-use crate::remote::{Apply, Remote, Site};
+use crate::remote::{Apply, Remote, Returning};
 
 mod sealed {
     pub trait Sealed {}
@@ -36,7 +36,7 @@ pub trait Target: sealed::Sealed {
     #[track_caller]
     fn apply<P, R>(&self, function: Remote<P, Self::Chare, (), R>) -> Self::Call<Apply<P, Self::Chare, (), R>>
     where
-        P: Site,
+        P: Returning<R, Chare = Self::Chare, Args = ()>,
         R: Send + 'static,
     {
         self.apply_with(function, ())
@@ -51,7 +51,7 @@ pub trait Target: sealed::Sealed {
         args: A,
     ) -> Self::Call<Apply<P, Self::Chare, A, R>>
     where
-        P: Site,
+        P: Returning<R, Chare = Self::Chare, Args = A>,
         A: Send + 'static,
         R: Send + 'static,
     {

@@ -3,14 +3,22 @@
 //! What is sent is a function pointer and its arguments, never a boxed closure: the code captures nothing, so it has an
 //! id in the program's table and may cross processes. A call of it is the call of an entry, [`Apply`], of which there
 //! is one type for each function; so panics, held messages and reports are those of any entry.
+//!
+//! *Another process* finds the function by the id: the row has code of the macro's that gives it to who asks ([`Wanted`]). The type of a closure's
+//! value is known to the compiler only, and a static can name no such type; so the row holds the closure a second time, and its type is found
+//! there once more. Both are the same tokens, so the value is of one type, but nothing says so to the compiler: it goes through bytes.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::broadcast::Copies;
 use crate::chares::{Chare, Cx};
-use crate::entry::{Delivery, Entry, EntryInfo, Failure, Flat, flat};
+use crate::entry::{Delivery, Entry, EntryInfo, Failure, Flat, Invoke, flat};
 use crate::guard::ByMessage;
+use crate::ids::ChareId;
+use crate::message::Msg;
 use crate::table::{CodeId, Row};
+use crate::wire::{Codec, Decoder, Encoder, Stays, Way, WireError, reply_of_call};
 
 /// What `remote!` makes of the user's code: the arguments are one value, a tuple where there are several, and a `Result`
 /// is flat.
@@ -18,8 +26,71 @@ pub(crate) type Function<C, A, R> = fn(&mut C, &Cx<C>, A) -> Result<R, Failure>;
 
 /// The type that stands for one remote function. Made by `remote!`.
 pub trait Site: 'static {
+    /// The chare that it runs on.
+    type Chare: Chare;
+    /// Its arguments after the chare, as one value.
+    type Args: Send + 'static;
     /// The function in the table of the program.
     const ROW: Row;
+    /// Its number there.
+    fn code() -> CodeId;
+    #[doc(hidden)]
+    fn encode_args(args: Self::Args, to: &mut Encoder) -> Result<(), Stays>;
+    #[doc(hidden)]
+    fn decode_args(from: &mut Decoder<'_>) -> Result<Self::Args, WireError>;
+}
+
+/// The same, with how the function's value travels.
+pub trait Returning<R>: Site {
+    #[doc(hidden)]
+    fn output() -> &'static Codec<R>;
+}
+
+/// A closure that stands at `S`, whose value travels by `W`.
+pub struct Closure<S, W>(PhantomData<fn(S, W)>);
+
+impl<S: Site, W: 'static> Site for Closure<S, W> {
+    type Chare = S::Chare;
+    type Args = S::Args;
+    const ROW: Row = S::ROW;
+    fn code() -> CodeId {
+        S::code()
+    }
+    fn encode_args(args: S::Args, to: &mut Encoder) -> Result<(), Stays> {
+        S::encode_args(args, to)
+    }
+    fn decode_args(from: &mut Decoder<'_>) -> Result<S::Args, WireError> {
+        S::decode_args(from)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Site, W: Way<R>, R: Send + 'static> Returning<R> for Closure<S, W> {
+    fn output() -> &'static Codec<R> {
+        Codec::by::<W>()
+    }
+}
+
+/// What is asked of the code of a row.
+pub enum Wanted<'a, 'b> {
+    /// A call, for this chare, of what is left of its bytes.
+    Call(ChareId, &'a mut Decoder<'b>, Option<Result<Msg, WireError>>),
+    /// What broadcasts of it do.
+    Copies(Option<&'static Copies>),
+}
+
+impl Wanted<'_, '_> {
+    /// Takes it from this function.
+    pub fn take<P, R>(&mut self, remote: Remote<P, P::Chare, P::Args, R>, copies: Option<&'static Copies>)
+    where
+        P: Returning<R>,
+        R: Send + 'static,
+    {
+        match self {
+            Wanted::Copies(wanted) => *wanted = copies,
+            Wanted::Call(to, from, msg) => *msg = Some(remote.decode_call(*to, from)),
+        }
+    }
 }
 
 /// A function with `#[chare::remote]`.
@@ -28,10 +99,6 @@ pub trait Site: 'static {
     note = "write `#[chare::remote]` on it, or a closure: `remote!(|state: &mut MyChare| ..)`"
 )]
 pub trait RemoteFn: Site + Sized {
-    /// The chare that it runs on.
-    type Chare: Chare;
-    /// Its arguments after the chare, as one value.
-    type Args: Send + 'static;
     /// What a call of it brings.
     type Output: Send + 'static;
     /// What to call.
@@ -86,20 +153,31 @@ pub struct Remote<P, C: Chare, A, R> {
     site: PhantomData<fn() -> P>,
 }
 
-impl<P: Site, C: Chare, A, R> Remote<P, C, A, R> {
+impl<S: Site, W, C: Chare, A, R> Remote<Closure<S, W>, C, A, R> {
     /// What `remote!` makes of a closure.
     #[doc(hidden)]
-    pub fn new(_: P, function: Function<C, A, R>) -> Self {
+    pub fn new(_: S, function: Function<C, A, R>, _: W) -> Self {
         Remote { function, site: PhantomData }
     }
+}
 
+impl<P: Site, C: Chare, A, R> Remote<P, C, A, R> {
     /// The number of the function, the same in every process that runs this program.
     pub fn id(&self) -> CodeId {
-        P::ROW.id()
+        P::code()
     }
 
     pub(crate) fn with(self, args: A) -> (Function<C, A, R>, A) {
         (self.function, args)
+    }
+}
+
+impl<P: Returning<R>, R: Send + 'static> Remote<P, P::Chare, P::Args, R> {
+    /// A call that came from another process.
+    fn decode_call(self, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+        let args = self.with(P::decode_args(from)?);
+        let reply = reply_of_call(to, from, P::output())?;
+        Ok(Msg::new(to, reply, Invoke::<Apply<P, P::Chare, P::Args, R>>(args)))
     }
 }
 
@@ -127,9 +205,14 @@ impl<P: Site, C: Chare, A, R> fmt::Debug for Remote<P, C, A, R> {
 pub struct Apply<P, C, A, R>(PhantomData<fn(P, C, A) -> R>);
 
 #[diagnostic::do_not_recommend]
-impl<P: Site, C: Chare, A: Send + 'static, R: Send + 'static> ByMessage for Apply<P, C, A, R> {}
+impl<P: Returning<R, Chare = C, Args = A>, C: Chare, A: Send + 'static, R: Send + 'static> ByMessage
+    for Apply<P, C, A, R>
+{
+}
 
-impl<P: Site, C: Chare, A: Send + 'static, R: Send + 'static> Entry for Apply<P, C, A, R> {
+impl<P: Returning<R, Chare = C, Args = A>, C: Chare, A: Send + 'static, R: Send + 'static> Entry
+    for Apply<P, C, A, R>
+{
     type Chare = C;
     type Args = (Function<C, A, R>, A);
     type Output = R;
@@ -143,6 +226,18 @@ impl<P: Site, C: Chare, A: Send + 'static, R: Send + 'static> Entry for Apply<P,
     #[inline]
     fn deliver(delivery: Delivery<'_, Self>) {
         delivery.plain(|state, cx, (function, args)| function(state, cx, args));
+    }
+
+    fn code() -> Option<CodeId> {
+        Some(P::code())
+    }
+
+    fn encode_args((_, args): Self::Args, to: &mut Encoder) -> Result<(), Stays> {
+        P::encode_args(args, to)
+    }
+
+    fn output() -> &'static Codec<R> {
+        P::output()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::chares::Chare;
 use crate::entry::Entry;
 use crate::ids::ChareId;
 use crate::message::Msg;
-use crate::remote::Site;
+use crate::remote::{Site, Wanted};
 use crate::wire::{self, Decoder, Kind, WireError};
 
 /// Every row of the program, as the linker has found them. `#[chare]` and `remote!` add to it.
@@ -37,10 +37,15 @@ pub struct Row {
     place: Place,
     /// Tells what stands at one place apart: a macro of the user's may put several things there.
     salt: u64,
-    /// Makes a message of it that came from another process.
-    pub(crate) decode: Decode,
-    /// What broadcasts of it do.
-    pub(crate) copies: fn() -> Option<&'static Copies>,
+    means: Means,
+}
+
+/// How its messages are made, when they have come from another process.
+enum Means {
+    /// By its type, and what broadcasts of it do.
+    Typed(Decode, fn() -> Option<&'static Copies>),
+    /// By code that knows the function.
+    Remote(fn(&mut Wanted<'_, '_>)),
 }
 
 /// Makes a message of a kind, for a chare, of what is left of its bytes.
@@ -73,8 +78,7 @@ impl Row {
             signature,
             place: Place { file: E::INFO.file, line: E::INFO.line, column },
             salt: 0,
-            decode: wire::decode_call_of::<E>,
-            copies: E::copies,
+            means: Means::Typed(wire::decode_call_of::<E>, E::copies),
         }
     }
 
@@ -87,8 +91,7 @@ impl Row {
             signature,
             place: Place { file: C::INFO.file, line: C::INFO.line, column },
             salt: 0,
-            decode: C::decode,
-            copies: || None,
+            means: Means::Typed(C::decode, || None),
         }
     }
 
@@ -107,15 +110,37 @@ impl Row {
         signature: &'static str,
         salt: u64,
         place: Place,
+        code: fn(&mut Wanted<'_, '_>),
     ) -> Row {
-        // What is sent along is a function, which other processes have elsewhere in their memory.
-        let decode: Decode = |_, _, _| Err(WireError::stays("a function sent by `apply`"));
-        Row { kind, path: type_name::<P>, name, signature, place, salt, decode, copies: || None }
+        Row { kind, path: type_name::<P>, name, signature, place, salt, means: Means::Remote(code) }
     }
 
-    /// A call of the entry.
-    pub(crate) fn call(&self, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-        (self.decode)(Kind::Call, to, from)
+    /// Makes a message of it that came from another process.
+    pub(crate) fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
+        match self.means {
+            Means::Typed(decode, _) => decode(kind, to, from),
+            Means::Remote(code) if kind == Kind::Call => {
+                let mut wanted = Wanted::Call(to, from, None);
+                code(&mut wanted);
+                match wanted {
+                    Wanted::Call(_, _, Some(msg)) => msg,
+                    _ => Err(WireError::stays(self.name)),
+                }
+            }
+            Means::Remote(_) => Err(wire::misplaced(kind, self.name)),
+        }
+    }
+
+    /// What broadcasts of it do, if its arguments can be cloned.
+    pub(crate) fn copies(&self) -> Option<&'static Copies> {
+        match self.means {
+            Means::Typed(_, copies) => copies(),
+            Means::Remote(code) => {
+                let mut wanted = Wanted::Copies(None);
+                code(&mut wanted);
+                if let Wanted::Copies(copies) = wanted { copies } else { None }
+            }
+        }
     }
 
     pub(crate) const fn place(&self) -> Place {
@@ -399,7 +424,8 @@ mod tests {
         let place = Place { file: "bank.rs", line, column: 5 };
         let decode: Decode = |_, _, _| Err(WireError::stays("a test"));
         let (kind, signature) = (CodeKind::Entry, "(&mut self)");
-        Row { kind, path: || "bank::Account", name, signature, place, salt, decode, copies: || None }
+        let means = Means::Typed(decode, || None);
+        Row { kind, path: || "bank::Account", name, signature, place, salt, means }
     }
 
     fn hash(rows: &[Row]) -> u64 {

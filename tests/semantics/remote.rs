@@ -22,9 +22,11 @@ impl Account {
     }
 
     #[entry]
-    async fn own_it(&mut self, release: chare::PromiseFuture<()>) -> Result<()> {
+    async fn own_it(&mut self, cx: &Cx<Self>, release: Promise<Promise<()>>) -> Result<()> {
         let before = self.balance;
-        release.await?;
+        let (promise, released) = cx.promise();
+        release.send(promise)?;
+        released.await?;
         assert_eq!(self.balance, before, "nobody else has touched it");
         Ok(())
     }
@@ -182,13 +184,67 @@ async fn it_is_sent_in_every_way_that_calls_are(rt: Runtime) -> Result<()> {
 async fn it_waits_for_its_chare_like_a_call(rt: Runtime) -> Result<()> {
     let account = rt.single::<Account>().on_pe(rt.num_pes() - 1).create(1).send();
     assert_eq!(account.apply_with(remote!(deposit), 1).await?, 2, "kept until it is constructed");
-    let (release, released) = rt.promise();
-    account.own_it(released).send();
-    rt.quiescence().await?;
+    let (promise, release) = rt.promise();
+    account.own_it(promise).send();
+    let release = release.await?;
     let held = account.apply_with(remote!(deposit), 1).future();
     rt.quiescence().await?;
     release.send(())?;
     assert_eq!(held.await?, 3);
+    Ok(())
+}
+
+/// What no other process can know.
+#[derive(Clone)]
+struct Opaque(i64);
+
+#[chare::remote]
+fn deposit_opaque(account: &mut Account, Opaque(amount): Opaque) -> Opaque {
+    account.balance += amount;
+    Opaque(account.balance)
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn what_it_takes_and_returns_may_be_of_any_type(rt: Runtime) -> Result<()> {
+    let account = rt.single::<Account>().on_pe(rt.num_pes() - 1).create(1).await?;
+    // Types that the compiler has found, of which some have defaults.
+    assert_eq!(account.apply(remote!(|_: &Account| 7)).await?, 7);
+    assert_eq!(account.apply(remote!(|_: &Account| Some(1.5))).await?, Some(1.5));
+    let all = remote!(|a: &Account, n: usize| (0..n).map(|k| a.balance + k as i64).collect::<Vec<_>>());
+    assert_eq!(account.apply_with(all, 1000).await?, (1..=1000).collect::<Vec<i64>>());
+    let greeting = remote!(|_: &Account, name: String| format!("hello, {name}"));
+    assert_eq!(account.apply_with(greeting, "world".to_owned()).await?, "hello, world");
+    // Those that serde does not know go as far as their process.
+    match account.apply_with(remote!(deposit_opaque), Opaque(4)).await {
+        Ok(Opaque(balance)) => assert_eq!(balance, 5),
+        Err(error) => {
+            assert!(error.to_string().contains("Opaque` cannot be sent to another process"), "{error}")
+        }
+    }
+    match account.apply(remote!(|a: &Account| Opaque(a.balance))).await {
+        Ok(Opaque(balance)) => assert_eq!(balance, account.balance().await?),
+        Err(error) => {
+            assert!(error.to_string().contains("Opaque` cannot be sent to another process"), "{error}")
+        }
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn code_may_send_code(rt: Runtime) -> Result<()> {
+    let accounts = rt.group::<Account>().create(10).await?;
+    let last = accounts.on(rt.num_pes() - 1);
+    let pass_on = remote!(|a: &mut Account, to: Element<Account>, told: Promise<i64>| {
+        let take = remote!(|a: &mut Account, amount: i64| {
+            a.balance += amount;
+            a.balance
+        });
+        to.apply_with(take, std::mem::take(&mut a.balance)).to(told);
+    });
+    let (promise, told) = rt.promise();
+    last.apply_with(pass_on, (accounts.on(0), promise)).await?;
+    assert_eq!(told.await?, if rt.num_pes() == 1 { 10 } else { 20 });
+    assert_eq!(accounts.on(0).balance().await?, if rt.num_pes() == 1 { 10 } else { 20 });
     Ok(())
 }
 
@@ -234,9 +290,9 @@ fn a_hang_names_the_code_that_is_held() {
         let line = line!() + 6;
         let report = report_of(pes, |rt| async move {
             let account = rt.single::<Account>().on_pe(rt.num_pes() - 1).create(1).await?;
-            let (_never, released) = rt.promise();
-            account.own_it(released).send();
-            rt.quiescence().await?;
+            let (promise, release) = rt.promise();
+            account.own_it(promise).send();
+            let _never = release.await?;
             let call = account.apply_with(remote!(|a: &mut Account, n: i64| a.withdraw(n)), 5).future();
             call.await?;
             Ok(())
@@ -261,7 +317,7 @@ fn the_table_has_entries_functions_and_closures() {
     };
     let entries = find(CodeKind::Entry, "::remote::Account::own_it");
     assert_eq!(entries.len(), 1);
-    assert!(entries[0].file().ends_with("remote.rs") && entries[0].signature().contains("PromiseFuture"));
+    assert!(entries[0].file().ends_with("remote.rs") && entries[0].signature().contains("Promise"));
     let functions = find(CodeKind::Function, "::remote::elsewhere::transfer");
     assert_eq!(functions.len(), 1);
     assert_eq!(functions[0].id(), function.id());

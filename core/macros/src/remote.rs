@@ -1,9 +1,9 @@
 //! `remote!` and `#[chare::remote]`: code that is sent to a chare.
 //!
 //! Either way a type is made that stands for the code, and a function of one shape: the chare, its context, and the
-//! arguments as one value. A closure becomes a function *pointer*, so the compiler refuses whatever captures, at what it
-//! captures; and its types are written down once more in an item, so it refuses those that another process could not
-//! know, the parameters of a generic function around it.
+//! arguments as one value. A closure stands twice in what is made of it: where it was written, and in a constant, which the table of the
+//! program refers to, so that other processes find it (`chare::remote` says why). So the compiler refuses whatever captures, at what it
+//! captures, and what another process could not know, the parameters of a generic function around it.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -14,6 +14,7 @@ use crate::codegen;
 use crate::errors::Errors;
 use crate::signature::{self, Travels};
 use crate::types::{is_named, peel};
+use crate::wire;
 
 const FORM: &str = "`remote!` takes a closure, `remote!(|state: &mut MyChare, n: u64| ..)`, or the name of a function with \
                     `#[chare::remote]`";
@@ -69,22 +70,38 @@ fn closure(code: &ExprClosure) -> syn::Result<TokenStream> {
     let name = quote_spanned! {at=>
         ::core::concat!("apply(", ::core::file!(), ":", ::core::line!(), ")")
     };
-    let row = row(&quote!(Closure), &name, at, &code.inputs, &code.output, code);
+    let row = row(&quote!(Closure), &name, at, &code.inputs, &code.output, code, &quote!(__CODE));
     let local = Locals::new(&params, code.span());
     let (signature, wrapper) =
         (function_type(&params, &quote!(_)), local.wrapper(&quote!((#code)), &by_its_type(code)));
     let types = typed.iter().map(|param| &param.ty);
-    let rows = rows(&site);
+    let (rows, items) = (rows(&site), site_items(&params));
+    let remote = quote! {
+        #[allow(clippy::all, clippy::pedantic)]
+        let function: #signature = #wrapper;
+        let way = {
+            use ::chare::__private::ways::*;
+            (&&&&::chare::__private::Of::returned(&function)).way()
+        };
+        let remote = ::chare::Remote::new(#site, function, way);
+    };
     Ok(quote! {{
         #[allow(non_camel_case_types)]
         struct #site;
-        impl ::chare::__private::Site for #site { #row }
+        impl ::chare::__private::Site for #site { #items #row }
+        const __CODE: fn(&mut ::chare::__private::Wanted<'_, '_>) = |wanted| {
+            #remote
+            let copies = {
+                use ::chare::__private::ways::*;
+                (&&::chare::__private::CallsOf::remote(&remote)).copies()
+            };
+            wanted.take(remote, copies);
+        };
         #rows
         #[allow(dead_code)]
         fn __types(_: fn(#(#types),*)) {}
-        #[allow(clippy::all, clippy::pedantic)]
-        let function: #signature = #wrapper;
-        ::chare::Remote::new(#site, function)
+        #remote
+        remote
     }})
 }
 
@@ -150,10 +167,17 @@ pub(crate) fn function(options: TokenStream, item: TokenStream) -> syn::Result<T
         &sig.inputs,
         &sig.output,
         name,
+        &quote!(|wanted| {
+            use ::chare::__private::ways::*;
+            let remote = ::chare::__private::named::<Self>();
+            let copies = (&&::chare::__private::CallsOf::remote(&remote)).copies();
+            wanted.take(remote, copies);
+        }),
     );
     let local = Locals::new(&params, name.span());
     let wrapper = local.wrapper(&quote!(#name), &as_written(&sig.output));
-    let (chare, args, rows) = (&params.chare.elem, arguments(&params.args), rows(name));
+    let (rows, items) = (rows(name), site_items(&params));
+    let codec = wire::codec("output", &output, sig.output.span());
     let signature = function_type(&params, &quote!(Self::Output));
     Ok(quote! {
         #(#cfgs)*
@@ -161,15 +185,16 @@ pub(crate) fn function(options: TokenStream, item: TokenStream) -> syn::Result<T
         #[allow(non_camel_case_types)]
         #vis struct #name {}
         #(#cfgs)*
-        impl ::chare::__private::Site for #name { #row }
+        #[allow(private_interfaces)]
+        impl ::chare::__private::Site for #name { #items #row }
         #(#cfgs)*
         #[allow(clippy::all, clippy::pedantic, deprecated, private_interfaces)]
         impl ::chare::__private::RemoteFn for #name {
-            type Chare = #chare;
-            type Args = #args;
             type Output = #output;
             const FUNCTION: #signature = #wrapper;
         }
+        #(#cfgs)*
+        impl ::chare::__private::Returning<#output> for #name { #codec }
         #(#cfgs)*
         #rows
     })
@@ -199,6 +224,21 @@ fn params<'a>(typed: &[&'a PatType], span: Span, errors: &mut Errors) -> Option<
     Some(Params { chare, takes_cx, args })
 }
 
+/// Which chare the code runs on, its arguments and how they travel.
+fn site_items(params: &Params<'_>) -> TokenStream {
+    let (chare, args) = (&params.chare.elem, arguments(&params.args));
+    let travels = wire::travels("args", &params.args, &args, &arguments(&wire::names(params.args.len())));
+    let id = wire::cached_id(&quote!(<Self as ::chare::__private::Site>::ROW));
+    quote! {
+        type Chare = #chare;
+        type Args = #args;
+        fn code() -> ::chare::__private::CodeId {
+            #id
+        }
+        #travels
+    }
+}
+
 /// `()`, `A` or `(A, B)`: what `apply_with` takes.
 fn arguments<T: ToTokens>(args: &[T]) -> TokenStream {
     match args {
@@ -214,7 +254,7 @@ fn function_type(params: &Params<'_>, output: &TokenStream) -> TokenStream {
     }
 }
 
-/// The row of the code in the table of the program. `all` is what tells it apart at its place.
+/// The row of the code in the table of the program. `all` is what tells it apart at its place, `code` gives it to who asks.
 fn row(
     kind: &TokenStream,
     name: &TokenStream,
@@ -222,6 +262,7 @@ fn row(
     inputs: &impl ToTokens,
     output: &ReturnType,
     all: &impl ToTokens,
+    code: &TokenStream,
 ) -> TokenStream {
     let signature = signature::in_words(inputs, output);
     let salt = hash(&all.to_token_stream().to_string());
@@ -230,7 +271,7 @@ fn row(
     };
     quote! {
         const ROW: ::chare::__private::Row = ::chare::__private::Row::remote::<Self>(
-            ::chare::CodeKind::#kind, #name, #signature, #salt, #place,
+            ::chare::CodeKind::#kind, #name, #signature, #salt, #place, #code,
         );
     }
 }

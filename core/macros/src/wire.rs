@@ -73,7 +73,12 @@ pub(crate) fn chare_items(chare: &Chare) -> TokenStream {
 }
 
 /// `encode_<what>` and `decode_<what>`, of values of these types in one of type `whole`, which `pattern` takes apart.
-fn travels(what: &str, types: &[&Type], whole: &TokenStream, pattern: &TokenStream) -> TokenStream {
+pub(crate) fn travels(
+    what: &str,
+    types: &[&Type],
+    whole: &TokenStream,
+    pattern: &TokenStream,
+) -> TokenStream {
     let names = names(types.len());
     let (encode, decode) = (format_ident!("encode_{what}"), format_ident!("decode_{what}"));
     let (to, from) = (Ident::new("to", Span::mixed_site()), Ident::new("from", Span::mixed_site()));
@@ -99,7 +104,7 @@ fn travels(what: &str, types: &[&Type], whole: &TokenStream, pattern: &TokenStre
 }
 
 /// How values of a type travel. What is wrong with the type is reported where the user has written it.
-fn codec(what: &str, ty: &TokenStream, at: Span) -> TokenStream {
+pub(crate) fn codec(what: &str, ty: &TokenStream, at: Span) -> TokenStream {
     let (what, span) = (format_ident!("{what}"), Span::mixed_site().located_at(at));
     quote_spanned! {span=>
         fn #what() -> &'static ::chare::__private::Codec<#ty> {
@@ -112,10 +117,8 @@ fn codec(what: &str, ty: &TokenStream, at: Span) -> TokenStream {
 /// The number in the table of the program; of what is generic, if its type is listed.
 fn code(chare: &Chare, row: &TokenStream) -> TokenStream {
     let code = if chare.generics.params.is_empty() {
-        quote! {
-            static ID: ::chare::__private::CachedId = ::chare::__private::CachedId::new();
-            ::core::option::Option::Some(ID.of(|| #row))
-        }
+        let id = cached_id(row);
+        quote!(::core::option::Option::Some(#id))
     } else {
         quote!(::chare::__private::CodeId::of_generic::<Self>(|| #row))
     };
@@ -126,6 +129,14 @@ fn code(chare: &Chare, row: &TokenStream) -> TokenStream {
     }
 }
 
-fn names(count: usize) -> Vec<Ident> {
+/// The number of a row, computed once.
+pub(crate) fn cached_id(row: &TokenStream) -> TokenStream {
+    quote! {{
+        static ID: ::chare::__private::CachedId = ::chare::__private::CachedId::new();
+        ID.of(|| #row)
+    }}
+}
+
+pub(crate) fn names(count: usize) -> Vec<Ident> {
     (0..count).map(|place| format_ident!("arg{place}", span = Span::mixed_site())).collect()
 }

@@ -13,7 +13,7 @@ use crate::message::Msg;
 use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::Pe;
 use crate::table::Row;
-use crate::wire::{self, Decoder, Encoder, Stays, WireError};
+use crate::wire::{self, Decoder, Encoder, Kind, Stays, WireError};
 
 /// What broadcasts of one entry do with its arguments. The calls that they get are calls of that entry.
 pub struct Copies {
@@ -123,8 +123,8 @@ impl Args {
 
     /// Those of a known entry.
     pub(crate) fn decode_of(row: &'static Row, from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let copies = (row.copies)()
-            .ok_or_else(|| WireError::new(format!("there are no broadcasts of {}", row.name)))?;
-        Ok(Args { call: row.call(Msg::NOBODY, from)?, copies })
+        let copies =
+            row.copies().ok_or_else(|| WireError::new(format!("there are no broadcasts of {}", row.name)))?;
+        Ok(Args { call: row.decode(Kind::Call, Msg::NOBODY, from)?, copies })
     }
 }

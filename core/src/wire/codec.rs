@@ -24,7 +24,7 @@ pub struct Codec<T> {
 }
 
 /// A way of doing it.
-pub(crate) trait Way<T>: 'static {
+pub trait Way<T>: 'static {
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays>;
     fn decode(from: &mut Decoder<'_>) -> Result<T, WireError>;
 }
@@ -55,7 +55,7 @@ fn deposit_nowhere<T>(_: &Pe, _: u64, _: u64, from: &mut Decoder<'_>) -> Result<
 }
 
 /// As serde says.
-pub(super) struct BySerde;
+pub struct BySerde;
 
 impl<T: Serialize + Deserialize<'static>> Way<T> for BySerde {
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
@@ -68,7 +68,7 @@ impl<T: Serialize + Deserialize<'static>> Way<T> for BySerde {
 }
 
 /// As plain memory lies.
-pub(super) struct AsItLies;
+pub struct AsItLies;
 
 impl<T: Pod> Way<Vec<T>> for AsItLies {
     fn encode(value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
@@ -82,7 +82,7 @@ impl<T: Pod> Way<Vec<T>> for AsItLies {
 }
 
 /// As plain memory lies, unless it was a part of something larger.
-pub(super) struct Either;
+pub struct Either;
 
 impl<T: Pod + Serialize + Deserialize<'static>> Way<Vec<T>> for Either {
     fn encode(value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
@@ -95,7 +95,7 @@ impl<T: Pod + Serialize + Deserialize<'static>> Way<Vec<T>> for Either {
 }
 
 /// Not at all: the value stays in its process.
-pub(super) struct Nowhere;
+pub struct Nowhere;
 
 impl<T> Way<T> for Nowhere {
     fn encode(value: T, _: &mut Encoder) -> Result<(), Stays> {

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::exports::{Fail, Fulfil, Release, Retain};
-use super::{Decoder, Encoder, MOST_DEPTH, Stays, WireError};
+use super::{Codec, Decoder, Encoder, MOST_DEPTH, Stays, WireError};
 use crate::answer::EncodedAnswer;
 use crate::bound::{AllPlaced, Follow, Orphaned, Placed};
 use crate::broadcast::{Apply, Late, Number, Turn};
@@ -156,7 +156,7 @@ kinds! {
 
 /// What begins with the id of its code.
 pub(crate) fn decode_by_code(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-    (take_row(from)?.decode)(kind, to, from)
+    take_row(from)?.decode(kind, to, from)
 }
 
 /// The code whose name [`Encoder::put_code`] has put.
@@ -236,7 +236,7 @@ pub(crate) fn decode_call_of<E: Entry>(
         return Err(misplaced(kind, E::INFO.name));
     }
     let args = E::decode_args(from)?;
-    let reply = if to == Msg::NOBODY { Reply::none() } else { Reply::decode_by(from, E::output())? };
+    let reply = reply_of_call(to, from, E::output())?;
     // Compiled only for what can be started again.
     if const { E::IS_RESTARTABLE } && is_restart {
         return Ok(Msg::new(to, reply, Restart::<E>(args)));
@@ -244,12 +244,21 @@ pub(crate) fn decode_call_of<E: Entry>(
     Ok(Msg::new(to, reply, Invoke::<E>(args)))
 }
 
+/// The reply of a call, which one inside of another message has not.
+pub(crate) fn reply_of_call<R: Send + 'static>(
+    to: ChareId,
+    from: &mut Decoder<'_>,
+    output: &'static Codec<R>,
+) -> Result<Reply, WireError> {
+    if to == Msg::NOBODY { Ok(Reply::none()) } else { Reply::decode_by(from, output) }
+}
+
 /// A call inside of another message, for no chare yet.
 pub(crate) fn decode_call(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
     if from.take_byte()? != Kind::Call as u8 | FOR_PE {
         return Err(WireError::new("a broadcast brings calls only"));
     }
-    take_row(from)?.call(Msg::NOBODY, from)
+    take_row(from)?.decode(Kind::Call, Msg::NOBODY, from)
 }
 
 /// What makes single chares, and moves them.
@@ -333,6 +342,6 @@ fn with_reply<P: Payload>(
     Ok(Msg::new(to, reply(to, from)?, contents))
 }
 
-fn misplaced(kind: Kind, name: &str) -> WireError {
+pub(crate) fn misplaced(kind: Kind, name: &str) -> WireError {
     WireError::new(format!("{name} has no messages of the kind {kind:?}"))
 }

@@ -39,7 +39,8 @@ pub(crate) use errors::kept_entry;
 pub(crate) use exports::{Away, End, Exports, Fail, Release, Value};
 pub use kind::Kind;
 pub(crate) use kind::{
-    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, take_row,
+    Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, misplaced,
+    reply_of_call, take_row,
 };
 pub use local::Local;
 use owned::Owned;

@@ -16,11 +16,12 @@ use serde::{Deserialize, Serialize};
 use super::codec::{AsItLies, BySerde, Either, Nowhere};
 use super::{Codec, Decoder, Encoder, Kind, Stays, Way, WireError, kind};
 use crate::broadcast::Copies;
-use crate::chares::{ArrayElement, Standalone};
+use crate::chares::{ArrayElement, Chare, Standalone};
 use crate::entry::Entry;
 use crate::ids::ChareId;
 use crate::index::DenseIndex;
 use crate::message::Msg;
+use crate::remote::{Apply, Function, Remote, Site};
 
 /// Stands for a type.
 pub struct Of<T>(PhantomData<fn() -> T>);
@@ -30,11 +31,19 @@ impl<T> Of<T> {
     pub const fn new() -> Self {
         Of(PhantomData)
     }
+
+    /// For what a remote function returns.
+    pub const fn returned<C: Chare, A>(_: &Function<C, A, T>) -> Self {
+        Of(PhantomData)
+    }
 }
 
 /// Vectors of plain memory that serde knows, too: they travel as they lie, unless they were a part of something larger.
 pub trait AsEither {
     type Value: Send + 'static;
+    fn way(&self) -> Either {
+        Either
+    }
     fn codec(&self) -> &'static Codec<Self::Value>;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
@@ -56,6 +65,9 @@ impl<T: Pod + Send + Serialize + Deserialize<'static>> AsEither for &&&Of<Vec<T>
 /// Vectors of plain memory: they travel as they lie.
 pub trait AsBulk {
     type Value: Send + 'static;
+    fn way(&self) -> AsItLies {
+        AsItLies
+    }
     fn codec(&self) -> &'static Codec<Self::Value>;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
@@ -77,6 +89,9 @@ impl<T: Pod + Send> AsBulk for &&Of<Vec<T>> {
 /// What serde can take apart.
 pub trait AsSerde {
     type Value: Send + 'static;
+    fn way(&self) -> BySerde {
+        BySerde
+    }
     fn codec(&self) -> &'static Codec<Self::Value>;
     fn put(&self, value: Self::Value, to: &mut Encoder) -> Result<(), Stays>;
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
@@ -98,6 +113,9 @@ impl<T: Send + Serialize + Deserialize<'static> + 'static> AsSerde for &Of<T> {
 /// All else, which stays in its process.
 pub trait AsNothing {
     type Value;
+    fn way(&self) -> Nowhere {
+        Nowhere
+    }
     fn codec(&self) -> &'static Codec<Self::Value>
     where
         Self::Value: 'static;
@@ -161,6 +179,13 @@ pub struct CallsOf<E>(PhantomData<fn() -> E>);
 impl<E> CallsOf<E> {
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
+        CallsOf(PhantomData)
+    }
+}
+
+impl<P: Site, C: Chare, A, R> CallsOf<Apply<P, C, A, R>> {
+    /// For calls of a remote function.
+    pub const fn remote(_: &Remote<P, C, A, R>) -> Self {
         CallsOf(PhantomData)
     }
 }
