@@ -74,7 +74,6 @@ fn closure(code: &ExprClosure) -> syn::Result<TokenStream> {
     let local = Locals::new(&params, code.span());
     let (signature, wrapper) =
         (function_type(&params, &quote!(_)), local.wrapper(&quote!((#code)), &by_its_type(code)));
-    let types = typed.iter().map(|param| &param.ty);
     let (rows, items) = (rows(&site), site_items(&params));
     let remote = quote! {
         #[allow(clippy::all, clippy::pedantic)]
@@ -98,8 +97,6 @@ fn closure(code: &ExprClosure) -> syn::Result<TokenStream> {
             wanted.take(remote, copies);
         };
         #rows
-        #[allow(dead_code)]
-        fn __types(_: fn(#(#types),*)) {}
         #remote
         remote
     }})
