@@ -68,7 +68,7 @@ fn numbers() -> Vec<u64> {
     (0..LENGTH as u64).collect()
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it looks at where memory lies")]
 async fn an_argument_and_a_value_keep_their_memory(rt: Runtime) -> Result<()> {
     let receivers = receivers(&rt).await?;
     for index in [0, 15] {
@@ -86,7 +86,7 @@ async fn an_argument_and_a_value_keep_their_memory(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it looks at where memory lies")]
 async fn a_value_in_a_channel_keeps_its_memory(rt: Runtime) -> Result<()> {
     let receivers = receivers(&rt).await?;
     for (from, to) in [(0, 1), (0, 15), (15, 0)] {
@@ -96,7 +96,7 @@ async fn a_value_in_a_channel_keeps_its_memory(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it looks at where memory lies")]
 async fn a_shared_argument_is_one_allocation_and_is_freed(rt: Runtime) -> Result<()> {
     let receivers = receivers(&rt).await?;
     let values = Shared::new(numbers());
@@ -111,7 +111,7 @@ async fn a_shared_argument_is_one_allocation_and_is_freed(rt: Runtime) -> Result
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn arguments_may_be_of_any_size(rt: Runtime) -> Result<()> {
     let receivers = receivers(&rt).await?;
     for index in [0, 15] {
@@ -143,7 +143,7 @@ impl Wide {
 }
 
 /// PE 0 is the thread of the test, whose stack is smaller.
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], one_process = "its values do not leave their process")]
 async fn an_argument_of_256_kibibytes_passes_through_the_stacks_of_pes(rt: Runtime) -> Result<()> {
     let wide = rt.group::<Wide>().create(()).await?;
     let (first, last) = (wide.on(1), wide.on(rt.num_pes() - 1));

@@ -112,7 +112,7 @@ fn create(
     rt.array::<Cell>(count).create((constructed.clone(), start))
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares share memory")]
 async fn awaiting_a_creation_waits_for_all_constructors(rt: Runtime) -> Result<()> {
     for count in [1, 3, 1000, 20_000] {
         let constructed = Shared::new(AtomicUsize::new(0));
@@ -122,7 +122,7 @@ async fn awaiting_a_creation_waits_for_all_constructors(rt: Runtime) -> Result<(
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares share memory")]
 async fn arrays_are_created_from_any_pe(rt: Runtime) -> Result<()> {
     let cells = create(&rt, 16, &Shared::new(AtomicUsize::new(0)), 0).await?;
     let created = cells.create_more(20).gather().await?;

@@ -382,7 +382,7 @@ async fn calls_of_an_element_that_was_not_created_are_refused(rt: Runtime) -> Re
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "who is poisoned does not leave its process")]
 async fn a_poisoned_companion_comes_along(rt: Runtime) -> Result<()> {
     let leader = rt.array::<Part>(PARTS).create(Vec::new()).await?;
     let follower = rt.array::<Part>(PARTS).bound_to(&leader).create(Vec::new()).await?;

@@ -305,7 +305,7 @@ impl Hoarder {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn destructors_of_values_may_use_the_channel(rt: Runtime) -> Result<()> {
     let hoarders = rt.array_sparse::<Hoarder>().create_empty();
     let dropped = Arc::new(AtomicUsize::new(0));

@@ -350,7 +350,7 @@ async fn a_receive_that_is_given_up_passes_its_wake_up_on(rt: Runtime) -> Result
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "what others send is not named in another process")]
 async fn ends_that_disagree_on_the_type_are_told(rt: Runtime) -> Result<()> {
     for (from, to) in ENDS {
         let peers = peers(&rt, 16).await?;
@@ -390,7 +390,7 @@ async fn either_end_may_be_opened_first_and_again(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_channel_works_in_its_own_chare_only(rt: Runtime) -> Result<()> {
     let peers = peers(&rt, 2).await?;
     let (key, channel) = rt.promise();
@@ -527,7 +527,7 @@ async fn receivers_may_take_values_out_of_turn(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "an error of the user's own type is its text elsewhere")]
 async fn a_peer_outside_of_its_array_is_an_error(rt: Runtime) -> Result<()> {
     let givers = rt.array::<Giver>(4).create(()).await?;
     let error = givers.at(3).receive_from(7).await.expect_err("there is no element 7");

@@ -259,7 +259,7 @@ fn a_hundred_thousand_parked_coroutines_are_dropped() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Result<()> {
     let census = Census::default();
     let holders = rt.array::<Holder>(20).create(census.make()).await?;
@@ -278,7 +278,7 @@ async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_call_that_is_never_sent_drops_its_arguments(rt: Runtime) -> Result<()> {
     let census = Census::default();
     let holders = rt.array::<Holder>(2).create(census.make()).await?;

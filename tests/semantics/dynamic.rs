@@ -249,7 +249,7 @@ async fn insertions_and_creations_are_sent_at_once_and_awaited_later(rt: Runtime
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares do not leave their process")]
 async fn destroyed_elements_are_gone_and_may_come_again(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     for index in 0..10 {
@@ -274,7 +274,7 @@ async fn destroyed_elements_are_gone_and_may_come_again(rt: Runtime) -> Result<(
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "an error of the user's own type is its text elsewhere")]
 async fn what_waits_for_a_destroyed_element_learns_of_it(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     for index in 0..3 {
@@ -404,7 +404,7 @@ impl Tree {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn indexes_of_the_user_name_elements(rt: Runtime) -> Result<()> {
     let tree = rt.array_sparse::<Tree>().create_empty();
     let octants: Vec<_> = (-5..5).map(|x| Octant { depth: 3, at: [x, -x, 7] }).collect();
@@ -444,7 +444,7 @@ impl Clash {
     }
 }
 
-#[chare::test(pes = [1, 2])]
+#[chare::test(pes = [1, 2], one_process = "its values do not leave their process")]
 async fn keys_that_clash_are_told(rt: Runtime) -> Result<()> {
     let array = rt.array_sparse::<Clash>().create_empty();
     array.insert(Careless(1), ()).await?;
@@ -482,7 +482,7 @@ impl Placement<usize> for Deal {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
 async fn a_map_says_where_elements_begin(rt: Runtime) -> Result<()> {
     let alive = Arc::new(AtomicUsize::new(0));
     let last = rt.num_pes() - 1;
@@ -545,7 +545,7 @@ fn a_call_of_an_element_that_never_comes_is_in_the_hang_report() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
 async fn elements_come_and_go_while_all_is_under_way(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     for index in 0..50 {
@@ -575,7 +575,7 @@ async fn elements_come_and_go_while_all_is_under_way(rt: Runtime) -> Result<()> 
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
 async fn who_is_inserted_by_an_element_contributes_with_it(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     nodes.insert(1, 1).send();
@@ -641,7 +641,7 @@ impl Crowd {
     }
 }
 
-#[chare::test(pes = [1, 2])]
+#[chare::test(pes = [1, 2], one_process = "its chares share memory")]
 async fn a_destruction_waits_for_a_coroutine_that_a_broadcast_has_just_begun(rt: Runtime) -> Result<()> {
     let started = Arc::new(AtomicUsize::new(0));
     // So many that the broadcast takes several turns of a PE, between which the destructions have theirs.

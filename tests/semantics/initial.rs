@@ -69,7 +69,7 @@ impl Placement<(usize, usize)> for ByRow {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn all_elements_of_the_range_are_there_and_no_others(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().strided(lattice()).create(2).await?;
     let mut all = cells.place().gather().await?;
@@ -90,7 +90,7 @@ async fn all_elements_of_the_range_are_there_and_no_others(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn elements_come_and_go_later_as_ever(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().strided(lattice()).create(1).await?;
     let error = cells.insert((4, 2), 1).await.expect_err("it is there").to_string();
@@ -107,7 +107,7 @@ async fn elements_come_and_go_later_as_ever(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn a_map_places_them_and_their_homes_know(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().map(ByRow).strided(lattice()).create(1).await?;
     for (index, pe) in cells.place().gather().await? {
@@ -154,7 +154,7 @@ async fn everything_may_happen_before_all_pes_know_the_array(rt: Runtime) -> Res
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn a_creation_brings_the_errors_of_constructors(rt: Runtime) -> Result<()> {
     let error = rt.array_sparse::<Cell>().strided(lattice()).create(THIRTEEN).await.expect_err("one fails");
     assert!(error.to_string().contains("thirteen is not wanted"), "{error}");
@@ -179,7 +179,7 @@ impl Slow {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn a_creation_waits_for_all_constructors(rt: Runtime) -> Result<()> {
     let constructed = Arc::new(AtomicUsize::new(0));
     let range = Strided::new(1_000_000, 5_000_000, 10_000);
@@ -189,7 +189,7 @@ async fn a_creation_waits_for_all_constructors(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn an_empty_range_makes_an_empty_array(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().strided(Strided::new((3, 3), (3, 9), (1, 1))).create(1).await?;
     assert_eq!(cells.hear().gather().await?, []);
@@ -223,7 +223,7 @@ impl Node {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
 async fn any_indexes_may_be_listed(rt: Runtime) -> Result<()> {
     let ways: Vec<_> = [9, 2, 77, 5].into_iter().map(|key| Way(1, key)).collect();
     let nodes = rt.array_sparse::<Node>().elements(ways.clone()).create(()).await?;

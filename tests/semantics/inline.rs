@@ -156,7 +156,7 @@ async fn two_nodes(rt: &Runtime, pe: usize) -> Result<[Element<Node>; 2]> {
     Ok([nodes.await?, others.await?])
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares share memory")]
 async fn a_call_on_the_same_pe_runs_on_the_stack_of_its_caller(rt: Runtime) -> Result<()> {
     for pe in 0..rt.num_pes() {
         let [one, other] = two_nodes(&rt, pe).await?;
@@ -183,7 +183,7 @@ async fn so_it_does_out_of_main(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], one_process = "its chares share memory")]
 async fn a_call_of_a_chare_elsewhere_is_a_message(rt: Runtime) -> Result<()> {
     let log = Log::default();
     let far = rt.single::<Node>().on_pe(rt.num_pes() - 1).create(()).await?;
@@ -198,7 +198,7 @@ async fn a_call_of_a_chare_elsewhere_is_a_message(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares share memory")]
 async fn a_chare_is_on_a_stack_once(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
     let log = Log::default();
@@ -215,7 +215,7 @@ async fn a_chare_is_on_a_stack_once(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn its_value_comes_in_every_way(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
     assert_eq!(one.add_and_await(other).await?, 103);
@@ -237,7 +237,7 @@ async fn errors_and_panics_are_those_of_the_called(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn what_waits_for_the_state_is_woken(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
     let waiting = other.wait_for(2).future();
@@ -247,7 +247,7 @@ async fn what_waits_for_the_state_is_woken(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn an_exclusive_coroutine_keeps_its_chare(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
     let (release, released) = rt.promise();
@@ -363,7 +363,7 @@ impl Link {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares share memory")]
 async fn a_chain_of_calls_does_not_grow_the_stack_without_end(rt: Runtime) -> Result<()> {
     let (depth, deepest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut links = Vec::new();
@@ -433,7 +433,7 @@ async fn what_the_runtime_drops_sends_messages(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its chares do not leave their process")]
 async fn a_chare_that_has_moved_is_called_where_it_is(rt: Runtime) -> Result<()> {
     let last = PeId::new(rt.num_pes() - 1);
     let node = rt.single::<Node>().on_pe(rt.my_pe()).create(()).await?;

@@ -94,7 +94,7 @@ impl Drop for LooksWhenDropped {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
 async fn what_lives_here_is_touched_at_once(rt: Runtime) -> Result<()> {
     let counters = rt.array::<Counter>(8).create(()).await?;
     let here = counters.at(0);

@@ -186,7 +186,7 @@ fn a_main_that_panics_before_its_first_await_is_reported() {
     }
 }
 
-#[chare::test(pes = [1, 2])]
+#[chare::test(pes = [1, 2], one_process = "its values do not leave their process")]
 async fn a_borrow_that_was_refused_leaves_no_trace(rt: Runtime) -> Result<()> {
     let keepers = rt.array::<Keeper>(1).create(()).await?;
     let looker = keepers.at(0).looker().await?;
@@ -231,7 +231,7 @@ impl Taker {
     }
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its values do not leave their process")]
 async fn a_clone_that_panics_leaves_no_hole_in_the_numbering(rt: Runtime) -> Result<()> {
     let takers = rt.array::<Taker>(8).create(()).await?;
     assert!(matches!(takers.at(0).send_bad().await, Err(CallError::Panicked(_))));

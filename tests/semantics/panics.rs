@@ -198,7 +198,7 @@ async fn a_chare_may_be_kept_after_a_panic(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "an error of the user's own type is its text elsewhere")]
 async fn an_error_reaches_who_waits_as_itself(rt: Runtime) -> Result<()> {
     let cup = cups(&rt).await?.at(15);
     let error = cup.spill(3).await.unwrap_err();

@@ -189,7 +189,7 @@ async fn a_call_that_comes_before_its_chare_waits_for_it(rt: Runtime) -> Result<
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn what_an_exclusive_coroutine_holds_back_goes_in_order_of_arrival(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let (release, released) = rt.promise();

@@ -104,7 +104,7 @@ async fn many_values_come_in_the_order_of_arrival(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a sender in another process is not given it back")]
 async fn one_value_too_many_is_given_back_to_its_sender(rt: Runtime) -> Result<()> {
     let keepers = rt.group::<Keeper>().create(()).await?;
     let last = keepers.on(rt.num_pes() - 1);
@@ -192,7 +192,7 @@ async fn a_reader_that_is_gone_does_not_matter(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn the_reading_end_may_go_elsewhere(rt: Runtime) -> Result<()> {
     let keepers = rt.group::<Keeper>().create(()).await?;
     for pe in rt.pes() {
@@ -208,7 +208,7 @@ async fn the_reading_end_may_go_elsewhere(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_reading_end_elsewhere_waits_like_any_other(rt: Runtime) -> Result<()> {
     let keepers = rt.group::<Keeper>().create(()).await?;
     let (promise, value) = rt.promise();
@@ -283,7 +283,7 @@ impl Reader {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_promise_may_have_many_readers_anywhere(rt: Runtime) -> Result<()> {
     let readers = rt.array::<Reader>(9).create(()).await?;
     let (to, value) = rt.promise::<String>();
@@ -303,7 +303,7 @@ async fn a_promise_may_have_many_readers_anywhere(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2])]
+#[chare::test(pes = [1, 2], one_process = "its values do not leave their process")]
 async fn all_readers_learn_that_a_promise_is_broken(rt: Runtime) -> Result<()> {
     let readers = rt.array::<Reader>(3).create(()).await?;
     let (to, value) = rt.promise::<String>();
@@ -368,7 +368,7 @@ impl Mover {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "an error of the user's own type is its text elsewhere")]
 async fn values_of_any_kind_are_sent_with_a_question_mark(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(2).create(()).await?;
     let (promise, value) = rt.promise();

@@ -220,7 +220,7 @@ async fn members(rt: &Runtime) -> Result<Array<Member>> {
     Ok(rt.array::<Member>(COUNT).create(()).await?)
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn every_reducer_agrees_with_a_loop(rt: Runtime) -> Result<()> {
     let members = members(&rt).await?;
     let values = || (0..COUNT).map(value);
@@ -247,7 +247,7 @@ async fn every_reducer_agrees_with_a_loop(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn logical_reducers_agree_with_a_loop(rt: Runtime) -> Result<()> {
     let members = members(&rt).await?;
     for yes_from in [0, 1, 20, COUNT] {
@@ -355,7 +355,7 @@ async fn allreduce_brings_every_element_the_result(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares share memory")]
 async fn a_barrier_lets_nobody_through_before_all_have_come(rt: Runtime) -> Result<()> {
     let arrived = Shared::new(AtomicUsize::new(0));
     members(&rt).await?.meet(arrived.clone(), 20).await?;
@@ -396,7 +396,7 @@ impl Board {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn results_go_to_every_kind_of_callback(rt: Runtime) -> Result<()> {
     let members = members(&rt).await?;
     let single = rt.single::<Board>().create(()).await?;
@@ -443,7 +443,7 @@ async fn sums_of_floats_are_the_same_every_time(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_few_elements_reduce_on_many_pes(rt: Runtime) -> Result<()> {
     for count in [1, 3] {
         let members = rt.array::<Member>(count).create(()).await?;
@@ -464,7 +464,7 @@ fn check<T: std::fmt::Debug>(outcome: Result<T, CallError>, words: &[&str]) {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "what others give is not named in another process")]
 async fn elements_that_disagree_on_the_target_are_told(rt: Runtime) -> Result<()> {
     let members = rt.array::<Member>(8).create(()).await?;
     let (to, sum) = rt.promise::<u64>();

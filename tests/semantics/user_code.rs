@@ -375,7 +375,7 @@ impl Sender {
     }
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_clone_that_panics_at_the_root_is_told_to_who_awaits_the_broadcast(rt: Runtime) -> Result<()> {
     let workers = rt.array::<Worker>(8).create(()).await?;
     for pe in rt.pes().skip(1) {
@@ -485,7 +485,7 @@ impl Hidden {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn an_index_that_panics_when_it_is_shown_or_compared_spoils_no_error(rt: Runtime) -> Result<()> {
     let all = rt.array_sparse::<Hidden>().create_empty();
     for index in 0..4 {

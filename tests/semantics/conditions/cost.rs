@@ -119,7 +119,7 @@ fn scrambled(count: u64) -> impl Iterator<Item = u64> {
     (0..count).map(move |number| (number * 0x9E35 + 7) % count)
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn tags_are_looked_up(rt: Runtime) -> Result<()> {
     const CALLS: u64 = 16384;
     let (chare, counts) = counted(&rt).await?;
@@ -137,7 +137,7 @@ async fn tags_are_looked_up(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn a_step_costs_one_look_up_however_many_tags_there_are(rt: Runtime) -> Result<()> {
     let (chare, counts) = counted(&rt).await?;
     for tag in 1..1000 {
@@ -162,7 +162,7 @@ async fn a_step_costs_one_look_up_however_many_tags_there_are(rt: Runtime) -> Re
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn a_condition_on_the_state_is_looked_at_once_for_all(rt: Runtime) -> Result<()> {
     let (chare, counts) = counted(&rt).await?;
     for number in 0..1000 {
@@ -183,7 +183,7 @@ async fn a_condition_on_the_state_is_looked_at_once_for_all(rt: Runtime) -> Resu
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn any_other_condition_is_looked_at_for_each(rt: Runtime) -> Result<()> {
     let (chare, counts) = counted(&rt).await?;
     for _ in 0..100 {
@@ -199,7 +199,7 @@ async fn any_other_condition_is_looked_at_for_each(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn steps_that_cannot_change_the_state_cost_no_look(rt: Runtime) -> Result<()> {
     let (chare, counts) = counted(&rt).await?;
     let (other, _) = counted(&rt).await?;

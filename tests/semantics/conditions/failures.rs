@@ -158,7 +158,7 @@ async fn a_condition_that_panics_later_is_a_panic_of_the_oldest_call(rt: Runtime
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn a_chare_that_is_kept_after_panics_keeps_what_it_keeps(rt: Runtime) -> Result<()> {
     let tough = rt.array::<Tough>(1).create(()).await?.at(0);
     let all = [tough.on_call(14).future(), tough.on_state(1).future(), tough.on_call(3).future()];
@@ -175,7 +175,7 @@ async fn a_chare_that_is_kept_after_panics_keeps_what_it_keeps(rt: Runtime) -> R
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn tags_may_panic(rt: Runtime) -> Result<()> {
     let tough = rt.array::<Tough>(1).create(()).await?.at(0);
     tough.set_fuse(1, Blows::Never).await?;
@@ -199,7 +199,7 @@ async fn tags_may_panic(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn a_poisoned_chare_refuses_what_it_keeps(rt: Runtime) -> Result<()> {
     let array = rt.array::<Shaky>(3).create(()).await?;
     for index in 0..3 {
@@ -401,7 +401,7 @@ fn a_tag_whose_text_panics_is_left_out_of_the_report() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares share memory")]
 async fn what_is_kept_does_not_hold_up_quiescence(rt: Runtime) -> Result<()> {
     let doors = rt.array::<Doors>(9).create(()).await?;
     let held = Arc::new(());

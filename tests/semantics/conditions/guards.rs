@@ -76,7 +76,7 @@ async fn account(rt: &Runtime) -> Result<Element<Account>> {
     Ok(rt.array::<Account>(2 * rt.num_pes()).create(()).await?.at(2 * rt.num_pes() - 1))
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn a_guard_lets_its_call_run_or_wait(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let first = account.deposit(1).when(remote!(while_in_business)).future();
@@ -88,7 +88,7 @@ async fn a_guard_lets_its_call_run_or_wait(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn a_call_that_is_dropped_tells_who_awaits_it(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let early = account.deposit(1).when(remote!(while_in_business)).future();
@@ -113,7 +113,7 @@ async fn a_call_that_is_dropped_tells_who_awaits_it(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn guarded_calls_keep_the_order_of_arrival_among_all(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let positive = remote!(|account: &Account| if account.balance > 0 { Run } else { Defer });
@@ -139,7 +139,7 @@ async fn guarded_calls_keep_the_order_of_arrival_among_all(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn the_condition_of_the_entry_holds_when_its_guard_is_asked(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let guard = remote!(|account: &Account| {
@@ -157,7 +157,7 @@ async fn the_condition_of_the_entry_holds_when_its_guard_is_asked(rt: Runtime) -
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn several_guards_all_decide(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let index = remote!(|_: &Account, cx: &Cx<Account>| if cx.index() > 0 { Run } else { Drop });
@@ -170,7 +170,7 @@ async fn several_guards_all_decide(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn coroutines_have_guards_too(rt: Runtime) -> Result<()> {
     let (account, other) = (account(&rt).await?, account(&rt).await?);
     let audit = account.audit(other).when(remote!(while_in_business)).future();
@@ -181,7 +181,7 @@ async fn coroutines_have_guards_too(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn a_guard_that_fails_fails_its_call(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let fails = remote!(|account: &Account| -> Result<Decision> {
@@ -199,7 +199,7 @@ async fn a_guard_that_fails_fails_its_call(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
 async fn a_guard_that_panics_poisons_the_chare(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let panics = remote!(|account: &Account| {

@@ -155,7 +155,7 @@ async fn gates(rt: &Runtime) -> Result<(Element<Gate>, Element<Gate>)> {
     Ok((gates.at(2 * rt.num_pes() - 1), gates.at(0)))
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn what_may_run_runs_at_once(rt: Runtime) -> Result<()> {
     let (gate, other) = gates(&rt).await?;
     gate.set(true, 3).await?;
@@ -223,7 +223,7 @@ async fn send_in_turn(rt: &Runtime, gate: Element<Gate>) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn what_may_run_runs_in_order_of_arrival(rt: Runtime) -> Result<()> {
     let (gate, _) = gates(&rt).await?;
     send_in_turn(&rt, gate).await?;
@@ -233,7 +233,7 @@ async fn what_may_run_runs_in_order_of_arrival(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn what_may_not_run_yet_is_passed_by(rt: Runtime) -> Result<()> {
     let (gate, _) = gates(&rt).await?;
     send_in_turn(&rt, gate).await?;
@@ -336,7 +336,7 @@ async fn interleaving_coroutines_begin_in_order(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn a_step_of_an_interleaving_coroutine_lets_others_run(rt: Runtime) -> Result<()> {
     let (gate, _) = gates(&rt).await?;
     let (open, step) = (gate.when_open(1).future(), gate.at_step(1, 2).future());
@@ -434,7 +434,7 @@ async fn broadcasts_end_when_the_kept_ones_have_run(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
 async fn a_broadcast_is_held_by_an_owner_and_then_kept(rt: Runtime) -> Result<()> {
     let gates = rt.array::<Gate>(8).create(()).await?;
     let (go_on, told) = rt.promise();
@@ -464,7 +464,7 @@ async fn calls_with_priorities_are_kept_in_order_of_arrival(rt: Runtime) -> Resu
     Ok(())
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its chares do not leave their process")]
 async fn what_is_kept_moves_with_its_chare(rt: Runtime) -> Result<()> {
     let (gate, other) = gates(&rt).await?;
     let mut calls = Vec::new();
@@ -493,7 +493,7 @@ async fn what_is_kept_moves_with_its_chare(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its chares do not leave their process")]
 async fn a_broadcast_finds_the_conditions_of_chares_that_move(rt: Runtime) -> Result<()> {
     let gates = rt.array::<Gate>(16).create(()).await?;
     let all = gates.at_step(3, 1).gather();
@@ -599,7 +599,7 @@ impl<K: std::hash::Hash + Eq + Clone + Send + 'static> Shelf<K> {
     }
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its generic chares are not known in other processes")]
 async fn generic_chares_have_conditions(rt: Runtime) -> Result<()> {
     let shelf = rt.single::<Shelf<String>>().on_pe(rt.num_pes() - 1).create(()).await?;
     let (put, take) = (shelf.put(Some("a".to_owned())).future(), shelf.take("b".to_owned()).future());

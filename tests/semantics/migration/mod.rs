@@ -171,7 +171,7 @@ async fn what_is_sent_before_and_after_a_move_arrives(rt: Runtime) -> Result<()>
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
 async fn a_coroutine_moves_its_own_chare(rt: Runtime) -> Result<()> {
     let (nomad, _) = one(&rt).await?;
     let all: Vec<_> = (0..rt.num_pes()).collect();
@@ -181,7 +181,7 @@ async fn a_coroutine_moves_its_own_chare(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its chares move with their coroutines")]
 async fn a_coroutine_that_waits_goes_on_where_its_chare_is(rt: Runtime) -> Result<()> {
     let (nomad, last) = one(&rt).await?;
     let waiting: Vec<_> = (10..15).map(|note| nomad.await_note(note).future()).collect();
@@ -195,7 +195,7 @@ async fn a_coroutine_that_waits_goes_on_where_its_chare_is(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its chares move with their coroutines")]
 async fn a_promise_made_before_a_move_is_kept_after_it(rt: Runtime) -> Result<()> {
     let (nomad, last) = one(&rt).await?;
     let (to, promise) = rt.promise();
@@ -211,7 +211,7 @@ async fn a_promise_made_before_a_move_is_kept_after_it(rt: Runtime) -> Result<()
     Ok(())
 }
 
-#[chare::test(pes = [2, 4])]
+#[chare::test(pes = [2, 4], one_process = "its chares move with their coroutines")]
 async fn a_panic_that_is_awaited_ends_no_run_because_the_chare_has_moved(rt: Runtime) -> Result<()> {
     let (nomad, last) = one(&rt).await?;
     let (to, begun) = rt.promise();
@@ -442,7 +442,7 @@ fn talkers(rt: &Runtime, count: usize) -> (Arc<AtomicUsize>, chare::Creation<Arr
     (alive.clone(), rt.array::<Talker>(count).create(alive))
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
 async fn channels_keep_their_order_while_both_ends_move(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt, 2).1.await?;
     for (sender_moves, receiver_moves) in [(7, 1_000_000), (1_000_000, 7), (5, 7), (1, 1)] {
@@ -455,7 +455,7 @@ async fn channels_keep_their_order_while_both_ends_move(rt: Runtime) -> Result<(
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares move with their coroutines")]
 async fn combinators_go_along(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt, 2).1.await?;
     for _ in 0..20 {

@@ -76,7 +76,7 @@ async fn many(rt: &Runtime) -> Result<(Array<Cautious>, usize)> {
     Ok((rt.array::<Cautious>(MANY * rt.num_pes()).create(()).await?, MANY - 1))
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares move with their coroutines")]
 async fn who_is_told_to_stay_before_the_move_is_asked_for_stays(rt: Runtime) -> Result<()> {
     let (array, other) = many(&rt).await?;
     let (to, moving) = rt.promise();
@@ -88,7 +88,7 @@ async fn who_is_told_to_stay_before_the_move_is_asked_for_stays(rt: Runtime) -> 
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4])]
+#[chare::test(pes = [1, 2, 4], one_process = "its chares move with their coroutines")]
 async fn who_panics_before_the_move_is_asked_for_does_not_move(rt: Runtime) -> Result<()> {
     let (array, other) = many(&rt).await?;
     let (to, moving) = rt.promise();
@@ -98,7 +98,7 @@ async fn who_panics_before_the_move_is_asked_for_does_not_move(rt: Runtime) -> R
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8])]
+#[chare::test(pes = [2, 4, 8], one_process = "its chares move with their coroutines")]
 async fn what_is_kept_runs_after_the_hook_even_if_that_had_to_wait(rt: Runtime) -> Result<()> {
     let one = rt.array::<Cautious>(8).create(()).await?.at(0);
     let (kept, woken) = (one.kept().future(), one.await_opening().future());

@@ -139,7 +139,7 @@ async fn senders_that_lose_leave_the_credit(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_call_that_loses_runs_if_it_was_polled_and_only_then(rt: Runtime) -> Result<()> {
     let servers = rt.array::<Server>(NODES).create(()).await?;
     for index in [0, NODES - 1] {
@@ -161,7 +161,7 @@ async fn a_call_that_loses_runs_if_it_was_polled_and_only_then(rt: Runtime) -> R
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn whatever_loses_runs_all_the_same(rt: Runtime) -> Result<()> {
     let (nodes, servers) = create(&rt).await?;
     // What is all on one PE may end at once.

@@ -416,7 +416,7 @@ async fn a_set_may_be_refilled_while_it_is_waited_for(rt: Runtime) -> Result<()>
 }
 
 /// The first to poll is not the only one that is woken, and may go before the value comes.
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_promise_may_have_several_readers(rt: Runtime) -> Result<()> {
     let (nodes, servers) = create(&rt).await?;
     for first_gives_up in [false, true] {

@@ -91,7 +91,7 @@ async fn a_promise_is_looked_at_where_it_was_made(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn calls_and_creations_are_looked_at(rt: Runtime) -> Result<()> {
     let (servers, created) = rt.array::<Server>(NODES).create(()).start();
     rt.quiescence().await?;
@@ -115,7 +115,7 @@ async fn calls_and_creations_are_looked_at(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn reductions_are_looked_at(rt: Runtime) -> Result<()> {
     let lookers = rt.array::<Looker>(NODES).create(()).await?;
     let (open, gate) = rt.promise();
@@ -128,7 +128,7 @@ async fn reductions_are_looked_at(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_value_is_looked_at_elsewhere(rt: Runtime) -> Result<()> {
     let lookers = rt.array::<Looker>(NODES).create(()).await?;
     for looker in [lookers.at(0), lookers.at(NODES - 1)] {
@@ -148,7 +148,7 @@ async fn a_value_is_looked_at_elsewhere(rt: Runtime) -> Result<()> {
 }
 
 /// A future that comes back from where it was looked at is at home again.
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_value_is_looked_at_elsewhere_and_then_here(rt: Runtime) -> Result<()> {
     let lookers = rt.array::<Looker>(NODES).create(()).await?;
     for looker in [lookers.at(0), lookers.at(NODES - 1)] {

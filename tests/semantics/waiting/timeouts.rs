@@ -67,7 +67,7 @@ impl Limited {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn what_comes_in_time_is_brought_and_what_does_not_is_over(rt: Runtime) -> Result<()> {
     let servers = rt.array::<Server>(NODES).create(()).await?;
     let limited = rt.array::<Limited>(NODES).create(()).await?;
@@ -106,7 +106,7 @@ async fn a_value_beside_a_timer_that_has_fired_is_brought(rt: Runtime) -> Result
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8])]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
 async fn a_future_that_was_lent_can_be_waited_for_further(rt: Runtime) -> Result<()> {
     let servers = rt.array::<Server>(NODES).create(()).await?;
     for server in [servers.at(0), servers.at(NODES - 1)] {
