@@ -1,17 +1,19 @@
 //! Where PEs are: the processes of a run, and the hosts that these are on. In a simulated run, those that are simulated.
 //!
-//! Invariant: each process has as many PEs, numbered one after the other; hosts are numbered in the order of their first PEs. Nothing here changes
+//! Invariant: the PEs of a process are numbered one after the other, and each has as many, but in a simulated run where they do not divide; hosts are numbered in the order of their first PEs. Nothing here changes
 //! during a run, and nobody is asked.
 
 use std::fmt;
+use std::ops::Range;
 
 use chare_transport::Rank;
 use serde::{Deserialize, Serialize};
 
 use crate::current;
 use crate::ids::{IntoPe, PeId};
-use crate::process::Shared;
+use crate::process::{Dealings, Shared};
 use crate::runtime::Runtime;
+use crate::scheduler::pe::Pe;
 
 /// A host of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,7 +49,8 @@ impl fmt::Display for HostId {
 }
 
 impl Shared {
-    fn process_count(&self) -> usize {
+    /// The processes of the run.
+    pub(crate) fn process_count(&self) -> usize {
         match (self.job(), self.options().simulation()) {
             (Some(job), _) => job.facts().size(),
             (None, Some(sim)) => sim.processes().min(self.pe_count()),
@@ -55,8 +58,25 @@ impl Shared {
         }
     }
 
-    fn process_of(&self, pe: PeId) -> usize {
+    pub(crate) fn process_of(&self, pe: PeId) -> usize {
         pe.index() * self.process_count() / self.pe_count()
+    }
+
+    /// The numbers of the PEs of a process.
+    pub(crate) fn pes_of_process(&self, rank: Rank) -> Range<usize> {
+        let first = |process: usize| (process * self.pe_count()).div_ceil(self.process_count());
+        first(rank.index())..first(rank.index() + 1)
+    }
+
+    /// The process of a PE, and its number there.
+    pub(crate) fn place_of(&self, pe: PeId) -> (Rank, u32) {
+        let number_in = |rank: usize, first: usize| (Rank(rank as u32), (pe.index() - first) as u32);
+        if self.job().is_some() {
+            let rank = pe.index() / self.own_pe_count();
+            return number_in(rank, rank * self.own_pe_count());
+        }
+        let rank = self.process_of(pe);
+        number_in(rank, self.pes_of_process(Rank(rank as u32)).start)
     }
 
     fn host_of(&self, pe: PeId) -> HostId {
@@ -79,6 +99,28 @@ impl Shared {
             (None, None) => std::fs::read_to_string("/proc/sys/kernel/hostname")
                 .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned()),
         }
+    }
+}
+
+impl Pe {
+    /// Whether there are PEs in other processes.
+    pub(crate) fn has_far_pes(&self) -> bool {
+        self.far_pe_count() > 0
+    }
+
+    /// How many those are.
+    pub(crate) fn far_pe_count(&self) -> usize {
+        self.pe_count() - self.near.1
+    }
+
+    /// The PEs of this process.
+    pub(crate) fn near_pes(&self) -> impl ExactSizeIterator<Item = PeId> + use<> {
+        (self.near.0..self.near.0 + self.near.1).map(PeId::new)
+    }
+
+    /// What the PEs of this process have to do with other processes.
+    pub(crate) fn dealings(&self) -> &Dealings {
+        self.shared().dealings(self.rank)
     }
 }
 

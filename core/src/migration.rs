@@ -36,6 +36,7 @@ use crate::proxy::Element;
 use crate::reduction;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
+use crate::scheduler::task;
 use crate::waiting::What;
 use crate::wire::{Kind, Leaves};
 
@@ -201,8 +202,8 @@ impl Payload for Migrate {
         }
         if pe.is_near(to) {
             depart(pe, chare, companions, to, reply);
-        } else {
-            across::depart(pe, chare, &companions, self, reply);
+        } else if let Err((reply, why)) = across::depart(pe, chare, &companions, self, reply) {
+            refuse(pe, chare, reply, &why);
         }
     }
 }
@@ -285,8 +286,14 @@ pub(crate) fn move_any(pe: &Pe, drawn: usize, to: PeId) -> Option<ChareId> {
         return None;
     }
     let id = chare.id;
-    depart(pe, chare, companions, to, Reply::none());
-    Some(id)
+    if pe.is_near(to) {
+        depart(pe, chare, companions, to, Reply::none());
+        return Some(id);
+    }
+    let is_at_rest = |chare: &ChareRef| !task::is_any_alive(*chare);
+    let are_at_rest = [&chare].into_iter().chain(&companions).all(is_at_rest);
+    let migrate = Migrate { to: to.index() };
+    (are_at_rest && across::depart(pe, chare, &companions, migrate, Reply::none()).is_ok()).then_some(id)
 }
 
 /// Why a chare is not to move, if it or a companion has said so.

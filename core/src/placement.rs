@@ -84,7 +84,7 @@ impl<I: DenseIndex> OverDevices<I> {
         let Some(count) = shape.element_count() else { panic!("an array of shape {shape:?} is too large") };
         let counts = current::on_pe("OverDevices", |pe| {
             assert!(
-                pe.shared().job().is_none(),
+                !pe.has_far_pes(),
                 "`OverDevices` knows the devices of one process, and this run has several: give the array another map, or none"
             );
             let devices = pe.shared().devices();

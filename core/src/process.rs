@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use chare_transport::Rank;
 use crossbeam_utils::CachePadded;
 
 use crate::binding::BoundDevices;
@@ -13,7 +14,7 @@ use crate::ids::{ChareId, PeId, RunId};
 use crate::job::{Ending, Job};
 use crate::message::{Head, Msg, Name, Payload};
 use crate::options::Options;
-use crate::priority::{Rank, Ranked};
+use crate::priority::{self, Ranked};
 use crate::profile::PeProfile;
 use crate::quiescence::Board;
 use crate::reply::Reply;
@@ -24,6 +25,14 @@ use crate::scheduler::pe::Pe;
 use crate::scheduler::waker::Enrolment;
 use crate::unawaited::Reported;
 use crate::wire::{Exports, Leaves};
+
+/// What the PEs of a process share that belongs to no other process of the run, also where all of them are in one memory.
+#[derive(Default)]
+pub(crate) struct Dealings {
+    /// Promises that other processes hold.
+    pub(crate) exports: Exports,
+    pub(crate) value_types: ValueTypes,
+}
 
 /// What the PEs of a process share.
 pub(crate) struct Shared {
@@ -47,9 +56,8 @@ pub(crate) struct Shared {
     pub(crate) outsiders: CachePadded<AtomicUsize>,
     /// Threads of the outside that are pushing just now.
     foreign_pushes: CachePadded<AtomicUsize>,
-    /// Promises that other processes hold.
-    exports: Exports,
-    value_types: ValueTypes,
+    /// Of this process; of each in a simulated run of several.
+    dealings: Box<[Dealings]>,
     /// If the run has several processes.
     job: Option<Job>,
     /// The first PE of this process.
@@ -65,6 +73,7 @@ impl Shared {
         job: Option<Job>,
     ) -> (Arc<Self>, Vec<InboxReader<Head>>) {
         let pe_count = options.pes();
+        let simulated = options.simulation().map_or(1, |sim| sim.processes().min(pe_count));
         let ranks_here = job.as_ref().map_or(1, |job| job.ranks_here());
         let (inboxes, readers): (Vec<_>, _) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
         let shared = Shared {
@@ -84,8 +93,7 @@ impl Shared {
             started: Instant::now(),
             outsiders: CachePadded::default(),
             foreign_pushes: CachePadded::default(),
-            exports: Exports::default(),
-            value_types: ValueTypes::default(),
+            dealings: (0..simulated).map(|_| Dealings::default()).collect(),
             first: job.as_ref().map_or(0, |job| job.rank().index() * pe_count),
             job,
             options,
@@ -132,12 +140,9 @@ impl Shared {
         &self.reported
     }
 
-    pub(crate) fn value_types(&self) -> &ValueTypes {
-        &self.value_types
-    }
-
-    pub(crate) fn exports(&self) -> &Exports {
-        &self.exports
+    /// What the PEs of a process have to do with other processes. In a simulated run each of its processes is here.
+    pub(crate) fn dealings(&self, rank: Rank) -> &Dealings {
+        &self.dealings[if self.job.is_some() { 0 } else { rank.index() }]
     }
 
     /// The first PE of this process: it judges quiescence, and decides for threads that are no PEs.
@@ -210,7 +215,7 @@ impl Shared {
     }
 
     /// Sends a message to its chare by way of a PE that can find it.
-    pub(crate) fn send_foreign(&self, rank: Rank, msg: Msg) {
+    pub(crate) fn send_foreign(&self, rank: priority::Rank, msg: Msg) {
         let id = msg.head().to;
         let by = id.collection.single_home().unwrap_or_else(|| id.collection.root());
         self.post_foreign(by, Ranked::wrapped(rank, msg));

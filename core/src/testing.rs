@@ -2,7 +2,8 @@
 //! unless it succeeds.
 //!
 //! The environment may ask for more than the test does: `CHARE_SIM_SEEDS=200` simulates all tests, and `CHARE_SEED=17` runs one
-//! seed. Both take what `--sim` takes behind the number. A test that says that it cannot be simulated never is. With
+//! seed. Both take what `--sim` takes behind the number. Where many seeds say nothing of `processes=`, they take turns: in one process, and spread over
+//! each number of processes that divides the PEs. A test that says that it cannot be simulated never is. With
 //! `CHARE_SIM_SECONDS=3` a test begins no further seed after so long. `CHARE_TEST_PROCESSES=2` spreads the PEs of a test that has a multiple
 //! of two over two processes, which are joined by queues inside of this one. A binary of tests that `mpirun` has started spreads them over
 //! its processes ([`ranks`], with the feature `mpi`). A test that says that it is for one process is not spread.
@@ -66,6 +67,8 @@ pub enum Simulated {
 struct Seeds {
     first: Sim,
     count: u64,
+    /// Nobody has said how many processes there are.
+    varies: bool,
 }
 
 impl Test {
@@ -96,11 +99,21 @@ impl Test {
         };
         let named = |name| env(name).map(|text| (name, text));
         if let Some(first) = named(SEED_VARIABLE).map(parse) {
-            return Some(Seeds { first, count: 1 });
+            return Some(Seeds { first, count: 1, varies: false });
         }
-        let all = parse(named(SEEDS_VARIABLE).or(own)?);
+        let all = named(SEEDS_VARIABLE).or(own)?;
+        let varies = !all.1.contains("processes=");
+        let all = parse(all);
         assert!(all.seed() > 0, "{SEEDS_VARIABLE} or `seeds` is 0: give at least one seed");
-        Some(Seeds { count: all.seed(), first: all.with_seed(0) })
+        Some(Seeds { count: all.seed(), first: all.with_seed(0), varies })
+    }
+
+    /// The run of a seed that says nothing of processes: in one, or spread over as many as there may be, from seed to seed.
+    fn shaped(&self, sim: Sim) -> Sim {
+        let shapes: Vec<usize> =
+            (1..=self.pes).filter(|&count| count == 1 || self.spreads_over(count)).collect();
+        let processes = shapes[(sim.seed() % shapes.len() as u64) as usize];
+        sim.with_processes(processes, 1)
     }
 
     /// How to run a seed again.
@@ -205,6 +218,7 @@ fn simulate(test: &Test, seeds: &Seeds, limit: Option<Duration>, begin: BeginAga
         }
         let seed = seeds.first.seed().saturating_add(done);
         let sim = seeds.first.clone().with_seed(seed);
+        let sim = if seeds.varies { test.shaped(sim) } else { sim };
         let replay = test.replay(&sim);
         let report = Runtime::run_alone_or_joined(None, test.options().simulate(sim), Some(Box::new(begin)));
         expect_success(report, || {
@@ -230,7 +244,7 @@ mod tests {
         let test =
             Test { pes: 1, device: None, simulated, one_process: false, package: "p", path: "c::m::t" };
         let env = |name: &str| env.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
-        test.seeds(env).map(|Seeds { first, count }| (first.to_string(), count))
+        test.seeds(env).map(|Seeds { first, count, .. }| (first.to_string(), count))
     }
 
     #[test]
@@ -272,6 +286,29 @@ mod tests {
         assert!(test(4, false).spreads_over(2) && test(4, false).spreads_over(4));
         assert!(!test(4, false).spreads_over(1) && !test(4, false).spreads_over(8));
         assert!(!test(4, true).spreads_over(2) && !test(3, false).spreads_over(2));
+    }
+
+    #[test]
+    fn seeds_take_turns_in_one_process_and_in_several() {
+        let test = |pes, one_process| Test {
+            pes,
+            device: None,
+            simulated: Simulated::Maybe,
+            one_process,
+            package: "p",
+            path: "c::t",
+        };
+        let processes =
+            |test: Test| (0..4).map(|seed| test.shaped(Sim::new(seed)).processes()).collect::<Vec<_>>();
+        assert_eq!(processes(test(8, false)), [1, 2, 4, 8]);
+        assert_eq!(processes(test(6, false)), [1, 2, 3, 6]);
+        assert_eq!(processes(test(2, false)), [1, 2, 1, 2]);
+        assert_eq!(processes(test(8, true)), [1; 4]);
+        let varies = |text: &str| {
+            let env = |name: &str| (name == SEEDS_VARIABLE).then(|| text.to_owned());
+            test(8, false).seeds(env).expect("they are asked for").varies
+        };
+        assert!(varies("200:calm") && !varies("200:processes=1"));
     }
 
     #[test]

@@ -147,7 +147,9 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// `seeds = 200` runs the test in the simulator, once for each seed from 0; `seeds = "200:processes=4:migrate=10"` with what
 /// `--sim` takes behind the seed. A seed that fails is named, with the command that runs it again:
 /// `CHARE_SEED=17 cargo test ..`; `CHARE_SEED=17:trace` tells each step. `CHARE_SIM_SEEDS=200` in the environment does so with
-/// tests that do not ask for it, but for those that say why they cannot be simulated, `unsimulated = "it starts a thread"`.
+/// tests that do not ask for it, but for those that say why they cannot be simulated, `unsimulated = "it starts a thread"`. Where nothing is
+/// said of `processes=`, seeds take turns: the PEs in one process, and in as many as divide their number, unless the test says why not,
+/// `one_process = "its chares share memory"`.
 ///
 /// With chare's feature `mpi`, `mpirun -n 2 target/debug/deps/my_tests-0123456789abcdef --test-threads=1` spreads the PEs of each test over the
 /// processes, if their number divides that of the PEs; other tests run in the first process, as do those that say why they must,

@@ -58,7 +58,7 @@ impl ValueTypes {
 
 /// Notes that a channel of values of type `T` is open on this PE, for values from other processes.
 pub(super) fn note_type<T: Wire>(pe: &Pe) {
-    if pe.shared().job().is_none() {
+    if !pe.has_far_pes() {
         return;
     }
     let name = name_of::<T>();
@@ -73,7 +73,7 @@ pub(super) fn note_type<T: Wire>(pe: &Pe) {
     let reader = Reader { read, rouse: moved::rouse_as::<T> };
     pe.value_types_met.0.borrow_mut().insert(name, reader);
     let held = {
-        let mut known = pe.shared().value_types().lock();
+        let mut known = pe.dealings().value_types.lock();
         known.readers.insert(name, reader);
         known.held.remove(&name)
     };
@@ -85,7 +85,7 @@ pub(super) fn note_type<T: Wire>(pe: &Pe) {
 /// What is known of a type of values in this process.
 fn reader_of(pe: &Pe, name: u64) -> Option<Reader> {
     let met = pe.value_types_met.0.borrow().get(&name).copied();
-    met.or_else(|| pe.shared().value_types().lock().readers.get(&name).copied())
+    met.or_else(|| pe.dealings().value_types.lock().readers.get(&name).copied())
 }
 
 /// How ends that come from other processes take values of this type, if that is known here.
@@ -96,7 +96,7 @@ pub(super) fn rouse_of(pe: &Pe, name: u64) -> Option<Rouse> {
 /// Sends on what is held on this PE for a chare that has left the process: where it is, it may open the channel.
 pub(crate) fn follow(pe: &Pe, chare: ChareId) {
     let follow: Vec<_> = {
-        let mut known = pe.shared().value_types().lock();
+        let mut known = pe.dealings().value_types.lock();
         let is_its = |held: &mut (PeId, Msg)| held.0 == pe.id() && held.1.head().to == chare;
         known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).collect()
     };
@@ -176,7 +176,7 @@ impl Payload for EncodedCarry {
             return pe.ends.with(&entry, |end| end.fail(defect)).unwrap_or_default().settle(pe);
         }
         let (name, msg) = (self.name, Msg::new(to, reply, self));
-        let mut known = pe.shared().value_types().lock();
+        let mut known = pe.dealings().value_types.lock();
         if known.readers.contains_key(&name) {
             // Since it was looked for.
             drop(known);

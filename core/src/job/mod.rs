@@ -38,8 +38,9 @@ use crate::process::{Shared, lock};
 use crate::profile::Profile;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
+use crate::scheduler::waker;
 use crate::table::{CodeTable, SameId};
-use crate::wire::{self, Beside, Decoder, Encoder, WireError};
+use crate::wire::{self, Beside, Decoder, Encoder, Label, Spoiled, WireError};
 pub(crate) use note::Ending;
 use note::Note;
 pub(crate) use quiet::{Standing, Standings};
@@ -329,7 +330,7 @@ fn reason_of(error: &Error) -> Reason {
 }
 
 /// Takes a frame in that has come.
-fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
+pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
     let shared = pe.shared();
     if shared.is_stopping()
         && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_) | Note::Profile(_)))
@@ -341,8 +342,7 @@ fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> boo
     let outcome = match taken {
         Ok(Ok(Came::Message(to, msg))) => return hand_over(pe, to, msg, &to_queue),
         Ok(Ok(Came::ForAll(messages))) => {
-            let own = (shared.first_pe().index()..).map(PeId::new);
-            return own.zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
+            return pe.near_pes().zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
         }
         Ok(Ok(Came::Note(note))) => {
             if let Some(job) = shared.job() {
@@ -387,19 +387,41 @@ fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
         decoder.end()?;
         return Ok(Came::Note(note));
     }
-    let shared = pe.shared();
-    if let Some(job) = shared.job().filter(|_| to == SPREAD) {
-        return job.take_spread(shared, frame.header, decoder).map(Came::ForAll);
+    if to == SPREAD {
+        return pe.take_spread(frame.header, decoder).map(Came::ForAll);
     }
-    if to as usize >= shared.own_pe_count() {
-        return Err(WireError::new(format!(
-            "it is for PE {to} of this process, which has {}",
-            shared.own_pe_count()
-        )));
-    }
+    let Some(to) = pe.near_pes().nth(to as usize) else {
+        let count = pe.near_pes().len();
+        return Err(WireError::new(format!("it is for PE {to} of this process, which has {count}")));
+    };
     let msg = wire::decode_message(&mut decoder)?;
     decoder.end()?;
-    Ok(Came::Message(PeId::new(shared.first_pe().index() + to as usize), msg))
+    Ok(Came::Message(to, msg))
+}
+
+/// What a simulated network has to know of a frame.
+pub(crate) struct Address {
+    /// The number of the PE in its process; none if it is for all.
+    pub(crate) to: Option<u32>,
+    pub(crate) label: Label,
+}
+
+impl Address {
+    /// That of a frame with this header, which is no note.
+    pub(crate) fn read(header: &[u8]) -> Result<Self, WireError> {
+        let mut decoder = Decoder::new(header, Vec::new());
+        let mut to = decoder.take_u32()?;
+        if to == SPOILED {
+            let _: Vec<(usize, Spoiled)> = decoder.take()?;
+            to = decoder.take_u32()?;
+        }
+        let to = Some(to).filter(|to| *to != SPREAD);
+        if to.is_none() {
+            // Whoever has spread it.
+            decoder.take_u32()?;
+        }
+        Ok(Address { to, label: Label::read(&mut decoder)? })
+    }
 }
 
 impl Pe {
@@ -420,27 +442,31 @@ impl Pe {
     #[inline(never)]
     pub(crate) fn send_across(&self, to: PeId, msg: Msg) -> bool {
         let shared = self.shared();
-        let Some(job) = shared.job().filter(|_| to.index() < self.pe_count()) else {
+        if to.index() >= self.pe_count() {
             shared.stop(Reason::Internal(format!("a message for {to:?}, of {}", self.pe_count())));
             return false;
-        };
+        }
         if !msg.can_leave() {
+            // Wakers are words of one memory, in which simulated processes are, too.
+            if shared.job().is_none() && (waker::is_signal(&msg) || staged::is_bell(&msg)) {
+                self.send_by_pointer(to, msg);
+                return true;
+            }
             let text = format!("{} cannot go to another process yet", msg.name());
             msg.lose(self, crate::error::CallError::Refused(text.into()));
             return false;
         }
-        let pes = shared.own_pe_count();
+        let (rank, number) = shared.place_of(to);
         let mut encoder = self.crossing.take_encoder();
-        encoder.put_u32((to.index() % pes) as u32);
+        encoder.put_u32(number);
         let is_encoded = self.encode_for(1, || msg.leave(&mut encoder)).is_ok();
         let mut is_sent = false;
         if is_encoded {
-            let rank = Rank((to.index() / pes) as u32);
             if self.crossing.staged.lets_pass(rank, &encoder) {
                 let beside = std::mem::take(&mut encoder.buffers);
-                is_sent = self.send_frame(job, rank, &encoder.bytes, beside);
+                is_sent = self.send_frame(rank, &encoder.bytes, beside);
             } else {
-                self.stage(job, rank, Some(to), &mut encoder);
+                self.stage(rank, Some(to), &mut encoder);
                 is_sent = true;
             }
         }
@@ -450,8 +476,12 @@ impl Pe {
 
     /// Sends what was encoded, beside which there is no device memory; false if nothing is sent any more.
     #[inline]
-    fn send_frame(&self, job: &Job, rank: Rank, header: &[u8], beside: Vec<Beside>) -> bool {
+    fn send_frame(&self, rank: Rank, header: &[u8], beside: Vec<Beside>) -> bool {
         let frame = Frame { header, buffers: beside.into_iter().filter_map(Beside::into_host).collect() };
+        let Some(job) = self.shared().job() else {
+            self.send_simulated(rank, frame);
+            return true;
+        };
         match job.outbox.send(rank, frame) {
             Ok(queued) => {
                 self.crossing.has_sent.set(true);

@@ -13,10 +13,9 @@
 
 use chare_transport::{Frame, Rank, Refusal};
 
-use super::{Job, SPREAD};
+use super::SPREAD;
 use crate::ids::PeId;
 use crate::message::Msg;
-use crate::process::Shared;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::wire::{self, Beside, Decoder, WireError};
@@ -39,15 +38,21 @@ pub(crate) enum Others {
     Far(usize),
 }
 
-impl Job {
+impl Pe {
     /// Passes a frame from `root` on to the processes behind this one.
-    fn pass_on(&self, shared: &Shared, root: Rank, header: &[u8], beside: &[Beside]) {
-        for child in children(root, self.rank(), self.facts().size()) {
+    fn pass_on(&self, root: Rank, header: &[u8], beside: &[Beside]) {
+        let shared = self.shared();
+        for child in children(root, self.rank, shared.process_count()) {
             // In the place of what is spoiled are no bytes.
             let nothing = || Vec::<u8>::new().into();
             let buffer = |beside: &Beside| beside.copied().into_host().unwrap_or_else(nothing);
             let buffers = beside.iter().map(buffer).collect();
-            match self.outbox.send(child, Frame { header, buffers }) {
+            let frame = Frame { header, buffers };
+            let Some(job) = shared.job() else {
+                self.send_simulated(child, frame);
+                continue;
+            };
+            match job.outbox.send(child, frame) {
                 Err(error) if error.refusal != Refusal::Closed => {
                     shared.stop(Reason::Aborted(error.to_string()));
                 }
@@ -57,32 +62,24 @@ impl Job {
     }
 
     /// Passes on a frame that was spread, of which `decoder` has read the beginning; returns a message for each PE of this process.
-    pub(super) fn take_spread(
-        &self,
-        shared: &Shared,
-        header: &[u8],
-        mut decoder: Decoder<'_>,
-    ) -> Result<Vec<Msg>, WireError> {
+    pub(super) fn take_spread(&self, header: &[u8], mut decoder: Decoder<'_>) -> Result<Vec<Msg>, WireError> {
         let root = decoder.take_u32()?;
-        if root as usize >= self.facts().size() || root == self.rank().0 {
+        if root as usize >= self.shared().process_count() || root == self.rank.0 {
             return Err(WireError::new(format!("it says that rank {root} has spread it")));
         }
         let rest = decoder.take_rest();
-        self.pass_on(shared, Rank(root), header, rest.buffers());
+        self.pass_on(Rank(root), header, rest.buffers());
         let decode = |decoder: &mut Decoder<'_>| wire::decode_message(decoder);
-        let copies = (1..shared.own_pe_count()).map(|_| rest.copied().decode(decode));
+        let copies = (1..self.near_pes().len()).map(|_| rest.copied().decode(decode));
         let mut messages = copies.collect::<Result<Vec<_>, _>>()?;
         messages.push(rest.decode(decode)?);
         Ok(messages)
     }
-}
 
-impl Pe {
     /// Whom [`Pe::post_to_others`] asks for a message for, in that order.
     pub(crate) fn others(&self) -> impl Iterator<Item = Others> + use<> {
-        let (first, near, own) = (self.shared().first_pe().index(), self.shared().own_pe_count(), self.id());
-        let of_process = (first..first + near).map(PeId::new).filter(move |&pe| pe != own).map(Others::Near);
-        let far = self.pe_count() - near;
+        let (near, own, far) = (self.near_pes(), self.id(), self.far_pe_count());
+        let of_process = near.filter(move |&pe| pe != own).map(Others::Near);
         of_process.chain((far > 0).then_some(Others::Far(far)))
     }
 
@@ -96,27 +93,28 @@ impl Pe {
 
     /// Sends a message to each PE of all other processes, so many.
     fn spread(&self, msg: Msg, pes: usize) {
-        let shared = self.shared();
-        let Some(job) = shared.job().filter(|_| !shared.is_stopping()) else { return drop(msg) };
+        if self.shared().is_stopping() {
+            return drop(msg);
+        }
         let mut encoder = self.crossing.take_encoder();
         encoder.put_u32(SPREAD);
-        encoder.put_u32(job.rank().0);
+        encoder.put_u32(self.rank.0);
         // If it cannot be encoded, whoever waits for it has been told.
         if self.encode_for(pes, || msg.leave(&mut encoder)).is_ok() {
             self.traffic.posted.set(self.traffic.posted.get() + pes as u64);
-            if self.crossing.staged.lets_pass(job.rank(), &encoder) {
-                self.spread_frame(job, &encoder.bytes, &encoder.buffers);
+            if self.crossing.staged.lets_pass(self.rank, &encoder) {
+                self.spread_frame(&encoder.bytes, &encoder.buffers);
             } else {
-                self.stage(job, job.rank(), None, &mut encoder);
+                self.stage(self.rank, None, &mut encoder);
             }
         }
         self.crossing.put_encoder(encoder);
     }
 
     /// Sends what was encoded for all other processes, beside which there is no device memory.
-    pub(super) fn spread_frame(&self, job: &Job, header: &[u8], beside: &[Beside]) {
-        self.crossing.has_sent.set(true);
-        job.pass_on(self.shared(), job.rank(), header, beside);
+    pub(super) fn spread_frame(&self, header: &[u8], beside: &[Beside]) {
+        self.crossing.has_sent.set(self.shared().job().is_some());
+        self.pass_on(self.rank, header, beside);
     }
 }
 

@@ -30,7 +30,7 @@ use chare_device::{Account, Completion, DeviceError};
 use chare_transport::{Buffer, Rank};
 use rustc_hash::FxHashMap;
 
-use super::{Job, SPOILED};
+use super::SPOILED;
 use crate::current;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
@@ -158,10 +158,13 @@ impl Payload for Copied {
     const NAME: Name = Name::Runtime("the end of a copy of device memory");
     const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        if let Some(job) = pe.shared().job() {
-            pe.advance_staged(job, self.rank);
-        }
+        pe.advance_staged(self.rank);
     }
+}
+
+/// Whether a message tells of the end of a copy. It may come from whoever has looked at the devices.
+pub(super) fn is_bell(msg: &Msg) -> bool {
+    msg.payload::<Copied>().is_some()
 }
 
 impl Staged {
@@ -209,29 +212,29 @@ impl Staged {
 impl Pe {
     /// Sends what was encoded to a PE, or to all of other processes, when its device memory is there, and after what is held for that process.
     #[cold]
-    pub(super) fn stage(&self, job: &Job, rank: Rank, to: Option<PeId>, encoder: &mut Encoder) {
+    pub(super) fn stage(&self, rank: Rank, to: Option<PeId>, encoder: &mut Encoder) {
         let staged = &self.crossing.staged;
         let courier = staged.courier(self, rank);
         // A copy may end other operations, and so wake somebody: no table is borrowed.
         let held = Held::begin(to, encoder, &courier);
         staged.push(rank, held);
-        self.advance_staged(job, rank);
+        self.advance_staged(rank);
     }
 
     /// Sends what can go.
-    fn advance_staged(&self, job: &Job, rank: Rank) {
+    fn advance_staged(&self, rank: Rank) {
         while let Some(mut held) = self.crossing.staged.pop(rank) {
             let is_for_one = held.to.is_some();
             let ends = std::mem::take(&mut held.ends);
             let (header, beside) = held.into_frame();
             let is_sent = if is_for_one {
-                self.send_frame(job, rank, &header, beside)
+                self.send_frame(rank, &header, beside)
             } else {
-                self.spread_frame(job, &header, &beside);
+                self.spread_frame(&header, &beside);
                 true
             };
             if !is_sent {
-                let count = if is_for_one { 1 } else { self.pe_count() - self.shared().own_pe_count() };
+                let count = if is_for_one { 1 } else { self.far_pe_count() };
                 self.traffic.posted.set(self.traffic.posted.get() - count as u64);
             }
             drop(ends);

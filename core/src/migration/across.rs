@@ -9,7 +9,7 @@
 
 use std::any::Any;
 
-use super::{Again, Arrive, Freight, Migrate, refuse, take_out};
+use super::{Again, Arrive, Freight, Migrate, take_out};
 use crate::broadcast::{Departure, Gap};
 use crate::caught;
 use crate::cell::{ChareRef, Counts, Extra, Parcel, State};
@@ -29,9 +29,15 @@ use crate::scheduler::queue::Work;
 use crate::scheduler::task;
 use crate::wire::{self, Decoder, Encoder, Kind, Leaves, Stays, WireError};
 
-/// Sends a chare away that broadcasts have caught up with, and its companions with it; or refuses, and all stay. While one of
+/// Sends a chare away that broadcasts have caught up with, and its companions with it; or says why not, and all stay. While one of
 /// them has coroutines, the request waits at it.
-pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate: Migrate, reply: Reply) {
+pub(super) fn depart(
+    pe: &Pe,
+    chare: ChareRef,
+    companions: &[ChareRef],
+    migrate: Migrate,
+    reply: Reply,
+) -> Result<(), (Reply, String)> {
     let all = || [&chare].into_iter().chain(companions).copied();
     if let Some(busy) = all().find(|chare| task::is_any_alive(*chare)) {
         let request = if busy == chare {
@@ -39,7 +45,8 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
         } else {
             Msg::new(busy.id, reply, Again { chare: chare.id, migrate })
         };
-        return busy.extra(|extra| extra.moves.push(request));
+        busy.extra(|extra| extra.moves.push(request));
+        return Ok(());
     }
     let owned: Vec<_> = all().filter(|chare| chare.state.get() == State::Exclusive).collect();
     owned.iter().for_each(|chare| chare.state.set(State::Idle));
@@ -50,8 +57,7 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
     if let Err(why) = pe.encode_for(1, encode) {
         owned.iter().for_each(|chare| chare.state.set(State::Exclusive));
         ends.into_iter().for_each(|(chare, ends)| channel::plant(pe, chare, ends));
-        let text = format!("PE {to} is in another process, and {why}");
-        return refuse(pe, chare, reply, &text);
+        return Err((reply, format!("PE {to} is in another process, and {why}")));
     }
     all().for_each(|chare| take_out(pe, chare));
     for chare in all() {
@@ -77,6 +83,7 @@ pub(super) fn depart(pe: &Pe, chare: ChareRef, companions: &[ChareRef], migrate:
         chare.note_end();
         drop(Parcel::pack(pe, chare));
     }
+    Ok(())
 }
 
 /// Whether a request to move waits for the coroutines of a chare, and one that has come to its sync point is to wait for the others. One

@@ -297,7 +297,7 @@ where
 {
     let added = current::on_pe("a contribution", |pe| {
         let cell = CellRef::new(pe, pe.cells.open(Codec::<R::Output>::by_serde()));
-        if pe.shared().job().is_some() {
+        if pe.has_far_pes() {
             pe.readers.note_outcome::<R::Output>();
         }
         match add(pe, id, value, reducer, Target::All(distribute::<R::Output>), Some(cell.key)) {
@@ -347,7 +347,7 @@ where
     let earlier = collection.reductions.borrow_mut().begin(sequence, waiting);
     let merged: Box<dyn Local> = match earlier {
         None => {
-            if pe.shared().job().is_some() {
+            if pe.has_far_pes() {
                 pe.readers.note::<T, R>(reducer, &target);
             }
             let partial = guard(pe, collection, sequence, || reducer.start(value, id.element));

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
+use chare_transport::{Frame, Rank as ProcessRank};
 use rustc_hash::FxHashMap;
 
 use crate::answer::Cells;
@@ -55,6 +56,10 @@ pub(crate) trait Mail {
     fn is_empty(&self) -> bool;
     /// Sends to another PE.
     fn send(&self, to: PeId, msg: Msg);
+    /// Sends to another process, where these are simulated. Others are joined by a transport.
+    fn send_frame(&self, to: ProcessRank, _: Frame<'_>) {
+        unreachable!("{to} is reached by a transport")
+    }
     /// Takes back the pinned block, whose contents are gone.
     fn release_pinned(&self, block: NonNull<Head>);
 }
@@ -90,8 +95,10 @@ pub(crate) struct Pe {
     run: RunId,
     plain_run: RunId,
     pe_count: usize,
+    /// The process that it is in.
+    pub(crate) rank: ProcessRank,
     /// The first PE of this process, and how many it has.
-    near: (usize, usize),
+    pub(crate) near: (usize, usize),
     shared: Arc<Shared>,
     mail: Box<dyn Mail>,
     clock: Box<dyn Clock>,
@@ -140,6 +147,8 @@ impl Unborn {
 impl Pe {
     pub(crate) fn new(id: PeId, shared: Arc<Shared>, mail: Box<dyn Mail>, clock: Box<dyn Clock>) -> Self {
         let pe_count = shared.pe_count();
+        let rank = ProcessRank(shared.process_of(id) as u32);
+        let near = shared.pes_of_process(rank);
         let restarts = Restarts::new(shared.options().restarts(), id);
         let recorder = shared.options().is_profiled().then(|| Box::new(Recorder::new(clock.now_ns())));
         let mailbox = Mailbox::new(shared.options().mailbox_budget());
@@ -148,7 +157,8 @@ impl Pe {
             run: shared.run(),
             plain_run: if recorder.is_some() { RunId::NONE } else { shared.run() },
             pe_count,
-            near: (shared.first_pe().index(), shared.own_pe_count()),
+            rank,
+            near: (near.start, near.len()),
             shared,
             mail,
             clock,
@@ -277,6 +287,16 @@ impl Pe {
         pe.index().wrapping_sub(self.near.0) < self.near.1
     }
 
+    /// Gives a frame to the network that is simulated.
+    pub(crate) fn send_simulated(&self, to: ProcessRank, frame: Frame<'_>) {
+        self.mail.send_frame(to, frame);
+    }
+
+    /// Sends a message to another PE that shares its memory with this one.
+    pub(crate) fn send_by_pointer(&self, to: PeId, msg: Msg) {
+        self.mail.send(to, msg.unpinned(self));
+    }
+
     /// Sends a message to a PE, which may be this one.
     pub(crate) fn post(&self, to: PeId, msg: Msg) {
         if to == self.id {
@@ -294,7 +314,7 @@ impl Pe {
             return;
         }
         self.traffic.posted.set(self.traffic.posted.get() + 1);
-        self.mail.send(to, msg.unpinned(self));
+        self.send_by_pointer(to, msg);
     }
 
     /// Puts something in the run queue behind all that is not of a higher rank.

@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chare_transport::Frame;
 pub use report::{Carried, Simulation};
 pub use spec::{Link, Network, Sim, SimError};
 
@@ -24,6 +25,7 @@ use crate::current::{self, OnPe};
 use crate::device_work;
 use crate::hang::HangReport;
 use crate::ids::PeId;
+use crate::job;
 use crate::message::Head;
 use crate::migration;
 use crate::process::Shared;
@@ -33,7 +35,7 @@ use crate::runtime::{Begin, Runtime};
 use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::thread::ThreadMail;
-use net::{Event, World, WorldClock, WorldMail};
+use net::{Event, Landed, World, WorldClock, WorldMail};
 
 /// Coroutines named in one report.
 const NAMED: usize = 20;
@@ -96,7 +98,7 @@ pub(crate) fn run(
 
 impl Simulator {
     fn new(shared: Arc<Shared>, sim: Sim, readers: Vec<InboxReader<Head>>) -> Self {
-        let world = World::new(sim, shared.pe_count());
+        let world = World::new(sim, shared.clone());
         let driven = |(pe, reader)| {
             let id = PeId::new(pe);
             let inbox = ThreadMail { pe: id, shared: shared.clone(), reader };
@@ -165,13 +167,20 @@ impl Simulator {
         }
         match event {
             Event::Step(pe) => self.step(pe),
-            Event::Arrival(place) => {
-                let (to, msg) = self.world.land(place);
-                self.shared.push(PeId::new(to), msg);
-                // A PE that is busy will look when it has done.
-                let is_free = self.pes[to].free_ns <= at_ns;
-                self.on(to, |pe| is_free && pe.receive());
-            }
+            Event::Arrival(place) => match self.world.land(place) {
+                Landed::Msg(to, msg) => {
+                    self.shared.push(to, msg);
+                    self.look(at_ns, to.index());
+                }
+                Landed::Frame { from, header, buffers, at, to } => {
+                    // Any PE of the process may be the one that holds the driver.
+                    let near = self.shared.pes_of_process(at);
+                    let by = near.start + self.world.below(near.len());
+                    let frame = Frame { header: &header, buffers };
+                    self.on(by, |pe| job::take_in(pe, from, frame, |_| false));
+                    to.for_each(|pe| self.look(at_ns, pe));
+                }
+            },
             Event::Device => {
                 // Any PE may be the one that looks.
                 let by = self.world.below(self.pes.len());
@@ -181,6 +190,12 @@ impl Simulator {
             }
             Event::Timer(_) => {}
         }
+    }
+
+    /// Something has come into the inbox of a PE. One that is busy will look when it has done.
+    fn look(&mut self, at_ns: u64, pe: usize) {
+        let is_free = self.pes[pe].free_ns <= at_ns;
+        self.on(pe, |pe| is_free && pe.receive());
     }
 
     fn step(&mut self, pe: usize) {
@@ -327,7 +342,7 @@ impl Simulator {
             all(&|pe| hang.write(pe));
         }
         all(&Pe::dismantle);
-        world.land_all().into_iter().for_each(|(to, msg)| shared.push(PeId::new(to), msg));
+        world.land_all().into_iter().for_each(|(to, msg)| shared.push(to, msg));
         shared.wait_for_foreign_pushes();
         all(&Pe::drain);
         drop(pes);

@@ -7,20 +7,24 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use chare_transport::{Buffer, Frame, Rank};
 use rustc_hash::FxHashMap;
 
 use super::report::{Carried, Trace};
 use super::rng::Rng;
 use super::spec::{Sim, nanoseconds};
 use crate::ids::PeId;
+use crate::job::Address;
 use crate::message::{Head, Msg, Name};
 use crate::priority::Ranked;
+use crate::process::Shared;
 use crate::scheduler::pe::{Clock, Mail};
 use crate::scheduler::thread::ThreadMail;
-use crate::scheduler::waker;
 
 /// What random delays of a run are of the order of: one of these, so that runs differ in more than details.
 const SCALES_NS: [u64; 4] = [200, 2_000, 20_000, 200_000];
@@ -46,17 +50,53 @@ pub(super) enum Event {
 /// When, and before what else of that moment; the last number tells all events apart.
 type Moment = (u64, u64, u64);
 
-/// A message on its way.
+/// Something on its way.
 struct Flying {
-    msg: Msg,
+    what: Sent,
     from: usize,
-    to: usize,
+}
+
+enum Sent {
+    /// To a PE of the same process; or a signal.
+    Msg(Msg, PeId),
+    /// To another process.
+    Frame(Bytes),
+}
+
+/// A frame on its way.
+struct Bytes {
+    header: Vec<u8>,
+    buffers: Vec<Buffer>,
+    to: Rank,
+    /// Which of its PEs it is for; all if none.
+    pe: Option<PeId>,
+}
+
+/// What arrives.
+pub(super) enum Landed {
+    /// At a PE.
+    Msg(PeId, Msg),
+    /// At a process, for these of its PEs.
+    Frame { from: Rank, header: Vec<u8>, buffers: Vec<Buffer>, at: Rank, to: Range<usize> },
+}
+
+/// Things of one lane that keep their order arrive in the order in which they were sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Lane {
+    /// All that comes to a PE from its process, and all signals.
+    Inbox(usize),
+    /// From a PE to one of another process.
+    Pair(usize, usize),
+    /// What is about promises, from one process to another.
+    Promises(usize, usize),
+    /// What is for all PEs of a process, from the one that sends it on.
+    Spread(usize, usize),
 }
 
 /// What the PEs and their driver share.
 pub(super) struct World {
     sim: Sim,
-    pe_count: usize,
+    shared: Arc<Shared>,
     now_ns: Cell<u64>,
     /// What the running step has been charged, by its own words.
     charged_ns: Cell<u64>,
@@ -73,8 +113,8 @@ struct Inner {
     pending_events: usize,
     flying: Vec<Option<Flying>>,
     free: Vec<usize>,
-    /// The arrival of the last message that keeps its order, by way.
-    ordered_ns: FxHashMap<(usize, usize), u64>,
+    /// The arrival of the last message that keeps its order.
+    ordered_ns: FxHashMap<Lane, u64>,
     /// When the link from one process to another is free, if they are two.
     link_free_ns: FxHashMap<(usize, usize), u64>,
     carried: [Carried; 3],
@@ -108,7 +148,7 @@ impl fmt::Display for Named<'_> {
 }
 
 impl World {
-    pub(super) fn new(sim: Sim, pe_count: usize) -> Rc<World> {
+    pub(super) fn new(sim: Sim, shared: Arc<Shared>) -> Rc<World> {
         let mut rng = Rng::new(sim.seed());
         let (scale, stalls) = (rng.below(SCALES_NS.len()), rng.below(STALLS.len()));
         let inner = Inner {
@@ -125,7 +165,7 @@ impl World {
             carried: Default::default(),
             trace: Trace::default(),
         };
-        Rc::new(World { sim, pe_count, now_ns: Cell::new(0), charged_ns: Cell::new(0), inner: inner.into() })
+        Rc::new(World { sim, shared, now_ns: Cell::new(0), charged_ns: Cell::new(0), inner: inner.into() })
     }
 
     pub(super) fn sim(&self) -> &Sim {
@@ -209,24 +249,36 @@ impl World {
         let sent_ns = self.now_ns.get().saturating_add(self.charged_ns.get());
         let innermost = inner_of(&msg);
         let bytes = size_of::<Head>() as u64 + innermost.argument_bytes();
-        let (is_plain, is_signal) = (innermost.call().is_some(), waker::is_signal(innermost));
-        let processes = [from, to].map(|pe| self.process_of(pe));
+        let is_plain = innermost.call().is_some();
         self.tell(|| format!("    PE {from} sends {} to PE {to}", Named(&msg)));
         let mut inner = self.inner.borrow_mut();
         inner.note(&msg);
+        let processes = [from, to].map(|pe| self.shared.process_of(PeId::new(pe)));
         let travelled_ns = self.travel(&mut inner, processes, sent_ns, bytes);
-        let [here, there] = processes;
-        // Inside of a process an inbox keeps the order of all that comes; between processes each pair of PEs has its own.
-        // Wakers are words of one process.
-        let lane = if here == there || is_signal { (to, to) } else { (from, to) };
-        let earliest_ns = inner.ordered_ns.get(&lane).map_or(0, |last_ns| last_ns.saturating_add(1));
-        let delay_ns = inner.delay_ns(&self.sim);
-        let arrival_ns = travelled_ns.saturating_add(delay_ns).max(earliest_ns);
-        if !is_plain {
-            inner.ordered_ns.insert(lane, arrival_ns);
-        }
-        let place = inner.keep(Flying { msg, from, to });
-        inner.add(&self.sim, arrival_ns, Event::Arrival(place));
+        let flying = Flying { what: Sent::Msg(msg, PeId::new(to)), from };
+        inner.let_fly(&self.sim, flying, travelled_ns, &[Lane::Inbox(to)], !is_plain);
+    }
+
+    /// A frame of a PE sets out for another process.
+    fn send_frame(&self, from: usize, to: Rank, frame: Frame<'_>) {
+        let sent_ns = self.now_ns.get().saturating_add(self.charged_ns.get());
+        let Address { to: number, label } = Address::read(frame.header).expect("it was encoded here");
+        let first = self.shared.pes_of_process(to).start;
+        let pe = number.map(|number| PeId::new(first + number as usize));
+        let bytes = frame.len_bytes();
+        self.tell(|| {
+            let to = pe.map_or_else(|| format!("all PEs of process {}", to.0), |pe| format!("PE {pe}"));
+            format!("    PE {from} sends {label} to {to}, {bytes} bytes")
+        });
+        let mut inner = self.inner.borrow_mut();
+        label.words().into_iter().chain([bytes]).for_each(|word| inner.trace.note(word));
+        let [here, there] = [self.shared.process_of(PeId::new(from)), to.index()];
+        let travelled_ns = self.travel(&mut inner, [here, there], sent_ns, bytes);
+        let mut lanes = vec![pe.map_or(Lane::Spread(here, there), |pe| Lane::Pair(from, pe.index()))];
+        lanes.extend(label.is_about_promises().then_some(Lane::Promises(here, there)));
+        let Frame { header, buffers } = frame;
+        let what = Sent::Frame(Bytes { header: header.to_vec(), buffers, to, pe });
+        inner.let_fly(&self.sim, Flying { what, from }, travelled_ns, &lanes, !label.is_plain());
     }
 
     /// When a message that sets out at `sent_ns` is there, if nothing holds it up but those before it.
@@ -255,25 +307,36 @@ impl World {
         gone_ns.saturating_add(nanoseconds(link.latency))
     }
 
-    fn process_of(&self, pe: usize) -> usize {
-        let processes = self.sim.processes().min(self.pe_count);
-        pe * processes / self.pe_count
-    }
-
-    /// Takes a message that arrives, and where it goes.
-    pub(super) fn land(&self, place: usize) -> (usize, Msg) {
+    /// Takes what arrives, and where it goes.
+    pub(super) fn land(&self, place: usize) -> Landed {
         let mut inner = self.inner.borrow_mut();
-        let Flying { msg, from, to } = inner.flying[place].take().expect("a message arrives once");
+        let Flying { what, from } = inner.flying[place].take().expect("a message arrives once");
         inner.free.push(place);
         drop(inner);
-        self.tell(|| format!("PE {to} gets {} from PE {from}", Named(&msg)));
-        (to, msg)
+        match what {
+            Sent::Msg(msg, to) => {
+                self.tell(|| format!("PE {to} gets {} from PE {from}", Named(&msg)));
+                Landed::Msg(to, msg)
+            }
+            Sent::Frame(Bytes { header, buffers, to: at, pe }) => {
+                let to = pe.map_or(self.shared.pes_of_process(at), |pe| pe.index()..pe.index() + 1);
+                self.tell(|| {
+                    format!("process {} gets {} bytes from PE {from}, for PEs {to:?}", at.0, header.len())
+                });
+                let from = Rank(self.shared.process_of(PeId::new(from)) as u32);
+                Landed::Frame { from, header, buffers, at, to }
+            }
+        }
     }
 
-    /// Takes all that is on its way.
-    pub(super) fn land_all(&self) -> Vec<(usize, Msg)> {
+    /// Takes all that is on its way; what would go to another process is bytes that nobody reads.
+    pub(super) fn land_all(&self) -> Vec<(PeId, Msg)> {
         let flying = std::mem::take(&mut self.inner.borrow_mut().flying);
-        flying.into_iter().flatten().map(|Flying { msg, to, .. }| (to, msg)).collect()
+        let message = |Flying { what, .. }| match what {
+            Sent::Msg(msg, to) => Some((to, msg)),
+            Sent::Frame(_) => None,
+        };
+        flying.into_iter().flatten().filter_map(message).collect()
     }
 
     /// What was carried inside of processes, between them, and between hosts.
@@ -287,6 +350,19 @@ impl World {
 }
 
 impl Inner {
+    /// Lets something arrive, later by a delay than it would, and after what was sent before it in its lanes. It keeps its own place
+    /// there if it `is_ordered`.
+    fn let_fly(&mut self, sim: &Sim, flying: Flying, travelled_ns: u64, lanes: &[Lane], is_ordered: bool) {
+        let after = |lane: &Lane| self.ordered_ns.get(lane).map_or(0, |last_ns| last_ns.saturating_add(1));
+        let earliest_ns = lanes.iter().map(after).max().unwrap_or(0);
+        let arrival_ns = travelled_ns.saturating_add(self.delay_ns(sim)).max(earliest_ns);
+        if is_ordered {
+            self.ordered_ns.extend(lanes.iter().map(|lane| (*lane, arrival_ns)));
+        }
+        let place = self.keep(flying);
+        self.add(sim, arrival_ns, Event::Arrival(place));
+    }
+
     fn add(&mut self, sim: &Sim, at_ns: u64, event: Event) {
         // Which of two things that happen at the same moment goes first is the seed's to say.
         let tie = if sim.is_calm() { 0 } else { self.rng.next() };
@@ -352,6 +428,10 @@ impl Mail for WorldMail {
 
     fn send(&self, to: PeId, msg: Msg) {
         self.world.send(self.inbox.pe.index(), to.index(), msg);
+    }
+
+    fn send_frame(&self, to: Rank, frame: Frame<'_>) {
+        self.world.send_frame(self.inbox.pe.index(), to, frame);
     }
 
     fn release_pinned(&self, block: NonNull<Head>) {

@@ -20,7 +20,7 @@ pub struct Simulation {
     pub steps: u64,
     /// Messages between PEs of one process.
     pub within_processes: Carried,
-    /// Messages between processes of one host.
+    /// Messages between processes of one host. What is for all PEs of a process is one.
     pub between_processes: Carried,
     /// Messages between hosts.
     pub between_hosts: Carried,
@@ -35,8 +35,8 @@ pub struct Simulation {
 pub struct Carried {
     /// How many, those of the runtime's own included.
     pub messages: u64,
-    /// The size of what they carry, as it lies in the messages, and of their headers. What they own elsewhere, such as a `Vec`'s
-    /// elements, is not counted.
+    /// Between processes, all that is sent. Inside of a process, the size of what they carry, as it lies in the messages, and of their headers; what they own
+    /// elsewhere, such as a `Vec`'s elements, is not counted there.
     pub bytes: u64,
 }
 

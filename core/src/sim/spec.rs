@@ -132,8 +132,8 @@ impl Sim {
         self
     }
 
-    /// The PEs are in so many virtual processes, the first ones in the first, and these on so many hosts. What the runtime
-    /// sends from process to process keeps its order from PE to PE only, as on a network.
+    /// The PEs are in so many virtual processes, the first ones in the first, and these on so many hosts. What is sent from process to process is
+    /// encoded, as for a real one, and keeps its order from PE to PE only, as on a network.
     ///
     /// # Panics
     /// If a number is 0, or there are more hosts than processes.

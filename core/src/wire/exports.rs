@@ -151,10 +151,10 @@ impl Pe {
 
     /// Ends of these promises were encoded once, and will be decoded so many times more.
     fn copy_promises(&self, copied: &[Copied], ends: u32) {
-        let by = self.shared().job().map_or(0, |job| job.rank().0);
+        let by = self.rank.0;
         for Copied { cell: CellRef { pe, key, .. }, end } in copied {
             if self.is_near(*pe) {
-                self.shared().exports().retain_known(*pe, *key, by, ends);
+                self.dealings().exports.retain_known(*pe, *key, by, ends);
             } else {
                 self.post(*pe, Msg::for_pe(Retain { key: *key, by, ends, end: end.clone() }));
             }
@@ -163,10 +163,10 @@ impl Pe {
 
     /// Ends of these promises were encoded, but are not sent.
     pub(super) fn take_back_promises(&self, copied: &[Copied]) {
-        let by = self.shared().job().map_or(0, |job| job.rank().0);
+        let by = self.rank.0;
         for &Copied { cell: CellRef { pe, key, .. }, .. } in copied {
             if self.is_near(pe) {
-                drop(self.shared().exports().release(pe, key, by));
+                drop(self.dealings().exports.release(pe, key, by));
             } else {
                 self.post(pe, Msg::for_pe(Release { key, by }));
             }
@@ -189,13 +189,13 @@ impl<T: Send + 'static> Promise<T> {
         let inner = &*self.0;
         let (cell, expected) = (inner.cell, inner.expected);
         current::on_pe("sending a promise to another process", |pe| {
-            let by = pe.shared().job().map_or(0, |job| job.rank().0);
+            let by = pe.rank.0;
             let end = inner.away.is_some().then(|| self.0.clone() as End);
             if end.is_some() {
                 pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by, ends: 1, end: end.clone() }));
             } else {
                 let promise = || Box::new(ExportedBy(self.clone(), codec)) as Box<dyn Exported>;
-                pe.shared().exports().retain(cell, by, promise);
+                pe.dealings().exports.retain(cell, by, promise);
             }
             pe.crossing.note_promises([Copied { cell, end }]);
             Form { cell, expected, by }
@@ -205,7 +205,7 @@ impl<T: Send + 'static> Promise<T> {
     /// An end that came from another process.
     fn of_form(Form { cell, expected, by }: Form, codec: &Codec<T>) -> Self {
         let known = current::pe(|pe| {
-            let exports = pe?.shared().exports();
+            let exports = &pe?.dealings().exports;
             let known = exports.find(cell.pe, cell.key)?;
             drop(exports.release(cell.pe, cell.key, by));
             known.into_any().downcast::<Promise<T>>().ok()
@@ -283,7 +283,7 @@ impl Payload for Fulfil {
     const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let Fulfil { key, rest } = self;
-        let Some(promise) = pe.shared().exports().find(pe.id(), key) else { return };
+        let Some(promise) = pe.dealings().exports.find(pe.id(), key) else { return };
         if let Err(error) = rest.decode(|rest| promise.fulfil(pe, rest)) {
             pe.received_nonsense(&error);
         }
@@ -317,7 +317,7 @@ impl Payload for Fail {
     const NAME: Name = Name::Runtime("the error of a promise");
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Fail, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        if let Some(promise) = pe.shared().exports().find(pe.id(), self.key) {
+        if let Some(promise) = pe.dealings().exports.find(pe.id(), self.key) {
             promise.fail(self.error);
         }
     }
@@ -346,7 +346,7 @@ impl Payload for Retain {
     const NAME: Name = Name::Runtime("an end of a promise");
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Retain, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        pe.shared().exports().retain_known(pe.id(), self.key, self.by, self.ends);
+        pe.dealings().exports.retain_known(pe.id(), self.key, self.by, self.ends);
     }
 }
 
@@ -361,6 +361,6 @@ impl Payload for Release {
     const NAME: Name = Name::Runtime("the end of an end of a promise");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Release);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        drop(pe.shared().exports().release(pe.id(), self.key, self.by));
+        drop(pe.dealings().exports.release(pe.id(), self.key, self.by));
     }
 }

@@ -91,6 +91,11 @@ macro_rules! kinds {
 
         impl Kind {
             const ALL: &[Kind] = &[$(Kind::$entry,)* $(Kind::$chare,)* $(Kind::$plain,)* $(Kind::$other,)*];
+
+            /// Whether its contents begin with the id of code.
+            pub(super) fn begins_with_code(self) -> bool {
+                matches!(self, $(Kind::$entry)|* | $(Kind::$chare)|*)
+            }
         }
 
         fn decode_contents(kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
@@ -172,6 +177,16 @@ fn decode_plain<P: Payload + Deserialize<'static>>(
     Ok(Msg::new(to, reply(to, from)?, contents))
 }
 
+impl Decoder<'_> {
+    /// The beginning of a message.
+    pub(super) fn take_begin(&mut self) -> Result<(Kind, ChareId), WireError> {
+        let first = self.take_byte()?;
+        let kind = kind(first)?;
+        let to = if first & FOR_PE == 0 { self.take_chare()? } else { Msg::NOBODY };
+        Ok((kind, to))
+    }
+}
+
 impl Encoder {
     /// Begins a message.
     pub(crate) fn begin(&mut self, kind: Kind, to: Option<ChareId>) {
@@ -206,9 +221,7 @@ fn kind(first: u8) -> Result<Kind, WireError> {
 
 /// A message from its bytes.
 pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
-    let first = from.take_byte()?;
-    let kind = kind(first)?;
-    let to = if first & FOR_PE == 0 { from.take_chare()? } else { Msg::NOBODY };
+    let (kind, to) = from.take_begin()?;
     from.depth += 1;
     if from.depth > MOST_DEPTH {
         return Err(WireError::new("too many messages inside of one another"));

@@ -15,6 +15,7 @@ mod exports;
 mod fixed;
 mod ids;
 mod kind;
+mod label;
 mod local;
 mod owned;
 mod parcel;
@@ -42,6 +43,7 @@ pub(crate) use kind::{
     Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, misplaced,
     reply_of_call, take_row,
 };
+pub(crate) use label::Label;
 pub use local::Local;
 use owned::Owned;
 pub(crate) use parcel::{Packed, Parcel};

@@ -1,0 +1,201 @@
+//! What goes from one process of a simulated run to another is encoded and decoded, as between real ones.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use chare::prelude::*;
+use chare::{ExitReport, MainOutput, Options, Sim, Simulation};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+fn simulate<F, Fut, R>(pes: usize, sim: Sim, main: F) -> ExitReport
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    Runtime::run(Options::default().with_pes(pes).simulate(sim), main).expect("the host device is there")
+}
+
+fn succeeded(report: &ExitReport) -> &Simulation {
+    assert!(report.is_success(), "{report}");
+    report.simulation().expect("it was simulated")
+}
+
+static DECODED: AtomicUsize = AtomicUsize::new(0);
+static CHANGES: AtomicUsize = AtomicUsize::new(0);
+
+/// A value that comes back changed: its codec is wrong.
+struct Crooked(u64);
+
+impl Serialize for Crooked {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Crooked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        DECODED.fetch_add(1, Ordering::Relaxed);
+        u64::deserialize(deserializer).map(|value| Crooked(value + 1))
+    }
+}
+
+struct Node {
+    kept: Option<Promise<u64>>,
+}
+
+#[chare(index = usize)]
+impl Node {
+    fn new() -> Self {
+        Node { kept: None }
+    }
+
+    #[entry]
+    fn value(&self, value: Crooked) -> u64 {
+        value.0
+    }
+
+    #[entry]
+    fn tell(&self, to: Sender<u64>) -> Result<()> {
+        Ok(to.send(1)?)
+    }
+
+    #[entry]
+    fn sum(&self, field: Vec<f64>) -> f64 {
+        field.iter().sum()
+    }
+
+    /// Passes a promise on to the next element, or fulfils it, or forgets it.
+    #[entry]
+    fn pass(&mut self, cx: &Cx<Self>, promise: Promise<u64>, steps: usize, is_kept: bool) {
+        let next = cx.array().at((cx.index() + 1) % 4);
+        match steps {
+            0 if is_kept => self.kept = Some(promise),
+            0 => {}
+            _ => next.pass(promise, steps - 1, is_kept).send(),
+        }
+    }
+
+    #[entry]
+    fn fulfil(&mut self, value: u64) -> Result<()> {
+        Ok(self.kept.take().expect("it was kept").send(value)?)
+    }
+}
+
+#[test]
+fn a_wrong_codec_shows_where_a_call_leaves_its_process() {
+    for (processes, difference) in [(1, 0), (2, 1)] {
+        for seed in 0..10 {
+            let sim = Sim::new(seed).with_processes(processes, 1);
+            let report = simulate(4, sim, async move |rt: Runtime| {
+                let nodes = rt.array::<Node>(4).create(()).await?;
+                assert_eq!(nodes.at(0).value(Crooked(5)).await?, 5);
+                assert_eq!(nodes.at(3).value(Crooked(5)).await?, 5 + difference);
+                Result::<()>::Ok(())
+            });
+            succeeded(&report);
+        }
+    }
+    assert_eq!(DECODED.load(Ordering::Relaxed), 10);
+}
+
+#[test]
+fn what_cannot_leave_its_process_is_refused() {
+    let report = simulate(4, Sim::new(3).with_processes(2, 1), async |rt: Runtime| {
+        let nodes = rt.array::<Node>(4).create(()).await?;
+        let (to, told) = mpsc::channel();
+        nodes.at(1).tell(to.clone()).await?;
+        assert_eq!(told.try_recv(), Ok(1));
+        let error = nodes.at(2).tell(to).await.expect_err("it is in another process");
+        assert!(error.to_string().contains("Node.tell was not sent to another process"), "{error}");
+        Result::<()>::Ok(())
+    });
+    succeeded(&report);
+}
+
+#[test]
+fn ends_of_promises_are_counted_over_processes_in_every_order() {
+    for seed in 0..100 {
+        let sim = Sim::new(seed).with_processes(if seed % 2 == 0 { 4 } else { 2 }, 1);
+        let report = simulate(4, sim, async |rt: Runtime| {
+            let nodes = rt.array::<Node>(4).create(()).await?;
+            let (promise, value) = rt.promise();
+            nodes.at(1).pass(promise, 6, true).send();
+            let (forgotten, never) = rt.promise::<u64>();
+            nodes.at(2).pass(forgotten, 5, false).send();
+            rt.quiescence().await?;
+            nodes.at(3).fulfil(7).await?;
+            assert_eq!(value.await?, 7);
+            let broken = rt.timeout(Duration::from_secs(1), never).await.expect("it is broken at once");
+            assert!(broken.is_err(), "nobody holds an end");
+            Result::<()>::Ok(())
+        });
+        succeeded(&report);
+    }
+}
+
+#[test]
+fn bytes_between_processes_are_those_that_are_sent() {
+    let bytes = |processes: usize, len: usize| {
+        let sim = Sim::new(0).with_processes(processes, 1);
+        let report = simulate(2, sim, async move |rt: Runtime| {
+            let nodes = rt.array::<Node>(2).create(()).await?;
+            assert_eq!(nodes.at(1).sum(vec![0.5; len]).await?, len as f64 / 2.0);
+            Result::<()>::Ok(())
+        });
+        let simulation = succeeded(&report);
+        simulation.between_processes.bytes + simulation.within_processes.bytes
+    };
+    let (short, long) = (bytes(2, 100), bytes(2, 10_100));
+    // The lengths are written with a byte more.
+    assert!((80_000..80_008).contains(&(long - short)), "{short} {long}");
+    assert_eq!(bytes(1, 100), bytes(1, 10_100), "nothing is encoded inside of a process");
+}
+
+#[test]
+fn chares_move_between_processes_at_random() {
+    #[derive(Serialize, Deserialize)]
+    struct Mover {
+        calls: usize,
+        processes: Vec<usize>,
+    }
+
+    #[chare(index = usize)]
+    impl Mover {
+        fn new() -> Self {
+            Mover { calls: 0, processes: Vec::new() }
+        }
+
+        #[entry]
+        fn note(&mut self, cx: &Cx<Self>) {
+            self.calls += 1;
+            self.processes.push(cx.process_of(cx.my_pe()));
+        }
+
+        #[entry]
+        fn history(&self) -> (usize, Vec<usize>) {
+            (self.calls, self.processes.clone())
+        }
+    }
+
+    for seed in 0..20 {
+        let sim = Sim::new(seed).with_processes(2, 1).with_migrations(4);
+        let report = simulate(4, sim, async |rt: Runtime| {
+            let movers = rt.array::<Mover>(4).create(()).await?;
+            for _ in 0..20 {
+                movers.note().await?;
+            }
+            let mut changes = 0;
+            for (calls, processes) in movers.history().gather().await? {
+                assert_eq!((calls, processes.len()), (20, 20));
+                changes += processes.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            }
+            CHANGES.fetch_add(changes, Ordering::Relaxed);
+            Result::<()>::Ok(())
+        });
+        succeeded(&report);
+    }
+    let changes = CHANGES.load(Ordering::Relaxed);
+    assert!(changes > 20, "{changes}");
+}
