@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
+use chare::device::DeviceVec;
 use chare::prelude::*;
-use chare::{ExitReport, MainOutput, Options, Sim, Simulation};
+use chare::{CallError, ExitReport, MainOutput, Options, Sim, Simulation};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 fn simulate<F, Fut, R>(pes: usize, sim: Sim, main: F) -> ExitReport
@@ -39,6 +40,49 @@ impl<'de> Deserialize<'de> for Crooked {
         DECODED.fetch_add(1, Ordering::Relaxed);
         u64::deserialize(deserializer).map(|value| Crooked(value + 1))
     }
+}
+
+/// Gives promises to other processes while device memory is on its way there.
+struct Giver;
+
+#[chare(index = usize)]
+impl Giver {
+    fn new() -> Self {
+        Giver
+    }
+
+    #[entry]
+    fn take(&self, _: DeviceVec<f64>) {}
+
+    /// Keeps an end for as long as it takes to come here.
+    #[entry]
+    fn forget(&self, _: Promise<DeviceVec<f64>>) {}
+
+    #[entry]
+    fn fulfil(&self, cx: &Cx<Self>, promise: Promise<DeviceVec<f64>>, how: How) -> Result<()> {
+        let all = cx.array();
+        let field = || cx.device().upload(vec![1.5; 2]);
+        all.at(cx.index() + 1).forget(promise.clone()).send();
+        match how {
+            How::Value => promise.send(field()?)?,
+            How::Error => {
+                all.at(0).take(field()?).send();
+                promise.fail(CallError::Refused("as asked".into()));
+            }
+            How::Onward => {
+                all.at(0).take(field()?).send();
+                all.at(4).fulfil(promise, How::Value).send();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+enum How {
+    Value,
+    Error,
+    Onward,
 }
 
 struct Node {
@@ -198,4 +242,27 @@ fn chares_move_between_processes_at_random() {
     }
     let changes = CHANGES.load(Ordering::Relaxed);
     assert!(changes > 20, "{changes}");
+}
+
+/// A message waits for its device memory, and those after it wait behind it; those of other PEs of the process do not.
+#[test]
+fn an_end_that_is_given_up_on_another_pe_overtakes_nothing() {
+    for seed in 0..200 {
+        for how in [How::Value, How::Error, How::Onward] {
+            let report = simulate(6, Sim::new(seed).with_processes(3, 1), async move |rt: Runtime| {
+                let givers = rt.array::<Giver>(6).create(()).await?;
+                let (promise, value) = rt.promise();
+                givers.at(2).fulfil(promise, how).await?;
+                match value.await {
+                    Ok(field) => assert_eq!((field.len(), how == How::Error), (2, false)),
+                    Err(error) => {
+                        let is_asked = how == How::Error && error.to_string().contains("as asked");
+                        assert!(is_asked, "{how:?}: {error}");
+                    }
+                }
+                Result::<()>::Ok(())
+            });
+            assert!(report.is_success(), "seed {seed}: {report}");
+        }
+    }
 }
