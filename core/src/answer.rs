@@ -310,7 +310,7 @@ impl Cells {
     }
 
     /// What brings an encoded value to a cell, if that is there.
-    fn depositor(&self, key: u64) -> Option<Deposit> {
+    pub(crate) fn depositor(&self, key: u64) -> Option<Deposit> {
         self.0.borrow_mut().get(key).map(|slot| slot.deposit)
     }
 

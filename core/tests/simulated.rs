@@ -42,6 +42,28 @@ impl<'de> Deserialize<'de> for Crooked {
     }
 }
 
+struct Member;
+
+#[chare]
+impl Member {
+    fn new() -> Self {
+        Member
+    }
+
+    #[entry]
+    fn number(&self, cx: &Cx<Self>) -> usize {
+        cx.my_pe().index()
+    }
+
+    #[entry]
+    fn rest(&self) {}
+
+    #[entry]
+    fn fail(&self, cx: &Cx<Self>, at: usize) -> Result<Vec<f64>> {
+        if cx.my_pe().index() == at { Err("as asked".into()) } else { Ok(vec![0.5; 100]) }
+    }
+}
+
 /// Gives promises to other processes while device memory is on its way there.
 struct Giver;
 
@@ -83,6 +105,20 @@ enum How {
     Value,
     Error,
     Onward,
+}
+
+struct Field;
+
+#[chare(index = usize)]
+impl Field {
+    fn new() -> Self {
+        Field
+    }
+
+    #[entry]
+    fn values(&self, cx: &Cx<Self>) -> Vec<f64> {
+        vec![cx.index() as f64; 100]
+    }
 }
 
 struct Node {
@@ -242,6 +278,64 @@ fn chares_move_between_processes_at_random() {
     }
     let changes = CHANGES.load(Ordering::Relaxed);
     assert!(changes > 20, "{changes}");
+}
+
+/// Messages between processes of so many broadcasts from a PE in the middle, and all messages.
+fn broadcasts(count: usize, is_gathered: bool) -> [u64; 2] {
+    let sim = Sim::new(0).with_processes(16, 1);
+    let report = simulate(64, sim, async move |rt: Runtime| {
+        let group = rt.group::<Member>().create(()).await?;
+        for _ in 0..count {
+            if is_gathered {
+                assert_eq!(group.number().gather().await?, (0..64).collect::<Vec<_>>());
+            } else {
+                group.rest().await?;
+            }
+        }
+        Result::<()>::Ok(())
+    });
+    let simulation = succeeded(&report);
+    let between = simulation.between_processes.messages;
+    [between, between + simulation.within_processes.messages]
+}
+
+#[test]
+fn a_broadcast_and_its_end_cross_once_to_and_from_each_process() {
+    for is_gathered in [false, true] {
+        let (few, many) = (broadcasts(1, is_gathered), broadcasts(11, is_gathered));
+        assert_eq!(many[0] - few[0], 10 * 2 * 15);
+        // Inside of a process: to the three others of the root's, and from the three others of each.
+        assert_eq!(many[1] - few[1], 10 * (2 * 15 + 3 + 16 * 3));
+    }
+}
+
+#[test]
+fn errors_and_large_values_come_from_everywhere() {
+    for seed in 0..20 {
+        let report = simulate(12, Sim::new(seed).with_processes(6, 1), async |rt: Runtime| {
+            let group = rt.group::<Member>().create(()).await?;
+            for at in 0..12 {
+                let error = group.fail(at).await.expect_err("one of them fails");
+                assert!(error.to_string().contains("as asked"), "{error}");
+                let error = group.fail(at).gather().await.expect_err("one of them fails");
+                assert!(error.to_string().contains("as asked"), "{error}");
+            }
+            assert_eq!(group.fail(12).gather().await?, vec![vec![0.5; 100]; 12]);
+            Result::<()>::Ok(())
+        });
+        succeeded(&report);
+    }
+}
+
+#[test]
+fn more_buffers_than_a_message_takes_come_in_several() {
+    let report = simulate(6, Sim::new(1).with_processes(3, 1), async |rt: Runtime| {
+        let fields = rt.array::<Field>(4800).create(()).await?;
+        let all = fields.values().gather().await?;
+        assert!(all.iter().enumerate().all(|(index, values)| *values == vec![index as f64; 100]));
+        Result::<()>::Ok(())
+    });
+    succeeded(&report);
 }
 
 /// A message waits for its device memory, and those after it wait behind it; those of other PEs of the process do not.

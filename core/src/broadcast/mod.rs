@@ -4,12 +4,13 @@
 //! The sender's message goes to the root PE, which gives the next number and sends one message to every PE. A PE
 //! applies number `n` after all of `n - 1` has been delivered to its elements, in steps of at most [`BATCH`] elements,
 //! so a large collection does not starve the PE. What becomes of elements that move meanwhile is in `coverage`. An awaited broadcast has a tracker cell on every PE, which counts its
-//! elements and then reports to one cell of the caller; user reductions are not involved.
+//! elements and then reports, by way of others (`completion`), to one cell of the caller; user reductions are not involved.
 //!
 //! A rank orders the messages of a broadcast among others, before the root and after it, and its job among what waits on
 //! its PE. It does not change the order of jobs: a job that waits for an earlier one has no place in the run queue yet.
 
 mod args;
+mod completion;
 mod coverage;
 
 use std::fmt;
@@ -17,13 +18,13 @@ use std::panic::Location;
 
 pub(crate) use args::Args;
 pub use args::Copies;
+pub(crate) use completion::{Outcomes, Relayed, Relays, open_root, open_tracker};
 use coverage::Owed;
 pub(crate) use coverage::{Coverage, Departure, Gap, begin_with_held, take_over};
 pub(crate) use coverage::{Late, Turn};
 
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{After, Sink};
 use crate::call;
 use crate::caught;
 use crate::cell::{ChareRef, State};
@@ -36,12 +37,10 @@ use crate::job::Others;
 use crate::message::{Inner, Msg, Name, Payload};
 use crate::pending::Pending;
 use crate::priority::{Rank, Ranked};
-use crate::reply::{CellRef, Reply, UNKNOWN, send_answer};
+use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
-use crate::wire::{
-    Arrives, Codec, Decoder, Encode, Encoder, Kind, Leaves, Parcel, Rest, Stays, Unsent, Way, WireError,
-};
+use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Parcel, Stays, Unsent, WireError};
 
 /// Elements that one step delivers to; so few in tests that elements come and go between steps.
 const BATCH: usize = if cfg!(test) { 2 } else { 256 };
@@ -134,9 +133,6 @@ pub(crate) fn to_number(collection: CollectionId, args: Args) -> Msg {
     Msg::for_pe(Number { collection, pes: Pes::ALL, args, rank: Rank::Normal, awaited: None })
 }
 
-/// Outcomes by element number, as a gathering broadcast collects them.
-pub(crate) type Outcomes<R> = Vec<(u64, Result<R, CallError>)>;
-
 /// Sends a broadcast that is waited for. `finish` makes the value from the sorted outcomes (none unless `gather`) and
 /// the first error.
 pub(crate) fn start<E: Entry, V: Send + 'static>(
@@ -155,194 +151,6 @@ where
         send::<E>(to, args, rank, Some(Awaited { cell, gather }));
         Pending::new(cell, What::Broadcast { entry: E::INFO }, at)
     })
-}
-
-/// How values leave their process, if it comes to that.
-type CodecOf<R> = fn() -> &'static Codec<R>;
-
-/// Opens the cell that the trackers of all PEs report to.
-pub(crate) fn open_root<R: Send + 'static, V: Send + 'static>(
-    pe: &Pe,
-    codec: CodecOf<R>,
-    finish: impl FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError> + 'static,
-) -> CellRef {
-    let (missing_pes, total) = (pe.pe_count(), Report::new(codec));
-    let root = Root { missing_pes, total, finish: Some(Box::new(finish)) };
-    CellRef::new(pe, pe.cells.open_sink(root, Codec::by::<AsReport>()))
-}
-
-/// Opens the cell that counts `count` outcomes on this PE; `None` if there are none to wait for, which is reported now.
-pub(crate) fn open_tracker<R: Send + 'static>(
-    pe: &Pe,
-    count: u64,
-    root: CellRef,
-    gather: bool,
-    codec: CodecOf<R>,
-) -> Option<CellRef> {
-    let mut tracker = Tracker { missing: count, report: Report::new(codec), root, gather };
-    if count == 0 {
-        tracker.report(pe);
-        return None;
-    }
-    Some(CellRef::new(pe, pe.cells.open_sink(tracker, codec())))
-}
-
-/// What one PE reports of its elements. One that nobody takes ends the run if it has an error: so does the error of any
-/// call that nobody awaits any more.
-struct Report<R: 'static> {
-    outcomes: Outcomes<R>,
-    error: Option<CallError>,
-    /// What has come from another process and is read where it is taken.
-    rest: Option<Rest>,
-    codec: CodecOf<R>,
-}
-
-impl<R> Report<R> {
-    fn new(codec: CodecOf<R>) -> Self {
-        Report { outcomes: Vec::new(), error: None, rest: None, codec }
-    }
-
-    /// Adds what another reports.
-    fn absorb(&mut self, pe: &Pe, mut other: Report<R>) {
-        self.outcomes.append(&mut other.outcomes);
-        self.error = self.error.take().or(other.error.take());
-        if let Some(rest) = other.rest.take()
-            && let Err(error) = rest.decode(|from| self.read(from))
-        {
-            pe.received_nonsense(&error);
-        }
-    }
-
-    fn write(mut self, to: &mut Encoder) {
-        let encode: Encode<R> = (self.codec)().encode;
-        to.put_own(&self.outcomes.len());
-        for (element, outcome) in std::mem::take(&mut self.outcomes) {
-            to.put_own(&element);
-            to.put_outcome(outcome, encode);
-        }
-        to.put_own(&self.error.is_some());
-        self.error.take().iter().for_each(|error| to.put_error(error));
-    }
-
-    fn read(&mut self, from: &mut Decoder<'_>) -> Result<(), WireError> {
-        let decode = (self.codec)().decode;
-        for _ in 0..from.take::<usize>()? {
-            let element = from.take()?;
-            self.outcomes.push((element, from.take_outcome(decode)?));
-        }
-        if from.take()? {
-            let error = from.take_error()?;
-            self.error.get_or_insert(error);
-        }
-        Ok(())
-    }
-
-    fn first_error(&self) -> Option<CallError> {
-        self.error
-            .clone()
-            .or_else(|| self.outcomes.iter().find_map(|(_, outcome)| outcome.as_ref().err().cloned()))
-    }
-}
-
-impl<R> Drop for Report<R> {
-    fn drop(&mut self) {
-        if let Some(error) = self.first_error() {
-            current::pe(|pe| pe.into_iter().for_each(|pe| pe.unawaited(error.clone())));
-        }
-    }
-}
-
-/// How reports leave their process. What is in them is read by whoever knows how the values have left.
-struct AsReport;
-
-impl<R: Send + 'static> Way<Report<R>> for AsReport {
-    fn encode(report: Report<R>, to: &mut Encoder) -> Result<(), Stays> {
-        report.write(to);
-        Ok(())
-    }
-
-    fn decode(from: &mut Decoder<'_>) -> Result<Report<R>, WireError> {
-        let mut report = Report::new(Codec::nowhere);
-        report.rest = Some(from.take_rest());
-        Ok(report)
-    }
-}
-
-struct Tracker<R: 'static> {
-    missing: u64,
-    report: Report<R>,
-    root: CellRef,
-    gather: bool,
-}
-
-impl<R: Send + 'static> Tracker<R> {
-    /// Reports to the root.
-    fn report(&mut self, pe: &Pe) {
-        let none = Report::new(self.report.codec);
-        let report = std::mem::replace(&mut self.report, none);
-        send_answer(pe, self.root, 0, Ok(report), Codec::by::<AsReport>);
-    }
-}
-
-impl<R: Send + 'static> Sink<R> for Tracker<R> {
-    fn take(&mut self, pe: &Pe, from: u64, outcome: Result<R, CallError>) -> After {
-        if self.gather {
-            self.report.outcomes.push((from, outcome));
-        } else if let Err(error) = outcome {
-            self.report.error.get_or_insert(error);
-        }
-        self.settle(pe, 1)
-    }
-
-    fn refuse(&mut self, pe: &Pe, from: u64, error: CallError) -> After {
-        self.take(pe, from, Err(error))
-    }
-
-    fn settle(&mut self, pe: &Pe, count: u64) -> After {
-        self.missing -= count;
-        if self.missing > 0 {
-            return After::Open;
-        }
-        self.report(pe);
-        After::Closed
-    }
-}
-
-type Finish<R, V> = Box<dyn FnOnce(Outcomes<R>, Option<CallError>) -> Result<V, CallError>>;
-
-struct Root<R: 'static, V> {
-    missing_pes: usize,
-    total: Report<R>,
-    finish: Option<Finish<R, V>>,
-}
-
-impl<R: Send + 'static, V: Send + 'static> Sink<Report<R>> for Root<R, V> {
-    fn take(&mut self, pe: &Pe, _: u64, report: Result<Report<R>, CallError>) -> After {
-        match report {
-            Ok(report) => self.total.absorb(pe, report),
-            Err(error) => return self.refuse(pe, UNKNOWN, error),
-        }
-        self.missing_pes -= 1;
-        if self.missing_pes > 0 {
-            return After::Open;
-        }
-        self.total.outcomes.sort_unstable_by_key(|(element, _)| *element);
-        let owed = self.total.first_error();
-        let outcomes = std::mem::take(&mut self.total.outcomes);
-        let finish = self.finish.take().expect("the last PE reports once");
-        match finish(outcomes, self.total.error.take()) {
-            Ok(value) => After::ready(value, owed),
-            Err(error) => After::Refused(error, true),
-        }
-    }
-
-    fn refuse(&mut self, _: &Pe, _: u64, error: CallError) -> After {
-        After::Refused(error, true)
-    }
-
-    fn settle(&mut self, _: &Pe, _: u64) -> After {
-        unreachable!("a PE reports once, with its outcomes")
-    }
 }
 
 /// A broadcast on its way to the root, which numbers it.

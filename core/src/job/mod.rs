@@ -44,7 +44,7 @@ use crate::wire::{self, Beside, Decoder, Encoder, Label, Spoiled, WireError};
 pub(crate) use note::Ending;
 use note::Note;
 pub(crate) use quiet::{Standing, Standings};
-pub(crate) use spread::Others;
+pub(crate) use spread::{Others, children, parent};
 pub(crate) use staged::Staged;
 
 /// What stands before a note, where a message has the number of its PE in its process.

@@ -23,9 +23,20 @@ use crate::wire::{self, Beside, Decoder, WireError};
 /// How many processes one passes a frame on to.
 const FAN_OUT: usize = 4;
 
+/// The place of `own` in the tree of `root`, of so many.
+fn place(root: Rank, own: Rank, size: usize) -> usize {
+    (own.index() + size - root.index()) % size
+}
+
+/// The process that passes a frame on to `own` which comes from `root`, another one.
+pub(crate) fn parent(root: Rank, own: Rank, size: usize) -> Rank {
+    let before = (place(root, own, size) - 1) / FAN_OUT;
+    Rank(((before + root.index()) % size) as u32)
+}
+
 /// The processes that `own` passes a frame on to which comes from `root`, of so many.
-fn children(root: Rank, own: Rank, size: usize) -> impl Iterator<Item = Rank> {
-    let place = (own.index() + size - root.index()) % size;
+pub(crate) fn children(root: Rank, own: Rank, size: usize) -> impl Iterator<Item = Rank> {
+    let place = place(root, own, size);
     let first = place * FAN_OUT + 1;
     (first..size.min(first + FAN_OUT)).map(move |child| Rank(((child + root.index()) % size) as u32))
 }
@@ -130,7 +141,10 @@ mod tests {
                 let mut next = vec![(Rank(root as u32), 0)];
                 while let Some((rank, depth)) = next.pop() {
                     assert_eq!(depths[rank.index()].replace(depth), None, "{rank} of {size} from {root}");
-                    next.extend(children(Rank(root as u32), rank, size).map(|child| (child, depth + 1)));
+                    for child in children(Rank(root as u32), rank, size) {
+                        assert_eq!(parent(Rank(root as u32), child, size), rank);
+                        next.push((child, depth + 1));
+                    }
                 }
                 // 1 + 4 + 16 + 64 + 256 processes are within four steps.
                 assert!(

@@ -15,6 +15,7 @@ use chare_transport::{Frame, Rank as ProcessRank};
 use rustc_hash::FxHashMap;
 
 use crate::answer::Cells;
+use crate::broadcast::Relays;
 use crate::cell::{ChareRef, Extra};
 use crate::channel::{Ends, TypesMet};
 use crate::chares::Chare;
@@ -130,6 +131,7 @@ pub(crate) struct Pe {
     pub(crate) waits_away: WaitsAway,
     pub(crate) mailbox: Mailbox,
     pub(crate) restarts: Restarts,
+    pub(crate) relays: Relays,
     pub(crate) crossing: Crossing,
     pub(crate) readers: Readers,
     pub(crate) value_types_met: TypesMet,
@@ -188,6 +190,7 @@ impl Pe {
             waits_away: WaitsAway::default(),
             mailbox,
             restarts,
+            relays: Relays::default(),
             crossing: Crossing::default(),
             readers: Readers::default(),
             value_types_met: TypesMet::default(),

@@ -10,7 +10,7 @@ use super::exports::{Fail, Fulfil, Release, Retain};
 use super::{Codec, Decoder, Encoder, MOST_DEPTH, Stays, WireError};
 use crate::answer::EncodedAnswer;
 use crate::bound::{AllPlaced, Follow, Orphaned, Placed};
-use crate::broadcast::{Apply, Late, Number, Turn};
+use crate::broadcast::{Apply, Late, Number, Relayed, Turn};
 use crate::channel::{Credit, EncodedCarry, Loss};
 use crate::chares::{ArrayElement, Chare, Standalone};
 use crate::collection::{Create, CreateSingle, Start};
@@ -155,6 +155,7 @@ kinds! {
         Apply: Apply,
         Turn: Turn,
         Late: Late,
+        Relayed: Relayed,
         Uncreated: Uncreated,
     }
 }

@@ -114,7 +114,7 @@ impl WireError {
 /// Vectors up to this many bytes travel in the header: a buffer of its own costs more than the copy.
 const INLINE_BYTES: usize = 256;
 /// A frame has no more buffers than that; what is more goes in the header.
-const MOST_BUFFERS: usize = 1000;
+pub(crate) const MOST_BUFFERS: usize = 1000;
 /// Messages inside of one another. One with a rank may hold one that asks where its chare is, that a call which waits for its turn.
 const MOST_DEPTH: u32 = 16;
 
@@ -152,7 +152,7 @@ impl Encoder {
     pub(crate) fn put_as_rest<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
         let mut inner = Encoder::default();
         inner.put(value)?;
-        self.put_rest(Rest { bytes: inner.bytes.into(), buffers: inner.buffers });
+        self.put_rest(inner.into());
         Ok(())
     }
 
@@ -317,6 +317,12 @@ impl<'a> Decoder<'a> {
 pub(crate) struct Rest {
     bytes: Box<[u8]>,
     buffers: Vec<Beside>,
+}
+
+impl From<Encoder> for Rest {
+    fn from(Encoder { bytes, buffers, .. }: Encoder) -> Self {
+        Rest { bytes: bytes.into(), buffers }
+    }
 }
 
 impl Rest {
