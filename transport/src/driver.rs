@@ -116,14 +116,14 @@ impl Driver {
     }
 
     fn advance(&mut self, sink: &mut dyn FnMut(Rank, Frame<'_>)) -> Result<Progress, Error> {
-        let mut is_busy = self.has_work() && self.push()?;
+        let mut is_busy = self.has_work() && self.push(false)?;
         let polled = self.network.poll(&mut self.engine.free, &mut self.events);
         if !self.events.is_empty() {
             is_busy = true;
             self.take_events(sink)?;
         }
         polled?;
-        is_busy |= self.has_work() && self.push()?;
+        is_busy |= self.has_work() && self.push(false)?;
         if matches!(self.state, State::Closing) && self.engine.is_closed() && self.network.is_idle() {
             self.network.closed();
             self.say_bye();
@@ -133,7 +133,8 @@ impl Driver {
         Ok(if is_busy { Progress::Busy } else { Progress::Idle })
     }
 
-    /// Sends what is queued and may go, and takes nothing: for a thread that has queued much, and polls later. Never waits.
+    /// Sends full batches and large buffers that may go, and takes nothing: for a thread that has queued much, and polls later. Never
+    /// waits.
     ///
     /// # Errors
     /// As [`Driver::poll`].
@@ -141,7 +142,7 @@ impl Driver {
         if !matches!(self.state, State::Open) || !self.has_work() {
             return Ok(());
         }
-        self.push().map(drop).map_err(|error| self.fail(error))
+        self.push(true).map(drop).map_err(|error| self.fail(error))
     }
 
     /// Whether there may be something to push.
@@ -155,10 +156,12 @@ impl Driver {
         self.events.drain(..).try_for_each(|event| self.engine.handle(event, sink))
     }
 
-    /// Hands the network what is queued and may go; whether there was anything.
+    /// Hands the network what is queued and may go; whether there was anything. A batch that more fits into waits if it `may_wait`, or
+    /// while the network is behind.
     #[inline(never)]
-    fn push(&mut self) -> Result<bool, Error> {
-        self.shared.take_ready(|rank| self.engine.take_queued(&self.shared, rank));
+    fn push(&mut self, may_wait: bool) -> Result<bool, Error> {
+        let Driver { shared, network, engine, .. } = self;
+        shared.take_ready(|rank| engine.take_queued(shared, rank, may_wait || network.is_behind(rank)));
         self.engine.pump();
         let is_busy = !self.engine.actions.is_empty();
         while let Some(action) = self.engine.actions.pop_front() {
@@ -192,7 +195,7 @@ impl Driver {
             self.state = State::Closing;
             self.shared.close();
             for index in 0..self.facts().size() {
-                self.engine.take_queued(&self.shared, Rank(index as u32));
+                self.engine.take_queued(&self.shared, Rank(index as u32), false);
             }
             self.engine.close();
         }
@@ -206,7 +209,7 @@ impl Driver {
         let myself = self.facts().rank();
         self.engine.abort(myself, reason);
         // The job is over; what can be told is told, and what fails now is of no more use to anybody.
-        let told = self.push().is_ok();
+        let told = self.push(false).is_ok();
         if told && self.network.ends_processes() {
             self.wait_for_farewells();
         }
@@ -251,7 +254,8 @@ impl Driver {
     ///
     /// A frame that is sent from now on calls the hook, once, unless the answer is [`Nap::Stay`].
     pub fn announce_nap(&mut self) -> Nap {
-        if !matches!(self.state, State::Open | State::Closing) || !self.shared.begin_nap() {
+        let may_nap = || self.shared.begin_nap(|rank| self.network.is_behind(rank));
+        if !matches!(self.state, State::Open | State::Closing) || !may_nap() {
             return Nap::Stay;
         }
         let nap = self.network.before_nap();
@@ -280,7 +284,7 @@ impl Drop for Driver {
         self.engine.actions.clear();
         self.engine.leave(myself);
         // Whoever cannot be told finds out otherwise.
-        let told = self.push().is_ok();
+        let told = self.push(false).is_ok();
         if told && matches!(self.state, State::Failed(Error::Aborted { .. })) && self.network.ends_processes()
         {
             let begin = Instant::now();
@@ -300,5 +304,125 @@ impl Drop for Driver {
 impl fmt::Debug for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Driver of {} of {}", self.facts().rank(), self.facts().size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::buffer::{Buffer, Landing};
+    use crate::facts::ThreadLevel;
+    use crate::limits::Limits;
+    use crate::network::FreeBatches;
+    use crate::start::{self, Process};
+    use crate::wire::Batch;
+
+    /// A network that keeps up when it is told to, and what it was given.
+    #[derive(Clone, Default)]
+    struct Slow {
+        is_behind: Arc<AtomicBool>,
+        batches: Arc<Mutex<Vec<(Rank, usize)>>>,
+        buffers: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Slow {
+        fn batches_to(&self, rank: u32) -> usize {
+            let batches = self.batches.lock().expect("no test panics here");
+            batches.iter().filter(|(to, _)| *to == Rank(rank)).count()
+        }
+    }
+
+    impl Network for Slow {
+        fn send_batch(&mut self, to: Rank, batch: Batch, free: &mut FreeBatches) -> Result<(), Error> {
+            self.batches.lock().expect("no test panics here").push((to, batch.bytes().len()));
+            free.put(batch);
+            Ok(())
+        }
+        fn send_bulk(&mut self, _: Rank, buffer: Buffer) -> Result<(), Error> {
+            self.buffers.lock().expect("no test panics here").push(buffer.len());
+            Ok(())
+        }
+        fn receive_bulk(&mut self, _: Rank, _: u64, _: Landing) -> Result<(), Error> {
+            Ok(())
+        }
+        fn poll(&mut self, _: &mut FreeBatches, _: &mut Vec<Event>) -> Result<(), Error> {
+            Ok(())
+        }
+        fn is_behind(&self, to: Rank) -> bool {
+            to == Rank(1) && self.is_behind.load(Ordering::SeqCst)
+        }
+        fn is_idle(&self) -> bool {
+            true
+        }
+        fn before_nap(&mut self) -> Nap {
+            Nap::Briefly
+        }
+        fn closed(&mut self) {}
+        fn ends_processes(&self) -> bool {
+            false
+        }
+        fn abort(&mut self, _: i32) {}
+    }
+
+    fn process(limits: &Limits) -> (Process, Slow) {
+        let (slow, hosts) = (Slow::default(), vec!["here".to_owned(); 3]);
+        let network = slow.clone();
+        let process = start::process(Rank(0), &hosts, ThreadLevel::Multiple, limits, |_| Box::new(network));
+        (process, slow)
+    }
+
+    fn poll(driver: &mut Driver) {
+        let _ = driver.poll(&mut |_, _| unreachable!("nothing comes")).expect("nothing fails");
+    }
+
+    #[test]
+    fn short_frames_go_together_while_the_network_is_behind() {
+        let (Process { outbox, mut driver }, slow) = process(&Limits::default());
+        slow.is_behind.store(true, Ordering::SeqCst);
+        for round in 0..10_u8 {
+            for to in [1, 2] {
+                let _ = outbox.send(Rank(to), Frame::new(&[round])).expect("it is queued");
+            }
+            poll(&mut driver);
+        }
+        assert_eq!((slow.batches_to(1), slow.batches_to(2)), (0, 10), "who keeps up waits for nothing");
+        assert_eq!(driver.announce_nap(), Nap::Briefly, "nobody spins until the network has caught up");
+        slow.is_behind.store(false, Ordering::SeqCst);
+        poll(&mut driver);
+        assert_eq!(slow.batches_to(1), 1, "all of them are one batch");
+        poll(&mut driver);
+        assert_eq!(slow.batches_to(1), 1);
+    }
+
+    #[test]
+    fn full_batches_and_buffers_wait_for_nothing() {
+        let (Process { outbox, mut driver }, slow) = process(&Limits::default());
+        slow.is_behind.store(true, Ordering::SeqCst);
+        let header = [7; 1000];
+        for _ in 0..70 {
+            let _ = outbox.send(Rank(1), Frame::new(&header)).expect("it is queued");
+        }
+        driver.flush().expect("nothing fails");
+        poll(&mut driver);
+        assert_eq!(slow.batches_to(1), 1, "64 KiB are full, and the rest waits");
+        let frame = Frame { header: &header, buffers: vec![vec![1_u8; 20_000].into()] };
+        assert_eq!(outbox.send(Rank(1), frame).expect("it is queued"), crate::Queued::Full);
+        driver.flush().expect("nothing fails");
+        assert_eq!((slow.batches_to(1), slow.buffers.lock().expect("no test panics here").len()), (2, 1));
+        assert_eq!(outbox.queued_bytes(Rank(1)), 0);
+    }
+
+    #[test]
+    fn a_flush_leaves_what_more_fits_into() {
+        let (Process { outbox, mut driver }, slow) = process(&Limits::default());
+        let _ = outbox.send(Rank(2), Frame::new(&[1])).expect("it is queued");
+        driver.flush().expect("nothing fails");
+        assert_eq!(slow.batches_to(2), 0);
+        assert_eq!(driver.announce_nap(), Nap::Stay, "there is something to send");
+        poll(&mut driver);
+        assert_eq!(slow.batches_to(2), 1);
     }
 }

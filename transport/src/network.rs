@@ -40,6 +40,12 @@ pub trait Network: Send {
     /// If the network has failed, or a peer is lost. Events that were told come first.
     fn poll(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error>;
 
+    /// Whether so much that was handed over for a process has not gone that what is small should wait, and go together. A network that
+    /// can be behind does not let the driver nap until it is woken.
+    fn is_behind(&self, _: Rank) -> bool {
+        false
+    }
+
     /// Whether all that was handed over to be sent has gone.
     fn is_idle(&self) -> bool;
 

@@ -129,6 +129,7 @@ impl Outbox {
         drop(state);
         if was_empty {
             self.shared.mark_ready(to);
+            self.shared.wake();
         }
         Ok(match queued > limits.queue_bytes {
             true => Queued::Pressed,
@@ -187,6 +188,15 @@ pub(crate) type Hook = dyn Fn() + Send + Sync;
 
 const BITS: usize = u64::BITS as usize;
 
+/// The ranks whose bits are set in a word of `ready`.
+fn ranks(word: usize, mut bits: u64) -> impl Iterator<Item = Rank> {
+    std::iter::from_fn(move || {
+        let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+        bits &= bits - 1;
+        Some(Rank((word * BITS) as u32 + bit))
+    })
+}
+
 /// What a lane keeps for its next batches.
 const MOST_SPARE: usize = 4;
 
@@ -238,12 +248,11 @@ impl Shared {
         }
     }
 
-    /// A lane has got its first frame.
+    /// A lane has frames.
     fn mark_ready(&self, rank: Rank) {
         let (word, bit) = (rank.index() / BITS, rank.index() % BITS);
         // Pairs with the swap in `take_ready`, and with the loads in `begin_nap`: either those see this bit, or we see the nap.
         self.ready[word].fetch_or(1 << bit, Ordering::SeqCst);
-        self.wake();
     }
 
     /// Wakes the driver if it naps. What it is to find must be there before: in the total order of SeqCst operations, for
@@ -263,11 +272,12 @@ impl Shared {
         assert!(is_first, "a driver has one wake hook");
     }
 
-    /// Notes that the driver is about to nap, unless a lane is ready.
-    pub(crate) fn begin_nap(&self) -> bool {
+    /// Notes that the driver is about to nap, unless a lane is ready whose frames need not wait.
+    pub(crate) fn begin_nap(&self, mut waits: impl FnMut(Rank) -> bool) -> bool {
         // Pairs with the load in `wake`: after it we look once more.
         self.is_napping.store(true, Ordering::SeqCst);
-        let may_nap = self.ready.iter().all(|word| word.load(Ordering::SeqCst) == 0);
+        let mut words = self.ready.iter().enumerate();
+        let may_nap = words.all(|(index, word)| ranks(index, word.load(Ordering::SeqCst)).all(&mut waits));
         if !may_nap {
             self.end_nap();
         }
@@ -290,23 +300,30 @@ impl Shared {
             if word.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            let mut bits = word.swap(0, Ordering::SeqCst);
-            while bits != 0 {
-                each(Rank((index * BITS) as u32 + bits.trailing_zeros()));
-                bits &= bits - 1;
-            }
+            ranks(index, word.swap(0, Ordering::SeqCst)).for_each(&mut each);
         }
     }
 
-    /// Moves all that is queued for a rank to `queue`, and leaves memory for more.
-    pub(crate) fn drain(&self, rank: Rank, free: &mut FreeBatches, queue: &mut VecDeque<Outgoing>) {
+    /// Moves what is queued for a rank to `queue`, and leaves memory for more. A batch that more fits into stays if it `may_wait`, and
+    /// the rank is ready as before.
+    pub(crate) fn drain(
+        &self,
+        rank: Rank,
+        may_wait: bool,
+        free: &mut FreeBatches,
+        queue: &mut VecDeque<Outgoing>,
+    ) {
         let mut state = self.lanes[rank.index()].lock();
         let state = &mut *state;
         let wanted = MOST_SPARE.min(state.full.len() + 1);
         queue.append(&mut state.full);
-        queue.extend(state.open.take());
+        // Buffers wait for nothing: they travel by themselves.
+        queue.extend(state.open.take_if(|open| !may_wait || open.bulk_cost > 0));
         while state.spare.len() < wanted {
             state.spare.push(free.take());
+        }
+        if !state.is_empty() {
+            self.mark_ready(rank);
         }
     }
 

@@ -21,6 +21,8 @@ use super::call::{self, Comm, Completions, Failure, Request};
 
 /// How many batches can come before the next poll without a copy by MPI.
 const POSTED: usize = 8;
+/// Batches to one rank that MPI has not sent yet. Short ones have gone at once, unless the rank does not keep up.
+const MOST_PENDING: usize = 2;
 
 pub(super) struct Mpi {
     started: Arc<Started>,
@@ -32,6 +34,8 @@ pub(super) struct Mpi {
     /// All other operations; what each is stands at the same place in `owners`.
     requests: Vec<Request>,
     owners: Vec<Owner>,
+    /// Batches in `owners`, by rank.
+    pending: Vec<usize>,
     /// Buffers in flight, by the number that their operations have.
     transfers: Vec<Option<Transfer>>,
     free_transfers: Vec<usize>,
@@ -47,7 +51,7 @@ unsafe impl Send for Mpi {}
 
 /// What an operation is for.
 enum Owner {
-    Batch(Batch),
+    Batch(Rank, Batch),
     Transfer(usize),
 }
 
@@ -75,8 +79,10 @@ impl Mpi {
         bulk_comm: Comm,
         limits: &Limits,
     ) -> Result<Mpi, Failure> {
+        let pending = vec![0; batch_comm.size()?];
         let mut mpi = Mpi {
             started,
+            pending,
             batch_comm: Some(batch_comm),
             bulk_comm: Some(bulk_comm),
             chunk_bytes: limits.chunk_bytes,
@@ -179,7 +185,8 @@ impl Mpi {
         for (index, end) in ended.drain(..) {
             self.requests.swap_remove(index);
             let taken = match self.owners.swap_remove(index) {
-                Owner::Batch(batch) => {
+                Owner::Batch(to, batch) => {
+                    self.pending[to.index()] -= 1;
                     free.put(batch);
                     end.map(drop).map_err(failed)
                 }
@@ -232,7 +239,8 @@ impl Network for Mpi {
         if call::test_send(&mut request).map_err(|failure| lost(to, failure))? {
             free.put(batch);
         } else {
-            self.begin(request, Owner::Batch(batch));
+            self.pending[to.index()] += 1;
+            self.begin(request, Owner::Batch(to, batch));
         }
         Ok(())
     }
@@ -269,6 +277,10 @@ impl Network for Mpi {
         self.admit()?;
         self.take_arrival(free, events)?;
         self.take_ends(free, events)
+    }
+
+    fn is_behind(&self, to: Rank) -> bool {
+        self.pending[to.index()] >= MOST_PENDING
     }
 
     fn is_idle(&self) -> bool {

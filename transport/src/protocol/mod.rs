@@ -77,9 +77,9 @@ impl Engine {
         }
     }
 
-    /// Takes the frames that are queued for a rank.
-    pub(crate) fn take_queued(&mut self, shared: &Shared, to: Rank) {
-        shared.drain(to, &mut self.free, &mut self.links[to.index()].out.queue);
+    /// Takes the frames that are queued for a rank, but for those of a batch that is not full if it `may_wait`.
+    pub(crate) fn take_queued(&mut self, shared: &Shared, to: Rank, may_wait: bool) {
+        shared.drain(to, may_wait, &mut self.free, &mut self.links[to.index()].out.queue);
         self.touch(to);
     }
 

@@ -105,10 +105,10 @@ impl Job {
         self.wires[wire].expected.push_back((header, buffers));
     }
 
-    /// Lets a process decide, and carries out what it has decided.
-    fn pump(&mut self, from: usize) {
+    /// Lets a process decide, and carries out what it has decided. What is not a full batch stays queued if it `may_wait`.
+    fn pump(&mut self, from: usize, may_wait: bool) {
         let node = &mut self.nodes[from];
-        node.shared.take_ready(|to| node.engine.take_queued(&node.shared, to));
+        node.shared.take_ready(|to| node.engine.take_queued(&node.shared, to, may_wait));
         node.engine.pump();
         let ranks = self.nodes.len();
         while let Some(action) = self.nodes[from].engine.actions.pop_front() {
@@ -184,7 +184,7 @@ impl Job {
             for wire in 0..self.wires.len() {
                 is_busy |= self.deliver(wire);
             }
-            (0..self.nodes.len()).for_each(|from| self.pump(from));
+            (0..self.nodes.len()).for_each(|from| self.pump(from, false));
             is_busy |= self.wires.iter().any(|wire| !wire.batches.is_empty() || !wire.landed.is_empty());
         }
     }
@@ -195,7 +195,10 @@ impl Job {
             let wire = self.choose(self.wires.len());
             match self.choose(8) {
                 0 | 1 => self.send(wire),
-                2 | 3 => self.pump(wire / self.nodes.len()),
+                2 | 3 => {
+                    let may_wait = self.choose(3) == 0;
+                    self.pump(wire / self.nodes.len(), may_wait);
+                }
                 _ => {
                     self.deliver(wire);
                 }
@@ -203,7 +206,7 @@ impl Job {
             self.check_bounds();
         }
         let early = self.choose(self.nodes.len());
-        (0..self.nodes.len()).for_each(|from| self.pump(from));
+        (0..self.nodes.len()).for_each(|from| self.pump(from, false));
         self.nodes[early].engine.close();
         self.run_dry();
         let is_alone = self.nodes.len() == 1;
@@ -277,7 +280,7 @@ fn a_batch(seed: u64, checksums: bool) -> Vec<u8> {
     for _ in 0..4 {
         job.send(2);
     }
-    job.pump(1);
+    job.pump(1, false);
     job.wires[2].batches.pop_front().expect("there is credit for a first batch").bytes().to_vec()
 }
 
@@ -366,9 +369,9 @@ fn with_buffer_under_way() -> (Job, u64) {
     let frame = Frame::new(b"h").with_buffer(vec![5_u8; 300]);
     assert!(job.nodes[1].outbox.send(Rank(0), frame).is_ok());
     job.wires[2].expected.push_back((b"h".to_vec(), vec![vec![5; 300]]));
-    job.pump(1);
+    job.pump(1, false);
     assert!(job.deliver(2));
-    job.pump(0);
+    job.pump(0, false);
     let (id, _) = job.wires[2].landed.pop().expect("the buffer has met its memory");
     (job, id)
 }
@@ -412,9 +415,9 @@ fn an_abort_is_heard_past_all_queues() {
     for _ in 0..50 {
         job.send(5);
     }
-    job.pump(1);
+    job.pump(1, false);
     job.nodes[1].engine.abort(Rank(1), "enough");
-    job.pump(1);
+    job.pump(1, false);
     let heard = |job: &mut Job, wire: usize| {
         loop {
             let batch = job.wires[wire].batches.pop_front().expect("an abort comes before the end");
@@ -427,7 +430,7 @@ fn an_abort_is_heard_past_all_queues() {
     let aborted = Error::Aborted { by: Rank(1), reason: "enough".into() };
     assert_eq!((heard(&mut job, 3), heard(&mut job, 5)), (aborted.clone(), aborted));
     job.nodes[0].engine.leave(Rank(0));
-    job.pump(0);
+    job.pump(0, false);
     let farewell = job.wires[1].batches.pop_front().expect("a farewell");
     assert!(Engine::says_farewell(&farewell));
 }
@@ -436,8 +439,8 @@ fn an_abort_is_heard_past_all_queues() {
 fn nothing_comes_after_the_last() {
     let mut job = Job::new(2, &narrow(false), 3);
     job.nodes.iter_mut().for_each(|node| node.engine.close());
-    job.pump(0);
-    job.pump(1);
+    job.pump(0, false);
+    job.pump(1, false);
     job.run_dry();
     assert!(job.nodes[0].engine.is_closed());
     let mut batch = Batch::new(512);
