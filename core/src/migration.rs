@@ -11,6 +11,7 @@
 //! Invariant: a chare is in the tables of one PE, or in one message between two.
 
 pub(crate) mod across;
+mod tidings;
 
 use std::any::Any;
 use std::future::Future;
@@ -39,6 +40,8 @@ use crate::scheduler::pe::Pe;
 use crate::scheduler::task;
 use crate::waiting::What;
 use crate::wire::{Kind, Leaves};
+use tidings::Arrival;
+pub(crate) use tidings::{Arrived, Tidings};
 
 /// The move of a chare to another PE, not yet asked for; made by [`Element::migrate`].
 #[must_use = "a migration does nothing until it is sent: `.send()`, `.await` or `.future()`"]
@@ -372,10 +375,10 @@ impl Freight {
                 0
             }
         };
-        pe.post(from, Msg::for_pe(Arrived { id, departure, started }));
-        let home = pe.home_of(id);
-        if home != from {
-            pe.tell_place(home, id, departure.epoch);
+        let (home, epoch) = (pe.home_of(id), departure.epoch);
+        pe.tidings.note(from, Arrival { id, epoch, started: Some(started) });
+        if home != from && home != pe.id() {
+            pe.tidings.note(home, Arrival { id, epoch, started: None });
         }
         chare
     }
@@ -413,27 +416,6 @@ impl Payload for Arrive {
         chare.migrated(pe, reply);
         companions.iter().chain([&chare]).for_each(|chare| across::restart(pe, *chare));
         companions.into_iter().chain([chare]).for_each(|chare| entry::after_step(pe, chare));
-    }
-}
-
-/// News for the PE that a chare has left: it has arrived.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Arrived {
-    id: ChareId,
-    departure: Departure,
-    /// Broadcasts that had begun there.
-    started: u64,
-}
-
-impl Payload for Arrived {
-    const NAME: Name = Name::Runtime("the arrival of a chare");
-    const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Arrived);
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let Arrived { id, departure, started } = self;
-        if let Some(collection) = pe.collection(id.collection) {
-            collection.coverage.arrived(pe, departure, started);
-        }
-        pe.confirm_place(id, location::Place { pe: departure.to, epoch: departure.epoch });
     }
 }
 

@@ -19,6 +19,7 @@ mod spread;
 mod staged;
 
 use std::cell::OnceCell;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -55,8 +56,9 @@ const SPREAD: u32 = u32::MAX - 1;
 const SPOILED: u32 = u32::MAX - 2;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
-/// What a busy PE sends goes at the end of a method, unless something has gone within so long.
-const FLUSH_APART_NS: u64 = 3_000;
+/// What a busy PE sends goes at the end of a method, unless its last look at the network has ended within as long as it took, which is taken
+/// for so long at least and at most.
+const LOOKS_APART_NS: RangeInclusive<u64> = 3_000..=30_000;
 /// How often another one looks whether that PE has become busy with something long.
 const WATCH: Duration = Duration::from_millis(1);
 
@@ -177,7 +179,11 @@ impl Job {
         // into the inbox later is none that it follows.
         let skips_inbox = OnceCell::new();
         let to_queue = |to: PeId| to == pe.id() && *skips_inbox.get_or_init(|| takes && pe.mail_is_empty());
-        match driver.poll(&mut |from, frame| take_in(pe, from, frame, to_queue)) {
+        let polled = driver.poll(&mut |from, frame| take_in(pe, from, frame, to_queue));
+        if pe.crossing.look_ns.get() > 0 {
+            pe.note_look(pe.crossing.look_ns.get());
+        }
+        match polled {
             Ok(progress) => progress == Progress::Busy,
             Err(error) => {
                 shared.stop(reason_of(&error));
@@ -426,15 +432,26 @@ impl Address {
 
 impl Pe {
     /// Whether what was sent to other processes should be under way before anything else is done: not long after the last time it waits,
-    /// since messages that leave together cost less. The clock is read only by who has sent.
-    #[cold]
+    /// since messages that leave together cost less. The clock is read only by who has sent and has more to do.
     pub(crate) fn is_to_flush(&self) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
         let now = self.now_ns();
-        let is_due = now.saturating_sub(self.crossing.flushed_ns.get()) >= FLUSH_APART_NS;
+        let is_due = now >= self.crossing.next_look_ns.get();
         if is_due {
-            self.crossing.flushed_ns.set(now);
+            self.crossing.look_ns.set(now);
         }
         is_due
+    }
+
+    /// A busy PE has looked at the network, and works for about as long before it looks again.
+    #[cold]
+    fn note_look(&self, began_ns: u64) {
+        self.crossing.look_ns.set(0);
+        let now = self.now_ns();
+        let apart = (now - began_ns).clamp(*LOOKS_APART_NS.start(), *LOOKS_APART_NS.end());
+        self.crossing.next_look_ns.set(now + apart);
     }
 
     /// Sends a message to a PE of another process; false if it cannot go there, which whoever waits for its outcome has been told.

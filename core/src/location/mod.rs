@@ -392,18 +392,25 @@ impl Payload for Asked {
 /// News of where a chare is.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct News {
-    id: ChareId,
-    place: Place,
+    pub(crate) id: ChareId,
+    pub(crate) place: Place,
+}
+
+impl News {
+    /// Notes it, now or when the collection is known here.
+    pub(crate) fn heed(self, pe: &Pe) {
+        let collection = self.id.collection;
+        if collection.single_home().is_none() && pe.collection(collection).is_none() {
+            return pe.hold_for_collection(collection, Msg::for_pe(self));
+        }
+        pe.learn_place(self.id, self.place);
+    }
 }
 
 impl Payload for News {
     const NAME: Name = Name::Runtime("news of where a chare is");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::News);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let collection = self.id.collection;
-        if collection.single_home().is_none() && pe.collection(collection).is_none() {
-            return pe.hold_for_collection(collection, Msg::for_pe(self));
-        }
-        pe.learn_place(self.id, self.place);
+        self.heed(pe);
     }
 }

@@ -29,6 +29,9 @@ use crate::scheduler::queue::Work;
 use crate::scheduler::task;
 use crate::wire::{self, Decoder, Encoder, Kind, Leaves, Stays, WireError};
 
+/// Memory for the bytes of a chare from the beginning, so that those of a small one need not move.
+const ROOM: usize = 512;
+
 /// Sends a chare away that broadcasts have caught up with, and its companions with it; or says why not, and all stay. While one of
 /// them has coroutines, the request waits at it.
 pub(super) fn depart(
@@ -51,7 +54,7 @@ pub(super) fn depart(
     let owned: Vec<_> = all().filter(|chare| chare.state.get() == State::Exclusive).collect();
     owned.iter().for_each(|chare| chare.state.set(State::Idle));
     let to = PeId::new(migrate.to);
-    let mut encoded = Encoder::default();
+    let mut encoded = Encoder::with_room(ROOM);
     let ends: Vec<_> = all().map(|chare| (chare, channel::uproot(pe, chare))).collect();
     let encode = || encode_all(pe, chare, companions, &ends, &mut encoded);
     if let Err(why) = pe.encode_for(1, encode) {

@@ -25,6 +25,7 @@ use crate::ids::{ChareId, CollectionId, PeId, RunId};
 use crate::location::Locations;
 use crate::mailbox::Mailbox;
 use crate::message::{Head, Msg};
+use crate::migration::Tidings;
 use crate::pending::WaitsAway;
 use crate::priority::{Rank, Ranked};
 use crate::process::Shared;
@@ -122,6 +123,7 @@ pub(crate) struct Pe {
     created: Cell<u64>,
     pub(crate) directory: Directory,
     pub(crate) locations: Locations,
+    pub(crate) tidings: Tidings,
     pub(crate) ends: Ends,
     pub(crate) cells: Cells,
     pub(crate) tasks: Tasks,
@@ -181,6 +183,7 @@ impl Pe {
             created: Cell::new(0),
             directory: Directory::new(pe_count),
             locations: Locations::default(),
+            tidings: Tidings::default(),
             ends: Ends::new(id),
             cells: Cells::new(),
             tasks: Tasks::new(),
@@ -590,6 +593,7 @@ impl Pe {
                 break;
             }
         }
+        self.tell_tidings();
         worked
     }
 

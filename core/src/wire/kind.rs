@@ -125,7 +125,6 @@ kinds! {
         Leave: destruction::Leave,
         Migrate: Migrate,
         Again: Again,
-        Arrived: Arrived,
         Placed: Placed,
         AllPlaced: AllPlaced,
         AwaitQuiescence: AwaitQuiescence,
@@ -135,6 +134,7 @@ kinds! {
         Release: Release,
     }
     others {
+        Arrived: Arrived,
         Answer: EncodedAnswer,
         Refusal: Refusal,
         Gone: Gone,

@@ -130,6 +130,11 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// One that has memory for so many bytes.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Encoder { bytes: Vec::with_capacity(bytes), ..Encoder::default() }
+    }
+
     /// Forgets what it holds, and keeps its memory.
     fn clear(&mut self) {
         self.rewind(Mark { bytes: 0, buffers: 0 });

@@ -32,8 +32,10 @@ pub(crate) struct Crossing {
     pub(crate) staged: Staged,
     /// A message has left for another process since the network was looked at last.
     pub(crate) has_sent: Cell<bool>,
-    /// When the network was looked at for what had been sent.
-    pub(crate) flushed_ns: Cell<u64>,
+    /// When a busy PE began to look at the network for what it had sent; 0 if it does not.
+    pub(crate) look_ns: Cell<u64>,
+    /// When it may do so again.
+    pub(crate) next_look_ns: Cell<u64>,
 }
 
 /// Whether a value is being decoded.
