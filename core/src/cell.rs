@@ -37,21 +37,45 @@ use crate::scheduler::pe::{Pe, Unborn};
 use crate::scheduler::prefetch::prefetch;
 use crate::scheduler::queue::Work;
 use crate::scheduler::task::{self, TaskList};
-use crate::wire::{Encoder, Stays};
+use crate::wire::{Decoder, Encoder, Stays, WireError};
 
 /// Cache lines of a chare that are asked for ahead of its turn.
 const PREFETCHED_LINES: usize = 4;
 
 /// What the header of a chare and its extra parts count, for its way to another process.
-#[derive(Serialize, Deserialize)]
 pub(crate) struct Counts {
     moves: u32,
     contributed: u64,
     covered: u64,
+    extra: ExtraCounts,
+}
+
+/// Most chares have none of these.
+#[derive(Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct ExtraCounts {
     first_broadcast: u64,
     first_epoch: u64,
     inserted: u64,
     owed_hooks: u32,
+}
+
+impl Counts {
+    pub(crate) fn put(&self, to: &mut Encoder) {
+        to.put_u32(self.moves);
+        to.put_u64(self.contributed);
+        to.put_u64(self.covered);
+        let has_extra = self.extra != ExtraCounts::default();
+        to.put_byte(has_extra.into());
+        if has_extra {
+            to.put_own(&self.extra);
+        }
+    }
+
+    pub(crate) fn take(from: &mut Decoder<'_>) -> Result<Self, WireError> {
+        let (moves, contributed, covered) = (from.take_u32()?, from.take_u64()?, from.take_u64()?);
+        let extra = if from.take_byte()? == 0 { ExtraCounts::default() } else { from.take()? };
+        Ok(Counts { moves, contributed, covered, extra })
+    }
 }
 
 /// Who may touch a chare's state.
@@ -391,22 +415,24 @@ impl ChareRef {
 
     /// What it counts.
     pub(crate) fn counts(self) -> Counts {
-        let of_extra =
-            |extra: &mut Extra| (extra.first_broadcast, extra.first_epoch, extra.inserted, extra.owed_hooks);
-        let (first_broadcast, first_epoch, inserted, owed_hooks) =
-            self.extra_if_any(of_extra).unwrap_or_default();
+        let of_extra = |extra: &mut Extra| ExtraCounts {
+            first_broadcast: extra.first_broadcast,
+            first_epoch: extra.first_epoch,
+            inserted: extra.inserted,
+            owed_hooks: extra.owed_hooks,
+        };
+        let extra = self.extra_if_any(of_extra).unwrap_or_default();
         let (moves, contributed, covered) = (self.moves.get(), self.contributed.get(), self.covered.get());
-        Counts { moves, contributed, covered, first_broadcast, first_epoch, inserted, owed_hooks }
+        Counts { moves, contributed, covered, extra }
     }
 
     /// A chare that comes from another process goes on counting here.
     pub(crate) fn resume_counts(self, counts: &Counts) {
-        let Counts { moves, contributed, covered, first_broadcast, first_epoch, inserted, owed_hooks } =
-            *counts;
-        self.moves.set(moves);
-        self.contributed.set(contributed);
-        self.covered.set(covered);
-        if (first_broadcast, first_epoch, inserted, owed_hooks) != (0, 0, 0, 0) {
+        self.moves.set(counts.moves);
+        self.contributed.set(counts.contributed);
+        self.covered.set(counts.covered);
+        if counts.extra != ExtraCounts::default() {
+            let ExtraCounts { first_broadcast, first_epoch, inserted, owed_hooks } = counts.extra;
             self.extra(|extra| {
                 (extra.first_broadcast, extra.first_epoch) = (first_broadcast, first_epoch);
                 (extra.inserted, extra.owed_hooks) = (inserted, owed_hooks);

@@ -21,8 +21,6 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
-use serde::{Deserialize, Serialize};
-
 use crate::cell::{ChareRef, State};
 use crate::collection::Collection;
 use crate::current;
@@ -33,7 +31,7 @@ use crate::scheduler::pe::Pe;
 use crate::wire::{self, Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
 /// One departure of an element: which one, the how manieth of its moves, and where to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Departure {
     pub(crate) element: u64,
     pub(crate) epoch: u64,

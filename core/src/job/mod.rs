@@ -431,8 +431,8 @@ impl Address {
 }
 
 impl Pe {
-    /// Whether what was sent to other processes should be under way before anything else is done: not long after the last time it waits,
-    /// since messages that leave together cost less. The clock is read only by who has sent and has more to do.
+    /// Whether what was sent to other processes, or is to be told, should be under way before anything else is done: not long after the last
+    /// time it waits, since messages that leave together cost less. The clock is read only by who has sent and has more to do.
     pub(crate) fn is_to_flush(&self) -> bool {
         if self.queue.is_empty() {
             return false;
@@ -441,6 +441,7 @@ impl Pe {
         let is_due = now >= self.crossing.next_look_ns.get();
         if is_due {
             self.crossing.look_ns.set(now);
+            self.crossing.next_look_ns.set(now + LOOKS_APART_NS.start());
         }
         is_due
     }

@@ -201,7 +201,9 @@ fn encode_departure(pe: &Pe, chare: ChareRef, to: PeId, encoder: &mut Encoder) {
     let id = chare.id;
     let epoch = chare.next_epoch();
     let departure = Departure { element: id.element, epoch, to };
-    encoder.put_own(&(departure, chare.counts()));
+    encoder.put_pe(to);
+    encoder.put_u64(epoch);
+    chare.counts().put(encoder);
     if let Some(collection) = pe.collection(id.collection) {
         collection.coverage.departed(departure, chare.covered.get());
         collection.forget_index(pe, id.element);
@@ -286,10 +288,10 @@ impl Freight {
 
     /// Decodes what [`encode_departure`] has encoded.
     fn decode_departure(&mut self, from: &mut Decoder<'_>) -> Result<(), WireError> {
-        let counts: Counts;
-        (self.departure, counts) = from.take()?;
+        let to = from.take_pe()?;
+        self.departure = Departure { element: self.id.element, epoch: from.take_u64()?, to };
         let chare = self.chare();
-        chare.resume_counts(&counts);
+        chare.resume_counts(&Counts::take(from)?);
         for _ in 0..from.take::<usize>()? {
             let restart = wire::decode_message(from)?;
             chare.extra(|extra| extra.restarts.push(restart));

@@ -1,15 +1,20 @@
 //! News of chares that have arrived, told together to the PEs that they have left and to their homes.
 //!
 //! Chares often move many at a time, and each arrival is news for one or two PEs. A PE notes it, and tells what it has noted when a round
-//! of work ends, before it looks at its inbox and the network. So nobody waits for it for longer than that round, and no PE is idle that has
-//! something to tell. Such news may come late: it says what was so after so many moves, and needs no order (`location/README.md`).
+//! of work ends, before it looks at its inbox and the network. Who has something to tell ends its round as who has sent something to another process:
+//! soon ([`Pe::is_to_flush`]). So nobody waits long, and no PE is idle that has something to tell. Such news may come late: it
+//! says what was so after so many moves, and needs no order (`location/README.md`).
+//!
+//! So it is with parts of reductions: of chares that arrive behind all others and contribute, each would be the last that its PE waits
+//! for, and make the PE send a part of its own. They wait for those that come in the same round.
 
 use std::cell::{Cell, RefCell};
 
 use crate::broadcast::Departure;
-use crate::ids::{ChareId, PeId};
+use crate::ids::{ChareId, CollectionId, PeId};
 use crate::location::{News, Place};
 use crate::message::{Msg, Name, Payload};
+use crate::reduction;
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
@@ -20,6 +25,8 @@ pub(crate) struct Tidings {
     is_any: Cell<bool>,
     /// By the PE that it is for.
     noted: RefCell<Vec<(PeId, Vec<Arrival>)>>,
+    /// Collections of which a reduction may be ready to be shipped.
+    unshipped: RefCell<Vec<CollectionId>>,
 }
 
 /// One chare that has arrived, by its so manieth move.
@@ -32,6 +39,24 @@ pub(super) struct Arrival {
 }
 
 impl Tidings {
+    /// Whether something has been noted and is not told yet.
+    #[inline(always)]
+    pub(crate) fn are_there(&self) -> bool {
+        self.is_any.get()
+    }
+
+    /// Puts off until the end of the round what is to be shipped of a collection's reductions; false if nothing has arrived in it.
+    pub(crate) fn put_off_shipping(&self, of: CollectionId) -> bool {
+        if !self.are_there() {
+            return false;
+        }
+        let mut unshipped = self.unshipped.borrow_mut();
+        if !unshipped.contains(&of) {
+            unshipped.push(of);
+        }
+        true
+    }
+
     pub(super) fn note(&self, to: PeId, arrival: Arrival) {
         self.is_any.set(true);
         let mut noted = self.noted.borrow_mut();
@@ -46,7 +71,7 @@ impl Pe {
     /// Tells what has been noted.
     #[inline]
     pub(crate) fn tell_tidings(&self) {
-        if self.tidings.is_any.get() {
+        if self.tidings.are_there() {
             self.tell_all_tidings();
         }
     }
@@ -56,6 +81,11 @@ impl Pe {
         self.tidings.is_any.set(false);
         for (to, arrivals) in self.tidings.noted.take() {
             self.post(to, Msg::for_pe(Arrived { at: self.id(), arrivals }));
+        }
+        for unshipped in self.tidings.unshipped.take() {
+            if let Some(collection) = self.collection(unshipped) {
+                reduction::ship_finished(self, collection);
+            }
         }
     }
 }
@@ -116,8 +146,6 @@ impl Payload for Arrived {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::ids::CollectionId;
-
     #[test]
     fn each_pe_is_told_of_all_arrivals_at_once() {
         let tidings = Tidings::default();

@@ -56,7 +56,8 @@
 // that its own count names, and it is counted there as owing on the PE where it lives, and on no other.
 //
 // An element that moves takes its count along: what it has given stays where it gave it. One that arrives with an older
-// count than all that live there makes the PE send another part; the root only counts contributions.
+// count than all that live there makes the PE send another part, with what those contribute that arrive in the same round of work
+// (`migration/tidings`); the root only counts contributions.
 //
 // Reducers and the destructors of values are user code, which may itself contribute: no table is borrowed while they run.
 // While a reducer runs, what it merges into is out of the table.
@@ -378,7 +379,7 @@ where
         }
     };
     let is_over = collection.reductions.borrow_mut().unfinished.put_back(sequence, merged);
-    if is_over {
+    if is_over && !pe.tidings.put_off_shipping(collection.id()) {
         ship_finished(pe, collection);
     }
     Ok(sequence)

@@ -589,7 +589,8 @@ impl Pe {
                     }
                 }
             }
-            if self.shared.is_stopping() || self.crossing.has_sent.get() && self.is_to_flush() {
+            let has_to_say = self.crossing.has_sent.get() || self.tidings.are_there();
+            if self.shared.is_stopping() || has_to_say && self.is_to_flush() {
                 break;
             }
         }
