@@ -89,6 +89,19 @@ impl Driver {
         &self.shared.facts
     }
 
+    /// Has all processes know what each of them brings, by rank. All of them call it, each as often as the others, and it waits for them:
+    /// for what they agree on before they work. None if they are all parts of one process of the system, and need not ask.
+    ///
+    /// # Errors
+    /// If the network has failed, as for [`Driver::poll`].
+    pub fn gather(&mut self, own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+        if let State::Failed(error) = &self.state {
+            return Err(error.clone());
+        }
+        let gathered = self.network.gather(own);
+        gathered.map_err(|error| self.fail(error))
+    }
+
     /// Sends what is queued, takes what has come, and gives complete frames to `sink`, those of each process in the order in which it
     /// sent them. What the sink queues goes at once. Never waits, and is to be called often: by a process that does not
     /// poll, nothing is sent or received.

@@ -175,6 +175,10 @@ impl Network for Local {
         Ok(())
     }
 
+    fn gather(&mut self, _own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+        Ok(None)
+    }
+
     fn is_idle(&self) -> bool {
         true
     }

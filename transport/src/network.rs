@@ -46,6 +46,12 @@ pub trait Network: Send {
         false
     }
 
+    /// Has all processes know what each of them brings, by rank; waits for them. None if they are all parts of one process of the system.
+    ///
+    /// # Errors
+    /// If the network has failed.
+    fn gather(&mut self, own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error>;
+
     /// Whether all that was handed over to be sent has gone.
     fn is_idle(&self) -> bool;
 

@@ -283,6 +283,21 @@ impl Network for Mpi {
         self.pending[to.index()] >= MOST_PENDING
     }
 
+    fn gather(&mut self, own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+        self.admit()?;
+        let comm = self.batch_comm();
+        let mut lengths = vec![[0_u8; 8]; comm.size().map_err(failed)?];
+        comm.gather_all(&(own.len() as u64).to_le_bytes(), lengths.as_flattened_mut()).map_err(failed)?;
+        let lengths = lengths.into_iter().map(|len| u64::from_le_bytes(len) as usize);
+        // All bring as much as the one with the most, since that is what a library gathers best.
+        let longest = lengths.clone().max().unwrap_or(0).max(1);
+        let mut padded = own.to_vec();
+        padded.resize(longest, 0);
+        let mut all = vec![0; longest * lengths.len()];
+        comm.gather_all(&padded, &mut all).map_err(failed)?;
+        Ok(Some(all.chunks_exact(longest).zip(lengths).map(|(of_one, len)| of_one[..len].to_vec()).collect()))
+    }
+
     fn is_idle(&self) -> bool {
         self.requests.is_empty()
     }

@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<(&'static str, Limits, Scenario)> {
         ("pressure", limits(|limits| limits.queue_bytes = 200_000), pressure),
         ("one way", limits(|limits| limits.checksums = false), one_way),
         ("closing refuses", limits(|_| {}), closing_refuses),
+        ("gathering", limits(|_| {}), gathering),
     ]
 }
 
@@ -288,6 +289,30 @@ fn one_way(Process { outbox, mut driver }: Process) {
             came.store(next as usize, Ordering::Relaxed);
         },
         || came.load(Ordering::Relaxed) as u64 == expected,
+    );
+    close(&mut driver);
+}
+
+/// All know what each brings, however much that is, and what was sent before comes after.
+fn gathering(Process { outbox, mut driver }: Process) {
+    let own = driver.facts().rank();
+    for to in ranks(&driver) {
+        let _ = send(&outbox, to, Frame::new(b"before"));
+    }
+    for round in 0..3_u8 {
+        let of = |rank: Rank| vec![round; 1000 * rank.index() * usize::from(round)];
+        let gathered = driver.gather(&of(own)).expect("all are there");
+        // Processes that are parts of one have none of it.
+        assert!(gathered.is_none_or(|all| all == ranks(&driver).map(of).collect::<Vec<_>>()));
+    }
+    let (came, size) = (AtomicUsize::new(0), driver.facts().size());
+    poll_until(
+        &mut driver,
+        |_, frame| {
+            assert_eq!(frame.header, b"before");
+            came.fetch_add(1, Ordering::Relaxed);
+        },
+        || came.load(Ordering::Relaxed) == size,
     );
     close(&mut driver);
 }
