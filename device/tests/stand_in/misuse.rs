@@ -1,5 +1,8 @@
 //! What the stand-in punishes: each case ends with the code of a driver and is counted, or ends the process.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use cudarc::driver::{result, sys};
 
 use crate::apart::{apart, child};
@@ -49,6 +52,45 @@ fn used_memory_is_not_freed() {
         gate.open();
         synchronize(stream)?;
         // SAFETY: now nobody uses it.
+        unsafe { result::free_sync(memory) }.expect("memory that nobody uses can be freed");
+        freed
+    });
+}
+
+#[test]
+fn memory_that_another_process_has_open_is_not_freed() {
+    let name = "misuse::memory_that_another_process_has_open_is_not_freed";
+    if let Ok(bytes) = std::env::var("EXPORTED") {
+        Gpu::open(0);
+        let bytes: Vec<_> = bytes.split(' ').map(|byte| byte.parse().expect("a byte")).collect();
+        let handle = sys::CUipcMemHandle { reserved: bytes.try_into().expect("64 bytes") };
+        let mut opened = 0;
+        // SAFETY: the address is written.
+        code(unsafe { sys::cuIpcOpenMemHandle_v2(&mut opened, handle, 1) }.result()).expect("it is there");
+        println!("it is open");
+        // Until the other process says that it is enough.
+        std::io::stdin().read_line(&mut String::new()).expect("the other process lives");
+        return;
+    }
+    punished(name, Status::CUDA_ERROR_INVALID_VALUE, || {
+        let memory = alloc(512);
+        let mut handle = sys::CUipcMemHandle { reserved: [0; 64] };
+        // SAFETY: the handle is written.
+        code(unsafe { sys::cuIpcGetMemHandle(&mut handle, memory) }.result())?;
+        // SAFETY: as above. That it is inside of the memory is the test.
+        let inside = code(unsafe { sys::cuIpcGetMemHandle(&mut handle.clone(), memory + 256) }.result());
+        assert_eq!(inside, Err(Status::CUDA_ERROR_INVALID_VALUE));
+        let text = handle.reserved.map(|byte| byte.to_string()).join(" ");
+        let mut other = child(name, &[("EXPORTED", &text)]);
+        let mut other =
+            other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it can be started");
+        let said = BufReader::new(other.stdout.take().expect("it is piped")).lines();
+        assert!(said.map_while(Result::ok).any(|line| line.contains("it is open")));
+        // SAFETY: that it is open elsewhere is the test.
+        let freed = code(unsafe { result::free_sync(memory) });
+        drop(other.stdin.take());
+        other.wait().expect("it ends");
+        // SAFETY: now nobody has it open.
         unsafe { result::free_sync(memory) }.expect("memory that nobody uses can be freed");
         freed
     });

@@ -2,7 +2,7 @@
 //!
 //! A device address is the host address plus [`DEVICE`], which no host address has: so the host cannot read device memory
 //! by accident, nor a kernel the host's. Each allocation is a file in memory, which another process can map: that is what
-//! an IPC handle names.
+//! an IPC handle names. Who has it open holds a shared lock on the file, so that its owner can tell.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -48,6 +48,12 @@ impl Allocation {
 
     fn start(&self) -> u64 {
         self.host.as_ptr() as u64 + DEVICE
+    }
+
+    /// Whether another process has it open, of memory of this one.
+    pub(crate) fn is_open_elsewhere(&self) -> bool {
+        // SAFETY: the descriptor is open; a lock touches no memory.
+        unsafe { libc::flock(self.file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) != 0 }
     }
 }
 
@@ -117,7 +123,8 @@ impl Memories {
 
     /// The name by which another process can open the allocation.
     pub(crate) fn export(&self, address: u64) -> Option<[u8; 64]> {
-        let (start, allocation) = self.find(address)?;
+        let is_base = |found: &(u64, &Allocation)| found.0 == address && found.1.imported.is_none();
+        let (start, allocation) = self.find(address).filter(is_base)?;
         let mut handle = [0; 64];
         handle[..4].copy_from_slice(&std::process::id().to_ne_bytes());
         handle[4..8].copy_from_slice(&allocation.file.as_raw_fd().to_ne_bytes());
@@ -142,6 +149,10 @@ impl Memories {
         let path = format!("/proc/{}/fd/{}", word(0), word(4));
         let file = File::options().read(true).write(true).open(path).map_err(|_| Code::INVALID_VALUE)?;
         if len_bytes == 0 || file.metadata().map_or(0, |metadata| metadata.len()) != len_bytes {
+            return Err(Code::INVALID_VALUE);
+        }
+        // SAFETY: as in `is_open_elsewhere`. It ends with the file.
+        if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } != 0 {
             return Err(Code::INVALID_VALUE);
         }
         let mut allocation = Allocation::map(device, len_bytes, file)?;

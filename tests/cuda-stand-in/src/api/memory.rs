@@ -35,6 +35,9 @@ fn release(state: &mut State, start: u64) -> Result<(), Code> {
     if state.pending().any(|work| work.touches_device(found, allocation.len_bytes)) {
         return Err(world().misuse(Code::INVALID_VALUE, "memory freed that queued work uses"));
     }
+    if allocation.imported.is_none() && allocation.is_open_elsewhere() {
+        return Err(world().misuse(Code::INVALID_VALUE, "memory freed that another process has open"));
+    }
     drop(state.memories.remove(start));
     Ok(())
 }
