@@ -12,6 +12,7 @@ use std::thread::{Thread, ThreadId};
 use crate::error::{DeviceError, DriverMemory};
 use crate::event::StreamKey;
 use crate::kernel::{Code, Language};
+use crate::lending::Exported;
 use crate::operation::Operation;
 use crate::sleepers::{Pending, Rest};
 
@@ -88,6 +89,25 @@ pub(crate) trait Backend: Send + Sync {
     fn is_staged(&self, _from: usize, _to: usize) -> bool {
         false
     }
+
+    /// Names memory for other processes of the machine, or says why it cannot. It stays with the driver from now on, until the devices are closed.
+    fn export(&self, _device: usize, _block: Block) -> Result<Exported, String> {
+        Err("it is of a kind of device that lends no memory to other processes".to_owned())
+    }
+
+    /// Opens memory of another process, on the device that it is of; or says why it cannot.
+    fn borrow(&self, _exported: &Exported) -> Result<(usize, Block), String> {
+        Err("devices of this kind borrow no memory of other processes".to_owned())
+    }
+
+    /// Takes back what [`borrow`](Self::borrow) has opened, once for each time. Nobody uses it.
+    fn close_borrowed(&self, _block: Block) {}
+
+    /// Closes whatever it has opened for that, and of which nothing is borrowed any more.
+    fn close_unused_borrowed(&self) {}
+
+    /// Takes back all that it has opened, unless there are operations that have not ended. Nothing more is submitted then.
+    fn close_all_borrowed(&self) {}
 
     /// What the driver of a device says of its memory; `None` where no driver deals it out to several programs, or says nothing.
     fn driver_memory(&self, _device: usize) -> Option<DriverMemory> {

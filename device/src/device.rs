@@ -147,6 +147,10 @@ impl Devices {
         &*self.backend
     }
 
+    pub(crate) fn shared_backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
     /// Operations submitted and not finished, over all devices. An operation counts until after the waker of
     /// its completion has been called, so at zero every waiter has been woken.
     pub fn pending(&self) -> usize {

@@ -68,6 +68,7 @@ mod host;
 mod host_vec;
 mod kernel;
 mod launch;
+mod lending;
 mod memory;
 mod operation;
 mod param;
@@ -112,6 +113,8 @@ pub use kernel::declare::{
 pub use kernel::declared::{Declared as __Declared, KERNELS as __KERNELS};
 pub use kernel::{Kernel, Language};
 pub use launch::{Grid, Launch};
+#[doc(hidden)]
+pub use lending::{Offer as __Offer, Sample as __Sample};
 #[doc(hidden)]
 pub use linkme as __linkme;
 pub use param::{Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};

@@ -27,6 +27,7 @@ use crate::device::{DeviceCore, Ledger};
 use crate::error::DeviceError;
 use crate::event::BufferEvents;
 use crate::fault::FaultRecord;
+use crate::lending::Borrowed;
 use crate::shape::Shape;
 
 /// The alignment of every allocation, as `cuMemAlloc` promises it.
@@ -54,6 +55,8 @@ pub struct Memory {
     shape: Shape,
     /// Of memory that came from another process: its bytes. No operation uses it, and there is no block.
     landed: Option<HostBytes>,
+    /// Of memory that another process lends: what keeps it open.
+    borrowed: Option<Borrowed>,
 }
 
 /// Bytes in memory of the host, whoever has allocated them.
@@ -122,6 +125,7 @@ impl Memory {
                 tracked: Mutex::default(),
                 shape,
                 landed: None,
+                borrowed: None,
             })),
         };
         Ok((memory, fresh.is_zeroed))
@@ -147,7 +151,36 @@ impl Memory {
             tracked: Mutex::default(),
             shape,
             landed: Some(bytes),
+            borrowed: None,
         }))
+    }
+
+    /// What another process lends, as memory of `device`. It counts as shared for as long as it is here: the lender has a share.
+    pub(crate) fn borrowed_at(
+        device: &Arc<DeviceCore>,
+        ledger: &Arc<Ledger>,
+        shape: Shape,
+        len_bytes: usize,
+        borrowed: Borrowed,
+    ) -> MemoryRef {
+        MemoryRef(Arc::new(Memory {
+            state: AtomicU32::new(SHARE),
+            block: borrowed.block(),
+            len_elems: shape.len(),
+            device: device.clone(),
+            ledger: ledger.clone(),
+            reserved_bytes: 0,
+            len_bytes,
+            tracked: Mutex::default(),
+            shape,
+            landed: None,
+            borrowed: Some(borrowed),
+        }))
+    }
+
+    /// Whether it is not of this process's pools.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.landed.is_some() || self.borrowed.is_some()
     }
 
     /// The bytes, if it came from another process.

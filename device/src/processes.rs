@@ -6,6 +6,8 @@
 //! accounts memory of another device. It is copied to theirs at its first use, and kept there as a twin; only where it is read or copied
 //! one asks whether it has landed ([`Memory::landed`]). Nothing is ever written there; what had been spoiled comes spoiled, and has no bytes.
 //!
+//! Or it stays where it is, and another process of the machine uses it there (`lending`).
+//!
 //! The runtime's part is a [`Carrier`], which the linker finds, since serde hands on nothing of ours.
 
 use std::any::type_name;
@@ -21,6 +23,7 @@ use crate::caught::Caught;
 use crate::device::{DeviceCore, Devices, Ledger};
 use crate::fault::{FaultKind, FaultRecord};
 use crate::host_vec::HostVec;
+use crate::lending::Borrowed;
 use crate::memory::{HostBytes, Memory, MemoryRef};
 use crate::param::DevicePod;
 use crate::shape::Shape;
@@ -48,7 +51,7 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    fn of(memory: &MemoryRef) -> Self {
+    pub(crate) fn of(memory: &MemoryRef) -> Self {
         Leaving { share: DeviceSlice::of(memory.clone()) }
     }
 
@@ -70,6 +73,8 @@ pub struct Come(Kind);
 enum Kind {
     Share(Leaving),
     Bytes(Landing, HostBytes),
+    /// Lent by another process; the landing of its device, and how much of it is contents.
+    Borrowed(Landing, Borrowed, usize),
     /// With why, and whether somebody is told of that where it comes from.
     Spoiled(Landing, String, bool),
 }
@@ -85,6 +90,17 @@ impl Come {
         Come(Kind::Bytes(devices.landing().clone(), bytes))
     }
 
+    /// Lent by another process, on a device of this one.
+    pub(crate) fn of_borrowed(
+        devices: &Devices,
+        ordinal: usize,
+        len_bytes: usize,
+        borrowed: Borrowed,
+    ) -> Self {
+        let (device, ledger) = (devices.get(ordinal).core().clone(), devices.landing().ledger.clone());
+        Come(Kind::Borrowed(Landing { device, ledger }, borrowed, len_bytes))
+    }
+
     /// From another process, for these devices, which nobody can read, for this reason: a kernel has failed that was to write it, which
     /// is told there; or it could not be copied, which nobody knows yet.
     pub fn spoiled(devices: &Devices, why: String, is_told: bool) -> Self {
@@ -96,6 +112,7 @@ impl Come {
             Kind::Spoiled(..) => return Ok(()),
             Kind::Share(leaving) => leaving.memory().len_bytes(),
             Kind::Bytes(_, bytes) => (**bytes).as_ref().len(),
+            Kind::Borrowed(_, _, len_bytes) => *len_bytes,
         };
         if shape.len().checked_mul(elem_bytes) == Some(bytes) {
             return Ok(());
@@ -104,10 +121,13 @@ impl Come {
     }
 
     /// As something to be read.
-    fn into_share<T: DevicePod>(self, shape: Shape) -> DeviceSlice<T> {
+    pub(crate) fn into_share<T: DevicePod>(self, shape: Shape) -> DeviceSlice<T> {
         match self.0 {
             Kind::Share(leaving) => DeviceSlice::of(leaving.memory().clone()),
             Kind::Bytes(landing, bytes) => DeviceSlice::of(landing.memory(shape, bytes)),
+            Kind::Borrowed(landing, borrowed, len_bytes) => {
+                DeviceSlice::of(landing.borrowed(shape, len_bytes, borrowed))
+            }
             Kind::Spoiled(landing, why, is_told) => {
                 DeviceSlice::of(landing.spoiled(shape, size_of::<T>(), why, is_told))
             }
@@ -118,6 +138,9 @@ impl Come {
     fn into_buffer<T: DevicePod>(self, shape: Shape) -> Result<DeviceVec<T>, String> {
         let (landing, bytes) = match self.0 {
             Kind::Bytes(landing, bytes) => (landing, bytes),
+            Kind::Borrowed(landing, borrowed, len_bytes) => {
+                return Ok(DeviceVec::new(landing.borrowed(shape, len_bytes, borrowed)));
+            }
             Kind::Spoiled(landing, why, is_told) => {
                 return Ok(DeviceVec::new(landing.spoiled(shape, size_of::<T>(), why, is_told)));
             }
@@ -155,6 +178,10 @@ impl Landing {
     fn memory(&self, shape: Shape, bytes: HostBytes) -> MemoryRef {
         let len_bytes = (*bytes).as_ref().len();
         Memory::landed_at(&self.device, &self.ledger, shape, len_bytes, bytes)
+    }
+
+    fn borrowed(&self, shape: Shape, len_bytes: usize, borrowed: Borrowed) -> MemoryRef {
+        Memory::borrowed_at(&self.device, &self.ledger, shape, len_bytes, borrowed)
     }
 
     fn spoiled(&self, shape: Shape, elem_bytes: usize, why: String, is_told: bool) -> MemoryRef {

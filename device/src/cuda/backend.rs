@@ -13,6 +13,7 @@
 //! here (memory that is dropped, wakers) happens under it.
 
 mod held;
+mod lending;
 mod notify;
 mod overdue;
 
@@ -40,6 +41,7 @@ use crate::event::{Event, LiveMap, StreamKey};
 use crate::fault::FaultRecord;
 use crate::kernel::{Code as KernelCode, Language};
 use crate::launch::Launch;
+use crate::lending::Exported;
 use crate::operation::{AccessMode, Command, HostRange, InFlight, Operation};
 use crate::sleepers::{Pending, Rest, Sleepers};
 use crate::spec::DeviceSpec;
@@ -91,6 +93,7 @@ pub(crate) fn open(numbers: &[usize], spec: &DeviceSpec) -> Result<Opened, CudaE
         cuda,
         gpus,
         memory: Mutex::default(),
+        borrowed: Mutex::default(),
         pinned: Mutex::default(),
         registered: Mutex::default(),
         functions: Mutex::default(),
@@ -109,8 +112,10 @@ pub(super) struct Gpus {
     cuda: Cuda,
     /// By ordinal.
     pub(super) gpus: Vec<Gpu>,
-    /// What has been allocated, by address.
+    /// What has been allocated, or borrowed, by address.
     memory: Mutex<HashMap<u64, Block>>,
+    /// How often each block of another process is borrowed, by address. These are in `memory` too.
+    borrowed: Mutex<HashMap<u64, usize>>,
     pinned: Mutex<HashMap<usize, Pinned>>,
     /// Memory of the program's that is pinned where it is.
     registered: Mutex<HashMap<usize, RegisteredMemory>>,
@@ -541,6 +546,26 @@ impl Backend for Gpus {
 
     fn reaches(&self, device: usize, other: usize) -> bool {
         self.gpus[device].reaches(&self.gpus[other])
+    }
+
+    fn export(&self, _: usize, block: Name) -> Result<Exported, String> {
+        self.export_block(block)
+    }
+
+    fn borrow(&self, exported: &Exported) -> Result<(usize, Name), String> {
+        self.borrow_block(exported)
+    }
+
+    fn close_borrowed(&self, block: Name) {
+        self.close_borrowed_block(block);
+    }
+
+    fn close_unused_borrowed(&self) {
+        self.gpus.iter().for_each(Gpu::close_imports);
+    }
+
+    fn close_all_borrowed(&self) {
+        self.close_all_borrowed_blocks();
     }
 
     fn driver_memory(&self, device: usize) -> Option<DriverMemory> {

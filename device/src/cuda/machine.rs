@@ -75,7 +75,7 @@ pub(super) struct DeviceState {
     pub(super) recorder: OnceLock<Mutex<RawStream>>,
     pub(super) next_lane: [AtomicUsize; 2],
     pub(super) memory: Mutex<Arena<Arc<SlabMemory>>>,
-    /// Memory of other processes, by handle: opened once, and closed with the machine.
+    /// Memory of other processes, by handle: opened once, and closed with all other memory of theirs, or with the machine.
     pub(super) imports: Mutex<HashMap<[u8; 64], Arc<ImportedMemory>>>,
     pub(super) kernels: Mutex<HashMap<KernelKey, Arc<Function>>>,
     pub(super) fault: OnceLock<Arc<DeviceFault>>,

@@ -180,7 +180,7 @@ impl fmt::Debug for Block {
 
 impl Gpu {
     /// Opens a block that another process has exported. Each of its slabs is opened once, and stays open until all handles
-    /// of the machine are gone.
+    /// of the machine are gone, or until it is closed with all others.
     ///
     /// # Errors
     ///
@@ -222,6 +222,19 @@ impl Gpu {
             imported: Some(memory),
         };
         Ok(Block { core: Arc::new(core) })
+    }
+
+    /// Whether the driver knows the device by this UUID.
+    pub(super) fn has_uuid(&self, uuid: &[u8; 16]) -> bool {
+        self.state().uuid == *uuid
+    }
+
+    /// Closes the slabs of other processes of which there are no blocks.
+    pub(super) fn close_imports(&self) {
+        let mut imports = self.state().imports.lock().expect("nothing panics under this lock");
+        let closed: Vec<_> = imports.extract_if(|_, memory| Arc::strong_count(memory) == 1).collect();
+        drop(imports);
+        drop(closed);
     }
 
     /// Memory as [`Stream::allocate`](super::Stream::allocate) gives it, but only what can be had at once: `None` rather than
