@@ -90,10 +90,11 @@ pub(crate) fn abandon_unless_ended_well(shared: &Shared) {
     }
 }
 
-/// Waits for the work and ends the devices' threads. Called when coroutines and chares are gone, so that what they had not
-/// awaited counts as dropped.
+/// Waits for the work, ends the devices' threads, and closes what other processes have lent. Called when coroutines and chares are gone, so that
+/// what they had not awaited counts as dropped.
 pub(crate) fn close(shared: &Shared) {
     shared.devices().close();
+    shared.devices().close_borrowed();
     if let Some(reason) = unawaited(shared.devices().take_unreported_faults()) {
         shared.spoil(reason);
     }

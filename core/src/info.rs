@@ -36,6 +36,8 @@ pub struct Info {
     /// By the devices that it leads from, and to.
     paths: Vec<Vec<Path>>,
     kinds: Vec<BackendKind>,
+    /// How device memory goes to other processes of the job, a line for those to which it goes alike.
+    to_processes: Vec<String>,
 }
 
 /// What is said of a device.
@@ -53,11 +55,16 @@ impl Info {
     /// # Errors
     /// If a run with these options could not start.
     pub fn of(options: &Options) -> Result<Info, StartError> {
+        Info::with_devices(options).map(|(info, _)| info)
+    }
+
+    /// As [`Info::of`], and the devices.
+    fn with_devices(options: &Options) -> Result<(Info, BoundDevices), StartError> {
         let devices = Devices::open_for_any(options.device(), HostMode::Inline)
             .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
         let devices = BoundDevices::new(devices, options.pes(), options.device_map())?;
         let to_all = |from: usize| (0..devices.len()).map(|to| devices.path(from, to)).collect();
-        Ok(Info {
+        let info = Info {
             node: NodeRank::of_this_process(),
             first: 0,
             by_pe: devices.by_pe().to_vec(),
@@ -74,7 +81,9 @@ impl Info {
             reason: devices.reason().to_owned(),
             paths: (0..devices.len()).map(to_all).collect(),
             kinds: backend_kinds(),
-        })
+            to_processes: Vec::new(),
+        };
+        Ok((info, devices))
     }
 
     /// What `chare info` says: of this process, or, if `mpirun` has started several (with the feature `mpi`), of all of them. Then
@@ -141,6 +150,12 @@ impl fmt::Display for Info {
                 let (from, to) = (self.name(from), self.name(to));
                 writeln!(f, "  {from} to {to}    {path}: {}", path.reason())?;
             }
+        }
+        if !self.to_processes.is_empty() {
+            writeln!(f, "device memory to other processes:")?;
+        }
+        for line in &self.to_processes {
+            writeln!(f, "  {line}")?;
         }
         write!(f, "kinds of devices:")?;
         for kind in &self.kinds {

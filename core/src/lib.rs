@@ -159,6 +159,7 @@ mod cores;
 mod create;
 mod current;
 mod destruction;
+mod device_path;
 mod device_work;
 mod direct;
 mod entry;
@@ -323,6 +324,7 @@ pub use create::{
 };
 pub use current::Entered;
 pub use destruction::{Destroyed, Destruction};
+pub use device_path::{DevicePath, DevicePathError};
 pub use direct::Direct;
 pub use entry::{Entry, EntryInfo, EntryPoint};
 pub use error::{

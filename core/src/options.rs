@@ -1,5 +1,5 @@
 //! The options of a run: from the command line (`--pes`, `--device`), the environment (`CHARE_PES`, `CHARE_DEVICE`,
-//! `CHARE_DEVICE_MAP`), or a program that fills them in. What the runtime does not know it leaves to the program.
+//! `CHARE_DEVICE_MAP`, `CHARE_DEVICE_PATH`), or a program that fills them in. What the runtime does not know it leaves to the program.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use chare_device::{Capability, CapabilityError, DeviceSpec};
 
 use crate::binding::DeviceMap;
 use crate::cores::default_pes;
+use crate::device_path::DevicePath;
 use crate::mailbox::DEFAULT_BUDGET;
 use crate::scheduler::waker::MAX_PES;
 use crate::sim::Sim;
@@ -21,6 +22,8 @@ pub const OPTIONS_HELP: &str = "\
   --device SPEC   auto, host:4, host:4@1,3,1,3:mem=1GiB, cuda:0, wgpu, ... [default: auto] [env: CHARE_DEVICE]
   --device-map MAP
                   Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block] [env: CHARE_DEVICE_MAP]
+  --device-path PATH
+                  How device memory goes to other processes: auto, staged, ipc [default: auto] [env: CHARE_DEVICE_PATH]
   --device-timeout SECONDS
                   A kernel that runs longer is a fault, and its device counts as lost [default: no limit]
   --heartbeat SECONDS
@@ -48,6 +51,7 @@ pub struct Options {
     /// Whether the user has named a device, if only `auto`.
     names_device: bool,
     device_map: DeviceMap,
+    device_path: Option<DevicePath>,
     ships_kernels: Option<(PathBuf, Capability)>,
     device_timeout: Option<Duration>,
     heartbeat: Option<Duration>,
@@ -74,6 +78,13 @@ impl OptionsError {
         ))
     }
 
+    /// Between which processes it was asked for, and why it is impossible.
+    pub(crate) fn impossible_path(path: &str, between: &str, why: &str) -> Self {
+        OptionsError(format!(
+            "--device-path {path} is impossible {between}: {why}; give `staged`, or leave it out to have the best path for each"
+        ))
+    }
+
     /// A simulated run is one process, which simulates others.
     pub(crate) fn not_in_a_job() -> Self {
         OptionsError("--sim simulates processes by itself: run the program without `mpirun`".to_owned())
@@ -88,6 +99,7 @@ impl Default for Options {
             device: DeviceSpec::default(),
             names_device: false,
             device_map: DeviceMap::default(),
+            device_path: None,
             ships_kernels: None,
             device_timeout: None,
             heartbeat: Some(Duration::from_secs(30)),
@@ -111,7 +123,7 @@ impl Options {
     pub fn from_env() -> Result<Options, OptionsError> {
         let args = std::env::args_os().map(|arg| text("the argument", arg)).collect::<Result<Vec<_>, _>>()?;
         let env = |name| std::env::var_os(name).map(|value| text(name, value)).transpose();
-        let names = ["CHARE_PES", "CHARE_DEVICE", "CHARE_DEVICE_MAP", "CHARE_SIM"];
+        let names = ["CHARE_PES", "CHARE_DEVICE", "CHARE_DEVICE_MAP", "CHARE_DEVICE_PATH", "CHARE_SIM"];
         let values = names.into_iter().map(env).collect::<Result<Vec<_>, _>>()?;
         Options::parse(args, |wanted| {
             names.iter().zip(&values).find(|(name, _)| **name == wanted).and_then(|(_, value)| value.clone())
@@ -137,6 +149,9 @@ impl Options {
         if let Some(value) = env("CHARE_DEVICE_MAP") {
             options.device_map = parse_device_map("CHARE_DEVICE_MAP", &value)?;
         }
+        if let Some(value) = env("CHARE_DEVICE_PATH") {
+            options.device_path = parse_device_path("CHARE_DEVICE_PATH", &value)?;
+        }
         if let Some(value) = env("CHARE_SIM") {
             options.simulation = Some(parse_simulation("CHARE_SIM", &value)?);
         }
@@ -158,6 +173,7 @@ impl Options {
                     (options.device, options.names_device) = (parse_device("--device", &value()?)?, true);
                 }
                 "--device-map" => options.device_map = parse_device_map("--device-map", &value()?)?,
+                "--device-path" => options.device_path = parse_device_path("--device-path", &value()?)?,
                 "--ship-kernels" => options.ships_kernels = Some(parse_shipping(&value()?)?),
                 "--device-timeout" => options.device_timeout = Some(parse_device_timeout(&value()?)?),
                 "--heartbeat" => options.heartbeat = parse_heartbeat(&value()?)?,
@@ -193,6 +209,13 @@ impl Options {
     /// Binds PEs to devices in this way.
     pub fn with_device_map(mut self, map: DeviceMap) -> Self {
         self.device_map = map;
+        self
+    }
+
+    /// Sends device memory to other processes by this path only, and not by the best for each. If one of them cannot be reached by it the run
+    /// does not start. What is for all PEs is staged all the same, and so is what this process has from another one.
+    pub fn with_device_path(mut self, path: DevicePath) -> Self {
+        self.device_path = Some(path);
         self
     }
 
@@ -262,6 +285,11 @@ impl Options {
     /// How PEs are bound to devices.
     pub fn device_map(&self) -> &DeviceMap {
         &self.device_map
+    }
+
+    /// How device memory goes to other processes; none for the best path for each.
+    pub fn device_path(&self) -> Option<DevicePath> {
+        self.device_path
     }
 
     /// Where to keep the kernels of the program, compiled for such GPUs, if that is all that is to be done.
@@ -394,6 +422,12 @@ fn parse_shipping(value: &str) -> Result<(PathBuf, Capability), OptionsError> {
     Ok((PathBuf::from(folder), capability))
 }
 
+/// None is for `auto`.
+pub(crate) fn parse_device_path(name: &str, value: &str) -> Result<Option<DevicePath>, OptionsError> {
+    let path = if value == "auto" { Ok(None) } else { value.parse().map(Some) };
+    path.map_err(|error| OptionsError(format!("{name} {value}: {error}")))
+}
+
 fn parse_device_map(name: &str, value: &str) -> Result<DeviceMap, OptionsError> {
     value.parse().map_err(|error| OptionsError(format!("{name} {value}: {error}")))
 }
@@ -427,6 +461,11 @@ mod tests {
         let args = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(Options::parse(args("prog"), env).unwrap().pes(), 5);
         assert_eq!(Options::parse(args("prog --pes 2"), env).unwrap().pes(), 2);
+        let env = |name: &str| (name == "CHARE_DEVICE_PATH").then(|| "ipc".to_owned());
+        assert_eq!(Options::parse(args("prog"), env).unwrap().device_path(), Some(DevicePath::Ipc));
+        assert_eq!(Options::parse(args("prog --device-path=auto"), env).unwrap().device_path(), None);
+        let staged = Options::parse(args("prog --device-path staged"), env).unwrap();
+        assert_eq!(staged.device_path(), Some(DevicePath::Staged));
         let env = |name: &str| (name == "CHARE_SIM").then(|| "5:calm".to_owned());
         assert_eq!(Options::parse(args("prog"), env).unwrap().simulation(), Some(&Sim::new(5).calm()));
         assert_eq!(Options::parse(args("prog --sim 2"), env).unwrap().simulation(), Some(&Sim::new(2)));
@@ -468,6 +507,8 @@ mod tests {
             ("prog --heartbeat 0.01", ["--heartbeat 0.01", "or 0 for any time"]),
             ("prog --device-timeout", ["--device-timeout needs a value", "--device-timeout=VALUE"]),
             ("prog --device host:timeout=0", ["`timeout=0`", "more than 0"]),
+            ("prog --device-path mail", ["--device-path mail", "`staged` or `ipc`"]),
+            ("prog --device-path", ["--device-path needs a value", "--device-path=VALUE"]),
             ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),
         ] {

@@ -170,7 +170,7 @@ impl Runtime {
         if processes * options.pes() > MAX_PES {
             return Err(OptionsError::too_many_pes(processes, options.pes()).into());
         }
-        let job = process.and_then(Job::new);
+        let job = process.map(|process| Job::new(process, &devices, &options)).transpose()?.flatten();
         let (shared, readers) = Shared::new(&enrolment, options, devices, job);
         enrolment.complete(&shared);
         job::let_driver_tell(&shared);

@@ -6,7 +6,8 @@
 //! each number of processes that divides the PEs. A test that says that it cannot be simulated never is. With
 //! `CHARE_SIM_SECONDS=3` a test begins no further seed after so long. `CHARE_TEST_PROCESSES=2` spreads the PEs of a test that has a multiple
 //! of two over two processes, which are joined by queues inside of this one. A binary of tests that `mpirun` has started spreads them over
-//! its processes ([`ranks`], with the feature `mpi`). A test that says that it is for one process is not spread.
+//! its processes ([`ranks`], with the feature `mpi`). A test that says that it is for one process is not spread. `CHARE_DEVICE_PATH=staged` is what
+//! `--device-path` is to a program.
 
 #[cfg(feature = "mpi")]
 mod ranks;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use chare_transport::{Limits, local};
 
 use crate::job;
-use crate::options::Options;
+use crate::options::{Options, parse_device_path};
 use crate::report::ExitReport;
 use crate::runtime::{MainOutput, Runtime, STACK_BYTES, StartError, start_main};
 use crate::scheduler::pe::Pe;
@@ -32,6 +33,8 @@ const SEED_VARIABLE: &str = "CHARE_SEED";
 
 /// Over how many processes to spread the PEs of each test.
 const PROCESSES_VARIABLE: &str = "CHARE_TEST_PROCESSES";
+/// By which path device memory goes to other processes.
+const PATH_VARIABLE: &str = "CHARE_DEVICE_PATH";
 /// How long to go on with further seeds.
 const SECONDS_VARIABLE: &str = "CHARE_SIM_SECONDS";
 
@@ -73,7 +76,12 @@ struct Seeds {
 
 impl Test {
     fn options(&self) -> Options {
-        let options = Options::default().with_pes(self.pes);
+        let mut options = Options::default().with_pes(self.pes);
+        let path =
+            std::env::var(PATH_VARIABLE).map_or(Ok(None), |path| parse_device_path(PATH_VARIABLE, &path));
+        if let Some(path) = path.unwrap_or_else(|error| panic!("{error}")) {
+            options = options.with_device_path(path);
+        }
         match self.device {
             Some(spec) => {
                 options.with_device(spec.parse().unwrap_or_else(|error| panic!("device {spec}: {error}")))

@@ -47,11 +47,6 @@ impl Path {
         }
     }
 
-    /// How it gets to a device of another process, whichever both are.
-    pub const fn between_processes() -> Path {
-        Path::Staged
-    }
-
     /// Why it is this one.
     pub fn reason(self) -> &'static str {
         match self {

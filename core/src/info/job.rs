@@ -1,19 +1,29 @@
 //! What a run of several processes would have: each tells the first one, which puts it together.
 
-use chare_device::Path;
 use chare_transport::{Driver, Frame, Progress, Rank};
 
 use super::Info;
+use crate::job::leave;
+use crate::job::paths::Paths;
 use crate::launch;
 use crate::options::Options;
 use crate::runtime::StartError;
 
 /// What all processes of the job have, at rank 0; empty elsewhere. Waits for all.
 pub(super) fn text(options: &Options) -> Result<String, StartError> {
-    let (_environment, options, process) = launch::meet(options.clone())?;
+    let (_environment, options, mut process) = launch::meet(options.clone())?;
     let facts = process.outbox.facts().clone();
     let (rank, pes) = (facts.rank(), options.pes());
-    let own = Info::of(&options).map(|info| Info { first: rank.index() * pes, ..info }.to_string());
+    let looked = Info::with_devices(&options);
+    let devices = looked.as_ref().ok().map(|(_, devices)| devices);
+    let to_processes = match Paths::find(&mut process.driver, devices, options.device_path()) {
+        Ok(paths) => paths.lines(rank),
+        Err(error) => {
+            leave(process.driver);
+            return Err(error);
+        }
+    };
+    let own = looked.map(|(info, _)| Info { first: rank.index() * pes, to_processes, ..info }.to_string());
     let told = own.as_ref().map_or_else(|error| format!("error: {error}"), Clone::clone);
     // It is sent, or the driver fails, which is told by it.
     let _ = process.outbox.send(Rank(0), Frame::new(told.as_bytes()));
@@ -30,8 +40,7 @@ pub(super) fn text(options: &Options) -> Result<String, StartError> {
         text += &format!("{rank} on {host}\n");
         part.lines().for_each(|line| text += &format!("  {line}\n"));
     }
-    let path = Path::between_processes();
-    text += &format!("between processes: messages by MPI; device memory {path}: {}", path.reason());
+    text += "between processes: messages by MPI; device memory as each says above, and staged what is for all PEs";
     Ok(text)
 }
 

@@ -351,7 +351,7 @@ fn allocated_by(pe: &Pe, header: &[u8], buffers: &[Buffer]) -> Result<usize, Str
     let buffers = buffers.iter().map(Buffer::copied).collect();
     let before = ALLOCATED.get();
     let outcome = caught::catch(pe, || {
-        let outcome = read(pe, Frame { header, buffers });
+        let outcome = read(pe, Rank(1), Frame { header, buffers });
         let allocated = ALLOCATED.get() - before;
         drop(outcome);
         allocated
@@ -377,7 +377,8 @@ fn try_all(pe: &Pe, frames: &[&Kept]) -> (Vec<String>, usize) {
     let (mut wrongs, mut seed, mut whole) = (Vec::new(), 7, 0);
     for frame in frames {
         wrongs.extend(wrong(pe, &frame.header, &frame.buffers));
-        whole += usize::from(read(pe, Frame { header: &frame.header, buffers: frame.copy() }).is_ok());
+        whole +=
+            usize::from(read(pe, Rank(1), Frame { header: &frame.header, buffers: frame.copy() }).is_ok());
         wrongs.extend(wrong(pe, &frame.header, &[]));
         wrongs.extend(
             (0..frame.header.len()).filter_map(|len| wrong(pe, &frame.header[..len], &frame.buffers)),
@@ -456,7 +457,7 @@ fn messages_are_inside_of_one_another_only_so_deep() {
         &Options::default().with_pes(2),
         Box::new(|pe| {
             pe.shared().stop(Reason::Exit(0));
-            text = read(pe, Frame::new(&header.bytes)).err().map(|error| error.to_string());
+            text = read(pe, Rank(1), Frame::new(&header.bytes)).err().map(|error| error.to_string());
         }),
     );
     assert!(report.is_success(), "{report}");

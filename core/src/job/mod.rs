@@ -13,7 +13,9 @@
 
 #[cfg(all(test, not(loom)))]
 mod hostile;
+mod lending;
 mod note;
+pub(crate) mod paths;
 mod quiet;
 mod spread;
 mod staged;
@@ -30,6 +32,7 @@ use chare_transport::{
     Alarm, Driver, Error, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Queued, Rank, Refusal,
 };
 
+use crate::binding::BoundDevices;
 use crate::caught;
 use crate::ids::PeId;
 use crate::launch::say;
@@ -38,22 +41,26 @@ use crate::options::Options;
 use crate::process::{Shared, lock};
 use crate::profile::Profile;
 use crate::report::Reason;
+use crate::runtime::StartError;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
 use crate::table::{CodeTable, SameId};
-use crate::wire::{self, Beside, Decoder, Encoder, Label, Spoiled, WireError};
+use crate::wire::{self, Beside, Decoder, Encoder, Label, WireError};
+use lending::Lent;
 pub(crate) use note::Ending;
 use note::Note;
+use paths::Paths;
 pub(crate) use quiet::{Standing, Standings};
 pub(crate) use spread::{Others, children, parent};
+use staged::Instead;
 pub(crate) use staged::Staged;
 
 /// What stands before a note, where a message has the number of its PE in its process.
 const NOTE: u32 = u32::MAX;
 /// What stands before a message for all PEs of the process.
 const SPREAD: u32 = u32::MAX - 1;
-/// What stands before a message of which some device memory is spoiled: which, why, and the message follow.
-const SPOILED: u32 = u32::MAX - 2;
+/// What stands before a message of which some device memory is not beside it: which, what there is in its place, and the message follow.
+const INSTEAD: u32 = u32::MAX - 2;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless its last look at the network has ended within as long as it took, which is taken
@@ -98,27 +105,43 @@ pub(crate) struct Job {
     pub(crate) standings: Standings,
     /// What other processes have told of the run, at rank 0.
     reports: Mutex<Reports>,
+    paths: Paths,
+    lent: Lent,
 }
 
 impl Job {
     /// None if the job has this process only, which then runs as it would without a job.
-    pub(crate) fn new(process: Process) -> Option<Self> {
+    ///
+    /// # Errors
+    /// If device memory cannot take the path that is asked for; the same in all processes.
+    pub(crate) fn new(
+        process: Process,
+        devices: &BoundDevices,
+        options: &Options,
+    ) -> Result<Option<Self>, StartError> {
         let Process { outbox, mut driver } = process;
         if outbox.facts().size() == 1 {
-            driver.close();
-            // Nobody else has a part in the end.
-            while let Ok(Progress::Busy | Progress::Idle) = driver.poll(&mut |_, _| {}) {}
-            return None;
+            leave(driver);
+            return Ok(None);
         }
+        let paths = match Paths::find(&mut driver, Some(devices), options.device_path()) {
+            Ok(paths) => paths,
+            Err(error) => {
+                leave(driver);
+                return Err(error);
+            }
+        };
         let (size, moves) = (outbox.facts().size(), outbox.facts().thread_level().lets_drivers_move());
-        Some(Job {
+        Ok(Some(Job {
             outbox,
             driver: Mutex::new(Some(driver)),
             moves,
             has_told_end: AtomicBool::new(false),
             standings: Standings::new(size),
             reports: Mutex::default(),
-        })
+            paths,
+            lent: Lent::default(),
+        }))
     }
 
     pub(crate) fn facts(&self) -> &Facts {
@@ -261,6 +284,7 @@ impl Job {
             }
         }
         *place = None;
+        self.lent.clear();
         let Reports { mut hangs, mut profiles } = std::mem::take(&mut *lock(&self.reports));
         hangs.sort_by_key(|(rank, _)| *rank);
         hangs.into_iter().for_each(|(_, text)| hang.push_str(&text));
@@ -275,7 +299,7 @@ impl Job {
             Note::End(ending) => shared.spoil(Reason::Elsewhere(ending)),
             Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
             Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
-            Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) => {}
+            Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) => {}
         }
     }
 
@@ -294,9 +318,16 @@ impl Job {
             Note::Idle(standing) => self.standings.note(from, standing),
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),
+            Note::Returned(id) => return self.lent.take_back(from, id),
         }
         shared.wake(shared.first_pe());
     }
+}
+
+/// Ends the part of a process that has nothing to say, with all others that have not.
+pub(crate) fn leave(mut driver: Driver) {
+    driver.close();
+    while let Ok(Progress::Busy | Progress::Idle) = driver.poll(&mut |_, _| {}) {}
 }
 
 /// Has the first PE woken when there is something to drive while it naps, and the run ended when a process is lost.
@@ -344,7 +375,7 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
         return;
     }
     // What is decoded is the user's code.
-    let taken = caught::catch(pe, || read(pe, frame));
+    let taken = caught::catch(pe, || read(pe, from, frame));
     let outcome = match taken {
         Ok(Ok(Came::Message(to, msg))) => return hand_over(pe, to, msg, &to_queue),
         Ok(Ok(Came::ForAll(messages))) => {
@@ -380,12 +411,12 @@ enum Came {
     Note(Note),
 }
 
-fn read(pe: &Pe, frame: Frame<'_>) -> Result<Came, WireError> {
+fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
     let beside = frame.buffers.into_iter().map(Beside::Host).collect();
     let mut decoder = Decoder::new(frame.header, beside);
     let mut to = decoder.take_u32()?;
-    if to == SPOILED {
-        staged::spoil(&mut decoder)?;
+    if to == INSTEAD {
+        staged::put_instead(pe, from, &mut decoder)?;
         to = decoder.take_u32()?;
     }
     if to == NOTE {
@@ -417,8 +448,8 @@ impl Address {
     pub(crate) fn read(header: &[u8]) -> Result<Self, WireError> {
         let mut decoder = Decoder::new(header, Vec::new());
         let mut to = decoder.take_u32()?;
-        if to == SPOILED {
-            let _: Vec<(usize, Spoiled)> = decoder.take()?;
+        if to == INSTEAD {
+            let _: Vec<(usize, Instead)> = decoder.take()?;
             to = decoder.take_u32()?;
         }
         let to = Some(to).filter(|to| *to != SPREAD);

@@ -22,6 +22,8 @@ pub(super) enum Note {
     Ask(u64),
     /// It is, and has been since.
     Confirm(u64),
+    /// What had been lent under this number is not needed any more.
+    Returned(u64),
 }
 
 impl Note {

@@ -1,9 +1,12 @@
-//! Messages with device memory for other processes: they leave when their memory has been copied to the host.
+//! Messages with device memory for other processes: they leave when their memory has been copied to the host, or can be read by others.
 //!
 //! A message is encoded when it is sent, and its shares of device memory stand beside it. They are snapshots, so the copies may begin, in
 //! the order of the devices, without anybody waiting. Until they have ended the message is *held* in a lane, of which the PE has one for each process
 //! that it has sent device memory to, and what it sends there afterwards is held behind it: what one PE sends another arrives in the order in which it
 //! was sent. A lane has an account, so its copies wait for each other and for what fills their memory, but not for those of other lanes.
+//!
+//! For a process that can open it, memory is lent and not copied (`lending`): then the message waits for an operation that copies nothing and
+//! ends when the memory has been written. All else is the same.
 //!
 //! *Who goes on.* The copy that the first message of a lane waits for has a waker that sends the PE a message, [`Copied`]. Then all go that
 //! can, in order. Nobody looks for it besides.
@@ -26,17 +29,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker, ready};
 
-use chare_device::{Account, Completion, DeviceError};
+use chare_device::{__Leaving as Leaving, __Offer as Offer, Account, Completion, DeviceError, Devices};
 use chare_transport::{Buffer, Rank};
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
-use super::SPOILED;
+use super::INSTEAD;
+use super::lending::Token;
 use crate::current;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{Beside, Decoder, Encoder, End, Leaves, Spoiled, WireError};
+use crate::wire::{Beside, Decoder, Encoder, End, Leaves, Pledge, Spoiled, WireError};
 
 /// Of one PE.
 #[derive(Default)]
@@ -65,8 +70,23 @@ struct Held {
 enum Item {
     Host(Buffer),
     Device(Copy),
-    /// It came so, and was not read.
+    Lent(Lending),
+    /// It came so, and was not read; or it was to be lent.
     Spoiled(Spoiled),
+}
+
+/// A share that is lent when it has been written.
+struct Lending {
+    share: Leaving,
+    offer: Offer,
+    written: Option<Completion<()>>,
+}
+
+/// What goes in the place of device memory that is not beside its message.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Instead {
+    Spoiled(Spoiled),
+    Lent { id: u64, offer: Offer },
 }
 
 enum Copy {
@@ -75,14 +95,23 @@ enum Copy {
 }
 
 impl Held {
-    fn begin(to: Option<PeId>, encoder: &mut Encoder, courier: &Account) -> Self {
+    fn begin(
+        to: Option<PeId>,
+        encoder: &mut Encoder,
+        courier: &Account,
+        devices: &Devices,
+        lends: impl Fn(&Leaving) -> bool,
+    ) -> Self {
         let begin = |beside| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
             Beside::Spoiled(spoiled) => Item::Spoiled(spoiled),
-            Beside::Device(leaving) => {
-                let not_begun =
-                    |error: DeviceError| Copy::Ended(Err(Spoiled { why: error.to_string(), is_told: false }));
-                Item::Device(courier.download_bytes(&leaving).map_or_else(not_begun, Copy::Begun))
+            Beside::Device(leaving) => match lends(&leaving).then(|| leaving.offer()) {
+                Some(Ok(offer)) => Item::lent(courier, leaving, offer),
+                _ => Item::copied(courier, &leaving),
+            },
+            // It came so, and was not read. It is not this process's to lend.
+            Beside::Lent(Pledge { offer, token }) => {
+                Item::copied(courier, &Leaving::borrowed(devices, &offer, Box::new(token)))
             }
         };
         let beside = std::mem::take(&mut encoder.buffers).into_iter().map(begin).collect();
@@ -93,45 +122,70 @@ impl Held {
     /// Whether all its copies have ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for item in &mut self.beside {
-            if let Item::Device(copy) = item
-                && let Copy::Begun(completion) = copy
-            {
-                let outcome = ready!(completion.poll_unreported(context));
-                *copy = Copy::Ended(outcome.map_err(|why| Spoiled { why, is_told: true }));
+            match item {
+                Item::Device(copy) => {
+                    if let Copy::Begun(completion) = copy {
+                        let outcome = ready!(completion.poll_unreported(context));
+                        *copy = Copy::Ended(outcome.map_err(|why| Spoiled { why, is_told: true }));
+                    }
+                }
+                Item::Lent(Lending { written, .. }) => {
+                    let Some(completion) = written else { continue };
+                    let outcome = ready!(completion.poll_unreported(context));
+                    *written = None;
+                    if let Err(why) = outcome {
+                        *item = Item::Spoiled(Spoiled { why, is_told: true });
+                    }
+                }
+                Item::Host(_) | Item::Spoiled(_) => {}
             }
         }
         Poll::Ready(())
     }
 
-    /// The frame, which says before its header what is spoiled of what stands beside it. In the place of that are no bytes.
-    fn into_frame(self) -> (Vec<u8>, Vec<Beside>) {
-        let why = |item: &Item| match item {
-            Item::Device(Copy::Ended(Err(spoiled))) | Item::Spoiled(spoiled) => Some(spoiled.clone()),
-            _ => None,
-        };
-        let places = self.beside.iter().enumerate();
-        let spoiled: Vec<(usize, Spoiled)> =
-            places.filter_map(|(place, item)| Some((place, why(item)?))).collect();
-        let nothing = || Vec::<u8>::new().into();
-        let beside = self.beside.into_iter().map(|item| item.into_buffer().unwrap_or_else(nothing)).collect();
-        if spoiled.is_empty() {
+    /// The frame, which says before its header what is spoiled of what stands beside it, and what is lent. In the place of that are no bytes.
+    fn into_frame(self, keep: impl Fn(Leaving) -> u64) -> (Vec<u8>, Vec<Beside>) {
+        let mut instead: Vec<(usize, Instead)> = Vec::new();
+        let mut beside: Vec<Beside> = Vec::with_capacity(self.beside.len());
+        for (place, item) in self.beside.into_iter().enumerate() {
+            let kind = match item {
+                Item::Host(buffer) => {
+                    beside.push(Beside::Host(buffer));
+                    continue;
+                }
+                Item::Device(Copy::Ended(Ok(bytes))) => {
+                    beside.push(bytes.into());
+                    continue;
+                }
+                Item::Device(Copy::Ended(Err(spoiled))) | Item::Spoiled(spoiled) => Instead::Spoiled(spoiled),
+                Item::Lent(Lending { share, offer, .. }) => Instead::Lent { id: keep(share), offer },
+                Item::Device(Copy::Begun(_)) => unreachable!("it goes when all its copies have ended"),
+            };
+            instead.push((place, kind));
+            beside.push(Vec::<u8>::new().into());
+        }
+        if instead.is_empty() {
             return (self.header, beside);
         }
         let mut encoder = Encoder::default();
-        encoder.put_u32(SPOILED);
-        encoder.put_own(&spoiled);
+        encoder.put_u32(INSTEAD);
+        encoder.put_own(&instead);
         encoder.bytes.extend_from_slice(&self.header);
         (encoder.bytes, beside)
     }
 }
 
 impl Item {
-    /// As it goes, when its copy has succeeded.
-    fn into_buffer(self) -> Option<Beside> {
-        match self {
-            Item::Host(buffer) => Some(Beside::Host(buffer)),
-            Item::Device(Copy::Ended(Ok(bytes))) => Some(bytes.into()),
-            Item::Device(_) | Item::Spoiled(_) => None,
+    fn copied(courier: &Account, leaving: &Leaving) -> Self {
+        let not_begun =
+            |error: DeviceError| Copy::Ended(Err(Spoiled { why: error.to_string(), is_told: false }));
+        Item::Device(courier.download_bytes(leaving).map_or_else(not_begun, Copy::Begun))
+    }
+
+    fn lent(courier: &Account, share: Leaving, offer: Offer) -> Self {
+        match courier.fence_of(&share) {
+            Ok(written) => Item::Lent(Lending { share, offer, written: Some(written) }),
+            Err(error) => Item::Spoiled(Spoiled { why: error.to_string(), is_told: false }),
         }
     }
 }
@@ -216,7 +270,10 @@ impl Pe {
         let staged = &self.crossing.staged;
         let courier = staged.courier(self, rank);
         // A copy may end other operations, and so wake somebody: no table is borrowed.
-        let held = Held::begin(to, encoder, &courier);
+        let lends = |leaving: &Leaving| {
+            to.is_some() && self.shared().job().is_some_and(|job| job.paths.lends(rank, leaving))
+        };
+        let held = Held::begin(to, encoder, &courier, self.shared().devices(), lends);
         staged.push(rank, held);
         self.advance_staged(rank);
     }
@@ -226,7 +283,8 @@ impl Pe {
         while let Some(mut held) = self.crossing.staged.pop(rank) {
             let is_for_one = held.to.is_some();
             let ends = std::mem::take(&mut held.ends);
-            let (header, beside) = held.into_frame();
+            let lent = || &self.shared().job().expect("only jobs lend").lent;
+            let (header, beside) = held.into_frame(|share| lent().keep(rank, share));
             let is_sent = if is_for_one {
                 self.send_frame(rank, &header, beside)
             } else {
@@ -242,8 +300,17 @@ impl Pe {
     }
 }
 
-/// Notes what is said before the header of a frame: which things beside it are spoiled.
-pub(super) fn spoil(decoder: &mut Decoder<'_>) -> Result<(), WireError> {
-    let spoiled: Vec<(usize, Spoiled)> = decoder.take()?;
-    spoiled.into_iter().try_for_each(|(place, spoiled)| decoder.spoil(place, spoiled))
+/// Takes what is said before the header of a frame: what there is in the place of things beside it.
+pub(super) fn put_instead(pe: &Pe, from: Rank, decoder: &mut Decoder<'_>) -> Result<(), WireError> {
+    let all: Vec<(usize, Instead)> = decoder.take()?;
+    // Each that has been lent is owed back from here on, whatever becomes of the rest.
+    let instead = |instead| match instead {
+        Instead::Spoiled(spoiled) => Beside::Spoiled(spoiled),
+        Instead::Lent { id, offer } => {
+            let token = Token { shared: Arc::downgrade(pe.shared()), lender: from, id };
+            Beside::Lent(Pledge { offer, token: Arc::new(token) })
+        }
+    };
+    let all: Vec<_> = all.into_iter().map(|(place, kind)| (place, instead(kind))).collect();
+    all.into_iter().try_for_each(|(place, instead)| decoder.put_instead(place, instead))
 }

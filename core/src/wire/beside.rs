@@ -1,9 +1,15 @@
 //! What travels beside the header of a message: plain memory of the host, and shares of device memory.
 //!
-//! A share is put beside a message when that is encoded, and is bytes of the host when it has come. In between, when it is known where the
-//! message goes, the bytes are copied (`job/staged.rs`). Of what is encoded and read again in its process the share itself is taken out.
+//! A share is put beside a message when that is encoded, and is bytes of the host when it has come, or memory that the other process lends. In
+//! between, when it is known where the message goes, the bytes are copied, or the share is kept there (`job/staged.rs`). Of what is encoded and read
+//! again in its process the share itself is taken out.
 
-use chare_device::{__CARRIERS, __Carrier as Carrier, __Come as Come, __Leaving as Leaving};
+use std::any::Any;
+use std::sync::Arc;
+
+use chare_device::{
+    __CARRIERS, __Carrier as Carrier, __Come as Come, __Leaving as Leaving, __Offer as Offer,
+};
 use chare_transport::{Buffer, HostBuf};
 use linkme::distributed_slice;
 use serde::{Deserialize, Serialize};
@@ -16,8 +22,18 @@ use crate::current;
 pub(crate) enum Beside {
     Host(Buffer),
     Device(Leaving),
+    /// Device memory that another process lends.
+    Lent(Pledge),
     /// Device memory that has come, and that nobody can read.
     Spoiled(Spoiled),
+}
+
+/// What memory can be opened by that another process lends.
+#[derive(Clone, Debug)]
+pub(crate) struct Pledge {
+    pub(crate) offer: Offer,
+    /// Tells the lender when nobody has it any more.
+    pub(crate) token: Arc<dyn Any + Send + Sync>,
 }
 
 /// Why device memory cannot be read.
@@ -44,7 +60,7 @@ impl Beside {
     pub(crate) fn into_host(self) -> Option<Buffer> {
         match self {
             Beside::Host(buffer) => Some(buffer),
-            Beside::Device(_) | Beside::Spoiled(_) => None,
+            Beside::Device(_) | Beside::Lent(_) | Beside::Spoiled(_) => None,
         }
     }
 
@@ -53,6 +69,7 @@ impl Beside {
         match self {
             Beside::Host(buffer) => Beside::Host(buffer.copied()),
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
+            Beside::Lent(pledge) => Beside::Lent(pledge.clone()),
             Beside::Spoiled(spoiled) => Beside::Spoiled(spoiled.clone()),
         }
     }
@@ -79,6 +96,9 @@ fn unload() -> Result<Come, String> {
     let beside = side::take_buffer().ok_or("its buffer did not come")?;
     match beside {
         Beside::Device(leaving) => Ok(Come::share(leaving)),
+        Beside::Lent(Pledge { offer, token }) => current::on_pe("device memory from another process", |pe| {
+            Ok(Come::borrowed(pe.shared().devices(), &offer, Box::new(token)))
+        }),
         Beside::Spoiled(Spoiled { why, is_told }) => {
             current::on_pe("device memory from another process", |pe| {
                 Ok(Come::spoiled(pe.shared().devices(), why, is_told))

@@ -32,7 +32,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
-pub(crate) use beside::{Beside, Spoiled};
+pub(crate) use beside::{Beside, Pledge, Spoiled};
 pub use bulk::Bulk;
 pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
@@ -277,11 +277,10 @@ impl<'a> Decoder<'a> {
         Ok(taken)
     }
 
-    /// Says of a buffer that has come that it is spoiled device memory.
-    pub(crate) fn spoil(&mut self, place: usize, spoiled: Spoiled) -> Result<(), WireError> {
+    /// Puts what device memory has come as into the place where it has no bytes.
+    pub(crate) fn put_instead(&mut self, place: usize, instead: Beside) -> Result<(), WireError> {
         let buffer = self.buffers.as_mut_slice().get_mut(place);
-        *buffer.ok_or_else(|| WireError::new("it spoils a buffer that did not come"))? =
-            Beside::Spoiled(spoiled);
+        *buffer.ok_or_else(|| WireError::new("it says what a buffer is that did not come"))? = instead;
         Ok(())
     }
 

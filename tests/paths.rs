@@ -1,0 +1,447 @@
+//! Device memory between processes, by each path: the same results, and memory comes back. Over MPI, and on a stand-in for CUDA's driver, whose
+//! processes open each other's memory for real: this binary starts itself under `mpirun`, and is one of the programs below then.
+
+#![cfg(target_os = "linux")]
+
+#[path = "../device/tests/stand_in/kernels.rs"]
+mod kernels;
+
+use std::env;
+use std::process::{Command, ExitCode, Output, Stdio};
+use std::sync::Once;
+
+use chare::device::{Account, DeviceSlice, DeviceVec, In, InOut, Kernel, Launch, Out};
+use chare::prelude::*;
+use chare::{Info, Options};
+use cuda_stand_in::StandIn;
+use serde::{Deserialize, Serialize};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use kernels::register;
+
+/// No program here takes so long, however busy the machine is.
+const LIMIT_S: &str = "300";
+/// Set in the processes of a job: by which path device memory is to go.
+const PATH: &str = "CHARE_DEVICE_PATH";
+
+const LEN: u32 = 1000;
+const ADD: Kernel<(InOut<u32>, u32)> =
+    Kernel::new("add", |_: &Launch, (buffer, value): (&mut [u32], u32)| {
+        buffer.iter_mut().for_each(|x| *x += value);
+    })
+    .with_ptx("kernel add");
+const FILL: Kernel<(Out<u32>, u32)> =
+    Kernel::new("fill", |_: &Launch, (buffer, value): (&mut [u32], u32)| buffer.fill(value))
+        .with_ptx("kernel fill");
+const COPY: Kernel<(In<u32>, Out<u32>)> =
+    Kernel::new("copy", |_: &Launch, (from, to): (&[u32], &mut [u32])| to.copy_from_slice(from))
+        .with_ptx("kernel copy");
+const ASTRAY: Kernel<(InOut<u32>,)> =
+    Kernel::new("astray", |_: &Launch, (buffer,): (&mut [u32],)| buffer[0] = buffer[buffer.len()])
+        .with_ptx("kernel astray");
+
+/// Tells the stand-in what the kernels do, in each process.
+fn register_all() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        register(&ADD);
+        register(&FILL);
+        register(&COPY);
+        register(&ASTRAY);
+    });
+}
+
+fn calls(name: &str) -> u64 {
+    StandIn::loaded().expect("the library on the path is the stand-in").call_count(name)
+}
+
+/// What a share holds, as a kernel on the device of this account sees it.
+async fn seen(dev: &Account, share: &DeviceSlice<u32>) -> Result<Vec<u32>> {
+    let mut copy = dev.alloc(share.shape())?;
+    dev.launch(&COPY, share.len() as u32, (share, &mut copy))?;
+    Ok(dev.download(&copy)?.await?)
+}
+
+/// One on each PE.
+struct Holder {
+    buffer: DeviceVec<u32>,
+    kept: Vec<DeviceSlice<u32>>,
+}
+
+#[chare]
+impl Holder {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        register_all();
+        Ok(Holder { buffer: cx.device().upload(values_of(cx.my_pe().index()))?, kept: Vec::new() })
+    }
+
+    #[entry]
+    fn share(&self) -> DeviceSlice<u32> {
+        self.buffer.share()
+    }
+
+    #[entry]
+    async fn see(this: This<Self>, share: DeviceSlice<u32>) -> Result<Vec<u32>> {
+        seen(&this.device(), &share).await
+    }
+
+    /// Reads it by the host, and in all other ways.
+    #[entry]
+    async fn read(this: This<Self>, share: DeviceSlice<u32>) -> Result<(Vec<u32>, Vec<usize>)> {
+        let dev = this.device();
+        let host = dev.read(&share, dev.host_vec(share.len())?)?.await?;
+        let values = dev.download(&share)?.await?;
+        assert_eq!(*host, values);
+        let (copy, mut place) = (dev.copy(&share)?, dev.alloc(share.len())?);
+        dev.copy_into(&share, &mut place)?;
+        let import = dev.import(&share)?;
+        for same in [dev.download(&copy)?, dev.download(&place)?, dev.download(&import)?] {
+            assert_eq!(same.await?, values);
+        }
+        Ok((values, share.shape().extents().to_vec()))
+    }
+
+    /// Passes it on, as it came.
+    #[entry]
+    async fn relay(_this: This<Self>, share: DeviceSlice<u32>, to: Element<Holder>) -> Result<Vec<u32>> {
+        Ok(to.see(share).await?)
+    }
+
+    #[entry]
+    fn share_grid(&self, cx: &Cx<Self>) -> Result<DeviceSlice<u32>> {
+        let mut grid = cx.device().alloc([2, 3, 4])?;
+        cx.device().launch(&FILL, 24, (&mut grid, 5))?;
+        Ok(grid.share())
+    }
+
+    /// Changes the buffer as soon as a share of it has been sent.
+    #[entry]
+    async fn send_and_overwrite(&mut self, cx: &Cx<Self>, to: Element<Holder>) -> Result<Vec<u32>> {
+        let dev = cx.device();
+        dev.launch(&FILL, LEN, (&mut self.buffer, 1))?;
+        let call = to.see(self.buffer.share()).future();
+        dev.launch(&ADD, LEN, (&mut self.buffer, 1))?;
+        dev.launch(&FILL, LEN, (&mut self.buffer, 3))?;
+        Ok(call.await?)
+    }
+
+    /// Takes a buffer for its own, changes it, and gives away the one that it had.
+    #[entry]
+    fn adopt(&mut self, cx: &Cx<Self>, mut buffer: DeviceVec<u32>) -> Result<DeviceVec<u32>> {
+        cx.device().launch(&ADD, LEN, (&mut buffer, 7))?;
+        Ok(std::mem::replace(&mut self.buffer, buffer))
+    }
+
+    /// Sends its buffer to be adopted while a share of it stays here: what both hold, and what came back.
+    #[entry]
+    async fn give_away(&mut self, cx: &Cx<Self>, to: Element<Holder>) -> Result<[Vec<u32>; 3]> {
+        let dev = cx.device();
+        let kept = self.buffer.share();
+        let own = std::mem::replace(&mut self.buffer, dev.alloc(1)?);
+        self.buffer = to.adopt(own).await?;
+        dev.launch(&ADD, LEN, (&mut self.buffer, 1))?;
+        let there = to.share().await?;
+        let back = dev.download(&self.buffer)?.await?;
+        Ok([dev.download(&kept)?.await?, seen(&dev, &there).await?, back])
+    }
+
+    /// Sends shares of buffers that are gone then.
+    #[entry]
+    fn send_many(&mut self, cx: &Cx<Self>, to: Element<Holder>, count: u32) -> Result<()> {
+        for number in 0..count {
+            let mut buffer = cx.device().alloc(LEN as usize)?;
+            cx.device().launch(&FILL, LEN, (&mut buffer, number))?;
+            to.take(buffer.share(), number).send();
+        }
+        Ok(())
+    }
+
+    /// Drops one in three unread, keeps one in three, and reads the others.
+    #[entry]
+    async fn take(this: This<Self>, share: DeviceSlice<u32>, number: u32) -> Result<()> {
+        match number % 3 {
+            0 => drop(share),
+            1 => this.with(|holder| holder.kept.push(share)),
+            _ => assert_eq!(seen(&this.device(), &share).await?, vec![number; LEN as usize]),
+        }
+        Ok(())
+    }
+
+    /// How many are kept, which are looked at and dropped.
+    #[entry]
+    async fn drop_kept(&mut self, cx: &Cx<Self>) -> Result<usize> {
+        let kept = std::mem::take(&mut self.kept);
+        for share in &kept {
+            let values = seen(&cx.device(), share).await?;
+            assert!(values[0] % 3 == 1 && values.iter().all(|value| *value == values[0]));
+        }
+        Ok(kept.len())
+    }
+
+    /// The bytes in use on all devices of this process.
+    #[entry]
+    async fn used_bytes(&mut self, cx: &Cx<Self>) -> Result<u64> {
+        cx.device().fence()?.await?;
+        Ok(cx.device().device().used_bytes())
+    }
+
+    /// How often this process has copied to the host, and opened memory of another one.
+    #[entry]
+    fn counts(&self, cx: &Cx<Self>) -> (u64, u64) {
+        (cx.device().device().copies().to_host, calls("cuIpcOpenMemHandle_v2"))
+    }
+
+    #[entry]
+    async fn send_spoiled(&mut self, cx: &Cx<Self>, to: Element<Holder>) -> Result<String> {
+        let dev = cx.device();
+        let mut spoiled = dev.alloc(LEN as usize)?;
+        dev.launch(&ASTRAY, 1, (&mut spoiled,))?.await.expect_err("it goes astray");
+        Ok(to.see(spoiled.share()).await.expect_err("it is spoiled").to_string())
+    }
+}
+
+/// Moves with its buffers.
+#[derive(Serialize, Deserialize)]
+struct Field {
+    now: DeviceVec<u32>,
+    next: DeviceVec<u32>,
+}
+
+#[chare(index = usize)]
+impl Field {
+    fn new(cx: &Cx<Self>) -> Result<Self> {
+        register_all();
+        let dev = cx.device();
+        Ok(Field { now: dev.upload(values_of(cx.index()))?, next: dev.alloc([10, 100])? })
+    }
+
+    #[entry]
+    fn step(&mut self, cx: &Cx<Self>) -> Result<()> {
+        let dev = cx.device();
+        dev.launch(&COPY, LEN, (&self.now, &mut self.next))?;
+        dev.launch(&ADD, LEN, (&mut self.next, 1))?;
+        std::mem::swap(&mut self.now, &mut self.next);
+        Ok(())
+    }
+
+    #[entry]
+    async fn look(&mut self, cx: &Cx<Self>) -> Result<(usize, Vec<u32>)> {
+        Ok((cx.my_pe().index(), cx.device().download(&self.now)?.await?))
+    }
+}
+
+fn values_of(pe: usize) -> Vec<u32> {
+    (0..LEN).map(|i| LEN * pe as u32 + i).collect()
+}
+
+/// The path that this process is to use.
+fn path() -> String {
+    env::var(PATH).expect("the test says it")
+}
+
+/// Between the two PEs.
+async fn equal_results(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let [here, there] = [0, 1].map(|pe| holders.on(pe));
+    for (from, to) in [(0, 1), (1, 0), (0, 0)] {
+        let (share, to) = (holders.on(from).share().await?, holders.on(to));
+        assert_eq!(to.see(share.clone()).await?, values_of(from));
+        assert_eq!(to.read(share.clone()).await?, (values_of(from), vec![1000]));
+        assert_eq!(to.relay(share.clone(), holders.on(0)).await?, values_of(from));
+        assert_eq!(to.relay(share.clone(), holders.on(1)).await?, values_of(from));
+        // Twice at a time, and to all.
+        let both = [to.see(share.clone()).future(), to.see(share.clone()).future()];
+        for one in both {
+            assert_eq!(one.await?, values_of(from));
+        }
+        assert_eq!(holders.see(share).gather().await?, [values_of(from), values_of(from)]);
+    }
+    assert_eq!(here.read(there.share_grid().await?).await?, (vec![5; 24], vec![2, 3, 4]));
+    let plus = |pe: usize, more: u32| values_of(pe).iter().map(|value| value + more).collect::<Vec<_>>();
+    assert_eq!(here.give_away(there.clone()).await?, [plus(0, 0), plus(0, 7), plus(1, 1)]);
+    for _ in 0..10 {
+        assert_eq!(here.send_and_overwrite(there.clone()).await?, vec![1; LEN as usize]);
+    }
+    let fields = rt.array::<Field>(4).create(()).await?;
+    for round in 0..4 {
+        let moves: Vec<_> = fields.elements().map(|field| field.migrate(round % 2).future()).collect();
+        fields.step().await?;
+        for moved in moves {
+            moved.await?;
+        }
+        for index in 0..4 {
+            assert_eq!(fields.at(index).look().await?, (round % 2, plus(index, round as u32 + 1)));
+        }
+    }
+    Ok(())
+}
+
+async fn all_memory_comes_back(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let [here, there] = [0, 1].map(|pe| holders.on(pe));
+    let before = [here.used_bytes().await?, there.used_bytes().await?];
+    let (_, opened) = there.counts().await?;
+    for _ in 0..2 {
+        let (copied, _) = here.counts().await?;
+        here.send_many(there.clone(), 1000).await?;
+        rt.quiescence().await?;
+        assert_eq!(there.drop_kept().await?, 333);
+        let (copied_since, _) = here.counts().await?;
+        match &*path() {
+            "staged" => assert_eq!(copied_since - copied, 1000),
+            _ => assert_eq!(copied_since, copied, "nothing goes by way of the host"),
+        }
+        // What tells that memory is not needed any more is no message.
+        while [here.used_bytes().await?, there.used_bytes().await?] != before {
+            rt.yield_now().await;
+        }
+    }
+    let (_, opened_since) = there.counts().await?;
+    // A slab is opened once, and all that was sent lies in few.
+    assert!(opened_since - opened <= 3, "{opened} {opened_since}");
+    assert_eq!(opened_since == 0, path() == "staged");
+    Ok(())
+}
+
+async fn faults(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let error = holders.on(0).send_spoiled(holders.on(1)).await?;
+    assert!(error.contains("astray"), "{error}");
+    Ok(())
+}
+
+mod program {
+    use super::*;
+
+    /// What each process of a job runs.
+    #[chare::main]
+    pub(super) async fn main(rt: Runtime) -> Result<()> {
+        match rt.args().get(1).map(String::as_str) {
+            Some("results") => equal_results(rt).await,
+            Some("memory") => all_memory_comes_back(rt).await,
+            Some("faults") => faults(rt).await,
+            other => Err(format!("{other:?} is no program").into()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    if env::var_os(PATH).is_some() {
+        if env::args().nth(1).as_deref() != Some("info") {
+            return program::main();
+        }
+        let options = Options::from_env().expect("the test gives good ones");
+        print!("{}", Info::of_job(&options).expect("there are devices"));
+        return ExitCode::SUCCESS;
+    }
+    let mut arguments = Arguments::from_args();
+    // Processes of MPI never sleep, and each test is two of them.
+    arguments.test_threads = Some(1);
+    let trial = |name: &str, test: fn() -> Result<(), Failed>| Trial::test(name, test);
+    let trials = vec![
+        trial("all_paths_between_gpus_have_equal_results", || on_gpus("results", &["1", "2"])),
+        trial("memory_comes_back", || on_gpus("memory", &["1", "2"])),
+        // The one that fails loses its device.
+        trial("a_fault_goes_with_its_memory", || on_gpus("faults", &["2"])),
+        trial("what_is_chosen_is_told", what_is_chosen_is_told),
+        trial("a_path_that_is_impossible_is_an_error_at_the_start", impossible_paths),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Starts a program in two processes, on a stand-in with so many GPUs.
+fn mpirun(command: &[&str], path: &str, gpus: &str) -> Output {
+    let inherited = env::var("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut mpirun = Command::new("mpirun");
+    mpirun
+        .args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S, "-n", "2"])
+        .args(command)
+        .env("LD_LIBRARY_PATH", format!("{}:{inherited}", cuda_stand_in::folder().display()))
+        .env("STAND_IN_DEVICES", gpus)
+        .env(PATH, path)
+        .stdin(Stdio::null());
+    mpirun.output().expect("mpirun is there")
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+fn check(holds: bool, why: impl FnOnce() -> String) -> Result<(), Failed> {
+    if holds { Ok(()) } else { Err(why().into()) }
+}
+
+/// Runs one of the programs above, which is to succeed; what it says.
+fn run(program: &str, path: &str, [pes, device, gpus]: [&str; 3]) -> Result<String, Failed> {
+    let this = env::current_exe()?;
+    let this = this.to_str().ok_or("the path of the target folder is no text")?;
+    let output = mpirun(&[this, program, "--pes", pes, "--device", device], path, gpus);
+    let (said, errors) = texts(&output);
+    check(output.status.success(), || {
+        format!("{program} by {path} on {device} of {gpus}: {said}\n{errors}")
+    })?;
+    Ok(said)
+}
+
+/// On one GPU that both processes use, and on two that reach each other.
+fn on_gpus(program: &str, gpus: &[&str]) -> Result<(), Failed> {
+    for path in ["auto", "staged", "ipc"] {
+        gpus.iter().try_for_each(|gpus| run(program, path, ["1", "cuda", gpus]).map(drop))?;
+    }
+    Ok(())
+}
+
+fn what_is_chosen_is_told() -> Result<(), Failed> {
+    for (path, line) in [
+        ("auto", "ipc: the other process has opened a sample of it"),
+        ("ipc", "ipc: the other process has opened a sample of it"),
+        ("staged", "staged: it is asked for"),
+    ] {
+        let said = run("info", path, ["1", "cuda", "2"])?;
+        for rank in [0, 1] {
+            let line = format!("rank {rank}    {line}");
+            check(said.contains(&line), || format!("{path}: `{line}` is not in {said}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn impossible_paths() -> Result<(), Failed> {
+    let program = env!("CARGO_BIN_EXE_across");
+    let run = |by_option: &[&str], device, path| {
+        texts_and_code(&mpirun(
+            &[&[program, "--pes", "1", "--device", device], by_option].concat(),
+            path,
+            "0",
+        ))
+    };
+    let from_to = "is impossible from rank 0 to rank 1:";
+    for (by_option, device, path, why) in [
+        (
+            &[][..],
+            "host",
+            "ipc",
+            "ipc WHICH it is of a kind of device that lends no memory to other processes",
+        ),
+        (
+            &["--device-path", "ipc"],
+            "host",
+            "auto",
+            "ipc WHICH it is of a kind of device that lends no memory",
+        ),
+    ] {
+        let (said, errors, code) = run(by_option, device, path);
+        let line = format!("error: --device-path {}", why.replace("WHICH", from_to));
+        let is_told = errors.contains(&line) && errors.contains("give `staged`, or leave it out");
+        check(code == Some(2) && is_told, || format!("{said}{errors}"))?;
+    }
+    let (said, errors, code) = run(&[], "host", "auto");
+    check(code == Some(0), || format!("{said}{errors}"))
+}
+
+fn texts_and_code(output: &Output) -> (String, String, Option<i32>) {
+    let (said, errors) = texts(output);
+    (said, errors, output.status.code())
+}
