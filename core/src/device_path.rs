@@ -14,11 +14,14 @@ pub enum DevicePath {
     Staged,
     /// `ipc`: the other process opens it, and uses it where it is (CUDA IPC). For processes of one host that have the same GPUs open.
     Ipc,
+    /// `mpi`: MPI sends it from where it lies, and receives it to memory of a device. For GPUs where MPI reaches them (CUDA-aware MPI), and
+    /// for devices whose memory is the host's.
+    Mpi,
 }
 
 /// A text is no device path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("give `auto`, `staged` or `ipc`")]
+#[error("give `auto`, `staged`, `ipc` or `mpi`")]
 pub struct DevicePathError;
 
 impl FromStr for DevicePath {
@@ -28,6 +31,7 @@ impl FromStr for DevicePath {
         match text {
             "staged" => Ok(DevicePath::Staged),
             "ipc" => Ok(DevicePath::Ipc),
+            "mpi" => Ok(DevicePath::Mpi),
             _ => Err(DevicePathError),
         }
     }
@@ -38,6 +42,7 @@ impl fmt::Display for DevicePath {
         f.write_str(match self {
             DevicePath::Staged => "staged",
             DevicePath::Ipc => "ipc",
+            DevicePath::Mpi => "mpi",
         })
     }
 }
@@ -47,6 +52,8 @@ impl fmt::Display for DevicePath {
 pub(crate) struct Way<'a> {
     /// Whether the other one can use memory of this one where it is, or why not.
     pub(crate) opens: Result<(), &'a str>,
+    /// Whether MPI sends and receives their memory by address, or why not.
+    pub(crate) sends: Result<(), &'a str>,
 }
 
 /// A path, and why it is taken.
@@ -59,13 +66,16 @@ pub(crate) struct Chosen {
 /// The best path there is, or the one that is wanted; why that is impossible, if it is.
 pub(crate) fn choose(wanted: Option<DevicePath>, way: Way<'_>) -> Result<Chosen, String> {
     let chosen = |path, reason: String| Ok(Chosen { path, reason });
-    match (wanted, way.opens) {
-        (Some(DevicePath::Staged), _) => chosen(DevicePath::Staged, "it is asked for".to_owned()),
-        (None | Some(DevicePath::Ipc), Ok(())) => {
-            chosen(DevicePath::Ipc, "the other process has opened a sample of it".to_owned())
+    let ipc = || chosen(DevicePath::Ipc, "the other process has opened a sample of it".to_owned());
+    let mpi = || chosen(DevicePath::Mpi, "MPI has sent a sample of it from device to device".to_owned());
+    match (wanted, way.opens, way.sends) {
+        (Some(DevicePath::Staged), ..) => chosen(DevicePath::Staged, "it is asked for".to_owned()),
+        (None | Some(DevicePath::Ipc), Ok(()), _) => ipc(),
+        (None | Some(DevicePath::Mpi), _, Ok(())) => mpi(),
+        (Some(DevicePath::Ipc), Err(why), _) | (Some(DevicePath::Mpi), _, Err(why)) => Err(why.to_owned()),
+        (None, Err(ipc), Err(mpi)) => {
+            chosen(DevicePath::Staged, format!("not ipc, since {ipc}; not mpi, since {mpi}"))
         }
-        (Some(DevicePath::Ipc), Err(why)) => Err(why.to_owned()),
-        (None, Err(why)) => chosen(DevicePath::Staged, format!("not ipc, since {why}")),
     }
 }
 
@@ -75,21 +85,25 @@ mod tests {
 
     #[test]
     fn the_path_follows_from_what_is_known_and_wanted() {
-        let (open, closed) = (Way { opens: Ok(()) }, Way { opens: Err("they are far apart") });
-        let path = |wanted, way| choose(wanted, way).map(|chosen| chosen.path);
-        for (wanted, way, expected) in [
-            (None, open, Ok(DevicePath::Ipc)),
-            (None, closed, Ok(DevicePath::Staged)),
-            (Some(DevicePath::Staged), open, Ok(DevicePath::Staged)),
-            (Some(DevicePath::Staged), closed, Ok(DevicePath::Staged)),
-            (Some(DevicePath::Ipc), open, Ok(DevicePath::Ipc)),
-            (Some(DevicePath::Ipc), closed, Err("they are far apart".to_owned())),
+        let (yes, no) = (Ok(()), Err("they are far apart"));
+        let [all, ipc, mpi, none] =
+            [(yes, yes), (yes, no), (no, yes), (no, no)].map(|(opens, sends)| Way { opens, sends });
+        let path = |wanted, way| choose(wanted, way).map(|chosen| chosen.path).ok();
+        use DevicePath::{Ipc, Mpi, Staged};
+        for (wanted, expected) in [
+            (None, [Some(Ipc), Some(Ipc), Some(Mpi), Some(Staged)]),
+            (Some(Staged), [Some(Staged); 4]),
+            (Some(Ipc), [Some(Ipc), Some(Ipc), None, None]),
+            (Some(Mpi), [Some(Mpi), None, Some(Mpi), None]),
         ] {
-            assert_eq!(path(wanted, way), expected, "{wanted:?} {way:?}");
+            assert_eq!([all, ipc, mpi, none].map(|way| path(wanted, way)), expected, "{wanted:?}");
         }
-        let reason = choose(None, closed).expect("there is always a path").reason;
-        assert_eq!(reason, "not ipc, since they are far apart");
-        for path in [DevicePath::Staged, DevicePath::Ipc] {
+        for wanted in [Ipc, Mpi] {
+            assert_eq!(choose(Some(wanted), none), Err("they are far apart".to_owned()));
+        }
+        let reason = choose(None, none).expect("there is always a path").reason;
+        assert_eq!(reason, "not ipc, since they are far apart; not mpi, since they are far apart");
+        for path in [Staged, Ipc, Mpi] {
             assert_eq!(path.to_string().parse(), Ok(path));
         }
     }

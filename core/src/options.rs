@@ -23,7 +23,7 @@ pub const OPTIONS_HELP: &str = "\
   --device-map MAP
                   Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block] [env: CHARE_DEVICE_MAP]
   --device-path PATH
-                  How device memory goes to other processes: auto, staged, ipc [default: auto] [env: CHARE_DEVICE_PATH]
+                  How device memory goes to other processes: auto, staged, ipc, mpi [default: auto] [env: CHARE_DEVICE_PATH]
   --device-timeout SECONDS
                   A kernel that runs longer is a fault, and its device counts as lost [default: no limit]
   --heartbeat SECONDS
@@ -507,7 +507,7 @@ mod tests {
             ("prog --heartbeat 0.01", ["--heartbeat 0.01", "or 0 for any time"]),
             ("prog --device-timeout", ["--device-timeout needs a value", "--device-timeout=VALUE"]),
             ("prog --device host:timeout=0", ["`timeout=0`", "more than 0"]),
-            ("prog --device-path mail", ["--device-path mail", "`staged` or `ipc`"]),
+            ("prog --device-path mail", ["--device-path mail", "`ipc` or `mpi`"]),
             ("prog --device-path", ["--device-path needs a value", "--device-path=VALUE"]),
             ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),

@@ -134,7 +134,7 @@ fn on_an_adapter_of_wgpu() {
 
 #[test]
 fn mistakes_are_told_in_one_line() {
-    let usage = "usage: chare info [--pes N] [--device SPEC] [--device-map MAP]";
+    let usage = "usage: chare info [--pes N] [--device SPEC] [--device-map MAP] [--device-path PATH]";
     for (arguments, text) in [
         (&[][..], format!("there is no command; {usage}")),
         (&["inf"], format!("there is no command `inf`; {usage}")),

@@ -317,7 +317,11 @@ impl Branch {
         self.reserve_bytes(shape, size_of::<T>())
     }
 
-    fn reserve_bytes(&self, shape: Shape, elem_bytes: usize) -> Result<(MemoryRef, bool), DeviceError> {
+    pub(crate) fn reserve_bytes(
+        &self,
+        shape: Shape,
+        elem_bytes: usize,
+    ) -> Result<(MemoryRef, bool), DeviceError> {
         Memory::reserve(&self.device, &self.ledger, shape, elem_bytes)
     }
 

@@ -78,7 +78,7 @@ impl Drop for Borrowed {
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Sample {
-    _kept: DeviceSlice<u32>,
+    _kept: Leaving,
     offer: Offer,
     word: u32,
 }
@@ -168,16 +168,35 @@ impl Devices {
     /// Why other processes cannot use memory of it.
     #[doc(hidden)]
     pub fn sample(&self, ordinal: usize) -> Result<Sample, String> {
-        let device = self.get(ordinal);
-        let said = |error: DeviceError| error.to_string();
-        let account = Account::courier(device.core(), "a sample for other processes");
         // Another one for each process and device: what is left of an earlier sample must not pass.
         let word = std::process::id() ^ ((ordinal as u32 + 1) << 24);
-        let kept = account.upload(vec![word]).map_err(said)?.share();
-        let leaving = Leaving::of(kept.memory());
-        let offer = leaving.offer()?;
+        let leaving = self.sample_of(ordinal, word)?;
+        Ok(Sample { offer: leaving.offer()?, word, _kept: leaving })
+    }
+
+    /// A word in memory of a device, which has been written. Waits for the device.
+    ///
+    /// # Errors
+    /// Why there is none.
+    #[doc(hidden)]
+    pub fn sample_of(&self, ordinal: usize, word: u32) -> Result<Leaving, String> {
+        let said = |error: DeviceError| error.to_string();
+        let account = Account::courier(self.get(ordinal).core(), "a sample for other processes");
+        let leaving = Leaving::of(account.upload(vec![word]).map_err(said)?.memory());
         account.fence_of(&leaving).and_then(Completion::wait).map_err(said)?;
-        Ok(Sample { _kept: kept, offer, word })
+        Ok(leaving)
+    }
+
+    /// The word that has come from another process. Waits for the device that it is on.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    #[doc(hidden)]
+    pub fn word_of(&self, come: Come) -> Result<u32, String> {
+        let share: DeviceSlice<u32> = come.into_share(Shape::from(1));
+        let account = Account::courier(share.memory().device(), "a sample of another process");
+        let found = account.download(&share).and_then(Completion::wait).map_err(|error| error.to_string())?;
+        Ok(found[0])
     }
 
     /// Tries whether memory of another process can be used, of which this is a sample. Nothing stays open.
@@ -195,10 +214,7 @@ impl Devices {
         let (ordinal, block) = self.shared_backend().borrow(&offer.exported)?;
         let borrowed = Borrowed { backend: self.shared_backend().clone(), block, _token: Box::new(()) };
         let come = Come::of_borrowed(self, ordinal, size_of::<u32>(), borrowed);
-        let share: DeviceSlice<u32> = come.into_share(Shape::from(1));
-        let account = Account::courier(self.get(ordinal).core(), "a look at another process");
-        let found = account.download(&share).and_then(Completion::wait).map_err(|error| error.to_string())?;
-        if found == [*word] { Ok(()) } else { Err("other contents are there".to_owned()) }
+        if self.word_of(come)? == *word { Ok(()) } else { Err("other contents are there".to_owned()) }
     }
 
     /// Closes what is open of other processes: when all work has ended, and before those close their devices. What was borrowed cannot be used

@@ -48,6 +48,7 @@
 mod account;
 mod args;
 mod arguments;
+mod arrival;
 mod backend;
 mod branch;
 mod buffer;
@@ -89,6 +90,8 @@ mod wgpu;
 
 pub use account::Account;
 pub use args::{Arg, Args};
+#[doc(hidden)]
+pub use arrival::{Arrival as __Arrival, Reach as __Reach};
 pub use buffer::{DeviceSlice, DeviceVec, Source};
 pub use bytemuck::{NoUninit, Pod};
 #[doc(hidden)]

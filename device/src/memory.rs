@@ -340,6 +340,15 @@ impl fmt::Debug for MemoryRef {
     }
 }
 
+impl MemoryRef {
+    /// The same as elements of another shape, which take as many bytes. Nobody else may have it.
+    pub(crate) fn relabelled(mut self, shape: Shape) -> Self {
+        let memory = Arc::get_mut(&mut self.0).expect("nobody else has it");
+        (memory.shape, memory.len_elems) = (shape, shape.len());
+        self
+    }
+}
+
 impl Deref for MemoryRef {
     type Target = Memory;
 

@@ -6,7 +6,7 @@
 //! accounts memory of another device. It is copied to theirs at its first use, and kept there as a twin; only where it is read or copied
 //! one asks whether it has landed ([`Memory::landed`]). Nothing is ever written there; what had been spoiled comes spoiled, and has no bytes.
 //!
-//! Or it stays where it is, and another process of the machine uses it there (`lending`).
+//! Or it stays where it is, and another process of the machine uses it there (`lending`); or a network sends and receives it by address (`arrival`).
 //!
 //! The runtime's part is a [`Carrier`], which the linker finds, since serde hands on nothing of ours.
 
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::account::Account;
+use crate::arrival::Arrival;
 use crate::backend::Facts;
 use crate::buffer::{DeviceSlice, DeviceVec};
 use crate::caught::Caught;
@@ -73,6 +74,8 @@ pub struct Come(Kind);
 enum Kind {
     Share(Leaving),
     Bytes(Landing, HostBytes),
+    /// It has been received to memory of a device.
+    Arrived(MemoryRef),
     /// Lent by another process; the landing of its device, and how much of it is contents.
     Borrowed(Landing, Borrowed, usize),
     /// With why, and whether somebody is told of that where it comes from.
@@ -88,6 +91,11 @@ impl Come {
     /// From another process, for these devices.
     pub fn bytes(devices: &Devices, bytes: HostBytes) -> Self {
         Come(Kind::Bytes(devices.landing().clone(), bytes))
+    }
+
+    /// From another process, in memory of a device.
+    pub fn arrived(arrival: Arrival) -> Self {
+        Come(Kind::Arrived(arrival.into_memory()))
     }
 
     /// Lent by another process, on a device of this one.
@@ -113,6 +121,7 @@ impl Come {
             Kind::Share(leaving) => leaving.memory().len_bytes(),
             Kind::Bytes(_, bytes) => (**bytes).as_ref().len(),
             Kind::Borrowed(_, _, len_bytes) => *len_bytes,
+            Kind::Arrived(memory) => memory.len_bytes(),
         };
         if shape.len().checked_mul(elem_bytes) == Some(bytes) {
             return Ok(());
@@ -128,6 +137,7 @@ impl Come {
             Kind::Borrowed(landing, borrowed, len_bytes) => {
                 DeviceSlice::of(landing.borrowed(shape, len_bytes, borrowed))
             }
+            Kind::Arrived(memory) => DeviceSlice::of(memory.relabelled(shape)),
             Kind::Spoiled(landing, why, is_told) => {
                 DeviceSlice::of(landing.spoiled(shape, size_of::<T>(), why, is_told))
             }
@@ -141,6 +151,7 @@ impl Come {
             Kind::Borrowed(landing, borrowed, len_bytes) => {
                 return Ok(DeviceVec::new(landing.borrowed(shape, len_bytes, borrowed)));
             }
+            Kind::Arrived(memory) => return Ok(DeviceVec::new(memory.relabelled(shape))),
             Kind::Spoiled(landing, why, is_told) => {
                 return Ok(DeviceVec::new(landing.spoiled(shape, size_of::<T>(), why, is_told)));
             }

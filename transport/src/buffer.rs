@@ -5,6 +5,7 @@
 //! invariant: all `len` bytes of a `HostBuf` have been written; a [`Landing`] is the same memory before that.
 
 use std::alloc::{self, Layout};
+use std::any::Any;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -21,6 +22,8 @@ pub const MOST_ALIGN: usize = 4096;
 pub enum Buffer {
     /// Memory of the host.
     Host(HostBuf),
+    /// Memory that the network's library reaches, and nothing else here: that of a device, say.
+    Device(DeviceBuf),
 }
 
 impl Buffer {
@@ -28,6 +31,7 @@ impl Buffer {
     pub fn len(&self) -> usize {
         match self {
             Buffer::Host(memory) => memory.len(),
+            Buffer::Device(memory) => memory.len(),
         }
     }
 
@@ -36,13 +40,14 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// The same in memory of its own, at the same alignment.
+    /// The same in memory of its own, at the same alignment; none of memory that is not the host's.
     ///
     /// # Panics
     /// If there is no memory.
-    pub fn copied(&self) -> Buffer {
+    pub fn copied(&self) -> Option<Buffer> {
         match self {
-            Buffer::Host(memory) => HostBuf::copied(memory.as_bytes(), memory.align()).into(),
+            Buffer::Host(memory) => Some(HostBuf::copied(memory.as_bytes(), memory.align()).into()),
+            Buffer::Device(_) => None,
         }
     }
 
@@ -53,7 +58,61 @@ impl Buffer {
     pub fn into_host(self) -> Result<HostBuf, Buffer> {
         match self {
             Buffer::Host(memory) => Ok(memory),
+            Buffer::Device(_) => Err(self),
         }
+    }
+
+    /// Where it begins, for the network.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn start(&self) -> *const u8 {
+        match self {
+            Buffer::Host(memory) => memory.as_bytes().as_ptr(),
+            Buffer::Device(memory) => memory.start.as_ptr(),
+        }
+    }
+}
+
+/// Memory that is sent from where it lies, or received to where it stays, and that nothing here reads or writes but the network: it is for libraries of
+/// MPI that reach memory of devices. It goes by itself, however short it is, and without a checksum.
+pub struct DeviceBuf {
+    #[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "it is for MPI"))]
+    start: NonNull<u8>,
+    len: usize,
+    owner: Box<dyn Any + Send>,
+}
+
+// SAFETY: an address, which is used as the maker of the value has promised, and an owner that may be sent.
+unsafe impl Send for DeviceBuf {}
+
+impl DeviceBuf {
+    /// Memory at an address, which is there as long as its owner lives.
+    ///
+    /// # Panics
+    /// If there are no bytes.
+    ///
+    /// # Safety
+    /// The network may read and write the `len` bytes there, from any thread, until the owner is dropped or taken out. Nobody else writes them
+    /// meanwhile, nor, of memory that is to be received to, reads them.
+    pub unsafe fn new(start: NonNull<u8>, len: usize, owner: Box<dyn Any + Send>) -> DeviceBuf {
+        assert!(len > 0, "memory that is sent by itself has bytes");
+        DeviceBuf { start, len, owner }
+    }
+
+    /// The length in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What keeps the memory.
+    pub fn into_owner(self) -> Box<dyn Any + Send> {
+        self.owner
+    }
+}
+
+impl fmt::Debug for DeviceBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceBuf({} bytes)", self.len)
     }
 }
 
@@ -61,6 +120,12 @@ impl<T: NoUninit> From<Vec<T>> for Buffer {
     /// The vector's memory, not a copy.
     fn from(values: Vec<T>) -> Self {
         Buffer::Host(values.into())
+    }
+}
+
+impl From<DeviceBuf> for Buffer {
+    fn from(memory: DeviceBuf) -> Self {
+        Buffer::Device(memory)
     }
 }
 
@@ -191,7 +256,7 @@ impl fmt::Debug for HostBuf {
 #[derive(Debug)]
 pub struct Landing {
     /// Its bytes are not written, so nothing here reads them.
-    memory: HostBuf,
+    memory: Buffer,
 }
 
 impl Landing {
@@ -204,39 +269,51 @@ impl Landing {
             // SAFETY: the layout has a size.
             NonNull::new(unsafe { alloc::alloc(layout) })?
         };
-        Some(Landing { memory: HostBuf { start, len, layout } })
+        Some(Landing { memory: HostBuf { start, len, layout }.into() })
+    }
+
+    /// Memory that the receiver has made for it.
+    pub(crate) fn at(memory: DeviceBuf) -> Landing {
+        Landing { memory: memory.into() }
     }
 
     /// The bytes that are to come.
     pub fn len(&self) -> usize {
-        self.memory.len
+        self.memory.len()
     }
 
     /// Whether none are to come.
     pub fn is_empty(&self) -> bool {
-        self.memory.len == 0
+        self.memory.is_empty()
     }
 
-    /// The alignment.
-    pub fn align(&self) -> usize {
-        self.memory.align()
+    /// The alignment; none of memory that is not the host's.
+    pub fn align(&self) -> Option<usize> {
+        match &self.memory {
+            Buffer::Host(memory) => Some(memory.align()),
+            Buffer::Device(_) => None,
+        }
     }
 
-    /// Copies what has come.
+    /// Copies what has come, into memory of the host.
     ///
     /// # Panics
-    /// If it is not as long as what was to come.
+    /// If it is not as long as what was to come, or if the memory is not the host's.
     pub fn fill(self, bytes: &[u8]) -> HostBuf {
-        assert_eq!(bytes.len(), self.len(), "a buffer has the length that was announced");
+        let Buffer::Host(memory) = self.memory else { panic!("only a network writes memory of devices") };
+        assert_eq!(bytes.len(), memory.len, "a buffer has the length that was announced");
         // SAFETY: both are as long, and the landing is memory of its own.
-        unsafe { self.memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        self.memory
+        unsafe { memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        memory
     }
 
     /// Where a network writes what comes: `len` bytes.
     #[cfg(feature = "mpi")]
     pub(crate) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.memory.start.as_ptr()
+        match &self.memory {
+            Buffer::Host(memory) => memory.start.as_ptr(),
+            Buffer::Device(memory) => memory.start.as_ptr(),
+        }
     }
 
     /// What has come.
@@ -244,7 +321,7 @@ impl Landing {
     /// # Safety
     /// All `len` bytes have been written, and nobody writes them any more.
     #[cfg(feature = "mpi")]
-    pub(crate) unsafe fn assume_filled(self) -> HostBuf {
+    pub(crate) unsafe fn assume_filled(self) -> Buffer {
         self.memory
     }
 }

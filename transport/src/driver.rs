@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::buffer::DeviceBuf;
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::frame::{Frame, Rank};
@@ -82,6 +83,24 @@ impl Driver {
     /// now.
     pub fn on_alarm(&mut self, hook: impl FnMut(Alarm<'_>) + Send + 'static) {
         self.watched.set_hook(Box::new(hook));
+    }
+
+    /// Whether the network says of itself that it sends and receives memory of CUDA devices.
+    ///
+    /// # Errors
+    /// Why not, in a few words.
+    pub fn reaches_cuda(&self) -> Result<(), &'static str> {
+        self.network.reaches_cuda()
+    }
+
+    /// Has `make` called for each [`Buffer::Device`](crate::Buffer::Device) that is announced, with who sends it, the header of its frame (empty
+    /// if that comes by itself) and its length. What it makes is received to, and comes with the frame; where it makes nothing, or something of another
+    /// length, memory of the host is. It is called from polls, and must not panic.
+    pub fn set_device_memory(
+        &mut self,
+        make: impl FnMut(Rank, &[u8], usize) -> Option<DeviceBuf> + Send + 'static,
+    ) {
+        self.engine.device_memory = Some(Box::new(make));
     }
 
     /// What this process knows about the job.

@@ -41,7 +41,7 @@ mod start;
 mod watch;
 mod wire;
 
-pub use buffer::{Buffer, HostBuf, Landing, MOST_ALIGN};
+pub use buffer::{Buffer, DeviceBuf, HostBuf, Landing, MOST_ALIGN};
 pub use driver::{Driver, Progress};
 pub use error::{ConnectError, Error};
 pub use facts::{Facts, Host, ThreadLevel};

@@ -126,9 +126,15 @@ impl Peer {
             && let Some(buffer) = self.came.pop_front()
         {
             let (id, landing) = self.landings.pop_front().expect("it is not empty");
-            let Buffer::Host(memory) = &buffer;
-            let fits = memory.align() == landing.align() || memory.len() != landing.len();
-            let buffer = if fits { buffer } else { Buffer::Host(landing.fill(memory.as_bytes())) };
+            let buffer = match (&buffer, landing.align()) {
+                (Buffer::Host(memory), Some(align))
+                    if memory.align() != align && memory.len() == landing.len() =>
+                {
+                    Buffer::Host(landing.fill(memory.as_bytes()))
+                }
+                // It changes hands as it is, whatever was made for it.
+                _ => buffer,
+            };
             events.push(Event::Bulk { from, id, buffer });
         }
     }
@@ -177,6 +183,10 @@ impl Network for Local {
 
     fn gather(&mut self, _own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error> {
         Ok(None)
+    }
+
+    fn reaches_cuda(&self) -> Result<(), &'static str> {
+        Err("there is no network")
     }
 
     fn is_idle(&self) -> bool {

@@ -52,6 +52,12 @@ pub trait Network: Send {
     /// If the network has failed.
     fn gather(&mut self, own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error>;
 
+    /// Whether it says of itself that it sends and receives memory of CUDA devices.
+    ///
+    /// # Errors
+    /// Why not.
+    fn reaches_cuda(&self) -> Result<(), &'static str>;
+
     /// Whether all that was handed over to be sent has gone.
     fn is_idle(&self) -> bool;
 

@@ -7,7 +7,7 @@
 //! | 4 | length of the inline header of the frame |
 //! | 2 | number of descriptors |
 //! | 2 | 1 if the first descriptor is the frame's header, which then is bulk; else 0 |
-//! | 16 each | descriptors: length (8), checksum if it is bulk (4), log2 of the alignment, place (0 inline, 1 bulk), kind (0 host), 0 |
+//! | 16 each | descriptors: length (8), checksum if it is bulk (4), log2 of the alignment, place (0 inline, 1 bulk), kind (0 host, 1 device, which is bulk), 0 |
 //! | | the inline header, then the inline buffers |
 //!
 //! The invariant: what [`Record::read`] has accepted lies within the batch, and within the limits.
@@ -30,6 +30,9 @@ const HEADER_IS_BULK: u16 = 1;
 const INLINE: u8 = 0;
 const BULK: u8 = 1;
 const KIND_HOST: u8 = 0;
+const KIND_DEVICE: u8 = 1;
+/// What memory is aligned to that comes from a device and does not go to one.
+const DEVICE_ALIGN: usize = 256;
 
 /// The batch carries a checksum, and so do the buffers that it announces.
 pub(crate) const CHECKSUM: u8 = 1;
@@ -265,6 +268,10 @@ impl Placing {
         Placing { bytes, most, inline_bytes: limits.inline_bytes }
     }
 
+    fn takes(&mut self, buffer: &Buffer) -> bool {
+        matches!(buffer, Buffer::Host(_)) && self.is_inline(buffer.len())
+    }
+
     fn is_inline(&mut self, len: usize) -> bool {
         let is_inline = len == 0 || len <= self.inline_bytes && self.bytes + len <= self.most;
         self.bytes += if is_inline { len } else { 0 };
@@ -298,7 +305,7 @@ impl Plan {
             bulk_cost += limits.bulk_cost(frame.header.len() as u64);
         }
         for buffer in &frame.buffers {
-            if !placing.is_inline(buffer.len()) {
+            if !placing.takes(buffer) {
                 bulk_cost += limits.bulk_cost(buffer.len() as u64);
             }
         }
@@ -328,20 +335,32 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, limits: &Limits, 
     }
     let mut places = placing;
     let after_header = places.bytes;
-    for Buffer::Host(memory) in &frame.buffers {
-        let place = if places.is_inline(memory.len()) { INLINE } else { BULK };
-        batch.push(&descriptor(memory.as_bytes(), memory.align().min(MOST_ALIGN), place, limits.checksums));
+    for buffer in &frame.buffers {
+        let place = if places.takes(buffer) { INLINE } else { BULK };
+        batch.push(&match buffer {
+            Buffer::Host(memory) => {
+                descriptor(memory.as_bytes(), memory.align().min(MOST_ALIGN), place, limits.checksums)
+            }
+            Buffer::Device(memory) => device_descriptor(memory.len()),
+        });
     }
     batch.push(if header_is_inline { frame.header } else { &[] });
     places.bytes = after_header;
     for buffer in frame.buffers {
-        if places.is_inline(buffer.len()) {
-            let Buffer::Host(memory) = buffer;
-            batch.push(memory.as_bytes());
-        } else {
-            bulk.push(buffer);
+        match &buffer {
+            Buffer::Host(memory) if places.takes(&buffer) => batch.push(memory.as_bytes()),
+            _ => bulk.push(buffer),
         }
     }
+}
+
+fn device_descriptor(len: usize) -> [u8; DESCRIPTOR_BYTES] {
+    let mut written = [0; DESCRIPTOR_BYTES];
+    written[..8].copy_from_slice(&(len as u64).to_le_bytes());
+    written[12] = DEVICE_ALIGN.trailing_zeros() as u8;
+    written[13] = BULK;
+    written[14] = KIND_DEVICE;
+    written
 }
 
 fn descriptor(bytes: &[u8], align: usize, place: u8, checksums: bool) -> [u8; DESCRIPTOR_BYTES] {
@@ -374,7 +393,8 @@ pub(crate) struct Record {
 pub(crate) struct Part {
     pub(crate) len: usize,
     pub(crate) align: usize,
-    pub(crate) checksum: u32,
+    /// Of memory of the host.
+    pub(crate) checksum: Option<u32>,
     /// Where it lies in the batch, if it is inline.
     pub(crate) inline: Option<Range<usize>>,
 }
@@ -408,7 +428,12 @@ impl Record {
             if 1_usize.checked_shl(bytes[at + 12].into()).is_none_or(|align| align > MOST_ALIGN) {
                 return Err(WireError::Meaning("the alignment of a buffer"));
             }
-            if place > BULK || bytes[at + 14] != KIND_HOST || bytes[at + 15] != 0 {
+            let is_kind = match bytes[at + 14] {
+                KIND_HOST => place <= BULK,
+                KIND_DEVICE => place == BULK && len > 0 && !(index == 0 && header_is_bulk),
+                _ => false,
+            };
+            if !is_kind || bytes[at + 15] != 0 {
                 return Err(WireError::Meaning("the kind of a buffer"));
             }
             // No overflow: 65,536 times 64 TiB are fewer than 64 bits.
@@ -435,7 +460,8 @@ impl Record {
             let len = u64_at(bytes, at) as usize;
             let here = (bytes[at + 13] == INLINE).then_some(inline..inline + len);
             inline += here.as_ref().map_or(0, Range::len);
-            Part { len, align: 1 << bytes[at + 12], checksum: u32_at(bytes, at + 8), inline: here }
+            let checksum = (bytes[at + 14] == KIND_HOST).then(|| u32_at(bytes, at + 8));
+            Part { len, align: 1 << bytes[at + 12], checksum, inline: here }
         })
     }
 }

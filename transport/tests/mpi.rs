@@ -6,12 +6,16 @@ mod scenarios;
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use chare_transport::mpi::Environment;
 use chare_transport::{
-    ConnectError, Error, Frame, Identity, Limits, Nap, Process, Progress, Rank, ThreadLevel,
+    Buffer, ConnectError, DeviceBuf, Error, Frame, Identity, Limits, Nap, Process, Progress, Rank,
+    ThreadLevel,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -33,6 +37,7 @@ const CASES: &[(&str, Case)] = &[
     ("die", die),
     ("panic", panic_in_one),
     ("leave", leave),
+    ("device", device_memory),
     ("funneled", funneled),
 ];
 
@@ -55,6 +60,9 @@ fn main() -> ExitCode {
         trial("scenarios_without_a_launcher", || scenarios_succeed(run_alone("scenarios"), 1)),
         trial("scenarios_on_2_processes", || scenarios_succeed(run(2, "scenarios"), 2)),
         trial("scenarios_on_4_processes", || scenarios_succeed(run(4, "scenarios"), 4)),
+        trial("memory_goes_by_address_to_memory_that_the_receiver_makes", || {
+            scenarios_succeed(run(3, "device"), 3)
+        }),
         trial("ranks_that_differ_all_say_so", ranks_that_differ_all_say_so),
         trial("an_abort_ends_all_and_says_why", an_abort_ends_all_and_says_why),
         trial("no_process_outlives_one_that_is_killed", || ends_with(run(2, "die"), 2, &[])),
@@ -277,6 +285,64 @@ fn exchange(process: &mut Process) {
     }
     let came = std::cell::Cell::new(0);
     scenarios::poll_until(&mut process.driver, |_, _| came.set(came.get() + 1), || came.get() == size);
+}
+
+/// Memory that stands for a device's.
+fn at_device(mut bytes: Vec<u8>) -> DeviceBuf {
+    let start = NonNull::new(bytes.as_mut_ptr()).expect("a vector's pointer is not null");
+    // SAFETY: the vector is kept as the owner, with its memory where it is, and nobody else has it.
+    unsafe { DeviceBuf::new(start, bytes.len(), Box::new(bytes)) }
+}
+
+fn device_memory() -> Result<(), String> {
+    let (_environment, mut process) = join()?;
+    let facts = process.outbox.facts().clone();
+    let limits = Limits::default();
+    let lengths = [1, 5000, 3 * limits.inline_bytes, 1 << 20];
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    process.driver.set_device_memory(move |_, header, len| {
+        // For one there is no room, and for another one the wrong.
+        let len = if header == b"longer" { len + 1 } else { len };
+        count.fetch_add(1, Ordering::Relaxed);
+        (header != b"refused").then(|| at_device(vec![0; len]))
+    });
+    let contents = |from: Rank, len: usize| vec![from.0 as u8 + len as u8; len];
+    for to in 0..facts.size() as u32 {
+        for header in [&b"taken"[..], b"refused", b"longer"] {
+            for len in lengths {
+                let mut frame = Frame::new(header).with_buffer(vec![7_u8; 10]);
+                frame.buffers.push(at_device(contents(facts.rank(), len)).into());
+                let _ = scenarios::send(&process.outbox, Rank(to), frame.with_buffer(vec![8_u8; 100_000]));
+            }
+        }
+    }
+    let (came, expected) = (std::cell::Cell::new(0), facts.size() * 3 * lengths.len());
+    scenarios::poll_until(
+        &mut process.driver,
+        |from, frame| {
+            let Ok([before, memory, after]) = <[Buffer; 3]>::try_from(frame.buffers) else {
+                panic!("three were sent")
+            };
+            assert_eq!((before.len(), after.len()), (10, 100_000));
+            let is_made = matches!(memory, Buffer::Device(_));
+            assert_eq!(is_made, frame.header == b"taken", "{:?}", frame.header);
+            let bytes = match memory {
+                Buffer::Device(memory) => {
+                    *memory.into_owner().downcast::<Vec<u8>>().expect("it was made here")
+                }
+                other => other.into_host().expect("it is one or the other").as_bytes().to_vec(),
+            };
+            assert_eq!(bytes, contents(from, bytes.len()));
+            assert!(lengths.contains(&bytes.len()));
+            came.set(came.get() + 1);
+        },
+        || came.get() == expected,
+    );
+    assert_eq!(made.load(Ordering::Relaxed), expected);
+    scenarios::close(&mut process.driver);
+    println!("rank {} of {} is done", facts.rank().0, facts.size());
+    Ok(())
 }
 
 fn funneled() -> Result<(), String> {

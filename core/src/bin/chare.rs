@@ -1,12 +1,12 @@
-//! The program `chare`, which looks at this machine as a run would: `chare info [--pes N] [--device SPEC] [--device-map MAP]`. Under
-//! `mpirun` it looks at all machines of the job.
+//! The program `chare`, which looks at this machine as a run would: `chare info [--pes N] [--device SPEC] [--device-map MAP]
+//! [--device-path PATH]`. Under `mpirun` it looks at all machines of the job.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use chare::{Info, Options};
 
-const USAGE: &str = "usage: chare info [--pes N] [--device SPEC] [--device-map MAP]";
+const USAGE: &str = "usage: chare info [--pes N] [--device SPEC] [--device-map MAP] [--device-path PATH]";
 
 fn main() -> ExitCode {
     // Where nobody reads, the exit code still tells.

@@ -268,11 +268,11 @@ impl Kept {
             // Who decodes it here is the first process, which gets nothing that it has spread itself.
             header[4..8].copy_from_slice(&1_u32.to_le_bytes());
         }
-        Kept { header, buffers: buffers.iter().map(Buffer::copied).collect() }
+        Kept { header, buffers: buffers.iter().filter_map(Buffer::copied).collect() }
     }
 
     fn copy(&self) -> Vec<Buffer> {
-        self.buffers.iter().map(Buffer::copied).collect()
+        self.buffers.iter().filter_map(Buffer::copied).collect()
     }
 
     /// Where the kind of its message stands.
@@ -348,7 +348,7 @@ fn next(seed: &mut u64) -> usize {
 
 /// Decodes a frame as its process does, and drops what it is. The bytes that it has allocated meanwhile.
 fn allocated_by(pe: &Pe, header: &[u8], buffers: &[Buffer]) -> Result<usize, String> {
-    let buffers = buffers.iter().map(Buffer::copied).collect();
+    let buffers = buffers.iter().filter_map(Buffer::copied).collect();
     let before = ALLOCATED.get();
     let outcome = caught::catch(pe, || {
         let outcome = read(pe, Rank(1), Frame { header, buffers });

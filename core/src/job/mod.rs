@@ -19,6 +19,7 @@ pub(crate) mod paths;
 mod quiet;
 mod spread;
 mod staged;
+mod straight;
 
 use std::cell::OnceCell;
 use std::ops::RangeInclusive;
@@ -124,7 +125,7 @@ impl Job {
             leave(driver);
             return Ok(None);
         }
-        let paths = match Paths::find(&mut driver, Some(devices), options.device_path()) {
+        let paths = match Paths::find(&outbox, &mut driver, Some(devices), options.device_path()) {
             Ok(paths) => paths,
             Err(error) => {
                 leave(driver);
@@ -336,8 +337,11 @@ pub(crate) fn let_driver_tell(shared: &Arc<Shared>) {
     if let Some(driver) = job.lock_driver().as_mut() {
         let weak = Arc::downgrade(shared);
         let upgraded = move || weak.upgrade().into_iter();
-        let of_alarm = upgraded.clone();
+        let (of_alarm, for_devices) = (upgraded.clone(), upgraded.clone());
         driver.set_wake_hook(move || upgraded().for_each(|shared| shared.wake(shared.first_pe())));
+        driver.set_device_memory(move |_, header, len| {
+            for_devices().next().and_then(|shared| straight::make_room(&shared, header, len))
+        });
         driver.on_alarm(move |alarm| of_alarm().for_each(|shared| heed_alarm(&shared, &alarm)));
     }
 }

@@ -1,16 +1,18 @@
 //! Which path device memory takes to each other process: what all find out about each other before the run, and what they choose.
 //!
 //! Each process tells all what devices it has, and samples of the memory of those that its PEs use. Each tries the samples of those on
-//! its host, and tells all how that went. So all know the same, choose alike, and refuse alike what is not possible.
+//! its host, and tells all how that went. Where all say that MPI may reach their devices, it sends a sample around, and all tell what came. So all know the
+//! same, choose alike, and refuse alike what is not possible.
 //!
 //! Invariant: nothing has been sent before, and all samples live until all have tried them, and have closed what they had opened for that: the second
 //! telling waits for all.
 
-use chare_device::{__Leaving as Leaving, __Offer as Offer, __Sample as Sample};
-use chare_transport::{ConnectError, Driver, Facts, Rank};
+use chare_device::{__Leaving as Leaving, __Offer as Offer, __Reach as Reach, __Sample as Sample};
+use chare_transport::{ConnectError, Driver, Facts, Outbox, Rank};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::straight;
 use crate::binding::BoundDevices;
 use crate::device_path::{Chosen, DevicePath, Way, choose};
 use crate::options::OptionsError;
@@ -23,6 +25,8 @@ struct Said {
     uuids: Vec<String>,
     /// Of the devices that its PEs use; or why it lends none.
     samples: Result<Vec<(Offer, u32)>, String>,
+    /// Whether it lets MPI try its devices; or why not.
+    straight: Result<(), String>,
 }
 
 /// What it tells then: those of its host whose memory it has tried, in order, and why it cannot use it.
@@ -32,6 +36,8 @@ type Tried = Vec<(u32, Result<(), String>)>;
 pub(crate) struct Paths {
     /// By rank.
     to: Vec<Target>,
+    /// Whether MPI sends and receives device memory by address, from and to all processes.
+    sends: bool,
 }
 
 struct Target {
@@ -45,6 +51,8 @@ struct Known<'a> {
     facts: &'a Facts,
     /// By rank. Nothing, if all processes are parts of one process of the system.
     told: Option<(Vec<Said>, Vec<Tried>)>,
+    /// Whether MPI has sent a sample from each process to the next; or what has gone wrong where.
+    straight: Result<(), String>,
 }
 
 impl Known<'_> {
@@ -64,7 +72,8 @@ impl Known<'_> {
     }
 
     fn choose(&self, wanted: Option<DevicePath>, from: Rank, to: Rank) -> Result<Chosen, OptionsError> {
-        choose(wanted, Way { opens: self.opens(from, to) }).map_err(|why| {
+        let sends = self.straight.as_ref().copied().map_err(|why| &**why);
+        choose(wanted, Way { opens: self.opens(from, to), sends }).map_err(|why| {
             let path = wanted.map_or_else(|| "auto".to_owned(), |path| path.to_string());
             OptionsError::impossible_path(&path, &format!("from {from} to {to}"), &why)
         })
@@ -77,13 +86,14 @@ impl Paths {
     /// # Errors
     /// If a process wants a path that there is not; the same in all. If the transport has failed.
     pub(crate) fn find(
+        outbox: &Outbox,
         driver: &mut Driver,
         devices: Option<&BoundDevices>,
         wanted: Option<DevicePath>,
     ) -> Result<Paths, StartError> {
         let facts = driver.facts().clone();
         let samples = match wanted {
-            Some(DevicePath::Staged) => Err("it is to be staged".to_owned()),
+            Some(DevicePath::Staged | DevicePath::Mpi) => Err("it is to go another way".to_owned()),
             None | Some(DevicePath::Ipc) => samples(&facts, devices),
         };
         let uuids = devices.map(|devices| devices.iter().map(|device| device.uuid().to_owned()).collect());
@@ -92,6 +102,7 @@ impl Paths {
             wanted,
             uuids: uuids.unwrap_or_default(),
             samples: samples.as_ref().map(told).map_err(Clone::clone),
+            straight: may_try(driver, devices, wanted),
         };
         let told = match tell(driver, &said)? {
             None => None,
@@ -101,7 +112,11 @@ impl Paths {
             }
         };
         drop(samples);
-        let known = Known { facts: &facts, told };
+        let straight = match (&told, devices) {
+            (Some((all, _)), Some(devices)) => try_straight(outbox, driver, devices, all)?,
+            _ => Err("there is no network".to_owned()),
+        };
+        let known = Known { facts: &facts, told, straight };
         let all = || (0..facts.size() as u32).map(Rank);
         for from in all() {
             let wanted = known.told.as_ref().map_or(wanted, |(said, _)| said[from.index()].wanted);
@@ -116,15 +131,24 @@ impl Paths {
             let wanted = wanted.filter(|_| to != own);
             Ok(Target { chosen: known.choose(wanted, own, to)?, uuids })
         };
-        Ok(Paths { to: all().map(target).collect::<Result<_, OptionsError>>()? })
+        let sends = known.straight.is_ok();
+        Ok(Paths { sends, to: all().map(target).collect::<Result<_, OptionsError>>()? })
     }
 
-    /// Whether memory goes to another process by being lent.
-    pub(super) fn lends(&self, to: Rank, leaving: &Leaving) -> bool {
+    /// How memory goes to another process.
+    pub(super) fn of(&self, to: Rank, leaving: &Leaving) -> DevicePath {
         let Target { chosen, uuids } = &self.to[to.index()];
-        chosen.path == DevicePath::Ipc
-            && !leaving.is_empty()
-            && uuids.iter().any(|uuid| uuid == leaving.uuid())
+        let is_open = || uuids.iter().any(|uuid| uuid == leaving.uuid());
+        match chosen.path {
+            // Nothing is there to be opened, or the other one has not got the device.
+            DevicePath::Ipc if leaving.is_empty() || !is_open() => DevicePath::Staged,
+            path => path,
+        }
+    }
+
+    /// Whether MPI may bring device memory.
+    pub(super) fn sends(&self) -> bool {
+        self.sends
     }
 
     /// For people: the other ranks, the path to them, and why.
@@ -143,6 +167,45 @@ impl Paths {
         };
         lines.into_iter().map(line).collect()
     }
+}
+
+/// Whether MPI may be given addresses of the devices, to try them: one that knows nothing of a device would take them for the host's, so it
+/// must say that it does, or the user.
+fn may_try(
+    driver: &Driver,
+    devices: Option<&BoundDevices>,
+    wanted: Option<DevicePath>,
+) -> Result<(), String> {
+    let reach = devices.ok_or("its devices cannot be opened")?.reach();
+    match (wanted, reach) {
+        (Some(DevicePath::Staged | DevicePath::Ipc), _) => Err("it is to go another way".to_owned()),
+        (_, None) => Err("the memory of the devices has no addresses".to_owned()),
+        (Some(DevicePath::Mpi), Some(_)) => Ok(()),
+        (None, Some(Reach::Host)) => Err("the memory of the devices is the host's".to_owned()),
+        (None, Some(Reach::Cuda)) => driver.reaches_cuda().map_err(str::to_owned),
+    }
+}
+
+/// Has MPI send samples, if all processes let it.
+fn try_straight(
+    outbox: &Outbox,
+    driver: &mut Driver,
+    devices: &BoundDevices,
+    all: &[Said],
+) -> Result<Result<(), String>, StartError> {
+    let refusal = |(rank, said): (usize, &Said)| Some(of_rank(rank, said.straight.as_ref().err()?));
+    if let Some(why) = all.iter().enumerate().find_map(refusal) {
+        return Ok(Err(why));
+    }
+    let own = straight::exchange(outbox, driver, devices);
+    let all = tell(driver, &own)?.unwrap_or_default();
+    let failure =
+        |(rank, outcome): (usize, &Result<(), String>)| Some(of_rank(rank, outcome.as_ref().err()?));
+    Ok(all.iter().enumerate().find_map(failure).map_or(Ok(()), Err))
+}
+
+fn of_rank(rank: usize, why: &str) -> String {
+    format!("{why} (rank {rank})")
 }
 
 /// Samples of the devices that the PEs use, if somebody else is on this host.

@@ -5,8 +5,8 @@
 //! that it has sent device memory to, and what it sends there afterwards is held behind it: what one PE sends another arrives in the order in which it
 //! was sent. A lane has an account, so its copies wait for each other and for what fills their memory, but not for those of other lanes.
 //!
-//! For a process that can open it, memory is lent and not copied (`lending`): then the message waits for an operation that copies nothing and
-//! ends when the memory has been written. All else is the same.
+//! For a process that can open it, memory is lent and not copied (`lending`), and where MPI reaches devices it is sent from where it lies (`straight`): then
+//! the message waits for an operation that copies nothing and ends when the memory has been written. All else is the same.
 //!
 //! *Who goes on.* The copy that the first message of a lane waits for has a waker that sends the PE a message, [`Copied`]. Then all go that
 //! can, in order. Nobody looks for it besides.
@@ -34,9 +34,10 @@ use chare_transport::{Buffer, Rank};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::INSTEAD;
 use super::lending::Token;
+use super::{INSTEAD, straight};
 use crate::current;
+use crate::device_path::DevicePath;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -70,15 +71,15 @@ struct Held {
 enum Item {
     Host(Buffer),
     Device(Copy),
-    Lent(Lending),
-    /// It came so, and was not read; or it was to be lent.
+    Shared(Sharing),
+    /// It came so, and was not read; or it was to be shared.
     Spoiled(Spoiled),
 }
 
-/// A share that is lent when it has been written.
-struct Lending {
+/// A share that goes when it has been written: it is lent, if there is an offer, and else sent from where it lies.
+struct Sharing {
     share: Leaving,
-    offer: Offer,
+    offer: Option<Offer>,
     written: Option<Completion<()>>,
 }
 
@@ -100,14 +101,18 @@ impl Held {
         encoder: &mut Encoder,
         courier: &Account,
         devices: &Devices,
-        lends: impl Fn(&Leaving) -> bool,
+        path: impl Fn(&Leaving) -> DevicePath,
     ) -> Self {
         let begin = |beside| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
             Beside::Spoiled(spoiled) => Item::Spoiled(spoiled),
-            Beside::Device(leaving) => match lends(&leaving).then(|| leaving.offer()) {
-                Some(Ok(offer)) => Item::lent(courier, leaving, offer),
-                _ => Item::copied(courier, &leaving),
+            Beside::Device(leaving) => match path(&leaving) {
+                DevicePath::Mpi if leaving.place().is_some() => Item::shared(courier, leaving, None),
+                DevicePath::Ipc => match leaving.offer() {
+                    Ok(offer) => Item::shared(courier, leaving, Some(offer)),
+                    Err(_) => Item::copied(courier, &leaving),
+                },
+                DevicePath::Mpi | DevicePath::Staged => Item::copied(courier, &leaving),
             },
             // It came so, and was not read. It is not this process's to lend.
             Beside::Lent(Pledge { offer, token }) => {
@@ -129,7 +134,7 @@ impl Held {
                         *copy = Copy::Ended(outcome.map_err(|why| Spoiled { why, is_told: true }));
                     }
                 }
-                Item::Lent(Lending { written, .. }) => {
+                Item::Shared(Sharing { written, .. }) => {
                     let Some(completion) = written else { continue };
                     let outcome = ready!(completion.poll_unreported(context));
                     *written = None;
@@ -158,7 +163,14 @@ impl Held {
                     continue;
                 }
                 Item::Device(Copy::Ended(Err(spoiled))) | Item::Spoiled(spoiled) => Instead::Spoiled(spoiled),
-                Item::Lent(Lending { share, offer, .. }) => Instead::Lent { id: keep(share), offer },
+                Item::Shared(Sharing { share, offer: Some(offer), .. }) => {
+                    Instead::Lent { id: keep(share), offer }
+                }
+                Item::Shared(Sharing { share, offer: None, .. }) => {
+                    let buffer = straight::to_send(share).expect("its place was known before");
+                    beside.push(buffer.into());
+                    continue;
+                }
                 Item::Device(Copy::Begun(_)) => unreachable!("it goes when all its copies have ended"),
             };
             instead.push((place, kind));
@@ -182,9 +194,9 @@ impl Item {
         Item::Device(courier.download_bytes(leaving).map_or_else(not_begun, Copy::Begun))
     }
 
-    fn lent(courier: &Account, share: Leaving, offer: Offer) -> Self {
+    fn shared(courier: &Account, share: Leaving, offer: Option<Offer>) -> Self {
         match courier.fence_of(&share) {
-            Ok(written) => Item::Lent(Lending { share, offer, written: Some(written) }),
+            Ok(written) => Item::Shared(Sharing { share, offer, written: Some(written) }),
             Err(error) => Item::Spoiled(Spoiled { why: error.to_string(), is_told: false }),
         }
     }
@@ -270,10 +282,11 @@ impl Pe {
         let staged = &self.crossing.staged;
         let courier = staged.courier(self, rank);
         // A copy may end other operations, and so wake somebody: no table is borrowed.
-        let lends = |leaving: &Leaving| {
-            to.is_some() && self.shared().job().is_some_and(|job| job.paths.lends(rank, leaving))
+        let path = |leaving: &Leaving| match self.shared().job() {
+            Some(job) if to.is_some() => job.paths.of(rank, leaving),
+            _ => DevicePath::Staged,
         };
-        let held = Held::begin(to, encoder, &courier, self.shared().devices(), lends);
+        let held = Held::begin(to, encoder, &courier, self.shared().devices(), path);
         staged.push(rank, held);
         self.advance_staged(rank);
     }

@@ -2,13 +2,15 @@
 //!
 //! A share is put beside a message when that is encoded, and is bytes of the host when it has come, or memory that the other process lends. In
 //! between, when it is known where the message goes, the bytes are copied, or the share is kept there (`job/staged.rs`). Of what is encoded and read
-//! again in its process the share itself is taken out.
+//! again in its process the share itself is taken out. Where MPI reaches devices, what goes and what comes are buffers of the network's that are memory of a device
+//! (`job/straight.rs`).
 
 use std::any::Any;
 use std::sync::Arc;
 
 use chare_device::{
-    __CARRIERS, __Carrier as Carrier, __Come as Come, __Leaving as Leaving, __Offer as Offer,
+    __Arrival as Arrival, __CARRIERS, __Carrier as Carrier, __Come as Come, __Leaving as Leaving,
+    __Offer as Offer,
 };
 use chare_transport::{Buffer, HostBuf};
 use linkme::distributed_slice;
@@ -67,7 +69,12 @@ impl Beside {
     /// The same once more: plain memory in memory of its own.
     pub(crate) fn copied(&self) -> Beside {
         match self {
-            Beside::Host(buffer) => Beside::Host(buffer.copied()),
+            // Of what is for all PEs nothing is sent from memory of devices.
+            Beside::Host(buffer) => {
+                let none =
+                    || Spoiled { why: "it came to one device, and is for all".to_owned(), is_told: false };
+                buffer.copied().map_or_else(|| Beside::Spoiled(none()), Beside::Host)
+            }
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
             Beside::Lent(pledge) => Beside::Lent(pledge.clone()),
             Beside::Spoiled(spoiled) => Beside::Spoiled(spoiled.clone()),
@@ -103,6 +110,10 @@ fn unload() -> Result<Come, String> {
             current::on_pe("device memory from another process", |pe| {
                 Ok(Come::spoiled(pe.shared().devices(), why, is_told))
             })
+        }
+        Beside::Host(Buffer::Device(memory)) => {
+            let arrival = memory.into_owner().downcast::<Arrival>();
+            Ok(Come::arrived(*arrival.map_err(|_| "its buffer is nobody's here")?))
         }
         Beside::Host(buffer) => {
             let memory = buffer.into_host().map_err(|_| "its buffer is not the host's")?;

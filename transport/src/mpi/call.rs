@@ -268,3 +268,13 @@ impl Completions {
         Ok(())
     }
 }
+
+/// What MPI says of whether it sends and receives memory of CUDA devices; nothing, if it is of those that say nothing.
+pub(super) fn query_cuda() -> Option<bool> {
+    // No header of ours has it, since it is an extension of some libraries.
+    // SAFETY: the name ends with a zero byte.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"MPIX_Query_cuda_support".as_ptr()) };
+    // SAFETY: where there is such a function it has this type.
+    let query = unsafe { std::mem::transmute::<*mut c_void, Option<extern "C" fn() -> c_int>>(found) };
+    query.map(|query| query() == 1)
+}

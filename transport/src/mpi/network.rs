@@ -222,8 +222,8 @@ impl Mpi {
                 return Err(Error::Corrupt { rank: from, what: WireError::BufferLength { announced, came } });
             }
             // SAFETY: as many bytes have come as there are, in pieces that do not overlap, and no piece is in flight.
-            let memory = unsafe { landing.assume_filled() };
-            events.push(Event::Bulk { from, id, buffer: Buffer::Host(memory) });
+            let buffer = unsafe { landing.assume_filled() };
+            events.push(Event::Bulk { from, id, buffer });
         }
         Ok(())
     }
@@ -247,8 +247,7 @@ impl Network for Mpi {
 
     fn send_bulk(&mut self, to: Rank, buffer: Buffer) -> Result<(), Error> {
         self.admit()?;
-        let Buffer::Host(memory) = &buffer;
-        let (start, len) = (memory.as_bytes().as_ptr(), memory.len());
+        let (start, len) = (buffer.start(), buffer.len());
         let pieces_left = self.pieces(len).count();
         let number = self.transfer(Transfer { memory: Memory::Sent(buffer), pieces_left, bytes_came: 0 });
         for (offset, len) in self.pieces(len) {
@@ -296,6 +295,14 @@ impl Network for Mpi {
         let mut all = vec![0; longest * lengths.len()];
         comm.gather_all(&padded, &mut all).map_err(failed)?;
         Ok(Some(all.chunks_exact(longest).zip(lengths).map(|(of_one, len)| of_one[..len].to_vec()).collect()))
+    }
+
+    fn reaches_cuda(&self) -> Result<(), &'static str> {
+        match call::query_cuda() {
+            Some(true) => Ok(()),
+            Some(false) => Err("MPI says that it knows nothing of CUDA"),
+            None => Err("MPI does not say whether it knows of CUDA"),
+        }
     }
 
     fn is_idle(&self) -> bool {

@@ -4,13 +4,16 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::buffer::{Buffer, HostBuf, Landing};
+use crate::buffer::{Buffer, HostBuf};
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::FreeBatches;
 use crate::wire::{self, Batch, Header, Part, Record, WireError};
 
 use super::Sink;
+
+/// Has a part received under a name, into memory for it. The header of its frame, if that came with it, may say where.
+pub(super) type Receive<'r> = dyn FnMut(u64, &Part, &[u8]) -> Result<(), WireError> + 'r;
 
 /// The receiving half of a link.
 #[derive(Default)]
@@ -55,7 +58,7 @@ struct Held {
 
 enum Slot {
     Here(Buffer),
-    Coming { id: u64, len: usize, checksum: u32 },
+    Coming { id: u64, len: usize, checksum: Option<u32> },
 }
 
 impl Incoming {
@@ -113,7 +116,7 @@ impl Incoming {
         batch: Batch,
         limits: &Limits,
         free: &mut FreeBatches,
-        receive: &mut dyn FnMut(u64, Landing),
+        receive: &mut Receive<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<(), WireError> {
         let ends_now = header.flags & (wire::FIN | wire::LAST) != 0;
@@ -147,7 +150,7 @@ impl Incoming {
         batch: Batch,
         limits: &Limits,
         free: &mut FreeBatches,
-        receive: &mut dyn FnMut(u64, Landing),
+        receive: &mut Receive<'_>,
         sink: &mut Sink<'_>,
     ) -> Result<(), WireError> {
         let bytes = batch.bytes();
@@ -188,7 +191,7 @@ impl Incoming {
         bytes: &[u8],
         checksums: bool,
         limits: &Limits,
-        receive: &mut dyn FnMut(u64, Landing),
+        receive: &mut Receive<'_>,
     ) -> Result<(), WireError> {
         let outstanding = self.bulk_came - self.bulk_taken;
         if record.bulk_cost > 0 && outstanding > 0 {
@@ -201,11 +204,10 @@ impl Incoming {
             slots.push(if part.inline.is_some() {
                 Slot::Here(inline(bytes, &part))
             } else {
-                let Part { len, align, checksum, .. } = part;
-                let landing = Landing::new(len, align).ok_or(WireError::Memory(len as u64))?;
+                let Part { len, checksum, .. } = part;
                 let id = self.next_id;
                 self.next_id += 1;
-                receive(id, landing);
+                receive(id, &part, &bytes[record.header.clone()])?;
                 Slot::Coming { id, len, checksum }
             });
         }
@@ -240,8 +242,10 @@ impl Incoming {
             if buffer.len() != len {
                 return Err(WireError::BufferLength { announced: len as u64, came: buffer.len() as u64 });
             }
-            let Buffer::Host(memory) = &buffer;
-            if held.checksums && crc32fast::hash(memory.as_bytes()) != checksum {
+            if held.checksums
+                && let (Buffer::Host(memory), Some(checksum)) = (&buffer, checksum)
+                && crc32fast::hash(memory.as_bytes()) != checksum
+            {
                 return Err(WireError::Checksum);
             }
         }
@@ -265,7 +269,9 @@ impl Incoming {
             match held.header {
                 Some(header) => sink(from, Frame { header: &oldest.batch.bytes()[header], buffers }),
                 None => {
-                    let Buffer::Host(header) = buffers.remove(0);
+                    let Buffer::Host(header) = buffers.remove(0) else {
+                        unreachable!("no header is a device's")
+                    };
                     sink(from, Frame { header: header.as_bytes(), buffers });
                 }
             }

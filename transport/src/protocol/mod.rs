@@ -10,13 +10,13 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use crate::buffer::{Buffer, Landing};
+use crate::buffer::{Buffer, DeviceBuf, Landing};
 use crate::error::Error;
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::{Event, FreeBatches};
 use crate::outbox::Shared;
-use crate::wire::{self, Batch, Header, WireError};
+use crate::wire::{self, Batch, Header, Part, WireError};
 
 use incoming::Incoming;
 pub(crate) use outgoing::Outgoing;
@@ -54,7 +54,12 @@ pub(crate) struct Engine {
     open_links: usize,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) free: FreeBatches,
+    /// Makes memory for what comes from memory of devices.
+    pub(crate) device_memory: Option<Box<DeviceMemory>>,
 }
+
+/// Makes memory for so many bytes from a rank, beside a frame with this header; none if it cannot.
+pub(crate) type DeviceMemory = dyn FnMut(Rank, &[u8], usize) -> Option<DeviceBuf> + Send;
 
 /// The longest reason of an abort.
 const MOST_REASON_BYTES: usize = 4096;
@@ -73,6 +78,7 @@ impl Engine {
             open_links: ranks,
             actions: VecDeque::new(),
             free: FreeBatches::new(limits.batch_bytes),
+            device_memory: None,
             limits,
         }
     }
@@ -143,7 +149,18 @@ impl Engine {
             });
         }
         link.out.acknowledge(&header).map_err(corrupt)?;
-        let to_be_received = &mut |id, landing| self.actions.push_back(Action::Receive { from, id, landing });
+        let (actions, device_memory) = (&mut self.actions, &mut self.device_memory);
+        let to_be_received = &mut |id, part: &Part, header: &[u8]| {
+            let (len, is_of_device) = (part.len, part.checksum.is_none());
+            let made =
+                device_memory.as_mut().filter(|_| is_of_device).and_then(|make| make(from, header, len));
+            // What is made for it may be longer, and none may be there: then it comes to the host's.
+            let at_device = made.filter(|memory| memory.len() == len).map(Landing::at);
+            let landing = at_device.or_else(|| Landing::new(len, part.align));
+            let landing = landing.ok_or(WireError::Memory(len as u64))?;
+            actions.push_back(Action::Receive { from, id, landing });
+            Ok(())
+        };
         let taken = link.incoming.take_batch(
             from,
             &header,

@@ -128,7 +128,8 @@ impl Job {
         for wire in &mut self.wires {
             while !wire.landings.is_empty() && !wire.buffers.is_empty() {
                 let (id, landing) = wire.landings.pop_front().expect("not empty");
-                let Buffer::Host(memory) = wire.buffers.pop_front().expect("not empty");
+                let memory =
+                    wire.buffers.pop_front().expect("not empty").into_host().expect("all are the host's");
                 wire.landed.push((id, landing.fill(memory.as_bytes()).into()));
             }
         }
@@ -153,7 +154,8 @@ impl Job {
             let (header, buffers) = expected.pop_front().expect("a frame came that was not sent");
             assert_eq!((sender, frame.header), (from, &header[..]));
             assert_eq!(frame.buffers.len(), buffers.len());
-            for (index, (Buffer::Host(came), sent)) in frame.buffers.iter().zip(&buffers).enumerate() {
+            for (index, (came, sent)) in frame.buffers.iter().zip(&buffers).enumerate() {
+                let Buffer::Host(came) = came else { panic!("all are the host's") };
                 assert_eq!((came.as_bytes(), came.align()), (&sent[..], 1 << (index % 7)));
             }
         });
@@ -341,6 +343,10 @@ fn each_kind_of_nonsense_is_named() {
         (1, 0, (4, 200, 1, 0)),
         (1, 0, (4, 0, 2, 0)),
         (1, 0, (4, 0, 1, 7)),
+        // Memory of devices is bulk, is there, and is no header.
+        (1, 0, (4, 0, 0, 1)),
+        (1, 0, (0, 0, 1, 1)),
+        (1, 1, (4, 0, 1, 1)),
         (1, 1, (0, 0, 0, 0)),
     ] {
         let spoilt = with_record(count, flags, &[descriptor], b"");
