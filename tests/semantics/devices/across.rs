@@ -602,7 +602,7 @@ async fn the_end_of_a_promise_does_not_overtake_its_value(rt: Runtime) -> Result
 }
 
 #[chare::test(pes = 8, device = "host:2:workers=2", unsimulated = "a kernel waits for who has launched it")]
-async fn the_end_of_a_promise_does_not_overtake_its_copy(rt: Runtime) -> Result<()> {
+async fn the_end_of_a_promise_does_not_overtake_an_end_that_was_given_away(rt: Runtime) -> Result<()> {
     let holders = rt.group::<Holder>().create(()).await?;
     let [waiting, one, other, third] = [0, 2, 3, 4].map(|pe| holders.on(pe));
     let gate = 20 + rt.num_pes();
