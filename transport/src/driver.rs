@@ -386,6 +386,12 @@ mod tests {
         fn is_behind(&self, to: Rank) -> bool {
             to == Rank(1) && self.is_behind.load(Ordering::SeqCst)
         }
+        fn gather(&mut self, _: &[u8]) -> Result<Option<Vec<Vec<u8>>>, Error> {
+            Ok(None)
+        }
+        fn reaches_cuda(&self) -> Result<(), &'static str> {
+            Err("a test")
+        }
         fn is_idle(&self) -> bool {
             true
         }

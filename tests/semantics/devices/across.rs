@@ -593,8 +593,8 @@ async fn the_end_of_a_promise_does_not_overtake_its_value(rt: Runtime) -> Result
     let [one, other] = [2, 3].map(|pe| holders.on(pe));
     let gate = 10 + rt.num_pes();
     let (promise, value) = rt.promise();
-    one.keep_both(promise, other.clone()).await?;
-    one.fulfil_late(other.clone(), gate as u32).send();
+    one.keep_both(promise, other).await?;
+    one.fulfil_late(other, gate as u32).send();
     dropped(&rt, &other).await?;
     GATES[gate].set(true);
     assert_eq!(holders.on(0).see(value.await?).await?, [7.0; 10]);
@@ -607,8 +607,8 @@ async fn the_end_of_a_promise_does_not_overtake_an_end_that_was_given_away(rt: R
     let [waiting, one, other, third] = [0, 2, 3, 4].map(|pe| holders.on(pe));
     let gate = 20 + rt.num_pes();
     let (promise, value) = rt.promise();
-    one.keep_both(promise, other.clone()).await?;
-    one.give_away_late([waiting.clone(), third.clone(), other.clone()], gate as u32).send();
+    one.keep_both(promise, other).await?;
+    one.give_away_late([waiting, third, other], gate as u32).send();
     dropped(&rt, &other).await?;
     while !third.fulfil_kept().await? {
         rt.sleep(Duration::from_millis(1)).await;
