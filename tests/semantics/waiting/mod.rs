@@ -76,7 +76,7 @@ impl Server {
 type Gate = chare::PromiseFuture<()>;
 
 /// How several things are waited for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 enum How {
     JoinAll,
     TryJoinAll,
