@@ -36,6 +36,22 @@ fn texts(output: &Output) -> (String, String) {
 }
 
 #[test]
+fn a_process_that_cannot_start_ends_all_and_is_named() {
+    let mut command = Command::new("mpirun");
+    command
+        .args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S])
+        .env("CUDA_VISIBLE_DEVICES", "");
+    for (rank, device) in ["host", "cuda", "host"].into_iter().enumerate() {
+        command.args(if rank > 0 { &[":"][..] } else { &[] });
+        command.args(["-n", "1", env!("CARGO_BIN_EXE_across"), "--pes", "1", "--device", device]);
+    }
+    let output = run(command);
+    let (out, err) = texts(&output);
+    assert_eq!(output.status.code(), Some(2), "{out}\n{err}");
+    assert!(err.contains("rank 1 does not start: ") && err.contains("CUDA"), "{err}");
+}
+
+#[test]
 fn results_do_not_depend_on_the_processes() {
     let alone = Command::new(env!("CARGO_BIN_EXE_across")).args(["--pes", "2"]).output().expect("it starts");
     let (expected, errors) = texts(&alone);

@@ -228,14 +228,17 @@ fn coded<T: 'static>(
     let mut encoder = Encoder::default();
     let nonsense =
         |error: WireError| Stays::new(format!("a callback's value does not fit its entry: {error}"));
+    // It is read here: what is counted for promises in it is taken back then.
+    current::pe(|pe| match pe {
+        Some(pe) => pe.encode_for(1, || encode(value, &mut encoder)).map(drop),
+        None => encode(value, &mut encoder),
+    })?;
     match place {
         Place::Element(id) => {
-            encode(value, &mut encoder)?;
             Reply::none().leave(&mut encoder);
             Ok((encoder.reread(|from| row.decode(Kind::Call, id, from)).map_err(nonsense)?, None))
         }
         Place::Collection(id) => {
-            encode(value, &mut encoder)?;
             let args = encoder.reread(|from| broadcast::Args::decode_of(row, from)).map_err(nonsense)?;
             Ok((broadcast::to_number(id, args), Some(id.root())))
         }

@@ -21,7 +21,7 @@ pub enum DevicePath {
 
 /// A text is no device path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("give `auto`, `staged`, `ipc` or `mpi`")]
+#[error("give `staged`, `ipc` or `mpi`")]
 pub struct DevicePathError;
 
 impl FromStr for DevicePath {

@@ -425,7 +425,9 @@ fn parse_shipping(value: &str) -> Result<(PathBuf, Capability), OptionsError> {
 /// None is for `auto`.
 pub(crate) fn parse_device_path(name: &str, value: &str) -> Result<Option<DevicePath>, OptionsError> {
     let path = if value == "auto" { Ok(None) } else { value.parse().map(Some) };
-    path.map_err(|error| OptionsError(format!("{name} {value}: {error}")))
+    path.map_err(|error| {
+        OptionsError(format!("{name} {value}: {error}, or `auto` for the best path to each"))
+    })
 }
 
 fn parse_device_map(name: &str, value: &str) -> Result<DeviceMap, OptionsError> {

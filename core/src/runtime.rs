@@ -162,10 +162,20 @@ impl Runtime {
     ) -> Result<ExitReport, StartError> {
         caught::note_panics();
         CodeTable::check()?;
-        let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
-        let enrolment =
-            Enrolment::reserve(options.simulation().is_some()).ok_or(StartError::TooManyRuntimes)?;
-        let outside = options.simulation().is_none().then(Outside::start).transpose()?;
+        let prepare = || {
+            let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
+            let is_simulated = options.simulation().is_some();
+            let enrolment = Enrolment::reserve(is_simulated).ok_or(StartError::TooManyRuntimes)?;
+            let outside = (!is_simulated).then(Outside::start).transpose()?;
+            Ok::<_, StartError>((devices, enrolment, outside))
+        };
+        let (devices, enrolment, outside) = match prepare() {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                process.into_iter().for_each(|process| job::decline(process, &error));
+                return Err(error);
+            }
+        };
         let processes = process.as_ref().map_or(1, |process| process.outbox.facts().size());
         if processes * options.pes() > MAX_PES {
             return Err(OptionsError::too_many_pes(processes, options.pes()).into());

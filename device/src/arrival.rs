@@ -15,6 +15,9 @@ use crate::memory::MemoryRef;
 use crate::processes::Leaving;
 use crate::shape::Shape;
 
+/// What arrives leaves the chares of a device this part of it.
+const LEFT: u64 = 4;
+
 /// Whose addresses memory of a device has.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,11 @@ impl Arrival {
     /// Where it is, until it is dropped.
     pub fn address(&self) -> NonNull<u8> {
         self.memory.block().address()
+    }
+
+    /// A share of it: it is never written in place, so others may have it too.
+    pub fn share(&self) -> Leaving {
+        Leaving::of(&self.memory)
     }
 
     pub(crate) fn into_memory(self) -> MemoryRef {
@@ -64,9 +72,14 @@ impl Devices {
     }
 
     /// Memory for so many bytes from another process, on a device that has addresses; none if there is no room.
+    /// None, too, if little is left there: it may wait for long until somebody takes it, and chares of the device need room before that.
     #[doc(hidden)]
     pub fn arrival(&self, ordinal: usize, len_bytes: usize) -> Option<Arrival> {
-        let account = Account::courier(self.get(ordinal).core(), "another process");
+        let device = self.get(ordinal).core();
+        if device.room_bytes() < device.facts.capacity_bytes / LEFT + len_bytes as u64 {
+            return None;
+        }
+        let account = Account::courier(device, "another process");
         let (memory, _) = account.branch().reserve_bytes(Shape::from(len_bytes), 1).ok()?;
         // Nobody pays for it until it is written, and so it is never written in place.
         memory.add_share();

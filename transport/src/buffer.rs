@@ -40,17 +40,6 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// The same in memory of its own, at the same alignment; none of memory that is not the host's.
-    ///
-    /// # Panics
-    /// If there is no memory.
-    pub fn copied(&self) -> Option<Buffer> {
-        match self {
-            Buffer::Host(memory) => Some(HostBuf::copied(memory.as_bytes(), memory.align()).into()),
-            Buffer::Device(_) => None,
-        }
-    }
-
     /// The memory, where it is the host's.
     ///
     /// # Errors
@@ -105,6 +94,11 @@ impl DeviceBuf {
     }
 
     /// What keeps the memory.
+    pub fn owner(&self) -> &(dyn Any + Send) {
+        &*self.owner
+    }
+
+    /// What keeps the memory, taken out.
     pub fn into_owner(self) -> Box<dyn Any + Send> {
         self.owner
     }

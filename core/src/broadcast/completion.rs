@@ -256,8 +256,13 @@ impl Payload for Relayed {
         let taken = match pe.cells.depositor(cell.key).filter(|_| cell.is_of(pe)) {
             Some(deposit) => bundle.decode(|from| deposit(pe, cell.key, UNKNOWN, from)),
             None => bundle.decode(Bundle::read).map(|bundle| {
-                if !cell.is_of(pe) {
+                if !cell.is_of(pe) && !pe.is_near(cell.pe) {
                     pe.relay(cell, bundle);
+                } else if !cell.is_of(pe) {
+                    // The first PE of the cell's process has none of it: it goes to the cell.
+                    pe.received_nonsense(&WireError::new(
+                        "a part of an outcome came to another PE than its cell's",
+                    ));
                 } else if let Some(error) = bundle.error {
                     // Nobody waits any more.
                     pe.unawaited(error);

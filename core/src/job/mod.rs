@@ -325,6 +325,15 @@ impl Job {
     }
 }
 
+/// Has the other processes of a job end that this one cannot begin.
+pub(crate) fn decline(process: Process, why: &StartError) {
+    if process.outbox.facts().size() == 1 {
+        leave(process.driver);
+    } else {
+        paths::decline(process.driver, &why.to_string());
+    }
+}
+
 /// Ends the part of a process that has nothing to say, with all others that have not.
 pub(crate) fn leave(mut driver: Driver) {
     driver.close();

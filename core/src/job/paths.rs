@@ -21,6 +21,8 @@ use crate::runtime::StartError;
 /// What a process tells all others first.
 #[derive(Serialize, Deserialize)]
 struct Said {
+    /// Why it has no part in the run.
+    declines: Option<String>,
     wanted: Option<DevicePath>,
     uuids: Vec<String>,
     /// Of the devices that its PEs use; or why it lends none.
@@ -99,6 +101,7 @@ impl Paths {
         let uuids = devices.map(|devices| devices.iter().map(|device| device.uuid().to_owned()).collect());
         let told = |samples: &Vec<Sample>| samples.iter().map(Sample::told).collect();
         let said = Said {
+            declines: None,
             wanted,
             uuids: uuids.unwrap_or_default(),
             samples: samples.as_ref().map(told).map_err(Clone::clone),
@@ -107,6 +110,12 @@ impl Paths {
         let told = match tell(driver, &said)? {
             None => None,
             Some(all) => {
+                if let Some((rank, why)) =
+                    all.iter().enumerate().find_map(|(rank, said)| Some((rank, said.declines.as_ref()?)))
+                {
+                    let text = format!("rank {rank} does not start: {why}");
+                    return Err(StartError::Processes(ConnectError::Network(text)));
+                }
                 let tried = tell(driver, &try_all(&facts, devices, &all))?;
                 Some((all, tried.unwrap_or_default()))
             }
@@ -166,6 +175,21 @@ impl Paths {
             format!("{rank} {}    {path}: {reason}", ranks.join(", "))
         };
         lines.into_iter().map(line).collect()
+    }
+}
+
+/// Tells all others that this process has no part in the run, and why. They end as it does.
+pub(super) fn decline(mut driver: Driver, why: &str) {
+    let said = Said {
+        declines: Some(why.to_owned()),
+        wanted: None,
+        uuids: Vec::new(),
+        samples: Err(why.to_owned()),
+        straight: Err(why.to_owned()),
+    };
+    // Where nothing is gathered, the others poll, and see that it has gone.
+    if let Ok(Some(_)) = tell(&mut driver, &said) {
+        super::leave(driver);
     }
 }
 

@@ -211,13 +211,21 @@ fn encode_departure(pe: &Pe, chare: ChareRef, to: PeId, encoder: &mut Encoder) {
     pe.locations.departed(id, location::Place { pe: to, epoch });
     let mut restarts = Encoder::default();
     // Of one that cannot leave, who waits for it has been told.
-    let leaving = take_restarts(chare).into_iter().filter_map(|restart| restart.leave(&mut restarts).ok());
-    encoder.put_own(&leaving.count());
+    let mut leave = |restart: Msg| {
+        let begin = restarts.mark();
+        let has_left = pe.encode_for(1, || restart.leave(&mut restarts)).is_ok();
+        if !has_left {
+            restarts.rewind(begin);
+        }
+        has_left
+    };
+    let leaving = take_restarts(chare).into_iter().map(&mut leave).filter(|has_left| *has_left).count();
+    encoder.put_own(&leaving);
     encoder.append(restarts);
     let gap = chare.extra_if_any(|extra| extra.gap.take()).flatten();
     encoder.put_own(&gap.is_some());
     if let Some(gap) = gap
-        && gap.leave(encoder).is_err()
+        && pe.encode_for(1, || gap.leave(encoder)).is_err()
     {
         // Its arguments have come to this process, or were to go to all.
         let text = format!("a broadcast to {} cannot go with it to another process", pe.chare_name(id));

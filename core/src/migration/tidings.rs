@@ -1,8 +1,8 @@
 //! News of chares that have arrived, told together to the PEs that they have left and to their homes.
 //!
 //! Chares often move many at a time, and each arrival is news for one or two PEs. A PE notes it, and tells what it has noted when a round
-//! of work ends, before it looks at its inbox and the network. Who has something to tell ends its round as who has sent something to another process:
-//! soon ([`Pe::is_to_flush`]). So nobody waits long, and no PE is idle that has something to tell. Such news may come late: it
+//! of work ends, before it looks at its inbox and the network, and before that when something else has run behind an arrival. So nobody waits for
+//! more than one method, however long that is, and no PE is idle that has something to tell. Such news may come late: it
 //! says what was so after so many moves, and needs no order (`location/README.md`).
 //!
 //! So it is with parts of reductions: of chares that arrive behind all others and contribute, each would be the last that its PE waits
@@ -22,7 +22,8 @@ use crate::wire::{Arrives, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 /// What one PE has to tell.
 #[derive(Default)]
 pub(crate) struct Tidings {
-    is_any: Cell<bool>,
+    /// How many have been noted and are not told yet.
+    count: Cell<usize>,
     /// By the PE that it is for.
     noted: RefCell<Vec<(PeId, Vec<Arrival>)>>,
     /// Collections of which a reduction may be ready to be shipped.
@@ -39,15 +40,15 @@ pub(super) struct Arrival {
 }
 
 impl Tidings {
-    /// Whether something has been noted and is not told yet.
+    /// How many arrivals have been noted and are not told yet.
     #[inline(always)]
-    pub(crate) fn are_there(&self) -> bool {
-        self.is_any.get()
+    pub(crate) fn count(&self) -> usize {
+        self.count.get()
     }
 
-    /// Puts off until the end of the round what is to be shipped of a collection's reductions; false if nothing has arrived in it.
+    /// Puts off until arrivals are told what is to be shipped of a collection's reductions; false if there are none to tell.
     pub(crate) fn put_off_shipping(&self, of: CollectionId) -> bool {
-        if !self.are_there() {
+        if self.count() == 0 {
             return false;
         }
         let mut unshipped = self.unshipped.borrow_mut();
@@ -58,7 +59,7 @@ impl Tidings {
     }
 
     pub(super) fn note(&self, to: PeId, arrival: Arrival) {
-        self.is_any.set(true);
+        self.count.set(self.count() + 1);
         let mut noted = self.noted.borrow_mut();
         match noted.iter_mut().find(|(pe, _)| *pe == to) {
             Some((_, arrivals)) => arrivals.push(arrival),
@@ -71,14 +72,14 @@ impl Pe {
     /// Tells what has been noted.
     #[inline]
     pub(crate) fn tell_tidings(&self) {
-        if self.tidings.are_there() {
+        if self.tidings.count() > 0 {
             self.tell_all_tidings();
         }
     }
 
     #[inline(never)]
     fn tell_all_tidings(&self) {
-        self.tidings.is_any.set(false);
+        self.tidings.count.set(0);
         for (to, arrivals) in self.tidings.noted.take() {
             self.post(to, Msg::for_pe(Arrived { at: self.id(), arrivals }));
         }

@@ -577,6 +577,7 @@ impl Pe {
             if NOTES {
                 self.note_work(&work);
             }
+            let untold = self.tidings.count();
             match work {
                 Work::Msg(msg) => msg.run(self),
                 Work::Resume(task) => {
@@ -589,8 +590,10 @@ impl Pe {
                     }
                 }
             }
-            let has_to_say = self.crossing.has_sent.get() || self.tidings.are_there();
-            if self.shared.is_stopping() || has_to_say && self.is_to_flush() {
+            if untold > 0 && untold == self.tidings.count() {
+                self.tell_tidings();
+            }
+            if self.shared.is_stopping() || self.crossing.has_sent.get() && self.is_to_flush() {
                 break;
             }
         }

@@ -66,15 +66,20 @@ impl Beside {
         }
     }
 
-    /// The same once more: plain memory in memory of its own.
+    /// The same once more: plain memory of the host in memory of its own, that of devices shared.
     pub(crate) fn copied(&self) -> Beside {
+        let nobodys =
+            || Beside::Spoiled(Spoiled { why: "its buffer is nobody's here".to_owned(), is_told: false });
         match self {
-            // Of what is for all PEs nothing is sent from memory of devices.
-            Beside::Host(buffer) => {
-                let none =
-                    || Spoiled { why: "it came to one device, and is for all".to_owned(), is_told: false };
-                buffer.copied().map_or_else(|| Beside::Spoiled(none()), Beside::Host)
+            Beside::Host(Buffer::Host(memory)) => {
+                Beside::Host(HostBuf::copied(memory.as_bytes(), memory.align()).into())
             }
+            // It is never written where it is.
+            Beside::Host(Buffer::Device(memory)) => {
+                let share = |arrival: &Arrival| Beside::Device(arrival.share());
+                memory.owner().downcast_ref().map_or_else(nobodys, share)
+            }
+            Beside::Host(_) => nobodys(),
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
             Beside::Lent(pledge) => Beside::Lent(pledge.clone()),
             Beside::Spoiled(spoiled) => Beside::Spoiled(spoiled.clone()),

@@ -66,6 +66,16 @@ impl Pilgrim {
         Err("as asked".into())
     }
 
+    /// Drops the promise when it has moved.
+    #[entry(restart)]
+    async fn hold(this: This<Self>, promise: Promise<u64>) {
+        while this.with(|s| s.seen.is_empty()) {
+            this.yield_now().await;
+            this.sync_point().await;
+        }
+        drop(promise);
+    }
+
     #[entry(expedited)]
     fn hurry(&mut self) {
         assert!(!self.is_owned, "an exclusive coroutine has lost its chare");
@@ -114,6 +124,21 @@ impl Pilgrim {
         }
         Ok(self.sum)
     }
+}
+
+#[chare::test(pes = [2, 4, 8])]
+async fn a_promise_that_moves_with_a_coroutine_is_broken_when_it_is_dropped(rt: Runtime) -> Result<()> {
+    let pilgrims = rt.array::<Pilgrim>(rt.num_pes()).create(()).await?;
+    let pilgrim = pilgrims.at(rt.num_pes() - 1);
+    for to in [0, rt.num_pes() / 2] {
+        let (promise, value) = rt.promise::<u64>();
+        let held = pilgrim.hold(promise).future();
+        pilgrim.migrate(to).await?;
+        held.await?;
+        let error = value.await.expect_err("nobody has fulfilled it");
+        assert!(matches!(error, CallError::BrokenPromise), "{error}");
+    }
+    Ok(())
 }
 
 #[chare::test(pes = [1, 2, 4, 8])]
