@@ -40,6 +40,17 @@ impl Buffer {
         self.len() == 0
     }
 
+    /// The same in memory of its own, at the same alignment; none of memory that is not the host's.
+    ///
+    /// # Panics
+    /// If there is no memory.
+    pub fn copied(&self) -> Option<Buffer> {
+        match self {
+            Buffer::Host(memory) => Some(HostBuf::copied(memory.as_bytes(), memory.align()).into()),
+            Buffer::Device(_) => None,
+        }
+    }
+
     /// The memory, where it is the host's.
     ///
     /// # Errors

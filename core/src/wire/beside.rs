@@ -71,15 +71,12 @@ impl Beside {
         let nobodys =
             || Beside::Spoiled(Spoiled { why: "its buffer is nobody's here".to_owned(), is_told: false });
         match self {
-            Beside::Host(Buffer::Host(memory)) => {
-                Beside::Host(HostBuf::copied(memory.as_bytes(), memory.align()).into())
-            }
             // It is never written where it is.
             Beside::Host(Buffer::Device(memory)) => {
                 let share = |arrival: &Arrival| Beside::Device(arrival.share());
                 memory.owner().downcast_ref().map_or_else(nobodys, share)
             }
-            Beside::Host(_) => nobodys(),
+            Beside::Host(buffer) => buffer.copied().map_or_else(nobodys, Beside::Host),
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
             Beside::Lent(pledge) => Beside::Lent(pledge.clone()),
             Beside::Spoiled(spoiled) => Beside::Spoiled(spoiled.clone()),
