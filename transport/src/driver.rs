@@ -156,7 +156,11 @@ impl Driver {
         }
         polled?;
         is_busy |= self.has_work() && self.push(false)?;
-        if matches!(self.state, State::Closing) && self.engine.is_closed() && self.network.is_idle() {
+        if matches!(self.state, State::Closing)
+            && self.engine.is_closed()
+            && self.network.is_idle()
+            && self.watch.as_ref().is_none_or(Watch::has_met)
+        {
             self.network.closed();
             self.say_bye();
             self.state = State::Closed;

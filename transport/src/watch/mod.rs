@@ -4,7 +4,8 @@
 //! else, and misses them when they are silent, or when their connection has ended. Who notices a loss tells it around. So it depends
 //! neither on whether anybody polls nor on whether the network can still be used. `README.md` of this crate has the argument.
 //!
-//! Invariant: a process that has closed has said so to its neighbours before its connections end.
+//! Invariant: a process that has closed has said so to its neighbours before its connections end. So it does not end before it has met them,
+//! however short the job: a connection that is being made then would end without a word.
 
 mod ring;
 
@@ -175,6 +176,10 @@ impl Post {
 struct Lines {
     /// To the process before this one, and to the one after it.
     sides: [Mutex<Option<TcpStream>>; 2],
+    /// Both are there, or have been given up.
+    has_met: AtomicBool,
+    /// This process has closed, and says so on each side.
+    has_closed: AtomicBool,
     /// No more is to be watched.
     is_over: AtomicBool,
 }
@@ -195,8 +200,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Says that this process has closed.
+    /// Whether the neighbours are connected, or have been given up: so it is after the time of meeting, at the latest.
+    pub(crate) fn has_met(&self) -> bool {
+        let is_gone = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        is_gone || self.lines.has_met.load(Ordering::SeqCst)
+    }
+
+    /// Says that this process has closed, on sides that are connected later too.
     pub(crate) fn say_bye(&self) {
+        self.lines.has_closed.store(true, Ordering::SeqCst);
         [0, 1].into_iter().for_each(|side| self.lines.send(side, Message::Bye));
     }
 }
@@ -250,6 +262,7 @@ impl Watcher {
                 }
             }
         }
+        self.lines.has_met.store(true, Ordering::SeqCst);
         self.listen(streams);
     }
 
@@ -303,6 +316,10 @@ impl Watcher {
         stream.set_read_timeout(Some(self.heartbeat.period() / 2))?;
         stream.set_write_timeout(Some(self.heartbeat.period()))?;
         *lock(&self.lines.sides[side]) = Some(stream.try_clone()?);
+        // Who said so before the line above has not found this side.
+        if self.lines.has_closed.load(Ordering::SeqCst) {
+            self.lines.send(side, Message::Bye);
+        }
         if self.is_over() {
             return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
         }
@@ -429,16 +446,16 @@ mod tests {
     /// Long enough for any machine.
     const AGES: Duration = Duration::from_secs(600);
 
-    fn are_connected(one: &One) -> bool {
-        one.watch.lines.sides.iter().all(|side| lock(side).is_some())
+    fn meet(job: &[One]) {
+        while !job.iter().all(|one| one.watch.has_met()) {
+            thread::yield_now();
+        }
     }
 
     #[test]
     fn all_are_told_of_one_whose_connections_end() {
         let mut job = job(4, AGES);
-        while !job.iter().all(are_connected) {
-            thread::yield_now();
-        }
+        meet(&job);
         drop(job.remove(2));
         for One { watched, told, .. } in &job {
             let said = told.recv().expect("it is told");
@@ -450,15 +467,31 @@ mod tests {
     #[test]
     fn who_has_closed_is_not_missed() {
         let job = job(3, AGES);
-        while !job.iter().all(are_connected) {
-            thread::yield_now();
-        }
+        meet(&job);
         job.iter().for_each(|one| one.watch.say_bye());
-        for One { watched, watch, told } in job {
-            drop(watch);
-            assert!(watched.lost().is_none());
-            drop(watched);
-            assert!(told.recv().is_err(), "nothing is told");
+        job.into_iter().for_each(leaves_quietly);
+    }
+
+    fn leaves_quietly(one: One) {
+        let One { watched, watch, told } = one;
+        drop(watch);
+        assert!(watched.lost().is_none());
+        drop(watched);
+        assert_eq!(told.recv().ok(), None, "nothing is told");
+    }
+
+    #[test]
+    fn who_closes_before_all_have_met_is_not_missed() {
+        for _ in 0..50 {
+            let (posts, addresses) = posts(3, AGES);
+            let mut job = Vec::new();
+            for (rank, post) in posts.into_iter().enumerate() {
+                job.push(begin(post, rank, &addresses));
+                // Nobody is there yet who could hear the first one.
+                job[rank].watch.say_bye();
+            }
+            meet(&job);
+            job.into_iter().for_each(leaves_quietly);
         }
     }
 
