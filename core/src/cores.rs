@@ -1,4 +1,5 @@
-//! How many PEs a process has unless told: one for each core that is its own, where several processes of a job share a host.
+//! The cores that are a process's own, where several processes of a job share a host. It has one PE for each unless told, and too many if
+//! it has more.
 //!
 //! Launchers may bind each process to some cores, its own or those of a socket that it shares, or let all of them use all. Who has started this
 //! process is not bound, and so shows which it is.
@@ -10,7 +11,16 @@ use crate::process::cores;
 
 /// How many PEs this process has unless told.
 pub(crate) fn default_pes() -> usize {
-    let NodeRank { count, .. } = NodeRank::of_this_process();
+    share_of_one(NodeRank::of_this_process().count).max(1)
+}
+
+/// Whether this process, one of `count` of its job on this host, has more PEs than cores for them.
+pub(crate) fn are_too_many(pes: usize, count: usize) -> bool {
+    pes > share_of_one(count)
+}
+
+/// The cores that are for one of `count` processes of this host: 0 if there are more processes than cores.
+fn share_of_one(count: usize) -> usize {
     if count == 1 {
         return cores();
     }
@@ -21,8 +31,7 @@ pub(crate) fn default_pes() -> usize {
 /// The share of one of `count` processes of a host that may use `usable` cores at a time, of `own` ones, while all that were started with it
 /// have `all`.
 fn share(count: usize, usable: usize, own: usize, all: usize) -> usize {
-    let share = if own < all { usable.min(all / count) } else { usable / count };
-    share.max(1)
+    if own < all { usable.min(all / count) } else { usable / count }
 }
 
 /// The cores that a process may use.
@@ -49,9 +58,12 @@ mod tests {
     #[test]
     fn processes_of_a_host_share_its_cores() {
         // Not bound; under a quota of 8; more than there are cores.
-        assert_eq!([share(4, 64, 64, 64), share(4, 8, 64, 64), share(4, 2, 2, 2)], [16, 2, 1]);
-        // Each bound to cores of its own, or to a socket that two share.
-        assert_eq!([share(4, 16, 16, 64), share(2, 1, 1, 64), share(4, 32, 32, 64)], [16, 1, 16]);
+        assert_eq!([share(4, 64, 64, 64), share(4, 8, 64, 64), share(4, 2, 2, 2)], [16, 2, 0]);
+        // Each bound to cores of its own, or to a socket that two share, or to a core that two share.
+        assert_eq!(
+            [share(4, 16, 16, 64), share(2, 1, 1, 2), share(4, 32, 32, 64), share(4, 1, 1, 2)],
+            [16, 1, 16, 0]
+        );
     }
 
     #[cfg(target_os = "linux")]

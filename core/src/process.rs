@@ -10,6 +10,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::binding::BoundDevices;
 use crate::channel::ValueTypes;
+use crate::cores::are_too_many;
 use crate::ids::{ChareId, PeId, RunId};
 use crate::job::{Ending, Job};
 use crate::message::{Head, Msg, Name, Payload};
@@ -89,7 +90,7 @@ impl Shared {
             profiles: Mutex::default(),
             restarted: AtomicU64::default(),
             reported: Reported::default(),
-            oversubscribed: pe_count * ranks_here > cores(),
+            oversubscribed: are_too_many(pe_count, ranks_here),
             started: Instant::now(),
             outsiders: CachePadded::default(),
             foreign_pushes: CachePadded::default(),
