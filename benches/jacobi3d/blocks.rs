@@ -29,7 +29,7 @@ pub(crate) struct Block<T: Jacobi3d> {
     residuals: Vec<f64>,
 }
 
-#[chare(index = (usize, usize, usize))]
+#[chare(index = (usize, usize, usize), types = [Block<f32>, Block<f64>])]
 impl<T: Jacobi3d + From<f32> + Into<f64>> Block<T> {
     fn new(cx: &Cx<Self>, problem: Problem) -> Result<Self> {
         let (dev, values) = (cx.device(), problem.start_values(cx.index()));

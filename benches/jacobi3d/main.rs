@@ -6,6 +6,9 @@
 //! each with the same blocks, the same kernel functions and copies of faces, and a barrier that spins. The two run in turns
 //! on the same machine at the same time of day; `ratio_*` is `chare` over `plain`, of the best batches and in the median of
 //! the turns. All residuals of the two must be equal, bit for bit.
+//!
+//! With `--ranks N` the blocks are spread over processes. Threads of one process are no match for those, so `plain` computes the residuals
+//! again and is not timed.
 
 mod blocks;
 mod plain;
@@ -14,7 +17,7 @@ mod problem;
 use std::time::Instant;
 
 use chare::prelude::*;
-use chare_benches::{Amount, Bench, Sampler, Summary, run};
+use chare_benches::{Amount, Bench, Sampler, Summary};
 
 use blocks::{Block, BlockEntries};
 use plain::Plain;
@@ -23,17 +26,29 @@ use problem::Problem;
 /// The three sizes: cells of the field and of a block along an edge, iterations of a batch.
 const SIZES: [(u32, u32, u64); 3] = [(256, 64, 5), (256, 32, 5), (128, 16, 20)];
 
-/// The same batches with the runtime and without.
+/// Batches with the runtime, and the same without if those are timed.
 struct Turns {
     chare: Sampler,
+    plain: Option<Plainly>,
+}
+
+struct Plainly {
     plain: Sampler,
     ratio: Sampler,
 }
 
+impl Turns {
+    fn wants_more(&mut self) -> bool {
+        let plain = self.plain.as_mut();
+        let plain_wants = plain.is_some_and(|turns| turns.plain.wants_more() | turns.ratio.wants_more());
+        self.chare.wants_more() | plain_wants
+    }
+}
+
 async fn measure(rt: Runtime, mut turns: Turns, problem: Problem, steps: u64) -> Result<Turns> {
     let blocks = rt.array::<Block<f64>>(problem.blocks()).create(problem).await?;
-    let mut plain = Plain::new(problem, rt.num_pes());
-    while turns.chare.wants_more() | turns.plain.wants_more() | turns.ratio.wants_more() {
+    let mut plain = Plain::new(problem, if turns.plain.is_some() { rt.num_pes() } else { 1 });
+    while turns.wants_more() {
         let start = Instant::now();
         blocks.solve(steps, true).await?;
         let chare_time = start.elapsed();
@@ -46,14 +61,16 @@ async fn measure(rt: Runtime, mut turns: Turns, problem: Problem, steps: u64) ->
         assert_eq!(residuals, expected, "the runtime changes no value");
         assert!(expected.iter().all(|residual| residual.is_finite() && *residual > 0.0));
         turns.chare.take_ns(chare_time, steps);
-        turns.plain.take_ns(plain_time, steps);
-        turns.ratio.take(chare_time.as_secs_f64() / plain_time.as_secs_f64());
+        if let Some(Plainly { plain, ratio }) = &mut turns.plain {
+            plain.take_ns(plain_time, steps);
+            ratio.take(chare_time.as_secs_f64() / plain_time.as_secs_f64());
+        }
     }
     Ok(turns)
 }
 
 fn main() {
-    let bench = Bench::from_args("jacobi3d");
+    let bench = Bench::on_processes("jacobi3d", 1, "", |_, _| Ok(false));
     let options = bench.options();
     for (cells, block, steps) in SIZES {
         let name = format!("{cells}_in_{block}");
@@ -63,14 +80,18 @@ fn main() {
         let problem = if options.is_smoke() { Problem::new(8, 4) } else { Problem::new(cells, block) };
         let steps = options.count(steps, 2);
         let sampler = || Sampler::new(options).with_batches(15);
-        let turns = Turns { chare: sampler(), plain: sampler(), ratio: sampler() };
-        let turns = run(options.pes(), move |rt| measure(rt, turns, problem, steps));
+        let plain = (options.ranks() == 1).then(|| Plainly { plain: sampler(), ratio: sampler() });
+        let turns = Turns { chare: sampler(), plain };
+        let Some(turns) = bench.run(move |rt| measure(rt, turns, problem, steps)) else { continue };
 
         let cells = Amount::Count(problem.cell_count());
-        let (chare, plain, ratio) = (turns.chare.summary(), turns.plain.summary(), turns.ratio.summary());
-        let ratio = Summary { best: chare.best / plain.best, ..ratio };
+        let chare = turns.chare.summary();
         bench.report(format!("chare_{name}"), cells, "ms", chare.per(1e6));
-        bench.report(format!("plain_{name}"), cells, "ms", plain.per(1e6));
-        bench.report(format!("ratio_{name}"), cells, "ratio", ratio);
+        if let Some(Plainly { plain, ratio }) = turns.plain {
+            let (plain, ratio) = (plain.summary(), ratio.summary());
+            let ratio = Summary { best: chare.best / plain.best, ..ratio };
+            bench.report(format!("plain_{name}"), cells, "ms", plain.per(1e6));
+            bench.report(format!("ratio_{name}"), cells, "ratio", ratio);
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use chare_kernels::Face;
 use chare_kernels::jacobi3d::padded_shape;
+use serde::{Deserialize, Serialize};
 
 /// A cube of cells, cut into blocks. The layer around it is fixed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Problem {
     cells: u32,
     block: u32,
