@@ -202,8 +202,8 @@ impl Driver {
         let is_busy = !self.engine.actions.is_empty();
         while let Some(action) = self.engine.actions.pop_front() {
             match action {
-                Action::Batch { to, batch, queued_bytes } => {
-                    self.shared.release(to, queued_bytes);
+                Action::Batch { to, batch } => {
+                    self.shared.release(to, batch.cargo().queued_bytes);
                     self.network.send_batch(to, batch, &mut self.engine.free)?;
                 }
                 Action::Bulk { to, buffer } => self.network.send_bulk(to, buffer)?,
@@ -284,6 +284,11 @@ impl Driver {
     /// If there is one already.
     pub fn set_wake_hook(&mut self, hook: impl Fn() + Send + Sync + 'static) {
         self.shared.set_hook(Arc::new(hook));
+    }
+
+    /// Whether what arrives calls the wake hook, too: [`Driver::announce_nap`] answers [`Nap::Briefly`] otherwise.
+    pub fn is_woken(&self) -> bool {
+        self.network.is_woken()
     }
 
     /// Says that the driver's thread is about to sleep. The next [`Driver::poll`] takes it back.

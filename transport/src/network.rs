@@ -61,6 +61,11 @@ pub trait Network: Send {
     /// Whether all that was handed over to be sent has gone.
     fn is_idle(&self) -> bool;
 
+    /// Whether a driver that naps is woken by what arrives.
+    fn is_woken(&self) -> bool {
+        true
+    }
+
     /// How the driver may nap, asked after it has announced it.
     fn before_nap(&mut self) -> Nap;
 

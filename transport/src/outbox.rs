@@ -14,7 +14,6 @@ use crate::facts::Facts;
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::protocol::Outgoing;
 use crate::wire::{Batch, Plan, RECORD_BYTES, push_record};
 
 /// Sends frames to the processes of a job; cheap to clone, and for all threads.
@@ -120,9 +119,8 @@ impl Outbox {
         let open = state.open_for(plan, limits);
         // A frame without bytes counts too.
         let queued = bytes + RECORD_BYTES as u64;
-        push_record(&mut open.batch, frame, limits, &mut open.bulk);
-        open.bulk_cost += plan.bulk_cost;
-        open.queued_bytes += queued;
+        push_record(open, frame, plan, limits);
+        open.cargo_mut().queued_bytes += queued;
         state.queued_bytes += queued;
         let queued = lane.still_queued(&state);
         let is_full = plan.bulk_cost > 0 || !state.full.is_empty();
@@ -173,9 +171,9 @@ struct Lane {
 #[derive(Default)]
 struct LaneState {
     /// The batch that is being filled.
-    open: Option<Outgoing>,
+    open: Option<Batch>,
     /// Batches that are full, oldest first.
-    full: VecDeque<Outgoing>,
+    full: VecDeque<Batch>,
     /// Memory for the next ones.
     spare: Vec<Batch>,
     /// Of all frames ever.
@@ -217,21 +215,18 @@ impl LaneState {
     }
 
     /// The batch that a record of this size goes into.
-    fn open_for(&mut self, plan: Plan, limits: &Limits) -> &mut Outgoing {
-        let fits = |open: &Outgoing| {
-            let bulk_cost = open.bulk_cost + plan.bulk_cost;
+    fn open_for(&mut self, plan: Plan, limits: &Limits) -> &mut Batch {
+        let fits = |open: &Batch| {
+            let before = open.cargo().bulk_cost;
             let has_credit =
-                plan.bulk_cost == 0 || open.bulk_cost == 0 || bulk_cost <= limits.bulk_window_bytes;
-            open.batch.has_room(plan.record_bytes) && has_credit
+                plan.bulk_cost == 0 || before == 0 || before + plan.bulk_cost <= limits.bulk_window_bytes;
+            open.has_room(plan.record_bytes) && has_credit
         };
         if let Some(full) = self.open.take_if(|open| !fits(open)) {
             self.full.push_back(full);
         }
         let spare = &mut self.spare;
-        self.open.get_or_insert_with(|| {
-            let batch = spare.pop().unwrap_or_else(|| Batch::new(limits.batch_bytes));
-            Outgoing { batch, bulk: Vec::new(), bulk_cost: 0, queued_bytes: 0 }
-        })
+        self.open.get_or_insert_with(|| spare.pop().unwrap_or_else(|| Batch::new(limits.batch_bytes)))
     }
 }
 
@@ -311,14 +306,18 @@ impl Shared {
         rank: Rank,
         may_wait: bool,
         free: &mut FreeBatches,
-        queue: &mut VecDeque<Outgoing>,
+        queue: &mut VecDeque<Batch>,
     ) {
         let mut state = self.lanes[rank.index()].lock();
         let state = &mut *state;
         let wanted = MOST_SPARE.min(state.full.len() + 1);
-        queue.append(&mut state.full);
+        if !state.full.is_empty() {
+            queue.append(&mut state.full);
+        }
         // Buffers wait for nothing: they travel by themselves.
-        queue.extend(state.open.take_if(|open| !may_wait || open.bulk_cost > 0));
+        if let Some(open) = state.open.take_if(|open| !may_wait || open.cargo().bulk_cost > 0) {
+            queue.push_back(open);
+        }
         while state.spare.len() < wanted {
             state.spare.push(free.take());
         }

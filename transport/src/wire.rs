@@ -12,6 +12,7 @@
 //!
 //! The invariant: what [`Record::read`] has accepted lies within the batch, and within the limits.
 
+use std::mem;
 use std::ops::Range;
 
 use crate::buffer::{Buffer, HostBuf, MOST_ALIGN};
@@ -115,29 +116,58 @@ pub enum WireError {
     Memory(u64),
 }
 
-/// Memory of one batch: a fixed capacity, and how much of it is used.
+/// Memory of one batch: a fixed capacity, how much of it is used, and what goes with it.
 ///
-/// It may be moved while a network reads or writes its memory.
+/// It is one pointer, since it goes through many queues, and may be moved while a network reads or writes its memory.
 #[derive(Debug)]
-pub struct Batch {
+pub struct Batch(Box<Contents>);
+
+#[derive(Debug)]
+struct Contents {
     memory: HostBuf,
     len: usize,
+    cargo: Cargo,
+}
+
+/// What a batch that waits to be sent brings with it.
+#[derive(Debug, Default)]
+pub(crate) struct Cargo {
+    /// What its records announce.
+    bulk: Vec<Buffer>,
+    /// What that takes of the bulk window.
+    pub(crate) bulk_cost: u64,
+    /// What the batch counts for in its lane.
+    pub(crate) queued_bytes: u64,
 }
 
 impl Batch {
     /// An empty batch: its header, not written yet.
     pub(crate) fn new(capacity: usize) -> Batch {
-        Batch { memory: vec![0_u8; capacity.max(HEADER_BYTES)].into(), len: HEADER_BYTES }
+        let memory = vec![0_u8; capacity.max(HEADER_BYTES)].into();
+        Batch(Box::new(Contents { memory, len: HEADER_BYTES, cargo: Cargo::default() }))
     }
 
     /// The bytes that are used.
     pub fn bytes(&self) -> &[u8] {
-        &self.memory.as_bytes()[..self.len]
+        &self.0.memory.as_bytes()[..self.0.len]
     }
 
     /// The whole memory, for a network that receives into it.
     pub fn memory_mut(&mut self) -> &mut [u8] {
-        self.memory.as_bytes_mut()
+        self.0.memory.as_bytes_mut()
+    }
+
+    pub(crate) fn cargo(&self) -> &Cargo {
+        &self.0.cargo
+    }
+
+    pub(crate) fn cargo_mut(&mut self) -> &mut Cargo {
+        &mut self.0.cargo
+    }
+
+    /// What its records announce, which goes after it.
+    pub(crate) fn take_bulk(&mut self) -> Vec<Buffer> {
+        mem::take(&mut self.0.cargo.bulk)
     }
 
     /// Says how many bytes of the memory are used.
@@ -145,56 +175,62 @@ impl Batch {
     /// # Panics
     /// If there are not so many.
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.memory.len(), "a batch is not longer than its memory");
-        self.len = len;
+        assert!(len <= self.0.memory.len(), "a batch is not longer than its memory");
+        self.0.len = len;
     }
 
     pub(crate) fn clear(&mut self) {
-        self.len = HEADER_BYTES;
+        let Contents { len, cargo: Cargo { bulk, bulk_cost, queued_bytes }, .. } = &mut *self.0;
+        bulk.clear();
+        (*len, *bulk_cost, *queued_bytes) = (HEADER_BYTES, 0, 0);
     }
 
     pub(crate) fn has_records(&self) -> bool {
-        self.len > HEADER_BYTES
+        self.0.len > HEADER_BYTES
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.memory.len()
+        self.0.memory.len()
     }
 
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.memory.len() - self.len >= bytes
+        self.0.memory.len() - self.0.len >= bytes
     }
 
     /// Appends the record of a frame that is its header, inline.
     fn push_short(&mut self, header: &[u8]) {
-        let place = &mut self.memory.as_bytes_mut()[self.len..self.len + RECORD_BYTES + header.len()];
+        let Contents { memory, len, .. } = &mut *self.0;
+        let place = &mut memory.as_bytes_mut()[*len..*len + RECORD_BYTES + header.len()];
         let (head, rest) = place.split_at_mut(RECORD_BYTES);
         // The lower half is the length, and there are no descriptors.
         head.copy_from_slice(&(header.len() as u64).to_le_bytes());
         rest.copy_from_slice(header);
-        self.len += RECORD_BYTES + header.len();
+        *len += RECORD_BYTES + header.len();
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.memory.as_bytes_mut()[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+        let Contents { memory, len, .. } = &mut *self.0;
+        memory.as_bytes_mut()[*len..*len + bytes.len()].copy_from_slice(bytes);
+        *len += bytes.len();
     }
 
     /// Writes the header over the first bytes; the last thing before it is sent.
     pub(crate) fn seal(&mut self, header: &Header) {
-        let length = u32::try_from(self.len).expect("a batch is at most 1 GiB long");
-        let memory = &mut self.memory.as_bytes_mut()[..self.len];
-        memory[..2].copy_from_slice(&MAGIC.to_le_bytes());
-        memory[2] = VERSION as u8;
-        memory[3] = header.flags;
-        memory[4..8].copy_from_slice(&header.sequence.to_le_bytes());
-        memory[8..16].copy_from_slice(&header.eager_taken.to_le_bytes());
-        memory[16..24].copy_from_slice(&header.bulk_taken.to_le_bytes());
-        memory[24..28].copy_from_slice(&length.to_le_bytes());
-        memory[28..32].fill(0);
+        let Contents { memory, len, .. } = &mut *self.0;
+        let length = u32::try_from(*len).expect("a batch is at most 1 GiB long");
+        let memory = &mut memory.as_bytes_mut()[..*len];
+        let head = memory.first_chunk_mut::<HEADER_BYTES>().expect("a batch has a header");
+        head[..2].copy_from_slice(&MAGIC.to_le_bytes());
+        head[2] = VERSION as u8;
+        head[3] = header.flags;
+        head[4..8].copy_from_slice(&header.sequence.to_le_bytes());
+        head[8..16].copy_from_slice(&header.eager_taken.to_le_bytes());
+        head[16..24].copy_from_slice(&header.bulk_taken.to_le_bytes());
+        head[24..28].copy_from_slice(&length.to_le_bytes());
+        head[28..].fill(0);
         if header.flags & CHECKSUM != 0 {
             let checksum = crc32fast::hash(memory);
-            memory[28..32].copy_from_slice(&checksum.to_le_bytes());
+            memory[28..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         }
     }
 }
@@ -213,21 +249,21 @@ pub(crate) struct Header {
 impl Header {
     /// Reads and checks what can be checked without knowing the link.
     pub(crate) fn read(bytes: &[u8]) -> Result<Header, WireError> {
-        if bytes.len() < HEADER_BYTES {
+        let Some(head) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Err(WireError::Truncated { wanted: HEADER_BYTES as u64, came: bytes.len() as u64 });
-        }
-        if u16_at(bytes, 0) != MAGIC || u32::from(bytes[2]) != VERSION {
+        };
+        if u16_at(head, 0) != MAGIC || u32::from(head[2]) != VERSION {
             return Err(WireError::NoBatch);
         }
-        let flags = bytes[3];
+        let flags = head[3];
         if flags & !ALL_FLAGS != 0 {
             return Err(WireError::Meaning("flags of a batch"));
         }
-        let said = u64::from(u32_at(bytes, 24));
+        let said = u64::from(u32_at(head, 24));
         if said != bytes.len() as u64 {
             return Err(WireError::Length { said, came: bytes.len() as u64 });
         }
-        let checksum = u32_at(bytes, 28);
+        let checksum = u32_at(head, 28);
         if flags & CHECKSUM != 0 {
             let mut hasher = crc32fast::Hasher::new();
             hasher.update(&bytes[..28]);
@@ -241,9 +277,9 @@ impl Header {
         }
         Ok(Header {
             flags,
-            sequence: u32_at(bytes, 4),
-            eager_taken: u64_at(bytes, 8),
-            bulk_taken: u64_at(bytes, 16),
+            sequence: u32_at(head, 4),
+            eager_taken: u64_at(head, 8),
+            bulk_taken: u64_at(head, 16),
         })
     }
 }
@@ -290,12 +326,13 @@ fn is_short(frame: &Frame<'_>, limits: &Limits) -> bool {
 pub(crate) struct Plan {
     pub(crate) record_bytes: usize,
     pub(crate) bulk_cost: u64,
+    is_short: bool,
 }
 
 impl Plan {
     pub(crate) fn of(frame: &Frame<'_>, limits: &Limits) -> Plan {
         if is_short(frame, limits) {
-            return Plan { record_bytes: RECORD_BYTES + frame.header.len(), bulk_cost: 0 };
+            return Plan { record_bytes: RECORD_BYTES + frame.header.len(), bulk_cost: 0, is_short: true };
         }
         let mut placing = Placing::new(frame, limits);
         let mut bulk_cost = 0;
@@ -309,15 +346,16 @@ impl Plan {
                 bulk_cost += limits.bulk_cost(buffer.len() as u64);
             }
         }
-        Plan { record_bytes: placing.bytes + descriptor, bulk_cost }
+        Plan { record_bytes: placing.bytes + descriptor, bulk_cost, is_short: false }
     }
 }
 
-/// Appends the record of a frame to a batch that has room for it, and what it announces to `bulk`.
-pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, limits: &Limits, bulk: &mut Vec<Buffer>) {
-    if is_short(&frame, limits) {
+/// Appends the record of a frame, of which this is the plan, to a batch that has room for it.
+pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, plan: Plan, limits: &Limits) {
+    if plan.is_short {
         return batch.push_short(frame.header);
     }
+    batch.0.cargo.bulk_cost += plan.bulk_cost;
     let mut placing = Placing::new(&frame, limits);
     let header_is_inline = placing.is_inline(frame.header.len());
     let inline_len = if header_is_inline { frame.header.len() as u32 } else { 0 };
@@ -331,7 +369,7 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, limits: &Limits, 
     if !header_is_inline {
         let header = HostBuf::copied(frame.header, 1);
         batch.push(&descriptor(header.as_bytes(), 1, BULK, limits.checksums));
-        bulk.push(Buffer::Host(header));
+        batch.0.cargo.bulk.push(Buffer::Host(header));
     }
     let mut places = placing;
     let after_header = places.bytes;
@@ -349,7 +387,7 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, limits: &Limits, 
     for buffer in frame.buffers {
         match &buffer {
             Buffer::Host(memory) if places.takes(&buffer) => batch.push(memory.as_bytes()),
-            _ => bulk.push(buffer),
+            _ => batch.0.cargo.bulk.push(buffer),
         }
     }
 }
@@ -407,16 +445,24 @@ impl Record {
             if end <= bytes.len() { Ok(()) } else { Err(truncated) }
         };
         need(at + RECORD_BYTES)?;
-        let header_len = u32_at(bytes, at) as usize;
-        let count = usize::from(u16_at(bytes, at + 4));
-        let header_is_bulk = match u16_at(bytes, at + 6) {
+        let descriptors = at + RECORD_BYTES;
+        let head = u64_at(bytes, at);
+        if let Ok(header_len) = u32::try_from(head) {
+            let end = descriptors + header_len as usize;
+            check("the length of a frame", header_len.into(), limits.frame_bytes)?;
+            need(end)?;
+            let header = descriptors..end;
+            return Ok(Record { header, header_is_bulk: false, count: 0, descriptors, end, bulk_cost: 0 });
+        }
+        let header_len = head as u32 as usize;
+        let count = usize::from((head >> 32) as u16);
+        let header_is_bulk = match (head >> 48) as u16 {
             0 => false,
             HEADER_IS_BULK if header_len == 0 && count > 0 => true,
             _ => return Err(WireError::Meaning("flags of a frame")),
         };
         let buffers = count - usize::from(header_is_bulk);
         check("the number of buffers of a frame", buffers as u64, limits.buffers as u64)?;
-        let descriptors = at + RECORD_BYTES;
         let header = descriptors + DESCRIPTOR_BYTES * count;
         let mut end = header + header_len;
         need(end)?;

@@ -101,6 +101,8 @@ pub(crate) struct Job {
     driver: Mutex<Option<Driver>>,
     /// Any PE may hold it, and not only the first one, on the thread that has made it.
     moves: bool,
+    /// What arrives wakes a PE that sleeps.
+    pub(crate) is_woken: bool,
     /// The reason that ends the run came from another process, or has been told to the others.
     has_told_end: AtomicBool,
     pub(crate) standings: Standings,
@@ -135,8 +137,9 @@ impl Job {
         let (size, moves) = (outbox.facts().size(), outbox.facts().thread_level().lets_drivers_move());
         Ok(Some(Job {
             outbox,
-            driver: Mutex::new(Some(driver)),
             moves,
+            is_woken: driver.is_woken(),
+            driver: Mutex::new(Some(driver)),
             has_told_end: AtomicBool::new(false),
             standings: Standings::new(size),
             reports: Mutex::default(),
@@ -425,8 +428,11 @@ enum Came {
 }
 
 fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
-    let beside = frame.buffers.into_iter().map(Beside::Host).collect();
-    let mut decoder = Decoder::new(frame.header, beside);
+    let Frame { header, buffers } = frame;
+    // Most have none.
+    let beside =
+        if buffers.is_empty() { Vec::new() } else { buffers.into_iter().map(Beside::Host).collect() };
+    let mut decoder = Decoder::new(header, beside);
     let mut to = decoder.take_u32()?;
     if to == INSTEAD {
         staged::put_instead(pe, from, &mut decoder)?;
@@ -438,7 +444,7 @@ fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
         return Ok(Came::Note(note));
     }
     if to == SPREAD {
-        return pe.take_spread(frame.header, decoder).map(Came::ForAll);
+        return pe.take_spread(header, decoder).map(Came::ForAll);
     }
     let Some(to) = pe.near_pes().nth(to as usize) else {
         let count = pe.near_pes().len();
@@ -539,7 +545,10 @@ impl Pe {
     /// Sends what was encoded, beside which there is no device memory; false if nothing is sent any more.
     #[inline]
     fn send_frame(&self, rank: Rank, header: &[u8], beside: Vec<Beside>) -> bool {
-        let frame = Frame { header, buffers: beside.into_iter().filter_map(Beside::into_host).collect() };
+        let mut frame = Frame::new(header);
+        if !beside.is_empty() {
+            frame.buffers = beside.into_iter().filter_map(Beside::into_host).collect();
+        }
         let Some(job) = self.shared().job() else {
             self.send_simulated(rank, frame);
             return true;

@@ -30,6 +30,8 @@ use crate::scheduler::pe::{Clock, Mail, Pe};
 const POLL: Duration = Duration::from_micros(4);
 /// How long it yields its core between looks after that.
 const YIELD: Duration = Duration::from_micros(200);
+/// The same where what comes from other processes wakes nobody: a sleeper notices it when it looks, and would often be late.
+const YIELD_UNWOKEN: Duration = Duration::from_millis(2);
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 64;
 
@@ -186,6 +188,7 @@ fn idle(looker: &Looker<'_>) {
     let &Looker { pe, shared, .. } = looker;
     let announcement = Announcement { pe, made: Cell::new(false) };
     let poll = if shared.is_oversubscribed() { Duration::ZERO } else { POLL };
+    let yields = if shared.job().is_none_or(|job| job.is_woken) { YIELD } else { YIELD_UNWOKEN };
     let mut waited = Duration::ZERO;
     let mut began = None;
     loop {
@@ -204,7 +207,7 @@ fn idle(looker: &Looker<'_>) {
             return;
         }
         waited = began.get_or_insert_with(Instant::now).elapsed();
-        if waited >= poll + YIELD {
+        if waited >= poll + yields {
             break;
         }
     }

@@ -137,9 +137,16 @@ impl Encoder {
 
     /// Forgets what it holds, and keeps its memory.
     fn clear(&mut self) {
-        self.rewind(Mark { bytes: 0, buffers: 0 });
-        self.ends.clear();
-        self.has_plain = false;
+        let Encoder { bytes, buffers, ends, has_plain } = self;
+        bytes.clear();
+        *has_plain = false;
+        // Most have none.
+        if !buffers.is_empty() {
+            buffers.clear();
+        }
+        if !ends.is_empty() {
+            ends.clear();
+        }
     }
 
     /// Where it is now.

@@ -25,7 +25,7 @@ pub(crate) struct Crossing {
     is_ours: Cell<bool>,
     incoming: RefCell<Option<std::vec::IntoIter<Beside>>>,
     /// Kept for its memory.
-    encoder: Cell<Encoder>,
+    encoder: Cell<Option<Box<Encoder>>>,
     /// Promises of which an end was copied into what is being encoded, the innermost last.
     copied: RefCell<Vec<Copied>>,
     /// What waits for its device memory before it leaves.
@@ -49,15 +49,17 @@ enum Decodes {
 }
 
 impl Crossing {
-    pub(crate) fn take_encoder(&self) -> Encoder {
-        self.encoder.take()
+    pub(crate) fn take_encoder(&self) -> Box<Encoder> {
+        self.encoder.take().unwrap_or_default()
     }
 
     /// Calls `f`, which lets no panic out, and brings the promises of which it has encoded ends as well.
     pub(super) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<Copied>) {
         let first = self.copied.borrow().len();
         let result = f();
-        (result, self.copied.borrow_mut().drain(first..).collect())
+        let mut copied = self.copied.borrow_mut();
+        let noted = if copied.len() > first { copied.split_off(first) } else { Vec::new() };
+        (result, noted)
     }
 
     /// Ends of these were encoded.
@@ -65,9 +67,9 @@ impl Crossing {
         self.copied.borrow_mut().extend(promises);
     }
 
-    pub(crate) fn put_encoder(&self, mut encoder: Encoder) {
+    pub(crate) fn put_encoder(&self, mut encoder: Box<Encoder>) {
         encoder.clear();
-        self.encoder.set(encoder);
+        self.encoder.set(Some(encoder));
     }
 }
 

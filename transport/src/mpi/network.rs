@@ -309,6 +309,10 @@ impl Network for Mpi {
         self.requests.is_empty()
     }
 
+    fn is_woken(&self) -> bool {
+        false
+    }
+
     fn before_nap(&mut self) -> Nap {
         Nap::Briefly
     }

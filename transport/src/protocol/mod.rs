@@ -19,8 +19,6 @@ use crate::outbox::Shared;
 use crate::wire::{self, Batch, Header, Part, WireError};
 
 use incoming::Incoming;
-pub(crate) use outgoing::Outgoing;
-use outgoing::Pushed;
 
 /// Takes frames.
 pub(crate) type Sink<'s> = dyn FnMut(Rank, Frame<'_>) + 's;
@@ -28,8 +26,8 @@ pub(crate) type Sink<'s> = dyn FnMut(Rank, Frame<'_>) + 's;
 /// What the network is to do.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Send a batch; `queued_bytes` of what was queued for the rank leave with it.
-    Batch { to: Rank, batch: Batch, queued_bytes: u64 },
+    /// Send a batch.
+    Batch { to: Rank, batch: Batch },
     /// Send a buffer.
     Bulk { to: Rank, buffer: Buffer },
     /// Receive the next buffer from a rank into this memory.
@@ -189,14 +187,13 @@ impl Engine {
     fn pump_link(&mut self, to: Rank) {
         loop {
             let link = &mut self.links[to.index()];
-            let Some(Pushed { mut batch, bulk, queued_bytes, flags }) =
-                link.out.next(&link.incoming, &self.limits, &mut self.free)
-            else {
+            let Some((mut batch, flags)) = link.out.next(&link.incoming, &self.limits, &mut self.free) else {
                 break;
             };
             let header = link.incoming.header(link.out.next_sequence(), flags, self.limits.checksums);
             batch.seal(&header);
-            self.actions.push_back(Action::Batch { to, batch, queued_bytes });
+            let bulk = batch.take_bulk();
+            self.actions.push_back(Action::Batch { to, batch });
             self.actions.extend(bulk.into_iter().map(|buffer| Action::Bulk { to, buffer }));
         }
         let link = &mut self.links[to.index()];
@@ -227,7 +224,7 @@ impl Engine {
             batch.push(&reason.as_bytes()[..reason.len().min(room)]);
             batch.seal(&link.incoming.header(link.out.next_sequence(), flags, self.limits.checksums));
             link.out.end();
-            self.actions.push_back(Action::Batch { to, batch, queued_bytes: 0 });
+            self.actions.push_back(Action::Batch { to, batch });
         }
     }
 

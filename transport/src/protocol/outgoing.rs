@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::buffer::Buffer;
 use crate::limits::Limits;
 use crate::network::FreeBatches;
 use crate::wire::{self, Batch, Header, WireError};
@@ -10,29 +9,10 @@ use crate::wire::{self, Batch, Header, WireError};
 use super::acknowledged;
 use super::incoming::Incoming;
 
-/// A batch that waits to be sent, and what its records announce.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) batch: Batch,
-    pub(crate) bulk: Vec<Buffer>,
-    /// What that takes of the bulk window.
-    pub(crate) bulk_cost: u64,
-    /// What it counts for in its lane.
-    pub(crate) queued_bytes: u64,
-}
-
-/// A batch that goes now.
-pub(super) struct Pushed {
-    pub(super) batch: Batch,
-    pub(super) bulk: Vec<Buffer>,
-    pub(super) queued_bytes: u64,
-    pub(super) flags: u8,
-}
-
 /// The sending half of a link.
 #[derive(Default)]
 pub(super) struct Pending {
-    pub(super) queue: VecDeque<Outgoing>,
+    pub(super) queue: VecDeque<Batch>,
     /// Nothing will be queued any more.
     pub(super) is_closing: bool,
     sequence: u32,
@@ -72,13 +52,13 @@ impl Pending {
         Ok(())
     }
 
-    /// The batch that goes next, if one may: with frames, or only with flags and what was taken.
+    /// The batch that goes next, if one may, and its flags: with frames, or only with those and what was taken.
     pub(super) fn next(
         &mut self,
         incoming: &Incoming,
         limits: &Limits,
         free: &mut FreeBatches,
-    ) -> Option<Pushed> {
+    ) -> Option<(Batch, u8)> {
         if self.last_sent {
             return None;
         }
@@ -87,7 +67,7 @@ impl Pending {
             Some(first) if self.has_credit(first, limits) => self.queue.pop_front(),
             Some(first) => {
                 if !self.has_asked
-                    && first.bulk_cost > limits.bulk_window_bytes - limits.bulk_window_bytes / 4
+                    && first.cargo().bulk_cost > limits.bulk_window_bytes - limits.bulk_window_bytes / 4
                 {
                     (self.has_asked, flags) = (true, wire::WANTS);
                 }
@@ -105,22 +85,20 @@ impl Pending {
             (self.last_sent, flags) = (true, flags | wire::LAST);
         }
         match outgoing {
-            Some(Outgoing { batch, bulk, bulk_cost, queued_bytes }) => {
+            Some(batch) => {
                 self.eager_sent += batch.bytes().len() as u64;
-                self.bulk_sent += bulk_cost;
-                Some(Pushed { batch, bulk, queued_bytes, flags })
+                self.bulk_sent += batch.cargo().bulk_cost;
+                Some((batch, flags))
             }
-            None if flags != 0 || incoming.must_tell(limits) => {
-                Some(Pushed { batch: free.take(), bulk: Vec::new(), queued_bytes: 0, flags })
-            }
+            None if flags != 0 || incoming.must_tell(limits) => Some((free.take(), flags)),
             None => None,
         }
     }
 
-    fn has_credit(&self, outgoing: &Outgoing, limits: &Limits) -> bool {
-        let eager = self.eager_sent - self.eager_taken + outgoing.batch.bytes().len() as u64;
-        let bulk = self.bulk_sent - self.bulk_taken;
+    fn has_credit(&self, batch: &Batch, limits: &Limits) -> bool {
+        let eager = self.eager_sent - self.eager_taken + batch.bytes().len() as u64;
+        let (bulk, cost) = (self.bulk_sent - self.bulk_taken, batch.cargo().bulk_cost);
         eager <= limits.eager_window_bytes
-            && (bulk == 0 || outgoing.bulk_cost == 0 || bulk + outgoing.bulk_cost <= limits.bulk_window_bytes)
+            && (bulk == 0 || cost == 0 || bulk + cost <= limits.bulk_window_bytes)
     }
 }

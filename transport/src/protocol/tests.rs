@@ -113,8 +113,8 @@ impl Job {
         let ranks = self.nodes.len();
         while let Some(action) = self.nodes[from].engine.actions.pop_front() {
             match action {
-                Action::Batch { to, batch, queued_bytes } => {
-                    self.nodes[from].shared.release(to, queued_bytes);
+                Action::Batch { to, batch } => {
+                    self.nodes[from].shared.release(to, batch.cargo().queued_bytes);
                     self.wires[from * ranks + to.index()].batches.push_back(batch);
                 }
                 Action::Bulk { to, buffer } => {
