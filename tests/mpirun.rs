@@ -1,12 +1,12 @@
 //! Programs under `mpirun`: the same results on any number of processes, and one end for all of them.
 
+mod launcher;
+
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-/// No program here takes so long, however busy the machine is.
-const LIMIT_S: &str = "300";
 /// Launchers may return a moment before the processes have gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Held by the job that runs. Processes of MPI never sleep, and several jobs at a time on few cores would keep each other from theirs for seconds.
@@ -17,10 +17,8 @@ fn mpirun(processes: usize, pes: usize, args: &[&str]) -> Output {
 }
 
 fn mpirun_with(options: &[&str], processes: usize, pes: usize, args: &[&str]) -> Output {
-    let mut command = Command::new("mpirun");
-    // More processes than cores; and as root, in a container.
-    command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S]).args(options);
-    command.arg("-n").arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_across"));
+    let mut command = launcher::mpirun();
+    command.args(options).arg("-n").arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_across"));
     command.args(["--pes", &pes.to_string(), "--device", "host"]).args(args);
     run(command)
 }
@@ -37,10 +35,8 @@ fn texts(output: &Output) -> (String, String) {
 
 #[test]
 fn a_process_that_cannot_start_ends_all_and_is_named() {
-    let mut command = Command::new("mpirun");
-    command
-        .args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S])
-        .env("CUDA_VISIBLE_DEVICES", "");
+    let mut command = launcher::mpirun();
+    command.env("CUDA_VISIBLE_DEVICES", "");
     for (rank, device) in ["host", "cuda", "host"].into_iter().enumerate() {
         command.args(if rank > 0 { &[":"][..] } else { &[] });
         command.args(["-n", "1", env!("CARGO_BIN_EXE_across"), "--pes", "1", "--device", device]);
@@ -107,8 +103,7 @@ fn the_profile_is_that_of_all_processes() {
 
 #[test]
 fn processes_that_differ_do_not_start() {
-    let mut command = Command::new("mpirun");
-    command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S]);
+    let mut command = launcher::mpirun();
     let program = env!("CARGO_BIN_EXE_across");
     command.args(["-n", "1", program, "--pes", "1", ":", "-n", "1", program, "--pes", "2"]);
     let output = run(command);
@@ -116,9 +111,6 @@ fn processes_that_differ_do_not_start() {
     assert_eq!(output.status.code(), Some(2), "{said}{errors}");
     assert!(errors.contains("--pes 1") && errors.contains("--pes 2"), "{errors}");
 }
-
-/// Options by which mpirun does not end the others when one has gone, and does not count that as a failure.
-const RECOVERS: &[&str] = &["--enable-recovery"];
 
 /// What the processes that are left say of rank 2, which is lost, and of what they waited for. It is not left behind.
 fn lost(output: &Output, how: &str) {
@@ -150,7 +142,7 @@ fn a_process_that_is_stopped_is_lost() {
 
 #[test]
 fn a_process_that_is_killed_is_lost() {
-    lost(&mpirun_with(RECOVERS, 3, 2, &["kill"]), "its connection to rank ");
+    lost(&mpirun_with(launcher::recovers(), 3, 2, &["kill"]), "its connection to rank ");
     // By itself mpirun ends the others at once.
     let output = mpirun(3, 1, &["kill"]);
     let (said, errors) = texts(&output);
@@ -168,7 +160,7 @@ fn a_process_that_computes_is_not_lost() {
 #[test]
 fn a_process_that_computes_ends_too_when_another_is_lost() {
     // Two PEs each, so that one sends what is sent while the other computes.
-    let (said, errors) = texts(&mpirun_with(RECOVERS, 3, 2, &["compute-and-kill"]));
+    let (said, errors) = texts(&mpirun_with(launcher::recovers(), 3, 2, &["compute-and-kill"]));
     let stuck = "this process is aborted, since one of its PEs is still busy";
     assert_eq!(errors.matches("error: rank 2 is lost: ").count(), 2, "{said}{errors}");
     assert!(errors.contains(stuck), "{said}{errors}");

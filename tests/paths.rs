@@ -5,9 +5,10 @@
 
 #[path = "../device/tests/stand_in/kernels.rs"]
 mod kernels;
+mod launcher;
 
 use std::env;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{ExitCode, Output, Stdio};
 use std::sync::Once;
 
 use chare::device::{Account, DeviceSlice, DeviceVec, In, InOut, Kernel, Launch, Out};
@@ -20,8 +21,6 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use kernels::register;
 
-/// No program here takes so long, however busy the machine is.
-const LIMIT_S: &str = "300";
 /// Set in the processes of a job: by which path device memory is to go.
 const PATH: &str = "CHARE_DEVICE_PATH";
 
@@ -359,9 +358,9 @@ fn main() -> ExitCode {
 /// Starts a program in two processes, on a stand-in with so many GPUs.
 fn mpirun(command: &[&str], path: &str, gpus: &str) -> Output {
     let inherited = env::var("LD_LIBRARY_PATH").unwrap_or_default();
-    let mut mpirun = Command::new("mpirun");
+    let mut mpirun = launcher::mpirun();
     mpirun
-        .args(["--oversubscribe", "--allow-run-as-root", "--timeout", LIMIT_S, "-n", "2"])
+        .args(["-n", "2"])
         .args(command)
         .env("LD_LIBRARY_PATH", format!("{}:{inherited}", cuda_stand_in::folder().display()))
         .env("STAND_IN_DEVICES", gpus)
