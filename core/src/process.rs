@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     job: Option<Job>,
     /// The first PE of this process.
     pub(crate) first: usize,
+    /// The PEs of the job.
+    pe_count: usize,
 }
 
 impl Shared {
@@ -96,6 +98,7 @@ impl Shared {
             foreign_pushes: CachePadded::default(),
             dealings: (0..simulated).map(|_| Dealings::default()).collect(),
             first: job.as_ref().map_or(0, |job| job.rank().index() * pe_count),
+            pe_count: pe_count * job.as_ref().map_or(1, |job| job.facts().size()),
             job,
             options,
         };
@@ -111,8 +114,9 @@ impl Shared {
     }
 
     /// The PEs of the job.
+    #[inline]
     pub(crate) fn pe_count(&self) -> usize {
-        self.inboxes.len() * self.job.as_ref().map_or(1, |job| job.facts().size())
+        self.pe_count
     }
 
     /// The PEs of this process.

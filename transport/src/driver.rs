@@ -197,9 +197,26 @@ impl Driver {
     #[inline(never)]
     fn push(&mut self, may_wait: bool) -> Result<bool, Error> {
         let Driver { shared, network, engine, .. } = self;
-        shared.take_ready(|rank| engine.take_queued(shared, rank, may_wait || network.is_behind(rank)));
+        let (mut is_busy, mut outcome) = (false, Ok(()));
+        shared.take_ready(|rank| {
+            let may_wait = may_wait || network.is_behind(rank);
+            if !may_wait && let Some(batch) = engine.take_straight(shared, rank) {
+                is_busy = true;
+                shared.release(rank, batch.cargo().queued_bytes);
+                let sent = network.send_batch(rank, batch, &mut engine.free);
+                if sent.is_err() {
+                    outcome = sent;
+                }
+            } else {
+                engine.take_queued(shared, rank, may_wait);
+            }
+        });
+        outcome?;
+        if !engine.has_work() {
+            return Ok(is_busy);
+        }
         self.engine.pump();
-        let is_busy = !self.engine.actions.is_empty();
+        is_busy |= !self.engine.actions.is_empty();
         while let Some(action) = self.engine.actions.pop_front() {
             match action {
                 Action::Batch { to, batch } => {

@@ -116,12 +116,12 @@ impl Outbox {
             return refuse(Refusal::Closed, frame);
         }
         let was_empty = state.is_empty();
-        let open = state.open_for(plan, limits);
         // A frame without bytes counts too.
         let queued = bytes + RECORD_BYTES as u64;
-        push_record(open, frame, plan, limits);
-        open.cargo_mut().queued_bytes += queued;
         state.queued_bytes += queued;
+        let open = state.open_for(plan, limits);
+        open.cargo_mut().queued_bytes += queued;
+        push_record(open, frame, plan, limits);
         let queued = lane.still_queued(&state);
         let is_full = plan.bulk_cost > 0 || !state.full.is_empty();
         drop(state);
@@ -297,6 +297,20 @@ impl Shared {
             }
             ranks(index, word.swap(0, Ordering::SeqCst)).for_each(&mut each);
         }
+    }
+
+    /// Takes the only batch that is queued for a rank, if it announces nothing, and leaves memory for the next one.
+    pub(crate) fn take_only(&self, rank: Rank, free: &mut FreeBatches) -> Option<Batch> {
+        let mut state = self.lanes[rank.index()].lock();
+        let state = &mut *state;
+        if !state.full.is_empty() {
+            return None;
+        }
+        let batch = state.open.take_if(|open| open.cargo().bulk_cost == 0)?;
+        if state.spare.is_empty() {
+            state.spare.push(free.take());
+        }
+        Some(batch)
     }
 
     /// Moves what is queued for a rank to `queue`, and leaves memory for more. A batch that more fits into stays if it `may_wait`, and

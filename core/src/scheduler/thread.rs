@@ -201,7 +201,12 @@ fn idle(looker: &Looker<'_>) {
             {
                 return;
             }
-            if waited < poll || came { std::hint::spin_loop() } else { thread::yield_now() }
+            match waited < poll || came {
+                // A look at a network is longer than the hint.
+                true if shared.job().is_some() => {}
+                true => std::hint::spin_loop(),
+                false => thread::yield_now(),
+            }
         }
         if timer_is_due(pe) {
             return;

@@ -67,16 +67,27 @@ impl<T: Serialize + Deserialize<'static> + Send + 'static> Wire for T {}
 /// Why a value cannot leave its process.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Stays(String);
+pub struct Stays(Box<Text>);
+
+/// What is wrong, behind one pointer: results of all that is encoded and decoded hold one, and are small for that.
+#[derive(Clone, Debug)]
+struct Text(String);
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 impl Stays {
+    #[cold]
     pub(crate) fn new(why: impl Into<String>) -> Self {
-        Stays(why.into())
+        Stays(Box::new(Text(why.into())))
     }
 
     /// Of a type of chares that says nothing of how they travel.
     pub(crate) fn of_chare<C>() -> Self {
-        Stays(format!(
+        Stays::new(format!(
             "serde does not know `{}`: derive `serde::Serialize` and `serde::Deserialize` for it",
             type_name::<C>()
         ))
@@ -84,7 +95,7 @@ impl Stays {
 
     /// Of a type that says nothing of how it travels.
     pub(crate) fn of<T>() -> Self {
-        Stays(format!(
+        Stays::new(format!(
             "a value of type `{}` cannot be sent to another process: derive `serde::Serialize` and `serde::Deserialize` for it",
             type_name::<T>()
         ))
@@ -94,20 +105,21 @@ impl Stays {
 /// What is wrong with bytes that came from another process.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct WireError(String);
+pub struct WireError(Box<Text>);
 
 impl WireError {
+    #[cold]
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        WireError(what.into())
+        WireError(Box::new(Text(what.into())))
     }
 
     /// Of code whose messages stay in their process.
     pub(crate) fn stays(name: &str) -> Self {
-        WireError(format!("{name} is not sent between processes"))
+        WireError::new(format!("{name} is not sent between processes"))
     }
 
     fn of<T>(error: impl fmt::Display) -> Self {
-        WireError(format!("what should be `{}` cannot be read: {error}", type_name::<T>()))
+        WireError::new(format!("what should be `{}` cannot be read: {error}", type_name::<T>()))
     }
 }
 
@@ -199,7 +211,7 @@ impl Encoder {
     pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
         let Encoder { bytes, buffers, .. } = self;
         side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes))).map_err(
-            |error| Stays(format!("a value of type `{}` cannot be encoded: {error}", type_name::<T>())),
+            |error| Stays::new(format!("a value of type `{}` cannot be encoded: {error}", type_name::<T>())),
         )
     }
 

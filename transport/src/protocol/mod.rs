@@ -81,6 +81,23 @@ impl Engine {
         }
     }
 
+    /// Takes the batch that is queued for a rank if it may go at once, ready to be sent: most are alone, and within their credit. Others go by way
+    /// of [`Engine::take_queued`].
+    pub(crate) fn take_straight(&mut self, shared: &Shared, to: Rank) -> Option<Batch> {
+        let link = &mut self.links[to.index()];
+        if !self.actions.is_empty() || link.is_touched || !link.out.goes_straight() {
+            return None;
+        }
+        let mut batch = shared.take_only(to, &mut self.free)?;
+        if link.out.passes(&batch, &self.limits) {
+            batch.seal(&link.incoming.header(link.out.next_sequence(), 0, self.limits.checksums));
+            return Some(batch);
+        }
+        link.out.queue.push_back(batch);
+        self.touch(to);
+        None
+    }
+
     /// Takes the frames that are queued for a rank, but for those of a batch that is not full if it `may_wait`.
     pub(crate) fn take_queued(&mut self, shared: &Shared, to: Rank, may_wait: bool) {
         shared.drain(to, may_wait, &mut self.free, &mut self.links[to.index()].out.queue);

@@ -95,6 +95,21 @@ impl Pending {
         }
     }
 
+    /// Whether a batch that announces nothing may go at once, before which nothing waits and with which nothing else is to be told. Then it
+    /// counts as sent.
+    pub(super) fn passes(&mut self, batch: &Batch, limits: &Limits) -> bool {
+        let passes = self.goes_straight() && self.has_credit(batch, limits);
+        if passes {
+            self.eager_sent += batch.bytes().len() as u64;
+        }
+        passes
+    }
+
+    /// Whether what is queued now would be the next to go.
+    pub(super) fn goes_straight(&self) -> bool {
+        self.queue.is_empty() && !self.is_closing && !self.last_sent
+    }
+
     fn has_credit(&self, batch: &Batch, limits: &Limits) -> bool {
         let eager = self.eager_sent - self.eager_taken + batch.bytes().len() as u64;
         let (bulk, cost) = (self.bulk_sent - self.bulk_taken, batch.cargo().bulk_cost);
