@@ -9,6 +9,7 @@ use chare_device::{Device, Devices, Fault, FaultKind, HostMode, Language};
 
 use crate::binding::BoundDevices;
 use crate::current;
+use crate::device_path::DevicePath;
 use crate::options::Options;
 use crate::process::Shared;
 use crate::report::Reason;
@@ -65,6 +66,9 @@ pub(crate) fn open(options: &Options, free_cores: usize) -> Result<BoundDevices,
     let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
     let mut spec = options.opened_device();
     if let Some(sim) = options.simulation() {
+        if let Some(path) = options.device_path().filter(|path| *path != DevicePath::Staged) {
+            return Err(StartError::PathNotSimulated(path));
+        }
         spec = spec.simulated(sim.seed()).ok_or_else(|| StartError::NotSimulated(spec.to_string()))?;
     }
     let devices = Devices::open(&spec, mode)

@@ -212,10 +212,10 @@ impl Options {
         self
     }
 
-    /// Sends device memory to other processes by this path only, and not by the best for each. If one of them cannot be reached by it the run
-    /// does not start. What is for all PEs is staged all the same, and so is what this process has from another one.
-    pub fn with_device_path(mut self, path: DevicePath) -> Self {
-        self.device_path = Some(path);
+    /// Sends device memory to other processes by this path only, or by the best for each if it is none. If one of them cannot be reached by it
+    /// the run does not start. What is for all PEs is staged all the same, and so is what this process has from another one.
+    pub fn with_device_path(mut self, path: impl Into<Option<DevicePath>>) -> Self {
+        self.device_path = path.into();
         self
     }
 

@@ -18,6 +18,7 @@ use crate::caught::{self, Caught, PanicPayload};
 use crate::chares::{ArrayElement, Standalone};
 use crate::create::{ArrayBuilder, GroupBuilder, SingleBuilder, SparseBuilder};
 use crate::current::{self, Entered, OnPe};
+use crate::device_path::DevicePath;
 use crate::device_work;
 use crate::entry::EntryInfo;
 use crate::error::{BoxError, CallError, Panicked};
@@ -67,6 +68,11 @@ pub enum StartError {
     /// A device that works by itself in a simulated run.
     #[error("--device {0} cannot be simulated, since it works by itself; use `host`")]
     NotSimulated(String),
+    /// A path of device memory between processes of the system, in a simulated run.
+    #[error(
+        "--device-path {0} cannot be simulated, since all processes of a simulated run are one; use `staged` or `auto`"
+    )]
+    PathNotSimulated(DevicePath),
     /// The device map names a device that is not there.
     #[error(transparent)]
     DeviceMap(#[from] NoSuchDevice),

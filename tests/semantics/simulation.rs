@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chare::device::{DeviceVec, InOut, Kernel, Launch};
 use chare::prelude::*;
-use chare::{ExitReport, HANG_EXIT_CODE, Link, MainOutput, Network, Options, Sim, Simulation};
+use chare::{DevicePath, ExitReport, HANG_EXIT_CODE, Link, MainOutput, Network, Options, Sim, Simulation};
 
 const ADD: Kernel<(InOut<f64>, f64)> =
     Kernel::new("add", |_: &Launch, (buffer, value): (&mut [f64], f64)| {
@@ -464,4 +464,15 @@ fn devices_that_work_by_themselves_are_refused() {
     let options = Options::default().with_device("wgpu:0".parse().expect("a device")).simulate(Sim::new(1));
     let error = Runtime::run(options, async |_: Runtime| {}).expect_err("it cannot start").to_string();
     assert!(error.contains("--device wgpu:0 cannot be simulated"), "{error}");
+}
+
+#[test]
+fn paths_between_processes_of_the_system_are_refused() {
+    let options = || Options::default().with_pes(2).simulate(Sim::new(1).with_processes(2, 1));
+    let start = |path| Runtime::run(options().with_device_path(path), async |_: Runtime| {});
+    let error = start(Some(DevicePath::Ipc)).expect_err("it cannot start").to_string();
+    assert!(error.starts_with("--device-path ipc cannot be simulated"), "{error}");
+    for path in [None, Some(DevicePath::Staged)] {
+        assert!(start(path).expect("it starts").is_success());
+    }
 }

@@ -189,6 +189,12 @@ impl Driver {
     // Apart, like `push`: a poll that finds nothing is what the next arrival waits for.
     #[inline(never)]
     fn take_events(&mut self, sink: &mut dyn FnMut(Rank, Frame<'_>)) -> Result<(), Error> {
+        // Mostly there is one, which needs no care for others.
+        if self.events.len() == 1
+            && let Some(event) = self.events.pop()
+        {
+            return self.engine.handle(event, sink);
+        }
         self.events.drain(..).try_for_each(|event| self.engine.handle(event, sink))
     }
 

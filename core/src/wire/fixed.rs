@@ -27,8 +27,8 @@ impl Encoder {
 
     #[inline]
     pub(crate) fn put_chare(&mut self, chare: ChareId) {
-        self.put_u64(chare.collection.0);
-        self.put_u64(chare.element);
+        let halves = [chare.collection.0, chare.element].map(u64::to_le_bytes);
+        self.bytes.extend_from_slice(halves.as_flattened());
     }
 
     pub(super) fn put_code_id(&mut self, code: CodeId) {
