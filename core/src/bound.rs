@@ -192,7 +192,7 @@ impl<C: Chare> Payload for Follow<C> {
         let mut unborn = Unborn::default();
         unborn.extra.first_epoch = place.epoch;
         pe.expect_unborn(id, unborn);
-        array.reserve(id.element, 0);
+        array.reserve(pe, id.element, 0);
         pe.post(home, Msg::new(id, Reply::none(), Placed(place)));
         pe.note_call(EntryOf::<C>::NEW);
         C::construct(Construct::new(id, init, reply));

@@ -21,7 +21,7 @@ use crate::runtime::Runtime;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task;
 use crate::table::{CodeId, Row};
-use crate::wire::{self, Codec, Decoder, Encode, Encoder, Kind, Stays, Wire, WireError};
+use crate::wire::{self, Codec, Decoder, Encode, Encoder, Kind, Rest, Stays, Wire, WireError};
 
 /// A place for a value of type `T`: a promise, an entry method of one chare or of a whole collection, the end of the
 /// program, or nowhere.
@@ -70,6 +70,11 @@ enum Form {
 }
 
 const _: () = assert!(size_of::<Callback<u64>>() <= 48, "callbacks are moved with each contribution");
+
+/// Whether what was encoded is the end of a promise, which counts for its home until it is read.
+pub(crate) fn is_end_of_promise(encoded: &Rest) -> bool {
+    encoded.peek(|from| matches!(from.take(), Ok(Form::Promise)))
+}
 
 impl<T: Send + 'static> Callback<T> {
     /// Lets it leave the process; its values come back by `codec`.

@@ -422,7 +422,7 @@ impl<C: Chare> Payload for Build<C> {
         (unborn.extra.first_broadcast, unborn.extra.first_epoch) = (covered, epoch);
         pe.expect_unborn(id, unborn);
         array.note_index(id.element, request.index);
-        array.reserve(id.element, ticket.first_reduction);
+        array.reserve(pe, id.element, ticket.first_reduction);
         pe.post(id.collection.root(), Msg::new(id, Reply::none(), Settle { ticket, is_there: true }));
         pe.tell_place(array.info.home(id.element), id, epoch);
         pe.note_call(EntryOf::<C>::NEW);

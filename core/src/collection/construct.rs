@@ -17,6 +17,7 @@ use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::index::DenseIndex;
 use crate::message::{Msg, Name, Payload};
+use crate::reduction;
 use crate::reply::{CellRef, Reply};
 use crate::report::Reason;
 use crate::scheduler::pe::{Pe, Unborn};
@@ -59,6 +60,7 @@ where
             next: None,
         };
         collection.add_job(pe, Box::new(job));
+        reduction::tell_standing(pe, collection);
         pe.release_for_collection(collection.id());
         Ok(())
     }
@@ -148,6 +150,7 @@ impl Start {
         }
         let collection = Collection::new(self.info, pe.id()).expect("nothing fits in memory");
         let collection = pe.directory.insert(collection);
+        reduction::tell_standing(pe, collection);
         pe.release_for_collection(collection.id());
     }
 }

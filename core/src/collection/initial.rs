@@ -68,7 +68,7 @@ impl Collection {
             let (element, place) = placed::<C>(pe, &self.info, index)?;
             let home = self.info.home(element);
             if place.unwrap_or(home) == pe.id() {
-                self.reserve(element, 0);
+                self.reserve(pe, element, 0);
             } else if home != pe.id() {
                 continue;
             } else if let Some(place) = place {

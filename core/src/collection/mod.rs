@@ -211,9 +211,10 @@ impl Collection {
     }
 
     /// Makes a place for an element that is to be constructed here.
-    pub(crate) fn reserve(&self, element: u64, first_reduction: u64) {
+    pub(crate) fn reserve(&self, pe: &Pe, element: u64, first_reduction: u64) {
         self.places.reserve(element);
         self.reductions.borrow_mut().join(first_reduction, 1);
+        crate::reduction::tell_standing(pe, self);
     }
 
     /// Notes the index of an element of a sparse array.

@@ -248,7 +248,7 @@ const SENT: &[Kind] = &[
     Kind::Release,
     Kind::Value,
     Kind::Credit,
-    Kind::Part,
+    Kind::Ascent,
     Kind::Number,
     Kind::Apply,
     Kind::Ranked,

@@ -49,8 +49,8 @@
 //! ```
 
 // Each PE merges what its elements give; when none of them owes a reduction a contribution any more, the PE sends its part
-// to the collection's root, which merges the parts in the order of the PEs (so floating-point results do not depend on
-// which part came first) and delivers the result once, when as many contributions have come as there are elements. Any
+// towards the collection's root (`tree`), which merges the parts in the order of the PEs (so floating-point results do not depend on
+// which part came first) and delivers the result once, when as many contributions have come as there are elements (`root`). Any
 // number of reductions is in flight, since a fast element may contribute to the next before a slow one has to this.
 // Invariants: instances of a PE are consecutive, the oldest first; an element's next contribution goes to the instance
 // that its own count names, and it is counted there as owing on the PE where it lives, and on no other.
@@ -72,9 +72,12 @@ mod choose;
 mod combine;
 mod gather;
 mod laws;
+mod part;
 mod reducer;
+mod root;
 mod set;
 mod statistics;
+mod tree;
 mod tuple;
 mod unfinished;
 
@@ -86,14 +89,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-pub(crate) use across::{EncodedOutcome, EncodedPart, Forwarded, Readers};
+pub(crate) use across::{EncodedOutcome, Forwarded, Readers};
 pub use choose::{First, MaxLoc, MinLoc};
 pub use combine::{And, Combine, Max, Min, Or, Product, Sum, Xor};
 pub use gather::{Concat, Gather};
 pub use laws::{BrokenLaw, Law, check_laws, check_laws_by};
+use part::Part;
 pub use reducer::{Nop, Reducer};
+use root::AtRoot;
+pub(crate) use root::conclude_ready;
 pub use set::{Set, Union};
 pub use statistics::{Statistics, Summary};
+use tree::Node;
+pub(crate) use tree::{Ascent, tell_standing};
 use unfinished::{Begun, Unfinished};
 
 use rustc_hash::FxHashMap;
@@ -104,14 +112,14 @@ use crate::caught::{self, Caught, blame_caller};
 use crate::collection::Collection;
 use crate::current;
 use crate::error::CallError;
-use crate::ids::{ChareId, CollectionId, PeId};
+use crate::ids::{ChareId, CollectionId};
 use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
 use crate::pending::{Pending, pending_future};
 use crate::reply::{CellRef, Reply, UNKNOWN};
 use crate::scheduler::pe::Pe;
 use crate::waiting::What;
-use crate::wire::{Codec, Kind, Leaves, Wire, WireError};
+use crate::wire::{Codec, Kind, Leaves, Wire};
 
 /// Waiting elements for which a reduction in flight has room from its beginning; beyond that its list grows.
 const MAX_RESERVED: u64 = 1024;
@@ -124,6 +132,10 @@ pub(crate) struct Reductions {
     waiting: FxHashMap<u64, Vec<u64>>,
     /// At the root: parts that have come, by reduction.
     at_root: FxHashMap<u64, AtRoot>,
+    /// Where this PE stands, as it has told.
+    told: u64,
+    /// At the leader of a process, if others send to it.
+    node: Option<Box<Node>>,
 }
 
 impl Reductions {
@@ -152,7 +164,8 @@ impl Reductions {
     /// Drops the values that are merged so far, at the end of the PE.
     pub(crate) fn give_up(self, pe: &Pe) {
         pe.drop_each(self.unfinished.into_merged());
-        self.at_root.into_values().filter_map(|at_root| at_root.parts).for_each(|parts| parts.give_up(pe));
+        self.at_root.into_values().for_each(|at_root| at_root.give_up(pe));
+        self.node.into_iter().for_each(|node| node.give_up(pe));
     }
 }
 
@@ -160,9 +173,10 @@ impl Reductions {
 pub(crate) fn ship_finished(pe: &Pe, collection: &Collection) {
     loop {
         let finished = collection.reductions.borrow_mut().unfinished.next_finished();
-        let Some((sequence, count, merged)) = finished else { return };
+        let Some((sequence, count, merged)) = finished else { break };
         merged.ship(pe, collection, sequence, count);
     }
+    tell_standing(pe, collection);
 }
 
 /// Where a result goes.
@@ -252,7 +266,7 @@ trait Local: Known {
     fn names(&self) -> (&'static str, &'static str);
     /// Makes the reduction fail.
     fn spoil(&mut self, pe: &Pe, error: Arc<str>);
-    /// Sends the merged part to the root.
+    /// Sends the merged part towards the root.
     fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64);
 }
 
@@ -266,9 +280,9 @@ impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
     }
 
     fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64) {
-        let part = Part { collection: collection.id(), sequence, from: pe.id(), count, merged: *self };
+        let part = Part::new(pe, collection, tree::climb(pe, collection, sequence, count), *self);
         // By message to this PE too: who reduces in a loop, and has all contributions here, lets others run in between.
-        pe.post(collection.id().root(), Msg::for_pe(part));
+        pe.post(tree::above(pe, collection.id().root()), Msg::for_pe(part));
     }
 }
 
@@ -411,172 +425,6 @@ fn mismatch_elsewhere(collection: &Collection, sequence: u64) -> Arc<str> {
          other types (contributions are matched in order, element by element)"
     )
     .into()
-}
-
-/// One PE's part on its way to the root.
-struct Part<T, R: Reducer<T>> {
-    collection: CollectionId,
-    sequence: u64,
-    from: PeId,
-    count: u64,
-    merged: Merged<T, R>,
-}
-
-/// The parts of one reduction that have come to the root.
-#[derive(Default)]
-struct AtRoot {
-    count: u64,
-    failed: Option<Arc<str>>,
-    /// A `Vec<(PeId, Merged<T, R>)>`, once there is one.
-    parts: Option<Box<dyn Parts>>,
-    /// Parts of other processes.
-    encoded: Vec<EncodedPart>,
-}
-
-trait Parts: Known {
-    fn names(&self) -> (&'static str, &'static str);
-    /// Reads the parts from other processes that are of these types, by the reducer of a contribution to the same reduction.
-    fn absorb(&mut self, encoded: &mut Vec<EncodedPart>) -> Result<(), WireError>;
-    /// Merges the parts in the order of their PEs and delivers the result.
-    fn conclude(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>);
-    /// Drops the parts, which hold values of the user's.
-    fn give_up(self: Box<Self>, pe: &Pe);
-}
-
-impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
-    fn names(&self) -> (&'static str, &'static str) {
-        (type_name::<T>(), type_name::<R>())
-    }
-
-    fn give_up(self: Box<Self>, pe: &Pe) {
-        pe.drop_each(*self);
-    }
-
-    fn absorb(&mut self, encoded: &mut Vec<EncodedPart>) -> Result<(), WireError> {
-        let Some((_, first)) = self.first() else { return Ok(()) };
-        let (reducer, distribute) = (first.reducer, first.target.distribute());
-        let name = across::name_of::<T, R>(first.target.is_all());
-        for part in encoded.extract_if(.., |part| part.name == name) {
-            let merged = part.rest.decode(|rest| across::decode_merged::<T, R>(reducer, distribute, rest))?;
-            self.push((part.from, merged));
-        }
-        Ok(())
-    }
-
-    fn conclude(
-        mut self: Box<Self>,
-        pe: &Pe,
-        collection: &Collection,
-        sequence: u64,
-        failed: Option<Arc<str>>,
-    ) {
-        // Stable: a PE may have sent several parts.
-        self.sort_by_key(|(from, _)| *from);
-        let mut parts = self.into_iter().map(|(_, merged)| merged);
-        let mut total = parts.next().expect("a reduction ends when its last part has come");
-        for part in parts {
-            if part.target.is_all() != total.target.is_all() {
-                let error = mixed(collection, sequence);
-                part.give_up(pe, error.clone());
-                total.fail(pe, error);
-                continue;
-            }
-            total.aim(part.target, part.target_from);
-            match part.partial {
-                Ok(other) => {
-                    total.merge(pe, collection, sequence, |reducer, partial| reducer.merge(partial, other))
-                }
-                Err(error) => total.fail(pe, error),
-            }
-        }
-        if let Some(error) = failed {
-            total.fail(pe, error);
-        }
-        let Merged { reducer, partial, target, .. } = total;
-        let result = partial
-            .and_then(|partial| guard(pe, collection, sequence, || reducer.finish(partial)))
-            .map_err(CallError::Reduction);
-        match (target, result) {
-            (Target::To(callback), Ok(value)) => callback.bring(value),
-            (Target::To(callback), Err(error)) => {
-                // Elements that disagreed may wait for it.
-                distribute::<()>(pe, collection.id(), sequence, Err(error.clone()));
-                callback.fail(error);
-            }
-            (Target::All(distribute), result) => distribute(pe, collection.id(), sequence, result),
-        }
-    }
-}
-
-impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
-    fn arrive(self, pe: &Pe) {
-        let Part { collection: id, sequence, from, count, merged } = self;
-        let collection = pe.collection(id).expect("the root made the collection");
-        let (mut given, mut error) = (Some((from, merged)), None);
-        let complete =
-            collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {
-                let parts = at_root.parts.get_or_insert_with(|| Box::new(Vec::<(PeId, Merged<T, R>)>::new()));
-                let there = parts.names();
-                let parts: &mut dyn Known = &mut **parts;
-                match parts.known_mut::<Vec<(PeId, Merged<T, R>)>>() {
-                    Some(parts) => parts.extend(given.take()),
-                    None => {
-                        let misfit =
-                            mismatch(collection, sequence, there, (type_name::<T>(), type_name::<R>()));
-                        at_root.failed = Some(misfit.clone());
-                        error = Some(misfit);
-                    }
-                }
-            });
-        if let (Some((_, merged)), Some(error)) = (given, error) {
-            merged.give_up(pe, error);
-        }
-        if let Some(at_root) = complete {
-            at_root.end(pe, collection, sequence);
-        }
-    }
-}
-
-impl Reductions {
-    /// Counts contributions that have come to the root; `put` notes what has come with them. The whole, if it is complete.
-    fn note_at_root(
-        &mut self,
-        collection: &Collection,
-        sequence: u64,
-        count: u64,
-        put: impl FnOnce(&mut AtRoot),
-    ) -> Option<AtRoot> {
-        let at_root = self.at_root.entry(sequence).or_default();
-        at_root.count += count;
-        put(at_root);
-        let is_last = collection.membership.borrow().expected(sequence) == Some(at_root.count);
-        if is_last { self.at_root.remove(&sequence) } else { None }
-    }
-}
-
-/// Concludes the reductions that are complete now that other elements take part in them than before.
-pub(crate) fn conclude_ready(pe: &Pe, collection: &Collection) {
-    loop {
-        let ready = {
-            let mut reductions = collection.reductions.borrow_mut();
-            let membership = collection.membership.borrow();
-            let is_ready =
-                |sequence: &u64, at_root: &AtRoot| membership.expected(*sequence) == Some(at_root.count);
-            let ready = reductions.at_root.iter().filter(|(sequence, at_root)| is_ready(sequence, at_root));
-            let first = ready.map(|(sequence, _)| *sequence).min();
-            first.and_then(|sequence| reductions.at_root.remove_entry(&sequence))
-        };
-        let Some((sequence, at_root)) = ready else { return };
-        at_root.end(pe, collection, sequence);
-    }
-}
-
-impl<T: Send + 'static, R: Reducer<T>> Payload for Part<T, R> {
-    const NAME: Name = Name::Runtime("a part of a reduction");
-    const LEAVES: Leaves<Self> = Leaves::As(Kind::Part, Self::leave);
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        self.arrive(pe);
-    }
 }
 
 /// A result on its way to the waiting elements of one PE.

@@ -89,6 +89,14 @@ impl Unfinished {
         None
     }
 
+    /// The lowest reduction that elements here owe a contribution, or that is not shipped yet; the highest number if there is none.
+    #[inline]
+    pub(super) fn lowest(&self) -> u64 {
+        let is_waited_for = |open: &Open| open.owing > 0 || open.is_merging || open.merged.is_some();
+        let place = self.open.iter().position(is_waited_for);
+        place.map_or(u64::MAX, |place| self.first + place as u64)
+    }
+
     /// What is merged so far, at the end of the PE.
     pub(super) fn into_merged(self) -> impl Iterator<Item = Box<dyn Local>> {
         self.open.into_iter().filter_map(|open| open.merged)

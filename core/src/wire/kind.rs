@@ -25,7 +25,7 @@ use crate::migration::across::{self, Companion};
 use crate::migration::{Again, Arrive, Arrived, Migrate};
 use crate::priority::Ranked;
 use crate::quiescence::{AwaitQuiescence, Withdraw};
-use crate::reduction::{EncodedOutcome, EncodedPart, Forwarded};
+use crate::reduction::{Ascent, EncodedOutcome, Forwarded};
 use crate::reply::{Refusal, Reply, Waiver};
 use crate::restart::Restart;
 use crate::stillborn::Uncreated;
@@ -148,7 +148,7 @@ kinds! {
         Value: EncodedCarry,
         Credit: Credit,
         Loss: Loss,
-        Part: EncodedPart,
+        Ascent: Ascent,
         Outcome: EncodedOutcome,
         Forwarded: Forwarded,
         Number: Number,

@@ -189,10 +189,14 @@ impl Encoder {
 
     /// Adds what came from another process and was not read.
     pub(crate) fn put_rest(&mut self, rest: Rest) {
-        let Rest { bytes, buffers } = rest;
-        self.put_own(&(bytes.len(), buffers.len()));
-        self.bytes.extend_from_slice(&bytes);
-        self.buffers.extend(buffers);
+        self.put_own(&(rest.bytes.len(), rest.buffers.len()));
+        self.put_end(rest);
+    }
+
+    /// Adds what came from another process and was not read, as the end of the message: its length is what is left.
+    pub(crate) fn put_end(&mut self, rest: Rest) {
+        self.bytes.extend_from_slice(&rest.bytes);
+        self.buffers.extend(rest.buffers);
     }
 
     /// Reads what was encoded. Of arguments all were put by serde, or one that is plain memory.
@@ -351,6 +355,11 @@ impl From<Encoder> for Rest {
 impl Rest {
     pub(crate) fn buffers(&self) -> &[Beside] {
         &self.buffers
+    }
+
+    /// Lets `f` read its beginning.
+    pub(crate) fn peek<T>(&self, f: impl FnOnce(&mut Decoder<'_>) -> T) -> T {
+        f(&mut Decoder::new(&self.bytes, Vec::new()))
     }
 
     /// The same in memory of its own.
