@@ -49,6 +49,10 @@ impl Arrival {
     pub(crate) fn into_memory(self) -> MemoryRef {
         self.memory
     }
+
+    pub(crate) fn memory(&self) -> &MemoryRef {
+        &self.memory
+    }
 }
 
 impl Leaving {
@@ -75,12 +79,20 @@ impl Devices {
     /// None, too, if little is left there: it may wait for long until somebody takes it, and chares of the device need room before that.
     #[doc(hidden)]
     pub fn arrival(&self, ordinal: usize, len_bytes: usize) -> Option<Arrival> {
-        let device = self.get(ordinal).core();
+        let account = Account::courier(self.get(ordinal).core(), "another process");
+        Arrival::reserve(&account, Shape::from(len_bytes), 1)
+    }
+}
+
+impl Arrival {
+    /// Memory on the device of an account, as [`Devices::arrival`].
+    pub(crate) fn reserve(account: &Account, shape: Shape, elem_bytes: usize) -> Option<Arrival> {
+        let len_bytes = shape.len().checked_mul(elem_bytes)?;
+        let device = &account.branch().device;
         if device.room_bytes() < device.facts.capacity_bytes / LEFT + len_bytes as u64 {
             return None;
         }
-        let account = Account::courier(device, "another process");
-        let (memory, _) = account.branch().reserve_bytes(Shape::from(len_bytes), 1).ok()?;
+        let (memory, _) = account.branch().reserve_bytes(shape, elem_bytes).ok()?;
         // Nobody pays for it until it is written, and so it is never written in place.
         memory.add_share();
         Some(Arrival { memory })

@@ -78,6 +78,20 @@ enum Origin {
 impl<T: DevicePod> HostVec<T> {
     /// So many zeros; `None` if the machine has not the memory.
     pub(crate) fn zeros(pool: &Arc<HostPool>, len: usize) -> Option<Self> {
+        let (mut vector, is_zeroed) = Self::any(pool, len)?;
+        if !is_zeroed {
+            vector.fill(T::zeroed());
+        }
+        Some(vector)
+    }
+
+    /// So many values that are to be written over; `None` if the machine has not the memory.
+    pub(crate) fn to_fill(pool: &Arc<HostPool>, len: usize) -> Option<Self> {
+        Some(Self::any(pool, len)?.0)
+    }
+
+    /// So many values, and whether they are known to be zeros.
+    fn any(pool: &Arc<HostPool>, len: usize) -> Option<(Self, bool)> {
         let bytes = len.checked_mul(size_of::<T>())?;
         let class_bytes = pool::class_bytes(bytes)?;
         let taken = pool.pool.lock().expect("nothing panics under this lock").take(
@@ -85,13 +99,10 @@ impl<T: DevicePod> HostVec<T> {
             u64::MAX,
             &*pool.backend,
         );
+        // What is new is zeros, and what comes from the pool has been: so all of it is initialised, and any bytes are a `T`.
         let Fresh { block, is_zeroed } = taken?;
-        if !is_zeroed {
-            // SAFETY: the block has at least so many bytes, and nobody else has it.
-            unsafe { block.address().write_bytes(0, bytes) };
-        }
         let memory = HostMemory { pool: pool.clone(), block, origin: Origin::Pool { class_bytes } };
-        Some(HostVec { memory, len, elements: PhantomData })
+        Some((HostVec { memory, len, elements: PhantomData }, is_zeroed))
     }
 
     /// A vector of the program's, pinned where it is; or why it cannot be.
@@ -134,7 +145,12 @@ impl<T: DevicePod> HostVec<T> {
 
     /// Its memory, for an operation whose completion keeps this vector.
     pub(crate) fn range(&mut self) -> HostRange {
-        HostRange { address: self.memory.block.address(), bytes: self.len * size_of::<T>() }
+        self.range_at(0)
+    }
+
+    /// As `range`, for a piece that begins so far in the device's memory.
+    pub(crate) fn range_at(&mut self, at_bytes: usize) -> HostRange {
+        HostRange { address: self.memory.block.address(), bytes: self.len * size_of::<T>(), at_bytes }
     }
 
     /// Whether it belongs to these devices.

@@ -75,6 +75,7 @@ mod operation;
 mod param;
 pub mod parity;
 mod path;
+mod pieces;
 mod pool;
 mod processes;
 mod shape;
@@ -122,6 +123,8 @@ pub use lending::{Offer as __Offer, Sample as __Sample};
 pub use linkme as __linkme;
 pub use param::{Buffers, DevicePod, Each, In, InOut, Maybe, Out, Param, Params, Scalar, Zeroed};
 pub use path::Path;
+#[doc(hidden)]
+pub use pieces::Filling as __Filling;
 #[doc(hidden)]
 pub use processes::{CARRIERS as __CARRIERS, Carrier as __Carrier, Come as __Come, Leaving as __Leaving};
 pub use shape::Shape;

@@ -341,8 +341,16 @@ impl fmt::Debug for MemoryRef {
 }
 
 impl MemoryRef {
-    /// The same as elements of another shape, which take as many bytes. Nobody else may have it.
+    /// Whether it can be [relabelled](Self::relabelled).
+    pub(crate) fn can_be(&self, shape: Shape) -> bool {
+        self.shape() == shape || Arc::strong_count(&self.0) == 1
+    }
+
+    /// The same as elements of another shape, which take as many bytes. Nobody else may have it then.
     pub(crate) fn relabelled(mut self, shape: Shape) -> Self {
+        if self.shape() == shape {
+            return self;
+        }
         let memory = Arc::get_mut(&mut self.0).expect("nobody else has it");
         (memory.shape, memory.len_elems) = (shape, shape.len());
         self

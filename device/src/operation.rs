@@ -70,9 +70,9 @@ pub(crate) enum Command {
     Copy,
     /// Fills the one access with zeros.
     Zero,
-    /// Copies the one access from host memory.
+    /// Copies the one access, or a piece of it, from host memory.
     Upload(HostRange),
-    /// Copies the one access to host memory.
+    /// Copies the one access, or a piece of it, to host memory.
     Download(HostRange),
     /// Does nothing, in order.
     Fence,
@@ -112,7 +112,12 @@ impl Command {
 pub(crate) struct HostRange {
     pub(crate) address: NonNull<u8>,
     pub(crate) bytes: usize,
+    /// Where in the access the piece begins: a multiple of [`PIECE_ALIGN`].
+    pub(crate) at_bytes: usize,
 }
+
+/// What all kinds of devices can copy to and from: wgpu copies whole words.
+pub(crate) const PIECE_ALIGN: usize = 4;
 
 // SAFETY: it is an address; who makes the operation answers for the memory.
 unsafe impl Send for HostRange {}

@@ -6,7 +6,8 @@
 //! accounts memory of another device. It is copied to theirs at its first use, and kept there as a twin; only where it is read or copied
 //! one asks whether it has landed ([`Memory::landed`]). Nothing is ever written there; what had been spoiled comes spoiled, and has no bytes.
 //!
-//! Or it stays where it is, and another process of the machine uses it there (`lending`); or a network sends and receives it by address (`arrival`).
+//! Or it stays where it is, and another process of the machine uses it there (`lending`); or a network sends and receives it by address (`arrival`); or
+//! it goes by pinned memory, piece by piece (`pieces`).
 //!
 //! The runtime's part is a [`Carrier`], which the linker finds, since serde hands on nothing of ours.
 
@@ -121,6 +122,9 @@ impl Come {
             Kind::Share(leaving) => leaving.memory().len_bytes(),
             Kind::Bytes(_, bytes) => (**bytes).as_ref().len(),
             Kind::Borrowed(_, _, len_bytes) => *len_bytes,
+            Kind::Arrived(memory) if !memory.can_be(shape) => {
+                return Err(format!("{shape:?} elements are announced, and {:?} came", memory.shape()));
+            }
             Kind::Arrived(memory) => memory.len_bytes(),
         };
         if shape.len().checked_mul(elem_bytes) == Some(bytes) {

@@ -244,7 +244,7 @@ impl Account {
             return branch.submit("download", operation, Prepared::made(move || convert(staged.to_vec())));
         }
         let mut values = Vec::<T>::with_capacity(len);
-        let to = HostRange { address: NonNull::from(values.spare_capacity_mut()).cast(), bytes };
+        let to = HostRange { address: NonNull::from(values.spare_capacity_mut()).cast(), bytes, at_bytes: 0 };
         // What is prepared is kept until the operation has ended, and so is the host memory; it does not move with the vector.
         let prepared = Prepared::made(move || {
             // SAFETY: the operation has succeeded, so it has written the first `len` elements.
@@ -287,7 +287,7 @@ impl Branch {
         }
         self.note_copied(Direction::FromHost, bytes.len());
         if self.device.facts.is_host_memory {
-            let from = HostRange { address: NonNull::from(bytes).cast(), bytes: bytes.len() };
+            let from = HostRange { address: NonNull::from(bytes).cast(), bytes: bytes.len(), at_bytes: 0 };
             let operation = self.operation_on(to, AccessMode::Overwrite, Command::Upload(from));
             // What is prepared is kept until the operation has ended, and so are the bytes, which nobody changes.
             return self.submit("upload", operation, Prepared::keeping(landed.clone()));

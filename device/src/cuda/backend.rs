@@ -313,14 +313,14 @@ impl Gpus {
             }
             Command::Zero => zero(stream, block(0), operation.accesses[0].memory.len_bytes())?,
             Command::Upload(range) | Command::Download(range) if range.bytes == 0 => {}
-            Command::Upload(HostRange { address, bytes }) => {
+            Command::Upload(HostRange { address, bytes, at_bytes }) => {
                 // SAFETY: it is pinned memory of this set, or was pinned by it, and valid and nobody else's until the operation has ended: when its
                 // mark is reached or the device lost.
-                unsafe { stream.upload_from(block(0), (*address, *bytes)) }?;
+                unsafe { stream.upload_from((block(0), *at_bytes), (*address, *bytes)) }?;
             }
-            Command::Download(HostRange { address, bytes }) => {
+            Command::Download(HostRange { address, bytes, at_bytes }) => {
                 // SAFETY: as above.
-                unsafe { stream.download_to(block(0), (*address, *bytes)) }?;
+                unsafe { stream.download_to((block(0), *at_bytes), (*address, *bytes)) }?;
             }
             Command::Fence => {}
         }

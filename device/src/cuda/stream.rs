@@ -205,7 +205,7 @@ impl Stream {
         self.now_in_flight(to, mark)
     }
 
-    /// Copies pinned memory, which somebody else keeps, into the beginning of a block.
+    /// Copies pinned memory, which somebody else keeps, into a block, from an offset on.
     ///
     /// # Errors
     ///
@@ -217,17 +217,18 @@ impl Stream {
     /// device lost.
     pub(super) unsafe fn upload_from(
         &self,
-        to: &Block,
+        (to, offset_bytes): (&Block, usize),
         (from, len_bytes): (NonNull<u8>, usize),
     ) -> Result<Mark, CudaError> {
-        to.check_range("an upload", 0, len_bytes)?;
+        to.check_range("an upload", offset_bytes, len_bytes)?;
+        let address = to.address() + offset_bytes as u64;
         self.submit("upload", "cuMemcpyHtoDAsync", std::iter::once(to), |stream| {
             // SAFETY: promised by the caller; the block notes its use, so its memory stays; the range was checked.
-            unsafe { stream.upload(to.address(), from.as_ptr(), len_bytes) }
+            unsafe { stream.upload(address, from.as_ptr(), len_bytes) }
         })
     }
 
-    /// Copies the beginning of a block to pinned memory that somebody else keeps.
+    /// Copies a block, from an offset on, to pinned memory that somebody else keeps.
     ///
     /// # Errors
     ///
@@ -239,13 +240,14 @@ impl Stream {
     /// device lost.
     pub(super) unsafe fn download_to(
         &self,
-        from: &Block,
+        (from, offset_bytes): (&Block, usize),
         (to, len_bytes): (NonNull<u8>, usize),
     ) -> Result<Mark, CudaError> {
-        from.check_range("a download", 0, len_bytes)?;
+        from.check_range("a download", offset_bytes, len_bytes)?;
+        let address = from.address() + offset_bytes as u64;
         self.submit("download", "cuMemcpyDtoHAsync", std::iter::once(from), |stream| {
             // SAFETY: as in `upload_from`.
-            unsafe { stream.download(to.as_ptr(), from.address(), len_bytes) }
+            unsafe { stream.download(to.as_ptr(), address, len_bytes) }
         })
     }
 

@@ -45,13 +45,14 @@ pub(super) fn run(
             // SAFETY: the memory has this many bytes, and is ordered and kept alive as an access of the operation.
             unsafe { to.write_bytes(0, bytes) };
         }
-        Command::Upload(HostRange { address: from, bytes }) => {
-            // SAFETY: both have this many bytes; one is an access of the operation, the other is valid until its end.
-            unsafe { memory(0).0.copy_from_nonoverlapping(*from, *bytes) };
+        Command::Upload(HostRange { address: from, bytes, at_bytes }) => {
+            // SAFETY: both have this many bytes, one of them from a place on; that one is an access of the operation, the other is valid until
+            // its end.
+            unsafe { memory(0).0.add(*at_bytes).copy_from_nonoverlapping(*from, *bytes) };
         }
-        Command::Download(HostRange { address: to, bytes }) => {
-            // SAFETY: both have this many bytes; one is an access of the operation, the other is valid until its end.
-            unsafe { to.copy_from_nonoverlapping(memory(0).0, *bytes) };
+        Command::Download(HostRange { address: to, bytes, at_bytes }) => {
+            // SAFETY: as above.
+            unsafe { to.copy_from_nonoverlapping(memory(0).0.add(*at_bytes), *bytes) };
         }
         Command::Code { name, .. } => unreachable!("`{name}` is for CUDA"),
         Command::Fence => {}

@@ -440,7 +440,7 @@ impl Batch {
 
     /// Copies what an operation has downloaded to where it wants it.
     fn downloaded(&self, operation: &Operation, piece: Option<Piece>) -> Result<(), String> {
-        let (Command::Download(HostRange { address, bytes }), Some(piece)) = (&operation.command, piece)
+        let (Command::Download(HostRange { address, bytes, .. }), Some(piece)) = (&operation.command, piece)
         else {
             return Ok(());
         };

@@ -86,19 +86,21 @@ impl Recorder {
                     }
                 }
                 Command::Copy => match imported {
-                    Some(bytes) => recorder.upload(batch, encoder, access(1), bytes)?,
+                    Some(bytes) => recorder.upload(batch, encoder, (access(1), 0), bytes)?,
                     None => {
                         let (from, to) = (access(0), access(1));
                         recorder.copy(encoder, from.block(), to.block(), from.len_bytes());
                     }
                 },
                 Command::Zero => recorder.zero(encoder, access(0)),
-                Command::Upload(HostRange { address, bytes }) => {
+                Command::Upload(HostRange { address, bytes, at_bytes }) => {
                     // SAFETY: it is valid until the operation has ended, and nobody writes it before.
                     let bytes = unsafe { std::slice::from_raw_parts(address.as_ptr(), *bytes) };
-                    recorder.upload(batch, encoder, access(0), bytes)?;
+                    recorder.upload(batch, encoder, (access(0), *at_bytes), bytes)?;
                 }
-                Command::Download(_) => return recorder.download(batch, encoder, access(0)),
+                Command::Download(HostRange { bytes, at_bytes, .. }) => {
+                    return recorder.download(batch, encoder, (access(0), *at_bytes), *bytes);
+                }
                 Command::Code { name, .. } => unreachable!("`{name}` is for CUDA"),
                 Command::Fence => {}
             }
@@ -198,7 +200,9 @@ impl Recorder {
         batch: &mut Batch,
         memory: &Memory,
     ) -> Result<Option<Piece>, Said> {
-        self.encode(batch, |recorder, batch, encoder| recorder.download(batch, encoder, memory))
+        self.encode(batch, |recorder, batch, encoder| {
+            recorder.download(batch, encoder, (memory, 0), memory.len_bytes())
+        })
     }
 
     /// Records one command buffer.
@@ -243,13 +247,13 @@ impl Recorder {
         &mut self,
         batch: &mut Batch,
         encoder: &mut CommandEncoder,
-        to: &Memory,
+        (to, at_bytes): (&Memory, usize),
         bytes: &[u8],
     ) -> Result<(), Said> {
         if !bytes.is_empty() {
             let (chunk, piece) = self.stage(batch, bytes)?;
             let to = self.shared.buffer(to.block());
-            encoder.copy_buffer_to_buffer(&chunk.buffer, piece.offset, &to, 0, piece.bytes);
+            encoder.copy_buffer_to_buffer(&chunk.buffer, piece.offset, &to, at_bytes as u64, piece.bytes);
         }
         Ok(())
     }
@@ -259,14 +263,15 @@ impl Recorder {
         &mut self,
         batch: &mut Batch,
         encoder: &mut CommandEncoder,
-        from: &Memory,
+        (from, at_bytes): (&Memory, usize),
+        len_bytes: usize,
     ) -> Result<Option<Piece>, Said> {
-        if from.len_bytes() == 0 {
+        if len_bytes == 0 {
             return Ok(None);
         }
-        let piece = self.downloads.cut(&self.shared, &mut batch.downloads, from.len_bytes() as u64)?;
-        let to = &batch.downloads[piece.chunk].buffer;
-        encoder.copy_buffer_to_buffer(&self.shared.buffer(from.block()), 0, to, piece.offset, piece.bytes);
+        let piece = self.downloads.cut(&self.shared, &mut batch.downloads, len_bytes as u64)?;
+        let (from, to) = (self.shared.buffer(from.block()), &batch.downloads[piece.chunk].buffer);
+        encoder.copy_buffer_to_buffer(&from, at_bytes as u64, to, piece.offset, piece.bytes);
         Ok(Some(piece))
     }
 
