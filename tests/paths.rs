@@ -25,6 +25,10 @@ use kernels::register;
 const PATH: &str = "CHARE_DEVICE_PATH";
 
 const LEN: u32 = 1000;
+/// What goes by itself of what is staged, and how many of these may be out at a time.
+const PIECE: usize = 512 << 10;
+const WINDOW: u64 = 8;
+const LONG: usize = 20 * PIECE + 1;
 const ADD: Kernel<(InOut<u32>, u32)> =
     Kernel::new("add", |_: &Launch, (buffer, value): (&mut [u32], u32)| {
         buffer.iter_mut().for_each(|x| *x += value);
@@ -192,6 +196,48 @@ impl Holder {
     }
 
     #[entry]
+    fn make(&self, cx: &Cx<Self>, len: usize, seed: usize) -> Result<DeviceSlice<u8>> {
+        Ok(cx.device().upload(bytes(len, seed))?.share())
+    }
+
+    /// Whether a share is as it was made.
+    #[entry]
+    async fn is_whole(this: This<Self>, share: DeviceSlice<u8>, seed: usize) -> Result<bool> {
+        let copy = this.device().copy(&share)?;
+        Ok(this.device().download(&copy)?.await? == bytes(share.len(), seed))
+    }
+
+    /// Sends long shares, which all go at once, and waits until all have been looked at.
+    #[entry]
+    async fn send_long(this: This<Self>, to: Element<Holder>, count: usize) -> Result<bool> {
+        let dev = this.device();
+        let send = |seed| Ok(to.is_whole(dev.upload(bytes(LONG, seed))?.share(), seed).future());
+        let mut are_whole = true;
+        for whole in (0..count).map(send).collect::<Result<Vec<_>>>()? {
+            are_whole &= whole.await?;
+        }
+        Ok(are_whole)
+    }
+
+    #[entry]
+    fn drop_unread(&self, share: DeviceSlice<u8>) -> usize {
+        share.len()
+    }
+
+    /// How often this process has asked for pinned memory.
+    #[entry]
+    fn pinned(&self) -> u64 {
+        calls("cuMemHostAlloc")
+    }
+
+    /// Sends nothing meanwhile.
+    #[entry]
+    fn go_astray(&mut self, cx: &Cx<Self>) -> Result<()> {
+        cx.device().launch(&ASTRAY, 1, (&mut self.buffer,))?.wait().expect_err("it goes astray");
+        Ok(())
+    }
+
+    #[entry]
     async fn send_spoiled(&mut self, cx: &Cx<Self>, to: Element<Holder>) -> Result<String> {
         let dev = cx.device();
         let mut spoiled = dev.alloc(LEN as usize)?;
@@ -234,6 +280,10 @@ fn values_of(pe: usize) -> Vec<u32> {
     (0..LEN).map(|i| LEN * pe as u32 + i).collect()
 }
 
+fn bytes(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + (i >> 9) + seed) as u8).collect()
+}
+
 /// The path that this process is to use.
 fn path() -> String {
     env::var(PATH).expect("the test says it")
@@ -259,9 +309,9 @@ async fn equal_results(rt: Runtime) -> Result<()> {
     }
     assert_eq!(here.read(there.share_grid().await?).await?, (vec![5; 24], vec![2, 3, 4]));
     let plus = |pe: usize, more: u32| values_of(pe).iter().map(|value| value + more).collect::<Vec<_>>();
-    assert_eq!(here.give_away(there.clone()).await?, [plus(0, 0), plus(0, 7), plus(last, 1)]);
+    assert_eq!(here.give_away(there).await?, [plus(0, 0), plus(0, 7), plus(last, 1)]);
     for _ in 0..10 {
-        assert_eq!(here.send_and_overwrite(there.clone()).await?, vec![1; LEN as usize]);
+        assert_eq!(here.send_and_overwrite(there).await?, vec![1; LEN as usize]);
     }
     let fields = rt.array::<Field>(4).create(()).await?;
     for round in 0..4_u32 {
@@ -285,7 +335,7 @@ async fn all_memory_comes_back(rt: Runtime) -> Result<()> {
     let (_, opened) = there.counts().await?;
     for _ in 0..2 {
         let (copied, _) = here.counts().await?;
-        here.send_many(there.clone(), 1000).await?;
+        here.send_many(there, 1000).await?;
         rt.quiescence().await?;
         assert_eq!(there.drop_kept().await?, 333);
         let (copied_since, _) = here.counts().await?;
@@ -312,6 +362,76 @@ async fn faults(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+/// What is long, between the first PE and the last.
+async fn long_shares(rt: Runtime) -> Result<()> {
+    let (holders, last) = (rt.group::<Holder>().create(()).await?, rt.num_pes() - 1);
+    for (seed, len) in [0, 1, PIECE - 1, PIECE, PIECE + 1, LONG].into_iter().enumerate() {
+        for (from, to) in [(0, last), (last, 0)] {
+            let share = holders.on(from).make(len, seed).await?;
+            assert!(holders.on(to).is_whole(share, seed).await?, "{len} bytes from {from} to {to}");
+        }
+    }
+    // More than all pieces that may be out, both ways at once.
+    let both =
+        [(0, last), (last, 0)].map(|(from, to)| holders.on(from).send_long(holders.on(to), 4).future());
+    for are_whole in both {
+        assert!(are_whole.await?);
+    }
+    Ok(())
+}
+
+/// What goes in pieces needs the pinned memory of those that may be out, on either side, and gives it back, as all other memory. So a piece is in its place on the
+/// other device before a later one has been copied from this one.
+async fn pinned_memory_comes_back(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let [here, there] = [0, 1].map(|pe| holders.on(pe));
+    let before = [here.used_bytes().await?, there.used_bytes().await?];
+    for (len, count) in [(LONG, 1), (2 * PIECE + 1, 1000)] {
+        let share = here.make(len, 1).await?;
+        let pinned = [here.pinned().await?, there.pinned().await?];
+        let (copied, _) = here.counts().await?;
+        for begun in (0..count).step_by(50) {
+            let send = |_| there.drop_unread(share.clone()).future();
+            let all: Vec<_> = (begun..count.min(begun + 50)).map(send).collect();
+            for dropped in all {
+                assert_eq!(dropped.await?, len);
+            }
+        }
+        let pinned_since = [here.pinned().await?, there.pinned().await?];
+        for (since, before) in pinned_since.into_iter().zip(pinned) {
+            assert!(since - before <= WINDOW, "{before} {since}");
+        }
+        let (copied_since, _) = here.counts().await?;
+        assert_eq!(copied_since - copied, (len.div_ceil(PIECE) * count) as u64);
+        drop(share);
+        while [here.used_bytes().await?, there.used_bytes().await?] != before {
+            rt.yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// The device is lost when some pieces have left.
+async fn a_fault_between_pieces(rt: Runtime) -> Result<()> {
+    let holders = rt.group::<Holder>().create(()).await?;
+    let [here, there] = [0, 1].map(|pe| holders.on(pe));
+    let share = here.make(64 << 20, 1).await?;
+    let (used, (copied, _)) = (there.used_bytes().await?, here.counts().await?);
+    let whole = there.is_whole(share, 1).future();
+    // More have been begun than may be out, so some have come.
+    while here.counts().await?.0 <= copied + WINDOW {
+        rt.yield_now().await;
+    }
+    here.go_astray().await?;
+    let error = whole.await.expect_err("not all of it has come").to_string();
+    assert!(error.contains("astray"), "{error}");
+    while there.used_bytes().await? != used {
+        rt.yield_now().await;
+    }
+    assert!(there.send_long(there, 1).await?, "the other device is as it was");
+    Ok(())
+}
+
 mod program {
     use super::*;
 
@@ -322,6 +442,9 @@ mod program {
             Some("results") => equal_results(rt).await,
             Some("memory") => all_memory_comes_back(rt).await,
             Some("faults") => faults(rt).await,
+            Some("long") => long_shares(rt).await,
+            Some("pinned") => pinned_memory_comes_back(rt).await,
+            Some("astray") => a_fault_between_pieces(rt).await,
             other => Err(format!("{other:?} is no program").into()),
         }
     }
@@ -349,6 +472,16 @@ fn main() -> ExitCode {
         trial("memory_of_the_host_comes_back", || on_host("memory", &[["1", "host:2:workers=2", "0"]])),
         // The one that fails loses its device.
         trial("a_fault_goes_with_its_memory", || on_gpus("faults", &["2"])),
+        trial("long_shares_between_gpus_have_equal_results", || on_gpus("long", &["1", "2"])),
+        trial("long_shares_between_devices_of_the_host_have_equal_results", || {
+            // The memory of devices that are polled has no addresses for MPI.
+            run("long", "staged", ["1", "host:2:polled", "0"])?;
+            on_host("long", &[["2", "host:2:workers=2", "0"]])
+        }),
+        trial("pinned_memory_comes_back", || run("pinned", "staged", ["1", "cuda", "2"]).map(drop)),
+        trial("a_fault_between_pieces_spoils_what_has_come", || {
+            run("astray", "staged", ["1", "cuda", "2"]).map(drop)
+        }),
         trial("what_is_chosen_is_told", what_is_chosen_is_told),
         trial("a_path_that_is_impossible_is_an_error_at_the_start", impossible_paths),
     ];

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum DevicePath {
-    /// `staged`: it is copied to the host, sent from there, and copied to the device where it is first used. Goes everywhere.
+    /// `staged`: it is copied to the host, sent from there, and copied to the device where it is first used; in pieces, these overlapping, if it is
+    /// long. Goes everywhere.
     Staged,
     /// `ipc`: the other process opens it, and uses it where it is (CUDA IPC). For processes of one host that have the same GPUs open.
     Ipc,

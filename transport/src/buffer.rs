@@ -22,7 +22,7 @@ pub const MOST_ALIGN: usize = 4096;
 pub enum Buffer {
     /// Memory of the host.
     Host(HostBuf),
-    /// Memory that the network's library reaches, and nothing else here: that of a device, say.
+    /// Memory that the network's library reaches, and nothing else here: that of a device, or pinned for one.
     Device(DeviceBuf),
 }
 

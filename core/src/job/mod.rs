@@ -11,11 +11,13 @@
 //! quiescence needs ([`quiet`]). Invariant: the first reason for which any process ends the run is known to all in the end, and a
 //! run that has gone wrong anywhere has gone wrong everywhere.
 
+mod coming;
 #[cfg(all(test, not(loom)))]
 mod hostile;
 mod lending;
 mod note;
 pub(crate) mod paths;
+mod pipeline;
 mod quiet;
 mod spread;
 mod staged;
@@ -23,7 +25,7 @@ mod straight;
 
 use std::cell::OnceCell;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 use std::{process, thread};
@@ -47,6 +49,7 @@ use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
 use crate::table::{CodeTable, SameId};
 use crate::wire::{self, Beside, Decoder, Encoder, Label, WireError};
+use coming::Coming;
 use lending::Lent;
 pub(crate) use note::Ending;
 use note::Note;
@@ -62,6 +65,8 @@ const NOTE: u32 = u32::MAX;
 const SPREAD: u32 = u32::MAX - 1;
 /// What stands before a message of which some device memory is not beside it: which, what there is in its place, and the message follow.
 const INSTEAD: u32 = u32::MAX - 2;
+/// What stands before a piece of device memory, which its message follows.
+const PIECE: u32 = u32::MAX - 3;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless its last look at the network has ended within as long as it took, which is taken
@@ -110,6 +115,9 @@ pub(crate) struct Job {
     reports: Mutex<Reports>,
     paths: Paths,
     lent: Lent,
+    coming: Coming,
+    /// The number of the next share that goes in pieces.
+    next_share: AtomicU64,
 }
 
 impl Job {
@@ -145,6 +153,8 @@ impl Job {
             reports: Mutex::default(),
             paths,
             lent: Lent::default(),
+            coming: Coming::default(),
+            next_share: AtomicU64::new(0),
         }))
     }
 
@@ -154,6 +164,11 @@ impl Job {
 
     pub(crate) fn rank(&self) -> Rank {
         self.facts().rank()
+    }
+
+    fn next_share(&self) -> u64 {
+        // Relaxed: only the number counts.
+        self.next_share.fetch_add(1, Ordering::Relaxed)
     }
 
     /// All processes but this one.
@@ -289,6 +304,7 @@ impl Job {
         }
         *place = None;
         self.lent.clear();
+        self.coming.clear();
         let Reports { mut hangs, mut profiles } = std::mem::take(&mut *lock(&self.reports));
         hangs.sort_by_key(|(rank, _)| *rank);
         hangs.into_iter().for_each(|(_, text)| hang.push_str(&text));
@@ -303,7 +319,7 @@ impl Job {
             Note::End(ending) => shared.spoil(Reason::Elsewhere(ending)),
             Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
             Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
-            Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) => {}
+            Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) | Note::Taken(_) => {}
         }
     }
 
@@ -323,6 +339,8 @@ impl Job {
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),
             Note::Returned(id) => return self.lent.take_back(from, id),
+            // It is for a PE.
+            Note::Taken(_) => return,
         }
         shared.wake(shared.first_pe());
     }
@@ -352,7 +370,10 @@ pub(crate) fn let_driver_tell(shared: &Arc<Shared>) {
         let (of_alarm, for_devices) = (upgraded.clone(), upgraded.clone());
         driver.set_wake_hook(move || upgraded().for_each(|shared| shared.wake(shared.first_pe())));
         driver.set_device_memory(move |_, header, len| {
-            for_devices().next().and_then(|shared| straight::make_room(&shared, header, len))
+            for_devices().next().and_then(|shared| match coming::is_piece(header) {
+                true => coming::make_room(&shared, len),
+                false => straight::make_room(&shared, header, len),
+            })
         });
         driver.on_alarm(move |alarm| of_alarm().for_each(|shared| heed_alarm(&shared, &alarm)));
     }
@@ -397,6 +418,8 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
         Ok(Ok(Came::ForAll(messages))) => {
             return pe.near_pes().zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
         }
+        Ok(Ok(Came::Piece)) => return,
+        Ok(Ok(Came::Note(Note::Taken(number)))) => return pipeline::tell_taken(pe, from, number),
         Ok(Ok(Came::Note(note))) => {
             if let Some(job) = shared.job() {
                 job.heed(shared, from, note);
@@ -425,18 +448,25 @@ enum Came {
     /// One for each PE of this process.
     ForAll(Vec<Msg>),
     Note(Note),
+    /// Of device memory, which has been put where it belongs.
+    Piece,
 }
 
 fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
     let Frame { header, buffers } = frame;
     // Most have none.
     let beside =
-        if buffers.is_empty() { Vec::new() } else { buffers.into_iter().map(Beside::Host).collect() };
+        if buffers.is_empty() { Vec::new() } else { buffers.into_iter().map(Beside::come).collect() };
     let mut decoder = Decoder::new(header, beside);
     let mut to = decoder.take_u32()?;
     if to == INSTEAD {
         staged::put_instead(pe, from, &mut decoder)?;
         to = decoder.take_u32()?;
+    }
+    if to == PIECE {
+        let job =
+            pe.shared().job().ok_or_else(|| WireError::new("it is a piece, which none but jobs send"))?;
+        return job.coming.take_in(pe, from, decoder).map(|()| Came::Piece);
     }
     if to == NOTE {
         let note = decoder.take()?;

@@ -24,6 +24,8 @@ pub(super) enum Note {
     Confirm(u64),
     /// What had been lent under this number is not needed any more.
     Returned(u64),
+    /// A piece of device memory is in its place, which the PE with this number has sent.
+    Taken(u32),
 }
 
 impl Note {

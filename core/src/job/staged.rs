@@ -5,6 +5,8 @@
 //! that it has sent device memory to, and what it sends there afterwards is held behind it: what one PE sends another arrives in the order in which it
 //! was sent. A lane has an account, so its copies wait for each other and for what fills their memory, but not for those of other lanes.
 //!
+//! What has to be staged and is long goes in pieces, ahead of its message (`pipeline`). The message waits likewise, until the last of them has gone.
+//!
 //! For a process that can open it, memory is lent and not copied (`lending`), and where MPI reaches devices it is sent from where it lies (`straight`): then
 //! the message waits for an operation that copies nothing and ends when the memory has been written. All else is the same.
 //!
@@ -21,7 +23,7 @@
 //! *The end of the run.* What is held then is dropped, like all that is on its way. A fault in a copy that nobody has been told of is one of its kernel, and makes the
 //! end a bad one.
 //!
-//! Invariant: `held` is the number of messages in all lanes; while it is zero, and no device memory is beside it, a message is not looked at
+//! Invariant: the pieces of a lane are those of its messages, in their order; `held` is the number of messages in all lanes; while it is zero, and no device memory is beside it, a message is not looked at
 //! here.
 
 use std::cell::{Cell, RefCell};
@@ -35,7 +37,8 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::lending::Token;
-use super::{INSTEAD, straight};
+use super::pipeline::{self, Cut, Gone, Pipeline, Step};
+use super::{INSTEAD, PIECE, straight};
 use crate::current;
 use crate::device_path::DevicePath;
 use crate::ids::{ChareId, PeId, RunId};
@@ -56,6 +59,7 @@ struct Lane {
     courier: Account,
     waker: Waker,
     held: VecDeque<Held>,
+    pipeline: Pipeline,
 }
 
 /// An encoded message.
@@ -71,6 +75,8 @@ struct Held {
 enum Item {
     Host(Buffer),
     Device(Copy),
+    /// Its pieces are in the lane's pipeline until all have gone.
+    Cut(Option<Gone>),
     Shared(Sharing),
     /// It came so, and was not read; or it was to be shared.
     Spoiled(Spoiled),
@@ -87,7 +93,24 @@ struct Sharing {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Instead {
     Spoiled(Spoiled),
-    Lent { id: u64, offer: Offer },
+    Lent {
+        id: u64,
+        offer: Offer,
+    },
+    /// It has come in pieces, under this number; or not all of it has, for this reason.
+    Pieces {
+        id: u64,
+        spoiled: Option<Spoiled>,
+    },
+}
+
+/// Who sends a message to whom.
+struct Between<'a> {
+    courier: &'a Account,
+    devices: &'a Devices,
+    /// Which way memory goes, and under which number it is cut, if it may be.
+    path: &'a dyn Fn(&Leaving) -> DevicePath,
+    cut: &'a dyn Fn(Leaving) -> Result<Cut, Leaving>,
 }
 
 enum Copy {
@@ -99,33 +122,44 @@ impl Held {
     fn begin(
         to: Option<PeId>,
         encoder: &mut Encoder,
-        courier: &Account,
-        devices: &Devices,
-        path: impl Fn(&Leaving) -> DevicePath,
-    ) -> Self {
+        Between { courier, devices, path, cut }: Between<'_>,
+    ) -> (Self, Vec<Cut>) {
+        let mut cuts = Vec::new();
+        let mut staged = |leaving| match cut(leaving) {
+            Ok(cut) => {
+                cuts.push(cut);
+                Item::Cut(None)
+            }
+            Err(leaving) => Item::copied(courier, &leaving),
+        };
+        let mut by = |path: DevicePath, leaving: Leaving| match path {
+            DevicePath::Mpi if leaving.place().is_some() => Item::shared(courier, leaving, None),
+            DevicePath::Ipc => match leaving.offer() {
+                Ok(offer) => Item::shared(courier, leaving, Some(offer)),
+                Err(_) => staged(leaving),
+            },
+            DevicePath::Mpi | DevicePath::Staged => staged(leaving),
+        };
         let begin = |beside| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
             Beside::Spoiled(spoiled) => Item::Spoiled(spoiled),
-            Beside::Device(leaving) => match path(&leaving) {
-                DevicePath::Mpi if leaving.place().is_some() => Item::shared(courier, leaving, None),
-                DevicePath::Ipc => match leaving.offer() {
-                    Ok(offer) => Item::shared(courier, leaving, Some(offer)),
-                    Err(_) => Item::copied(courier, &leaving),
-                },
-                DevicePath::Mpi | DevicePath::Staged => Item::copied(courier, &leaving),
-            },
-            // It came so, and was not read. It is not this process's to lend.
+            Beside::Device(leaving) => by(path(&leaving), leaving),
+            // These came so, and were not read. What is lent is not this process's to lend.
+            Beside::Arrived(arrival) => {
+                let leaving = arrival.share();
+                by(path(&leaving), leaving)
+            }
             Beside::Lent(Pledge { offer, token }) => {
-                Item::copied(courier, &Leaving::borrowed(devices, &offer, Box::new(token)))
+                by(DevicePath::Staged, Leaving::borrowed(devices, &offer, Box::new(token)))
             }
         };
         let beside = std::mem::take(&mut encoder.buffers).into_iter().map(begin).collect();
         let (header, ends) = (std::mem::take(&mut encoder.bytes), std::mem::take(&mut encoder.ends));
-        Held { to, header, beside, ends }
+        (Held { to, header, beside, ends }, cuts)
     }
 
-    /// Whether all its copies have ended.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Whether all its copies have ended, and its pieces, which are the first of the pipeline, have gone.
+    fn poll(&mut self, context: &mut Context<'_>, pipeline: &mut Pipeline) -> Poll<()> {
         for item in &mut self.beside {
             match item {
                 Item::Device(copy) => {
@@ -134,6 +168,7 @@ impl Held {
                         *copy = Copy::Ended(outcome.map_err(|why| Spoiled { why, is_told: true }));
                     }
                 }
+                Item::Cut(None) => *item = Item::Cut(Some(ready!(pipeline.poll_first()))),
                 Item::Shared(Sharing { written, .. }) => {
                     let Some(completion) = written else { continue };
                     let outcome = ready!(completion.poll_unreported(context));
@@ -142,7 +177,7 @@ impl Held {
                         *item = Item::Spoiled(Spoiled { why, is_told: true });
                     }
                 }
-                Item::Host(_) | Item::Spoiled(_) => {}
+                Item::Host(_) | Item::Spoiled(_) | Item::Cut(Some(_)) => {}
             }
         }
         Poll::Ready(())
@@ -163,6 +198,10 @@ impl Held {
                     continue;
                 }
                 Item::Device(Copy::Ended(Err(spoiled))) | Item::Spoiled(spoiled) => Instead::Spoiled(spoiled),
+                Item::Cut(Some(Gone { id: Some(id), spoiled })) => Instead::Pieces { id, spoiled },
+                Item::Cut(Some(Gone { id: None, spoiled })) => {
+                    Instead::Spoiled(spoiled.expect("it would have gone"))
+                }
                 Item::Shared(Sharing { share, offer: Some(offer), .. }) => {
                     Instead::Lent { id: keep(share), offer }
                 }
@@ -171,7 +210,9 @@ impl Held {
                     beside.push(buffer.into());
                     continue;
                 }
-                Item::Device(Copy::Begun(_)) => unreachable!("it goes when all its copies have ended"),
+                Item::Device(Copy::Begun(_)) | Item::Cut(None) => {
+                    unreachable!("it goes when all its copies have ended")
+                }
             };
             instead.push((place, kind));
             beside.push(Vec::<u8>::new().into());
@@ -251,14 +292,16 @@ impl Staged {
             let label = format!("messages of PE {} to {rank}", pe.id());
             let bell = Bell { run: pe.run(), pe: pe.id(), rank };
             let courier = pe.shared().devices().courier(label);
-            Lane { courier, waker: Arc::new(bell).into(), held: VecDeque::new() }
+            let (held, pipeline) = Default::default();
+            Lane { courier, waker: Arc::new(bell).into(), held, pipeline }
         };
         self.lanes.borrow_mut().entry(rank).or_insert_with(open).courier.clone()
     }
 
-    fn push(&self, rank: Rank, held: Held) {
+    fn push(&self, rank: Rank, (held, cuts): (Held, Vec<Cut>)) {
         if let Some(lane) = self.lanes.borrow_mut().get_mut(&rank) {
             lane.held.push_back(held);
+            cuts.into_iter().for_each(|cut| lane.pipeline.push(cut));
             self.held.set(self.held.get() + 1);
         }
     }
@@ -266,8 +309,8 @@ impl Staged {
     /// The next message to a process whose copies have ended. If there are more, the PE will be told of theirs.
     fn pop(&self, rank: Rank) -> Option<Held> {
         let mut lanes = self.lanes.borrow_mut();
-        let Lane { waker, held, .. } = lanes.get_mut(&rank)?;
-        if held.front_mut()?.poll(&mut Context::from_waker(waker)).is_pending() {
+        let Lane { waker, held, pipeline, .. } = lanes.get_mut(&rank)?;
+        if held.front_mut()?.poll(&mut Context::from_waker(waker), pipeline).is_pending() {
             return None;
         }
         self.held.set(self.held.get() - 1);
@@ -286,13 +329,53 @@ impl Pe {
             Some(job) if to.is_some() => job.paths.of(rank, leaving),
             _ => DevicePath::Staged,
         };
-        let held = Held::begin(to, encoder, &courier, self.shared().devices(), path);
-        staged.push(rank, held);
+        let number = to.filter(|_| self.shared().job().is_some()).map(|to| self.shared().place_of(to).1);
+        let cut = |leaving: Leaving| match (number, self.shared().job()) {
+            (Some(number), Some(job)) if pipeline::is_for(&leaving) => {
+                Ok(Cut::new(leaving, job.next_share(), number))
+            }
+            _ => Err(leaving),
+        };
+        let between = Between { courier: &courier, devices: self.shared().devices(), path: &path, cut: &cut };
+        staged.push(rank, Held::begin(to, encoder, between));
         self.advance_staged(rank);
     }
 
+    /// Something of the pipeline to a process, if there is one.
+    pub(super) fn with_pipeline<R>(
+        &self,
+        rank: Rank,
+        f: impl FnOnce(&mut Pipeline, &Waker) -> R,
+    ) -> Option<R> {
+        let mut lanes = self.crossing.staged.lanes.borrow_mut();
+        lanes.get_mut(&rank).map(|lane| f(&mut lane.pipeline, &lane.waker))
+    }
+
+    /// Begins to copy the pieces that there is credit for, and sends those that have been copied.
+    fn advance_pieces(&self, rank: Rank) {
+        let number = self.shared().own_number(self.id()) as u32;
+        while let Some(step) = self.with_pipeline(rank, |pipeline, waker| pipeline.step(number, waker)) {
+            match step {
+                Step::Begin { share, at, len } => {
+                    // As above: no table is borrowed.
+                    let copy = self.crossing.staged.courier(self, rank).download_piece(&share, at, len);
+                    self.with_pipeline(rank, |pipeline, _| pipeline.has_begun(copy));
+                }
+                Step::Send(piece, bytes) => {
+                    let mut encoder = Encoder::default();
+                    encoder.put_u32(PIECE);
+                    encoder.put_own(&piece);
+                    // If nothing is sent any more, nor is the message.
+                    self.send_frame(rank, &encoder.bytes, vec![straight::of_pinned(bytes).into()]);
+                }
+                Step::Wait => return,
+            }
+        }
+    }
+
     /// Sends what can go.
-    fn advance_staged(&self, rank: Rank) {
+    pub(super) fn advance_staged(&self, rank: Rank) {
+        self.advance_pieces(rank);
         while let Some(mut held) = self.crossing.staged.pop(rank) {
             let is_for_one = held.to.is_some();
             let ends = std::mem::take(&mut held.ends);
@@ -318,12 +401,16 @@ pub(super) fn put_instead(pe: &Pe, from: Rank, decoder: &mut Decoder<'_>) -> Res
     let all: Vec<(usize, Instead)> = decoder.take()?;
     // Each that has been lent is owed back from here on, whatever becomes of the rest.
     let instead = |instead| match instead {
-        Instead::Spoiled(spoiled) => Beside::Spoiled(spoiled),
+        Instead::Spoiled(spoiled) => Ok(Beside::Spoiled(spoiled)),
         Instead::Lent { id, offer } => {
             let token = Token { shared: Arc::downgrade(pe.shared()), lender: from, id };
-            Beside::Lent(Pledge { offer, token: Arc::new(token) })
+            Ok(Beside::Lent(Pledge { offer, token: Arc::new(token) }))
         }
+        Instead::Pieces { id, spoiled } => match pe.shared().job() {
+            Some(job) => job.coming.take(from, id, spoiled),
+            None => Err(WireError::new("it has a share in pieces, which none but jobs send")),
+        },
     };
     let all: Vec<_> = all.into_iter().map(|(place, kind)| (place, instead(kind))).collect();
-    all.into_iter().try_for_each(|(place, instead)| decoder.put_instead(place, instead))
+    all.into_iter().try_for_each(|(place, instead)| decoder.put_instead(place, instead?))
 }

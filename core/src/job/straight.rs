@@ -5,13 +5,17 @@
 //! of the PE that the frame is for, and gets it with the frame; where there is no room it comes to the host's memory, as if it had been staged. No stream
 //! and no kernel has the memory before the whole message is there (`device/src/arrival.rs`).
 //!
+//! Pinned memory of the host that copies from and to devices use (`pipeline`) is such a buffer too: all networks reach it, and it stays where it is.
+//!
 //! Whether MPI reaches the devices is tried before the run, by a sample of four bytes from a device of each process to one of the next.
 
+use std::ptr::NonNull;
 use std::thread;
 
-use chare_device::{__Arrival as Arrival, __Come as Come, __Leaving as Leaving};
+use chare_device::{__Arrival as Arrival, __Come as Come, __Leaving as Leaving, HostVec};
 use chare_transport::{Buffer, DeviceBuf, Driver, Frame, Outbox, Progress, Rank};
 
+use super::coming;
 use crate::binding::BoundDevices;
 use crate::process::Shared;
 
@@ -20,6 +24,13 @@ pub(super) fn to_send(share: Leaving) -> Result<Buffer, Leaving> {
     let Some((start, len)) = share.place() else { return Err(share) };
     // SAFETY: what wrote the memory has ended, which the message has waited for; a share is not written, and lives as long as the buffer.
     Ok(unsafe { DeviceBuf::new(start, len, Box::new(share)) }.into())
+}
+
+/// Pinned memory of the host as what the network sends, or receives to. It is memory of devices too, for them.
+pub(super) fn of_pinned(mut bytes: HostVec<u8>) -> DeviceBuf {
+    let (start, len) = (NonNull::from(&mut *bytes).cast(), bytes.len());
+    // SAFETY: it is there, and nobody else's, as long as the vector is in the box, which nobody looks into before the buffer has gone.
+    unsafe { DeviceBuf::new(start, len, Box::new(bytes)) }
 }
 
 /// Memory to be received to.
@@ -35,9 +46,8 @@ pub(super) fn make_room(shared: &Shared, header: &[u8], len: usize) -> Option<De
         return None;
     }
     // What stands before other messages is no number of a PE; they are for any.
-    let to = header.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes)) as usize;
-    let to = if to < shared.own_pe_count() { to } else { 0 };
-    to_receive(shared.devices(), *shared.devices().of_pe(to).first()?, len)
+    let to = header.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    to_receive(shared.devices(), coming::device_of(shared, to)?, len)
 }
 
 /// Sends a sample from a device to the next process, and receives that of the one before: all processes do so at once, and have sent nothing else. Why

@@ -24,6 +24,8 @@ use crate::current;
 pub(crate) enum Beside {
     Host(Buffer),
     Device(Leaving),
+    /// Memory of a device of this process that has been received to.
+    Arrived(Arrival),
     /// Device memory that another process lends.
     Lent(Pledge),
     /// Device memory that has come, and that nobody can read.
@@ -53,6 +55,17 @@ impl<B: Into<Buffer>> From<B> for Beside {
 }
 
 impl Beside {
+    /// What the network has brought.
+    pub(crate) fn come(buffer: Buffer) -> Self {
+        match buffer {
+            Buffer::Device(memory) if memory.owner().is::<Arrival>() => {
+                let arrival = memory.into_owner().downcast::<Arrival>();
+                Beside::Arrived(*arrival.expect("it has been asked"))
+            }
+            buffer => Beside::Host(buffer),
+        }
+    }
+
     /// Whether it can go as it is.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self, Beside::Host(_))
@@ -62,7 +75,7 @@ impl Beside {
     pub(crate) fn into_host(self) -> Option<Buffer> {
         match self {
             Beside::Host(buffer) => Some(buffer),
-            Beside::Device(_) | Beside::Lent(_) | Beside::Spoiled(_) => None,
+            Beside::Device(_) | Beside::Arrived(_) | Beside::Lent(_) | Beside::Spoiled(_) => None,
         }
     }
 
@@ -72,10 +85,7 @@ impl Beside {
             || Beside::Spoiled(Spoiled { why: "its buffer is nobody's here".to_owned(), is_told: false });
         match self {
             // It is never written where it is.
-            Beside::Host(Buffer::Device(memory)) => {
-                let share = |arrival: &Arrival| Beside::Device(arrival.share());
-                memory.owner().downcast_ref().map_or_else(nobodys, share)
-            }
+            Beside::Arrived(arrival) => Beside::Device(arrival.share()),
             Beside::Host(buffer) => buffer.copied().map_or_else(nobodys, Beside::Host),
             Beside::Device(leaving) => Beside::Device(leaving.clone()),
             Beside::Lent(pledge) => Beside::Lent(pledge.clone()),
@@ -113,10 +123,7 @@ fn unload() -> Result<Come, String> {
                 Ok(Come::spoiled(pe.shared().devices(), why, is_told))
             })
         }
-        Beside::Host(Buffer::Device(memory)) => {
-            let arrival = memory.into_owner().downcast::<Arrival>();
-            Ok(Come::arrived(*arrival.map_err(|_| "its buffer is nobody's here")?))
-        }
+        Beside::Arrived(arrival) => Ok(Come::arrived(arrival)),
         Beside::Host(buffer) => {
             let memory = buffer.into_host().map_err(|_| "its buffer is not the host's")?;
             let bytes = Box::new(Landed(memory));

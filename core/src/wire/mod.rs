@@ -307,7 +307,8 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn take_buffer(&mut self) -> Result<Beside, WireError> {
+    /// The next thing that has come beside the bytes.
+    pub(crate) fn take_buffer(&mut self) -> Result<Beside, WireError> {
         self.buffers.next().ok_or_else(|| WireError::new("it announces a buffer that did not come"))
     }
 
