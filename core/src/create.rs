@@ -163,7 +163,8 @@ impl<C: ArrayElement> SparseBuilder<C> {
         SparseBuilder { map: None }
     }
 
-    /// Places elements by a map, unless their insertion says a PE; otherwise they are placed by their keys.
+    /// Places elements by a map, unless their insertion says a PE; otherwise they are placed by their keys. The map is asked on the PE that
+    /// makes the array, and need not be known in other processes.
     pub fn map(mut self, map: impl Placement<C::Index>) -> Self {
         self.map = Some(Box::new(map));
         self
@@ -197,17 +198,13 @@ impl<C: ArrayElement> SparseBuilder<C> {
     where
         C::Index: DenseIndex,
     {
-        InitialBuilder {
-            map: self.map,
-            initial: Initial::new(range.count(), move |number| range.index(number)),
-        }
+        InitialBuilder { map: self.map, initial: Initial::strided(range) }
     }
 
     /// As [`SparseBuilder::strided`], with any indexes, each once and with a key of its own, in any order.
     pub fn elements(self, indexes: impl IntoIterator<Item = C::Index>) -> InitialBuilder<C> {
-        let indexes: Vec<_> = indexes.into_iter().collect();
-        let count = indexes.len() as u64;
-        InitialBuilder { map: self.map, initial: Initial::new(count, move |number| indexes[number as usize]) }
+        let indexes = indexes.into_iter().collect();
+        InitialBuilder { map: self.map, initial: Initial::listed(indexes, C::index_codec()) }
     }
 
     /// Creates the array without elements, at once.
@@ -236,23 +233,26 @@ pub struct InitialBuilder<C: Chare> {
 }
 
 impl<C: ArrayElement> InitialBuilder<C> {
-    /// The creation of the array and of these elements, each with a clone of `init`, the arguments of `new`. No message
-    /// names an element: every PE goes through all indexes and constructs those that are placed on it.
+    /// The creation of the array and of these elements, each with a clone of `init`, the arguments of `new`. There is no message
+    /// for each: every PE goes through all indexes and constructs those that are placed on it.
     ///
     /// As after [`SparseArray::done_inserting`], reductions can end and calls of absent elements are refused. Later
     /// insertions are possible.
     ///
     /// # Panics
     /// When it is sent or first polled: on a thread that is not a PE, if two indexes have one key or one has none, if the
-    /// elements do not fit in memory, if the map panics or says a PE that does not exist, and if the run has several processes.
+    /// elements do not fit in memory, and if the map panics or says a PE that does not exist.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<SparseArray<C>>
     where
         C::Init: Clone,
     {
-        let InitialBuilder { map, initial } = self;
+        let InitialBuilder { map, mut initial } = self;
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
             initial.check(pe.pe_count())?;
+            if let Some(map) = &map {
+                initial.place(pe, C::INFO.name, &**map)?;
+            }
             let info = |id| CollectionInfo::new_sparse::<C>(id, map, Some(initial), pe.pe_count());
             let (id, cell) = create_everywhere::<C>(pe, info, init, awaited)?;
             Ok((SparseArray::new(pe.run(), id), cell))

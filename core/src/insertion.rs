@@ -1,6 +1,6 @@
 //! Elements that come: insertion into sparse arrays, and its end.
 //!
-//! An insertion goes by way of the array's root, which numbers it among broadcasts and reductions; by the element's home, which
+//! An insertion goes by way of the array's root, which asks the map and numbers it among broadcasts and reductions; by the element's home, which
 //! knows whether the element is there already; to the PE where it is constructed. Each may be one PE. Between two PEs messages
 //! keep their order, so what its sender sends to the root afterwards comes after it.
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::asking::{Ask, Asking};
 use crate::call;
 use crate::chares::{ArrayElement, Chare};
-use crate::collection::{Construct, Ticket};
+use crate::collection::{Collection, Construct, Ticket};
 use crate::current;
 use crate::entry::{self, EntryOf};
 use crate::error::CallError;
@@ -281,10 +281,10 @@ impl<C: Chare> Payload for Register<C> {
         let Some(array) = pe.collection(id.collection) else {
             return pe.hold_for_collection(id.collection, Msg::new(id, reply, self));
         };
-        let Register { request, inserter } = self;
+        let Register { mut request, inserter } = self;
         let home = array.info.home(id.element);
         // Before there is a ticket, for which all that comes later would wait.
-        let request = match request.parcel(pe, home) {
+        let request = match map(pe, array, id, &mut request).and_then(|()| request.parcel(pe, home)) {
             Ok(request) => request,
             Err(error) => return reply.refuse(pe, id, error),
         };
@@ -349,6 +349,28 @@ impl<C: Chare> Payload for Arrange<C> {
     }
 }
 
+/// Asks the map of an array, which is known at its root, unless the insertion says more.
+fn map<C: Chare>(
+    pe: &Pe,
+    array: &Collection,
+    id: ChareId,
+    request: &mut Request<C>,
+) -> Result<(), CallError> {
+    let (index, pe_count) = (request.index, pe.pe_count());
+    if request.pe.is_some() {
+        return Ok(());
+    }
+    let mapped = entry::guarded(pe, id, EntryOf::<C>::MAP, || array.info.mapped(&index))?;
+    if let Some(mapped) = mapped.filter(|mapped| *mapped >= pe_count) {
+        return Err(refused::<C>(pe, id, || {
+            let chare = C::INFO.name;
+            format!("{chare}[{index:?}] is mapped to PE {mapped}, and this run has {pe_count} PEs")
+        }));
+    }
+    request.pe = mapped.map(PeId::new);
+    Ok(())
+}
+
 /// The PE where an element is to be constructed.
 fn place<C: Chare>(pe: &Pe, id: ChareId, request: &Request<C>) -> Result<PeId, CallError> {
     let array = pe.collection(id.collection).expect("the caller has looked");
@@ -365,17 +387,7 @@ fn place<C: Chare>(pe: &Pe, id: ChareId, request: &Request<C>) -> Result<PeId, C
             )
         }));
     }
-    if let Some(wanted) = request.pe {
-        return Ok(wanted);
-    }
-    let map = || array.info.mapped(&index);
-    match entry::guarded(pe, id, EntryOf::<C>::MAP, map)? {
-        None => Ok(pe.id()),
-        Some(mapped) if mapped < pe.pe_count() => Ok(PeId::new(mapped)),
-        Some(mapped) => Err(refused::<C>(pe, id, || {
-            format!("{chare}[{index:?}] is mapped to PE {mapped}, and this run has {} PEs", pe.pe_count())
-        })),
-    }
+    Ok(request.pe.unwrap_or(pe.id()))
 }
 
 /// The refusal of an insertion; what makes the text calls code of the user's index, whose panic is the error then.

@@ -60,6 +60,23 @@ impl<I: DenseIndex> Strided<I> {
         (0..range.count).map(move |number| range.index(number))
     }
 
+    /// The start, the step, and how many there are along each axis: what other processes make it of.
+    pub(crate) fn to_arrays(self) -> [[usize; 6]; 3] {
+        [self.start, self.step, self.shape].map(I::to_array)
+    }
+
+    /// The range that has come as these; `None` if they are no range.
+    pub(crate) fn from_arrays(arrays: [[usize; 6]; 3]) -> Option<Self> {
+        let [start, step, shape] = arrays.map(I::from_array);
+        for axis in 0..I::DIMS {
+            let [start, step, count] = arrays.map(|axes| axes[axis]);
+            start.checked_add(count.saturating_sub(1).checked_mul(step)?)?;
+        }
+        let is_empty = arrays[2][..I::DIMS].contains(&0);
+        let count = if is_empty { 0 } else { shape.element_count()? };
+        Some(Strided { start, step, shape, count })
+    }
+
     pub(crate) fn index(&self, number: u64) -> I {
         let at = I::of_number(number, self.shape).to_array();
         let (starts, steps) = (self.start.to_array(), self.step.to_array());
@@ -86,6 +103,17 @@ mod tests {
                 rows.flat_map(|i| (start[1]..end.1).step_by(step[1]).map(move |j| (i, j))).collect();
             prop_assert_eq!(range.count(), looped.len() as u64);
             prop_assert_eq!(range.iter().collect::<Vec<_>>(), looped);
+            prop_assert_eq!(Strided::from_arrays(range.to_arrays()), Some(range));
         }
+    }
+
+    #[test]
+    fn what_is_no_range_is_none() {
+        let far = [usize::MAX - 1, 0, 0, 0, 0, 0];
+        let range = |start, step, count| Strided::<usize>::from_arrays([start, step, count]);
+        assert_eq!(range(far, [1; 6], [2; 6]).map(|range| range.count()), Some(2));
+        assert_eq!(range(far, [1; 6], [3; 6]), None);
+        assert_eq!(range([0; 6], far, [4; 6]), None);
+        assert_eq!(Strided::<(usize, usize)>::from_arrays([[0; 6], [1; 6], [usize::MAX; 6]]), None);
     }
 }

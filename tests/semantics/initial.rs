@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chare::prelude::*;
 use chare::{BoxError, CallError, Index, Placement, Strided};
 use reduce::{Gather, Sum};
+use serde::{Deserialize, Serialize};
 
-use super::{PES, run};
+use super::{PES, is_spread, run};
 
+#[derive(Serialize, Deserialize)]
 struct Cell {
     heard: u64,
     value: u64,
@@ -29,6 +31,13 @@ impl Cell {
     #[entry]
     fn place(&self, cx: &Cx<Self>) -> ((usize, usize), usize) {
         (cx.index(), cx.my_pe().index())
+    }
+
+    /// Inserts the element beside this one.
+    #[entry]
+    fn multiply(&self, cx: &Cx<Self>) {
+        let (i, j) = cx.index();
+        cx.sparse_array().insert((i, j + 1), 1).send();
     }
 
     #[entry]
@@ -69,7 +78,7 @@ impl Placement<(usize, usize)> for ByRow {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn all_elements_of_the_range_are_there_and_no_others(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().strided(lattice()).create(2).await?;
     let mut all = cells.place().gather().await?;
@@ -90,7 +99,7 @@ async fn all_elements_of_the_range_are_there_and_no_others(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn elements_come_and_go_later_as_ever(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().strided(lattice()).create(1).await?;
     let error = cells.insert((4, 2), 1).await.expect_err("it is there").to_string();
@@ -107,7 +116,7 @@ async fn elements_come_and_go_later_as_ever(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_map_places_them_and_their_homes_know(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().map(ByRow).strided(lattice()).create(1).await?;
     for (index, pe) in cells.place().gather().await? {
@@ -125,6 +134,30 @@ async fn a_map_places_them_and_their_homes_know(rt: Runtime) -> Result<()> {
         assert!(matches!(cells.at(index).place().await, Err(CallError::NoElement(_))));
         cells.insert(index, 3).await?;
         assert_eq!(cells.at(index).place().await?.1, index.0 % rt.num_pes(), "placed by the map again");
+    }
+    Ok(())
+}
+
+/// A map that no other process could be told.
+struct Listed(Box<dyn Fn(usize) -> usize + Send + Sync>);
+
+impl Placement<(usize, usize)> for Listed {
+    fn pe(&self, &(i, j): &(usize, usize), pe_count: usize) -> usize {
+        self.0(7 * i + j) % pe_count
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn what_is_inserted_anywhere_goes_where_the_map_says(rt: Runtime) -> Result<()> {
+    let places = [5, 3, 3, 0, 6, 1, 7, 2];
+    let map = Listed(Box::new(move |number| places[number % 8]));
+    let cells = rt.array_sparse::<Cell>().map(map).strided(lattice()).create(1).await?;
+    cells.multiply().await?;
+    rt.quiescence().await?;
+    let all = cells.place().gather().await?;
+    assert_eq!(all.len(), 2 * indexes().len());
+    for ((i, j), pe) in all {
+        assert_eq!(pe, places[(7 * i + j) % 8] % rt.num_pes());
     }
     Ok(())
 }
@@ -154,7 +187,7 @@ async fn everything_may_happen_before_all_pes_know_the_array(rt: Runtime) -> Res
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_creation_brings_the_errors_of_constructors(rt: Runtime) -> Result<()> {
     let error = rt.array_sparse::<Cell>().strided(lattice()).create(THIRTEEN).await.expect_err("one fails");
     assert!(error.to_string().contains("thirteen is not wanted"), "{error}");
@@ -179,7 +212,7 @@ impl Slow {
     }
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4], one_process = "it counts in memory that all share")]
 async fn a_creation_waits_for_all_constructors(rt: Runtime) -> Result<()> {
     let constructed = Arc::new(AtomicUsize::new(0));
     let range = Strided::new(1_000_000, 5_000_000, 10_000);
@@ -189,7 +222,7 @@ async fn a_creation_waits_for_all_constructors(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4])]
 async fn an_empty_range_makes_an_empty_array(rt: Runtime) -> Result<()> {
     let cells = rt.array_sparse::<Cell>().strided(Strided::new((3, 3), (3, 9), (1, 1))).create(1).await?;
     assert_eq!(cells.hear().gather().await?, []);
@@ -200,7 +233,7 @@ async fn an_empty_range_makes_an_empty_array(rt: Runtime) -> Result<()> {
 }
 
 /// A node of a tree, by the way to it; careless about keys.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 struct Way(u8, u64);
 
 impl Index for Way {
@@ -223,7 +256,7 @@ impl Node {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn any_indexes_may_be_listed(rt: Runtime) -> Result<()> {
     let ways: Vec<_> = [9, 2, 77, 5].into_iter().map(|key| Way(1, key)).collect();
     let nodes = rt.array_sparse::<Node>().elements(ways.clone()).create(()).await?;
@@ -231,6 +264,43 @@ async fn any_indexes_may_be_listed(rt: Runtime) -> Result<()> {
     for way in ways {
         assert_eq!(nodes.at(way).whoami().await?, way);
     }
+    Ok(())
+}
+
+/// serde does not know it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+struct Unsaid(u64);
+
+impl Index for Unsaid {
+    fn key(&self) -> u64 {
+        self.0
+    }
+}
+
+struct Leaf;
+
+#[chare(index = Unsaid)]
+impl Leaf {
+    fn new() -> Self {
+        Leaf
+    }
+
+    #[entry]
+    fn number(&self, cx: &Cx<Self>) -> u64 {
+        cx.index().0
+    }
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn listed_indexes_that_serde_does_not_know_stay_in_their_process(rt: Runtime) -> Result<()> {
+    let created = rt.array_sparse::<Leaf>().elements([4, 1, 9].map(Unsaid)).create(()).await;
+    if !is_spread(&rt) {
+        assert_eq!(created?.number().gather().await?, [1, 4, 9]);
+        return Ok(());
+    }
+    let error = created.err().expect("others cannot read it").to_string();
+    let told = "Leaf was not created in another process: a value of type `";
+    assert!(error.contains(told) && error.contains("::Unsaid` cannot be sent"), "{error}");
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 
 use chare::prelude::*;
 use reduce::{Gather, Sum};
+use serde::{Deserialize, Serialize};
 
 /// Hears once its gate is open.
+#[derive(Serialize, Deserialize)]
 struct Gate {
     is_open: bool,
     heard: u64,
@@ -34,7 +36,7 @@ impl Gate {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_broadcast_goes_on_without_elements_that_end_while_they_keep_it(rt: Runtime) -> Result<()> {
     let sparse = rt.array_sparse::<Gate>().elements(0..10).create(()).await?;
     let dense = rt.array::<Gate>(10).create(()).await?;
@@ -68,7 +70,7 @@ async fn a_broadcast_goes_on_without_elements_that_end_while_they_keep_it(rt: Ru
 struct Frail;
 
 /// How a constructor ends.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
 enum Fate {
     Well,
     Error,
@@ -141,7 +143,7 @@ async fn indexes(rt: &Runtime, array: SparseArray<Frail>) -> Result<(u64, Vec<us
     Ok(sum.await?)
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn an_insertion_that_fails_leaves_no_element(rt: Runtime) -> Result<()> {
     let array = rt.array_sparse::<Frail>().create_empty();
     for index in 0..4 {
@@ -166,7 +168,7 @@ async fn an_insertion_that_fails_leaves_no_element(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn what_waits_for_an_element_under_construction_learns_of_its_failure(rt: Runtime) -> Result<()> {
     for (fate, pe) in
         [Fate::Error, Fate::Panic].into_iter().flat_map(|fate| rt.pes().map(move |pe| (fate, pe)))
@@ -196,7 +198,7 @@ async fn what_waits_for_an_element_under_construction_learns_of_its_failure(rt: 
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn what_a_constructor_contributes_before_it_fails_counts(rt: Runtime) -> Result<()> {
     let array = rt.array_sparse::<Prompt>().create_empty();
     let (first, all) = rt.promise();
@@ -214,6 +216,7 @@ async fn what_a_constructor_contributes_before_it_fails_counts(rt: Runtime) -> R
 }
 
 /// Fails at one index.
+#[derive(Serialize, Deserialize)]
 struct Chosen;
 
 #[chare(index = usize)]
@@ -228,7 +231,7 @@ impl Chosen {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn arrays_go_on_without_elements_that_were_not_created(rt: Runtime) -> Result<()> {
     let leader = rt.array::<Chosen>(8).create(8).await?;
     leader.at(2).destroy().await?;
@@ -258,7 +261,7 @@ async fn arrays_go_on_without_elements_that_were_not_created(rt: Runtime) -> Res
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn an_initial_element_that_fails_may_be_inserted_later(rt: Runtime) -> Result<()> {
     let (array, created) = rt.array_sparse::<Chosen>().elements(0..6).create(4).start();
     assert!(is_frail(created.await));
@@ -272,7 +275,7 @@ async fn an_initial_element_that_fails_may_be_inserted_later(rt: Runtime) -> Res
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn an_insertion_behind_a_destruction_is_refused_or_good(rt: Runtime) -> Result<()> {
     let array = rt.array_sparse::<Frail>().elements(0..40).create((Fate::Well, None)).await?;
     let mut count = 40;

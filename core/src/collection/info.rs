@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chares::{Chare, ChareInfo};
 use crate::collection::indexes::{AnyIndexes, Indexes};
-use crate::collection::initial::Initial;
+use crate::collection::initial::{Initial, OfRange};
 use crate::current;
 use crate::ids::{CollectionId, PeId};
 use crate::index::{DenseIndex, Index};
@@ -74,6 +74,7 @@ struct Shape<I> {
 
 /// What is known of a sparse array.
 struct Open<I> {
+    /// It stays in its process, and is asked by the root.
     map: Option<Box<dyn Placement<I>>>,
     initial: Option<Initial<I>>,
 }
@@ -133,14 +134,7 @@ impl CollectionInfo {
             to.put_own(&(shape.to_array)(shape.extents));
             return Ok(());
         }
-        let open = self.shape().known_ref::<Open<I>>().expect("a sparse array has one");
-        if open.map.is_some() || open.initial.is_some() {
-            let name = self.chare.name;
-            return Err(Stays::new(format!(
-                "a sparse array of {name} with a map, or with elements from its creation, is not known in other processes"
-            )));
-        }
-        Ok(())
+        self.initial::<I>().map_or(Ok(()), |initial| initial.leave(to))
     }
 
     /// Encodes it behind the number of its type of chare.
@@ -154,7 +148,9 @@ impl CollectionInfo {
         let (id, leader, kind) = from.take()?;
         let pe_count = current::on_pe("creating a collection", Pe::pe_count);
         let info = match kind {
-            Kind::Sparse { .. } => CollectionInfo::new_sparse::<C>(id, None, None, pe_count),
+            Kind::Sparse { initial_count } => {
+                CollectionInfo::decode_open::<C>(id, initial_count, Initial::of_range, pe_count, from)?
+            }
             kind => {
                 let extents = C::Index::from_array(from.take()?);
                 if !kind.has_shape(extents, pe_count) {
@@ -170,12 +166,25 @@ impl CollectionInfo {
     pub(super) fn decode_sparse<C: Chare>(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         let (id, leader, kind) = from.take::<(_, Option<CollectionId>, _)>()?;
         match (leader, kind) {
-            (None, Kind::Sparse { .. }) => {
+            (None, Kind::Sparse { initial_count }) => {
                 let pe_count = current::on_pe("creating an array", Pe::pe_count);
-                Ok(CollectionInfo::new_sparse::<C>(id, None, None, pe_count))
+                CollectionInfo::decode_open::<C>(id, initial_count, |_| None, pe_count, from)
             }
             _ => Err(WireError::new(format!("{} has sparse arrays only", C::INFO.name))),
         }
+    }
+
+    /// What is left of a sparse array.
+    fn decode_open<C: Chare>(
+        id: CollectionId,
+        initial_count: Option<u64>,
+        of_range: OfRange<C::Index>,
+        pe_count: usize,
+        from: &mut Decoder<'_>,
+    ) -> Result<Self, WireError> {
+        let decode = |count| Initial::decode(count, C::index_codec(), of_range, from);
+        let initial = initial_count.map(decode).transpose()?;
+        Ok(CollectionInfo::new_sparse::<C>(id, None, initial, pe_count))
     }
 
     /// Binds an array that is to be created to another.
@@ -203,7 +212,7 @@ impl CollectionInfo {
         self.new_indexes.map(|new_indexes| new_indexes())
     }
 
-    /// Where the map of a sparse array places an element; `None` if it has no map.
+    /// Where the map of a sparse array places an element; `None` if it has no map. To be asked by the root.
     pub(crate) fn mapped<I: Index>(&self, index: &I) -> Option<usize> {
         let Open { map, .. } = self.shape().known_ref::<Open<I>>()?;
         map.as_ref().map(|map| map.pe(index, self.pe_count as usize))

@@ -16,12 +16,14 @@ use super::{NOTE, SPREAD, identity, read};
 
 use crate::caught;
 use crate::options::Options;
+use crate::placement::Placement;
 use crate::prelude::*;
 use crate::priority::Priority;
 use crate::reduction::Sum;
 use crate::report::{ExitReport, Reason};
 use crate::runtime::{Begin, start_main};
 use crate::scheduler::pe::Pe;
+use crate::strided::Strided;
 use crate::wire::{Encoder, Kind};
 
 thread_local! {
@@ -53,7 +55,7 @@ static ALLOCATOR: Counting = Counting;
 const BYTES_PER_BYTE: usize = 64;
 const BYTES_BESIDES: usize = 8 << 10;
 /// Frames of one kind, or calls of one entry, that are tried.
-const FRAMES: usize = 3;
+const FRAMES: usize = 6;
 const FLIPS: usize = 400;
 
 #[derive(Serialize, Deserialize)]
@@ -192,6 +194,11 @@ async fn program(rt: Runtime) -> Result<()> {
             assert!(sparse.at(index).fail().await.is_err());
         }
     }
+    let listed = rt.array_sparse::<Node>().map(Last).elements([3, 0, 70]).create(name()).await?;
+    let range = rt.array_sparse::<Node>().strided(Strided::new(1, 9, 3)).create(name()).await?;
+    for first in [listed, range] {
+        assert_eq!(first.note(vec![], HashMap::new()).gather().await?, [0; 3]);
+    }
     for array in [nodes, bound, far] {
         for index in 0..4 {
             array.at(index).add(vec![u64::MAX; 10 * index], name()).await?;
@@ -223,6 +230,15 @@ async fn program(rt: Runtime) -> Result<()> {
     assert_eq!(nodes.at(1).wander(last).await?, last);
     assert!(rt.group::<Never>().create(Unknown).await.is_err());
     Ok(())
+}
+
+/// Places all elements on the last PE.
+struct Last;
+
+impl Placement<usize> for Last {
+    fn pe(&self, _: &usize, pe_count: usize) -> usize {
+        pe_count - 1
+    }
 }
 
 /// What must be among the messages of the program.

@@ -312,6 +312,10 @@ impl<'a> Decoder<'a> {
         self.buffers.next().ok_or_else(|| WireError::new("it announces a buffer that did not come"))
     }
 
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes all that is left, to be decoded where its type is known.
     pub(crate) fn take_rest(&mut self) -> Rest {
         Rest { bytes: std::mem::take(&mut self.bytes).into(), buffers: self.buffers.by_ref().collect() }

@@ -49,7 +49,7 @@ mod test1 {
         Last: Six;
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "sparse arrays with a map are not known in other processes yet")]
+    #[chare::test(pes = [1, 2, 4, 8])]
     async fn elements_are_where_the_map_says(rt: Runtime) -> Result<()> {
         let (to, counts) = rt.promises(6);
         rt.array::<One>(4).map(MyMap).create(()).await?.finish(to.clone()).send();
