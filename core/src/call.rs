@@ -15,7 +15,7 @@ use crate::callback::{self, Callback};
 use crate::chares::Chare;
 use crate::current::{self, Here};
 use crate::direct::{self, Direct};
-use crate::entry::{Entry, Invoke, Runs};
+use crate::entry::{Entry, Runs};
 use crate::error::{CallError, NoElement};
 use crate::guard::{ByMessage, Decision, Guard, Guarded};
 use crate::ids::{ChareId, CollectionId, RunId};
@@ -119,8 +119,8 @@ impl<E: Entry> Call<E> {
     {
         let Call { to, state, rank, at } = self;
         let CallState::Unsent(args) = state else { panic!("the call was sent before it got this guard") };
-        let (function, ()) = guard.with(());
-        Call { to, state: CallState::Unsent((Guard::new(function, P::ROW.name), args)), rank, at }
+        let guard = Guard::new::<P, E::Chare>(guard.function());
+        Call { to, state: CallState::Unsent((guard, args)), rank, at }
     }
 
     /// Sends the call; nobody waits for it. An error in the method ends the job with a report.
@@ -236,7 +236,7 @@ fn send_plainly<E: Entry>(to: &Element<E::Chare>, args: E::Args) {
     let id = to.id();
     current::pe(|pe| match pe {
         Some(pe) if pe.plain_run() == to.run() && id.element != OUTSIDE => {
-            pe.send(Msg::new(id, Reply::none(), Invoke::<E>(args)));
+            pe.send(E::message(id, Reply::none(), args));
         }
         _ => send_elsewhere::<E>(to, args),
     });
@@ -268,7 +268,7 @@ pub(crate) fn dispatch_to_id<E: Entry>(
     rank: Rank,
     index: impl Fn() -> String,
 ) {
-    let msg = Msg::new(id, reply, Invoke::<E>(args));
+    let msg = E::message(id, reply, args);
     current::here(|here| match here {
         Here::Pe(pe) if pe.plain_run() == run && id.element != OUTSIDE => {
             if let Rank::Normal = rank {

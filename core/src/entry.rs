@@ -15,7 +15,7 @@ use crate::cell::{ChareRef, Exclusive, State};
 use crate::chares::{Chare, Cx, This};
 use crate::condition;
 use crate::condition::line::Always;
-use crate::condition::when::{self, When};
+use crate::condition::when::{self, Ruling, When};
 use crate::error::{BoxError, CallError, Failed, Panicked};
 use crate::ids::ChareId;
 use crate::message::{Msg, Name, Payload};
@@ -86,6 +86,12 @@ pub trait Entry: Sized + 'static {
     }
     #[doc(hidden)]
     fn deliver(delivery: Delivery<'_, Self>);
+    /// The message of a call of one chare.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn message(to: ChareId, reply: Reply, args: Self::Args) -> Msg {
+        Msg::new(to, reply, Invoke::<Self>(args))
+    }
 
     /// Its number in the table of the program, by which other processes know it.
     #[doc(hidden)]
@@ -177,6 +183,8 @@ impl<E: Entry> Payload for Invoke<E> {
     const NAME: Name = Name::Entry(E::INFO);
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Call, Self::leave);
     const IS_CALL: bool = true;
+    const LOOK: Option<fn(&Self, ChareRef) -> Ruling> =
+        Some(|Invoke(args), chare| when::look::<E, _>(chare, args, E::when()));
 
     #[inline]
     fn run(self, to: ChareId, reply: Reply, pe: &Pe) {

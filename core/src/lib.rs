@@ -390,6 +390,7 @@ pub mod __private {
     pub use crate::remote::{
         AsResult, AsValue, RemoteFn, Returning, ReturnsResult, ReturnsValue, Site, Wanted, named,
     };
+    pub use crate::reply::Reply;
     pub use crate::table::{CachedId, CodeId, Place, ROWS, Row};
     pub use crate::testing::{Simulated, Test, test};
     pub use crate::wire::{

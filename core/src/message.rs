@@ -11,6 +11,8 @@ use std::mem::{self, ManuallyDrop};
 use std::ptr::NonNull;
 
 use crate::caught;
+use crate::cell::ChareRef;
+use crate::condition::when::Ruling;
 use crate::current;
 use crate::entry::EntryInfo;
 use crate::error::CallError;
@@ -44,6 +46,11 @@ pub(crate) struct Table {
     /// Consumes the message: encodes it. The block is owned by `leave`, which frees it.
     leave: unsafe fn(NonNull<Head>, &Pe, &mut Encoder) -> Result<(), Unsent>,
     can_leave: bool,
+    /// What becomes of it where its chare is idle; none if it can have no guard.
+    ///
+    /// # Safety
+    /// The message is a live one of this table.
+    look: Option<unsafe fn(&Msg, ChareRef) -> Ruling>,
     is_ranked: bool,
     is_call: bool,
     /// The entry that it invokes, or the runtime's own name for it.
@@ -94,6 +101,8 @@ pub(crate) trait Payload: Send + Sized + 'static {
     const IS_CALL: bool = false;
     /// What it is named by, if that is not [`Payload::NAME`].
     const INNER: Option<fn(&Self) -> Inner<'_>> = None;
+    /// Looks at the condition of what it calls, if it can have a guard. Runs user code.
+    const LOOK: Option<fn(&Self, ChareRef) -> Ruling> = None;
     /// How it goes to a PE of another process.
     const LEAVES: Leaves<Self>;
     /// Runs on the PE that took the message; the block has been freed already.
@@ -121,6 +130,10 @@ impl<P: Payload> TableOf<P> {
             Leaves::Never => stay,
         },
         can_leave: matches!(P::LEAVES, Leaves::As(..)),
+        look: match P::LOOK {
+            Some(_) => Some(look_at::<P>),
+            None => None,
+        },
         is_ranked: P::IS_RANKED,
         is_call: P::IS_CALL,
         name: P::NAME,
@@ -137,6 +150,14 @@ unsafe fn inner_of<P: Payload>(msg: &Msg) -> Inner<'_> {
     let inner = P::INNER.expect("the table has this only if it is there");
     // SAFETY: by the caller's promise the contents are a `P`, which live as long as the message.
     inner(unsafe { &(*msg.0.cast::<Body<P>>().as_ptr()).args })
+}
+
+/// # Safety
+/// The message is a live one of the table of `P`.
+unsafe fn look_at<P: Payload>(msg: &Msg, chare: ChareRef) -> Ruling {
+    let look = P::LOOK.expect("the table has this only if it is there");
+    // SAFETY: by the caller's promise the contents are a `P`, which live as long as the message.
+    look(unsafe { &(*msg.0.cast::<Body<P>>().as_ptr()).args }, chare)
 }
 
 /// Moves the contents out of a message.
@@ -338,6 +359,18 @@ impl Msg {
             (true, Name::Entry(entry)) => Some(entry),
             _ => None,
         }
+    }
+
+    /// Whether it may be the call that a guard decides about.
+    pub(crate) fn can_be_guarded(&self) -> bool {
+        self.head().table.look.is_some()
+    }
+
+    /// What its condition, and the guards that it has, make of a call on its chare, which is idle. Runs user code.
+    pub(crate) fn look(&self, chare: ChareRef) -> Ruling {
+        let look = self.head().table.look.expect("only calls have guards");
+        // SAFETY: the table is that of the message.
+        unsafe { look(self, chare) }
     }
 
     /// The size of what it carries behind its header.

@@ -14,7 +14,7 @@ use std::marker::PhantomData;
 use crate::broadcast::Copies;
 use crate::chares::{Chare, Cx};
 use crate::entry::{Delivery, Entry, EntryInfo, Failure, Flat, Invoke, flat};
-use crate::guard::ByMessage;
+use crate::guard::{ByMessage, Guard};
 use crate::ids::ChareId;
 use crate::message::Msg;
 use crate::table::{CodeId, Row};
@@ -77,6 +77,8 @@ pub enum Wanted<'a, 'b> {
     Call(ChareId, &'a mut Decoder<'b>, Option<Result<Msg, WireError>>),
     /// What broadcasts of it do.
     Copies(Option<&'static Copies>),
+    /// It as a guard, if it is one.
+    Guard(Option<Guard>),
 }
 
 impl Wanted<'_, '_> {
@@ -88,6 +90,7 @@ impl Wanted<'_, '_> {
     {
         match self {
             Wanted::Copies(wanted) => *wanted = copies,
+            Wanted::Guard(wanted) => *wanted = Guard::of_remote(remote),
             Wanted::Call(to, from, msg) => *msg = Some(remote.decode_call(*to, from)),
         }
     }
@@ -165,6 +168,10 @@ impl<P: Site, C: Chare, A, R> Remote<P, C, A, R> {
     /// The number of the function, the same in every process that runs this program.
     pub fn id(&self) -> CodeId {
         P::code()
+    }
+
+    pub(crate) fn function(&self) -> Function<C, A, R> {
+        self.function
     }
 
     pub(crate) fn with(self, args: A) -> (Function<C, A, R>, A) {

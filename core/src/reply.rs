@@ -61,7 +61,7 @@ impl CellRef {
 pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// Where the outcome of a method goes. It stays in its run; 16 bytes, since every message has one.
-pub(crate) struct Reply {
+pub struct Reply {
     to: To,
     /// The way of the message that this belongs to.
     #[cfg(all(test, not(loom)))]

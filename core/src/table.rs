@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::broadcast::Copies;
 use crate::chares::Chare;
 use crate::entry::Entry;
+use crate::guard::UnderGuard;
 use crate::ids::ChareId;
 use crate::message::Msg;
 use crate::remote::{Site, Wanted};
@@ -125,6 +126,14 @@ impl Row {
                 match wanted {
                     Wanted::Call(_, _, Some(msg)) => msg,
                     _ => Err(WireError::stays(self.name)),
+                }
+            }
+            Means::Remote(code) if kind == Kind::Guarded => {
+                let mut wanted = Wanted::Guard(None);
+                code(&mut wanted);
+                match wanted {
+                    Wanted::Guard(Some(guard)) => UnderGuard::decode(guard, to, from),
+                    _ => Err(WireError::new(format!("{} is no guard", self.name))),
                 }
             }
             Means::Remote(_) => Err(wire::misplaced(kind, self.name)),

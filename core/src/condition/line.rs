@@ -10,10 +10,10 @@ use std::marker::PhantomData;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::when::{Admitted, GivenUp, KeptCall, KeptCalls, Look, When};
+use super::when::{Admitted, GivenUp, KeptCall, KeptCalls, Look, Ruling, When};
 use crate::cell::{ChareRef, State};
 use crate::entry::{Entry, EntryInfo};
-use crate::guard::{Decision, Guard, Guarded};
+use crate::guard::UnderGuard;
 use crate::known::Known;
 use crate::message::Msg;
 use crate::scheduler::pe::Pe;
@@ -56,7 +56,7 @@ pub(crate) struct Always;
 impl<E: Entry> When<E> for Always {
     const IS_ALWAYS: bool = true;
     type Key = ();
-    fn look(self, _: &mut E::Chare, _: &E::Args) -> Look<()> {
+    fn look(self, _: &E::Chare, _: &E::Args) -> Look<()> {
         Look::Run
     }
     fn keep(self, (): (), _: u64, _: &mut Option<KeptCall>, _: &mut KeptCalls) {}
@@ -79,7 +79,7 @@ where
     F: Fn(&E::Chare) -> bool + Copy + Send + 'static,
 {
     type Key = ();
-    fn look(self, state: &mut E::Chare, _: &E::Args) -> Look<()> {
+    fn look(self, state: &E::Chare, _: &E::Args) -> Look<()> {
         Look::run_if((self.holds)(state))
     }
     fn keep(self, (): (), number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
@@ -146,79 +146,29 @@ where
     F: Fn(&E::Chare, &E::Args) -> bool + Copy + Send + 'static,
 {
     type Key = ();
-    fn look(self, state: &mut E::Chare, args: &E::Args) -> Look<()> {
+    fn look(self, state: &E::Chare, args: &E::Args) -> Look<()> {
         Look::run_if((self.holds)(state, args))
     }
     fn keep(self, (): (), number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
-        keep_each::<E, _>(self, self.condition, number, call, kept);
+        let line =
+            kept.line(|| CallLine::<E, F> { on: self, calls: BTreeMap::new(), found: 0, of: PhantomData });
+        line.calls.extend(call.take().map(|KeptCall(msg)| (number, msg)));
     }
-}
-
-/// The condition of a call with a guard: that of its entry, then the guard.
-#[derive(Clone, Copy)]
-pub(crate) struct OnGuard;
-
-impl<E: Entry> When<Guarded<E>> for OnGuard {
-    type Key = ();
-    fn look(self, state: &mut E::Chare, (guard, args): &(Guard<E::Chare>, E::Args)) -> Look<()> {
-        match of_entry::<E>(E::when(), state, args) {
-            Look::Run => match guard.decide(state) {
-                Ok(Decision::Run) => Look::Run,
-                Ok(Decision::Defer) => Look::Keep(()),
-                Ok(Decision::Drop) => Look::GiveUp(GivenUp::Dropped),
-                Err(failure) => Look::GiveUp(GivenUp::Failed(failure)),
-            },
-            other => other,
-        }
-    }
-    fn keep(self, (): (), number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls) {
-        keep_each::<Guarded<E>, _>(self, "its guard lets it run", number, call, kept);
-    }
-    fn guard(self, (guard, _): &(Guard<E::Chare>, E::Args)) -> Option<&'static str> {
-        Some(guard.name)
-    }
-}
-
-/// Looks at the condition of the entry that is called.
-fn of_entry<E: Entry>(when: impl When<E>, state: &mut E::Chare, args: &E::Args) -> Look<()> {
-    match when.look(state, args) {
-        Look::Run => Look::Run,
-        Look::Keep(_) => Look::Keep(()),
-        Look::GiveUp(why) => Look::GiveUp(why),
-    }
-}
-
-fn keep_each<E: Entry, W: When<E, Key = ()>>(
-    on: W,
-    condition: &'static str,
-    number: u64,
-    call: &mut Option<KeptCall>,
-    kept: &mut KeptCalls,
-) {
-    let new = || CallLine::<E, W> {
-        on,
-        condition,
-        calls: BTreeMap::new(),
-        found: 0,
-        given_up: None,
-        of: PhantomData,
-    };
-    kept.line(new).calls.extend(call.take().map(|KeptCall(msg)| (number, msg)));
 }
 
 /// Calls that are looked at one by one.
-struct CallLine<E, W> {
-    on: W,
-    condition: &'static str,
+struct CallLine<E, F> {
+    on: OnCall<F>,
     calls: BTreeMap<u64, Msg>,
     /// The call that was looked at last.
     found: u64,
-    /// Why that never runs, if so.
-    given_up: Option<GivenUp>,
     of: PhantomData<fn() -> E>,
 }
 
-impl<E: Entry, W: When<E, Key = ()>> Line for CallLine<E, W> {
+impl<E: Entry, F> Line for CallLine<E, F>
+where
+    F: Fn(&E::Chare, &E::Args) -> bool + Send + 'static,
+{
     fn looks_at_each(&self) -> bool {
         true
     }
@@ -228,7 +178,7 @@ impl<E: Entry, W: When<E, Key = ()>> Line for CallLine<E, W> {
     }
 
     fn condition(&self) -> &'static str {
-        self.condition
+        self.on.condition
     }
 
     fn count(&self) -> usize {
@@ -236,24 +186,15 @@ impl<E: Entry, W: When<E, Key = ()>> Line for CallLine<E, W> {
     }
 
     fn find(&mut self, chare: ChareRef, before: u64) -> Option<u64> {
-        let CallLine { on, calls, found, given_up, .. } = self;
+        let CallLine { on, calls, found, .. } = self;
         chare.look(|state: &mut E::Chare| {
             let mut calls = calls.range(..before);
             calls.find_map(|(number, msg)| {
                 *found = *number;
                 let Admitted(args) = msg.payload::<Admitted<E>>().expect("kept by this entry");
-                *given_up = match on.look(state, args) {
-                    Look::Keep(()) => return None,
-                    Look::Run => None,
-                    Look::GiveUp(why) => Some(why),
-                };
-                Some(*number)
+                (on.holds)(state, args).then_some(*number)
             })
         })
-    }
-
-    fn given_up(&mut self) -> Option<GivenUp> {
-        self.given_up.take()
     }
 
     fn blame(&mut self) {}
@@ -265,10 +206,81 @@ impl<E: Entry, W: When<E, Key = ()>> Line for CallLine<E, W> {
     fn take_all(&mut self, _: &Pe, into: &mut Vec<(u64, Msg)>) {
         into.extend(std::mem::take(&mut self.calls));
     }
+}
+
+/// The calls of one entry that have guards.
+pub(super) struct GuardLine {
+    entry: &'static EntryInfo,
+    calls: BTreeMap<u64, Msg>,
+    /// The call that was looked at last.
+    found: u64,
+    /// Why that never runs, if so.
+    given_up: Option<GivenUp>,
+}
+
+impl GuardLine {
+    /// That of an entry.
+    pub(super) fn of<'a>(kept: &'a mut KeptCalls, entry: &'static EntryInfo) -> &'a mut GuardLine {
+        let new = || GuardLine { entry, calls: BTreeMap::new(), found: 0, given_up: None };
+        kept.line_that(|line: &GuardLine| *line.entry == *entry, new)
+    }
+
+    pub(super) fn push(&mut self, number: u64, msg: Msg) {
+        self.calls.insert(number, msg);
+    }
+}
+
+fn under_guard(msg: &Msg) -> &UnderGuard {
+    msg.payload().expect("a call with a guard")
+}
+
+impl Line for GuardLine {
+    fn looks_at_each(&self) -> bool {
+        true
+    }
+
+    fn entry(&self) -> &'static EntryInfo {
+        self.entry
+    }
+
+    fn condition(&self) -> &'static str {
+        "its guard lets it run"
+    }
+
+    fn count(&self) -> usize {
+        self.calls.len()
+    }
+
+    fn find(&mut self, chare: ChareRef, before: u64) -> Option<u64> {
+        let GuardLine { calls, found, given_up, .. } = self;
+        calls.range(..before).find_map(|(number, msg)| {
+            *found = *number;
+            *given_up = match under_guard(msg).look(chare) {
+                Ruling::Keep => return None,
+                Ruling::Run => None,
+                Ruling::GiveUp(why) => Some(why),
+            };
+            Some(*number)
+        })
+    }
+
+    fn given_up(&mut self) -> Option<GivenUp> {
+        self.given_up.take()
+    }
+
+    fn blame(&mut self) {}
+
+    fn take(&mut self, pe: &Pe) -> Msg {
+        let msg = self.calls.remove(&self.found).expect("the call was looked at last");
+        UnderGuard::unguarded(msg, pe)
+    }
+
+    fn take_all(&mut self, _: &Pe, into: &mut Vec<(u64, Msg)>) {
+        into.extend(std::mem::take(&mut self.calls));
+    }
 
     fn tags(&self, _: ChareRef) -> Option<String> {
-        let calls = self.calls.values().filter_map(|msg| msg.payload::<Admitted<E>>());
-        let guards: BTreeSet<_> = calls.filter_map(|Admitted(args)| self.on.guard(args)).collect();
+        let guards: BTreeSet<_> = self.calls.values().map(|msg| under_guard(msg).guard_name()).collect();
         let named = guards.iter().take(TAGS_PER_LINE).map(|guard| (*guard).to_owned()).collect();
         (!guards.is_empty()).then(|| list(named, guards.len()))
     }
@@ -360,7 +372,7 @@ where
 {
     type Key = Tag<T>;
 
-    fn look(self, state: &mut E::Chare, args: &E::Args) -> Look<Tag<T>> {
+    fn look(self, state: &E::Chare, args: &E::Args) -> Look<Tag<T>> {
         let wanted = (self.of_args)(args);
         if *(self.of_state)(state) == *wanted {
             return Look::Run;

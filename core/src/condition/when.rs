@@ -10,10 +10,11 @@
 
 use std::collections::VecDeque;
 
-use super::line::Line;
+use super::line::{GuardLine, Line};
 use crate::cell::{ChareRef, State};
 use crate::entry::{self, Delivery, Entry, EntryInfo, Failure, Invoke};
 use crate::error::CallError;
+use crate::guard::UnderGuard;
 use crate::ids::ChareId;
 use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
@@ -31,14 +32,10 @@ pub trait When<E: Entry>: Copy + Send + 'static {
     const IS_ALWAYS: bool = false;
     /// What a call that is kept waits for.
     type Key;
-    /// Looks at the condition. Only a guard, which is remote code, needs `&mut` for that.
-    fn look(self, state: &mut E::Chare, args: &E::Args) -> Look<Self::Key>;
+    /// Looks at the condition.
+    fn look(self, state: &E::Chare, args: &E::Args) -> Look<Self::Key>;
     /// Puts a call at the end of its line and leaves `None`; if it panics, the call is where it was.
     fn keep(self, key: Self::Key, number: u64, call: &mut Option<KeptCall>, kept: &mut KeptCalls);
-    /// The name of the guard among the arguments.
-    fn guard(self, _: &E::Args) -> Option<&'static str> {
-        None
-    }
 }
 
 /// What a look says of a call.
@@ -47,8 +44,6 @@ pub enum Look<K> {
     Run,
     /// It has to wait, for this.
     Keep(K),
-    /// It never runs.
-    GiveUp(GivenUp),
 }
 
 impl Look<()> {
@@ -57,8 +52,19 @@ impl Look<()> {
     }
 }
 
+/// What a condition and guards say of a call.
+#[must_use]
+pub(crate) enum Ruling {
+    /// It may run.
+    Run,
+    /// It has to wait.
+    Keep,
+    /// It never runs.
+    GiveUp(GivenUp),
+}
+
 /// Why a guard has given its call up.
-pub enum GivenUp {
+pub(crate) enum GivenUp {
     /// It decided so.
     Dropped,
     /// It returned an error.
@@ -94,7 +100,7 @@ impl<E: Entry> Payload for Admitted<E> {
 /// The calls that one chare keeps.
 #[derive(Default)]
 pub struct KeptCalls {
-    /// One for each entry that has kept a call. First those of which a look costs the same however many calls there are.
+    /// One for each entry that has kept a call, and one more if calls of it with guards are kept. First those of which a look costs the same however many calls there are.
     lines: Vec<Box<dyn Line>>,
     /// Calls that were ever kept: the number of the next.
     arrived: u64,
@@ -107,7 +113,16 @@ pub struct KeptCalls {
 impl KeptCalls {
     /// The line of this type, which is that of one entry.
     pub(super) fn line<L: Line>(&mut self, make: impl FnOnce() -> L) -> &mut L {
-        let is_wanted = |line: &dyn Line| (line as &dyn Known).known_ref::<L>().is_some();
+        self.line_that(|_| true, make)
+    }
+
+    /// The line of this type that `is_wanted`.
+    pub(super) fn line_that<L: Line>(
+        &mut self,
+        is_wanted: impl Fn(&L) -> bool,
+        make: impl FnOnce() -> L,
+    ) -> &mut L {
+        let is_wanted = |line: &dyn Line| (line as &dyn Known).known_ref::<L>().is_some_and(&is_wanted);
         let place = self.lines.iter().position(|line| is_wanted(&**line)).unwrap_or_else(|| {
             let line = make();
             let place = if line.looks_at_each() { self.lines.len() } else { 0 };
@@ -198,6 +213,17 @@ fn put_back(chare: ChareRef, kept: KeptCalls) {
     chare.extra(|extra| extra.kept = kept);
 }
 
+/// What the condition of its entry says of a call of `chare`, in whose name it is looked at.
+pub(crate) fn look<E: Entry, W: When<E>>(chare: ChareRef, args: &E::Args, when: W) -> Ruling {
+    if W::IS_ALWAYS {
+        return Ruling::Run;
+    }
+    match chare.look(|state: &mut E::Chare| when.look(state, args)) {
+        Look::Run => Ruling::Run,
+        Look::Keep(_) => Ruling::Keep,
+    }
+}
+
 /// What becomes of a call of an entry that has a condition: it runs, or is kept.
 pub(crate) fn deliver<E: Entry>(delivery: Delivery<'_, E>, when: impl When<E>) {
     let (pe, chare) = (delivery.pe, delivery.chare);
@@ -206,36 +232,58 @@ pub(crate) fn deliver<E: Entry>(delivery: Delivery<'_, E>, when: impl When<E>) {
     let key = match looked {
         Ok(Look::Run) => return E::deliver(delivery),
         Ok(Look::Keep(key)) => key,
-        Ok(Look::GiveUp(why)) => {
-            let Delivery { args, reply, .. } = delivery;
-            return give_up(pe, chare, Msg::new(chare.id, reply, Admitted::<E>(args)), E::INFO, why);
-        }
         Err(error) => {
             let Delivery { args, reply, .. } = delivery;
-            refuse(pe, chare, Msg::new(chare.id, reply, Admitted::<E>(args)), error);
-            return entry::after_step(pe, chare);
+            return refuse(pe, chare, Msg::new(chare.id, reply, Admitted::<E>(args)), error);
         }
     };
     let Delivery { args, reply, .. } = delivery;
     let mut call = Some(KeptCall(Msg::new(chare.id, reply, Admitted::<E>(args))));
+    let put = keep(pe, chare, |number, kept| {
+        guarded(pe, chare, E::INFO, || when.keep(key, number, &mut call, kept))
+    });
+    if let (Err(error), Some(KeptCall(msg))) = (put, call) {
+        refuse(pe, chare, msg, error);
+    }
+}
+
+/// What becomes of a call with a guard.
+pub(crate) fn deliver_guarded(pe: &Pe, chare: ChareRef, call: UnderGuard) {
+    let entry = call.entry();
+    match guarded(pe, chare, entry, || call.look(chare)) {
+        Ok(Ruling::Run) => call.into_call(pe).run(pe),
+        Ok(Ruling::Keep) => {
+            let msg = Msg::new(chare.id, Reply::none(), call);
+            keep(pe, chare, |number, kept| GuardLine::of(kept, entry).push(number, msg));
+        }
+        Ok(Ruling::GiveUp(why)) => give_up(pe, chare, call.into_call(pe), entry, why),
+        Err(error) => refuse(pe, chare, call.into_call(pe), error),
+    }
+}
+
+/// Lets `put` put a call of `chare` under its number among those that are kept.
+fn keep<R>(pe: &Pe, chare: ChareRef, put: impl FnOnce(u64, &mut KeptCalls) -> R) -> R {
     let mut kept = take(chare);
     kept.arrived += 1;
-    let number = kept.arrived;
-    let put = guarded(pe, chare, E::INFO, || when.keep(key, number, &mut call, &mut kept));
+    let put = put(kept.arrived, &mut kept);
     let counts = pe.exceeds_budget(kept.count()).then(|| kept.counts());
     put_back(chare, kept);
     if let Some(counts) = counts {
         pe.warn_of_kept(chare, counts);
     }
-    if let (Err(error), Some(KeptCall(msg))) = (put, call) {
-        refuse(pe, chare, msg, error);
-        entry::after_step(pe, chare);
-    }
+    put
+}
+
+/// A call whose condition panicked as it arrived.
+#[cold]
+fn refuse(pe: &Pe, chare: ChareRef, msg: Msg, error: CallError) {
+    fail(pe, chare, msg, error);
+    entry::after_step(pe, chare);
 }
 
 /// A call whose condition panicked.
 #[cold]
-fn refuse(pe: &Pe, chare: ChareRef, msg: Msg, error: CallError) {
+fn fail(pe: &Pe, chare: ChareRef, msg: Msg, error: CallError) {
     if let CallError::Panicked(panic) = &error {
         chare.panicked(pe, panic);
     }
@@ -315,7 +363,7 @@ fn run_some(pe: &Pe, chare: ChareRef) -> bool {
                 pe.note_kept(&msg);
                 msg.run(pe);
             }
-            Some((msg, Next::Panicked(error))) => refuse(pe, chare, msg, error),
+            Some((msg, Next::Panicked(error))) => fail(pe, chare, msg, error),
             Some((msg, Next::GivenUp(entry, why))) => give_up(pe, chare, msg, entry, why),
         }
     }

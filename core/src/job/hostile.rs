@@ -15,6 +15,7 @@ use super::note::Note;
 use super::{NOTE, SPREAD, identity, read};
 
 use crate::caught;
+use crate::guard::Decision;
 use crate::options::Options;
 use crate::placement::Placement;
 use crate::prelude::*;
@@ -199,6 +200,11 @@ async fn program(rt: Runtime) -> Result<()> {
     for first in [listed, range] {
         assert_eq!(first.note(vec![], HashMap::new()).gather().await?, [0; 3]);
     }
+    let named = remote!(|node: &Node| if node.name.is_empty() { Decision::Drop } else { Decision::Run });
+    for node in [nodes.at(1), nodes.at(2)] {
+        node.add(vec![4], name()).when(named).await?;
+        node.add(vec![5; 9], name()).when(named).when(named).priority(3).await?;
+    }
     for array in [nodes, bound, far] {
         for index in 0..4 {
             array.at(index).add(vec![u64::MAX; 10 * index], name()).await?;
@@ -244,6 +250,7 @@ impl Placement<usize> for Last {
 /// What must be among the messages of the program.
 const SENT: &[Kind] = &[
     Kind::Call,
+    Kind::Guarded,
     Kind::Create,
     Kind::CreateSingle,
     Kind::Start,

@@ -31,7 +31,7 @@ impl Encoder {
         self.bytes.extend_from_slice(halves.as_flattened());
     }
 
-    pub(super) fn put_code_id(&mut self, code: CodeId) {
+    pub(crate) fn put_code_id(&mut self, code: CodeId) {
         self.put_u64(code.number());
     }
 }

@@ -112,7 +112,7 @@ macro_rules! kinds {
 }
 
 kinds! {
-    entries { Call Restart }
+    entries { Call Guarded Restart }
     chares { Create CreateSingle Start Follow Register Arrange Build Arrive Companion }
     plain {
         Waiver: Waiver,

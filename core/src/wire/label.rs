@@ -30,7 +30,7 @@ impl Label {
 
     /// Whether it is the call of one chare. These have no order.
     pub(crate) fn is_plain(&self) -> bool {
-        matches!(self.kind, Kind::Call | Kind::Turn)
+        matches!(self.kind, Kind::Call | Kind::Guarded | Kind::Turn)
     }
 
     /// Whether it is about ends of promises, which keep the order of their process.

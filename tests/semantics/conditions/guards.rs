@@ -1,14 +1,15 @@
 //! Guards, `call.when(remote!(..))`: the caller's code decides at the last moment whether a call runs, waits or never runs.
 
-use std::sync::Arc;
-
 use chare::Decision::{self, Defer, Drop, Run};
 use chare::HANG_EXIT_CODE;
 use chare::prelude::*;
+use futures::FutureExt;
 
-use super::super::{PES, run};
+use serde::{Deserialize, Serialize};
 
-#[derive(Default)]
+use super::super::{PES, is_spread, run};
+
+#[derive(Default, Serialize, Deserialize)]
 struct Account {
     is_open: bool,
     is_closed: bool,
@@ -40,7 +41,7 @@ impl Account {
     }
 
     #[entry]
-    fn hold(&mut self, _held: Arc<()>) {}
+    fn hold(&mut self, _held: Promise<()>) {}
 
     #[entry(when = |account: &Self, amount: &i64| account.balance >= *amount)]
     fn withdraw(&mut self, amount: i64) -> i64 {
@@ -76,7 +77,7 @@ async fn account(rt: &Runtime) -> Result<Element<Account>> {
     Ok(rt.array::<Account>(2 * rt.num_pes()).create(()).await?.at(2 * rt.num_pes() - 1))
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_guard_lets_its_call_run_or_wait(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let first = account.deposit(1).when(remote!(while_in_business)).future();
@@ -88,7 +89,7 @@ async fn a_guard_lets_its_call_run_or_wait(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_call_that_is_dropped_tells_who_awaits_it(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let early = account.deposit(1).when(remote!(while_in_business)).future();
@@ -97,23 +98,22 @@ async fn a_call_that_is_dropped_tells_who_awaits_it(rt: Runtime) -> Result<()> {
     // Nobody hears of these.
     account.deposit(3).when(remote!(while_in_business)).send();
     drop(account.deposit(4).when(remote!(while_in_business)).future());
-    let held = Arc::new(());
-    account.hold(held.clone()).when(remote!(while_in_business)).send();
+    let (held, mut released) = rt.promise();
+    account.hold(held).when(remote!(while_in_business)).send();
     rt.quiescence().await?;
-    assert_eq!(Arc::strong_count(&held), 2);
+    assert!((&mut released).now_or_never().is_none(), "it is kept");
     account.close().await?;
     for outcome in [early.await, told.await, account.deposit(5).when(remote!(while_in_business)).await] {
         let error = outcome.expect_err("it is dropped");
         assert!(matches!(error, CallError::Dropped), "{error}");
     }
     account.deposit(6).when(remote!(|_: &Account| Drop)).send();
-    rt.quiescence().await?;
-    assert_eq!(Arc::strong_count(&held), 1);
+    assert!(released.await.is_err(), "it has gone with its call");
     assert_eq!(account.log().await?, []);
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn guarded_calls_keep_the_order_of_arrival_among_all(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let positive = remote!(|account: &Account| if account.balance > 0 { Run } else { Defer });
@@ -139,7 +139,7 @@ async fn guarded_calls_keep_the_order_of_arrival_among_all(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn the_condition_of_the_entry_holds_when_its_guard_is_asked(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let guard = remote!(|account: &Account| {
@@ -157,7 +157,7 @@ async fn the_condition_of_the_entry_holds_when_its_guard_is_asked(rt: Runtime) -
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn several_guards_all_decide(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let index = remote!(|_: &Account, cx: &Cx<Account>| if cx.index() > 0 { Run } else { Drop });
@@ -170,7 +170,7 @@ async fn several_guards_all_decide(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn coroutines_have_guards_too(rt: Runtime) -> Result<()> {
     let (account, other) = (account(&rt).await?, account(&rt).await?);
     let audit = account.audit(other).when(remote!(while_in_business)).future();
@@ -181,7 +181,7 @@ async fn coroutines_have_guards_too(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_guard_that_fails_fails_its_call(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let fails = remote!(|account: &Account| -> Result<Decision> {
@@ -199,7 +199,7 @@ async fn a_guard_that_fails_fails_its_call(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "guards stay in their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_guard_that_panics_poisons_the_chare(rt: Runtime) -> Result<()> {
     let account = account(&rt).await?;
     let panics = remote!(|account: &Account| {
@@ -212,6 +212,63 @@ async fn a_guard_that_panics_poisons_the_chare(rt: Runtime) -> Result<()> {
     let error = kept.await.expect_err("its guard panics");
     assert!(matches!(error, CallError::Panicked(_)) && error.to_string().contains("it is open"), "{error}");
     assert!(matches!(other.await, Err(CallError::Poisoned(_))));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn guards_go_along_with_the_calls_of_a_chare_that_moves(rt: Runtime) -> Result<()> {
+    let account = account(&rt).await?;
+    let index = remote!(|_: &Account, cx: &Cx<Account>| if cx.index() > 0 { Run } else { Drop });
+    let both = account.deposit(1).when(index).when(remote!(while_in_business)).future();
+    let after_its_condition = account.withdraw(2).when(remote!(while_in_business)).future();
+    let dropped = account
+        .deposit(3)
+        .when(remote!(while_in_business))
+        .when(remote!(|account: &Account| { if account.balance > 0 { Drop } else { Defer } }));
+    let dropped = dropped.future();
+    rt.quiescence().await?;
+    for pe in rt.pes() {
+        account.migrate(pe).await?;
+        assert_eq!(account.log().await?, []);
+    }
+    account.open().await?;
+    assert_eq!(both.await?, 1);
+    assert!(matches!(dropped.await, Err(CallError::Dropped)));
+    account.deposit(10).await?;
+    assert_eq!(after_its_condition.await?, 9);
+    assert_eq!(account.log().await?, [1, 10, -2]);
+    Ok(())
+}
+
+/// serde does not know it.
+struct Unsaid(i64);
+
+struct Safe(i64);
+
+#[chare]
+impl Safe {
+    fn new() -> Self {
+        Safe(0)
+    }
+
+    #[entry]
+    fn put(&mut self, amount: Unsaid) -> i64 {
+        self.0 += amount.0;
+        self.0
+    }
+}
+
+#[chare::test(pes = [2, 4])]
+async fn a_guarded_call_whose_arguments_stay_tells_who_awaits_it(rt: Runtime) -> Result<()> {
+    let safe = rt.single::<Safe>().on_pe(rt.num_pes() - 1).create(()).await?;
+    let put = safe.put(Unsaid(4)).when(remote!(|_: &Safe| Run)).await;
+    if !is_spread(&rt) {
+        assert_eq!(put?, 4);
+        return Ok(());
+    }
+    let error = put.expect_err("it cannot go there").to_string();
+    let told = "Safe.put was not sent to another process: a value of type `";
+    assert!(error.contains(told) && error.contains("::Unsaid`"), "{error}");
     Ok(())
 }
 
