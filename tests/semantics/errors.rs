@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use chare::prelude::*;
-use chare::{ExitReport, MailboxWarning, MainOutput, Options, Unawaited, Warning};
+use chare::{ExitReport, MailboxWarning, MainOutput, Options, Sim, Unawaited, Warning};
 
 use super::PES;
 
@@ -22,6 +22,12 @@ impl Cup {
     #[entry]
     fn spill(&self, what: String) -> Result<(), String> {
         Err(what)
+    }
+
+    /// Spills what the cup of this index has.
+    #[entry]
+    fn spill_from(&self, cx: &Cx<Self>, index: usize) -> Result<usize, String> {
+        if cx.index() == index { Err("from that one".into()) } else { Ok(cx.index()) }
     }
 
     #[entry]
@@ -200,6 +206,41 @@ fn every_kind_of_error_is_decided_upon_once() {
         expect("Stillborn.new failed: no room", 1);
         expect("Cup[5].spill_later failed: later", 1);
         assert_eq!(heard.len(), 14, "{heard:#?}");
+    }
+}
+
+#[test]
+fn an_error_of_a_gathering_that_is_given_up_is_decided_upon_wherever_it_arose() {
+    for (processes, seed) in
+        [1, 2, 4].into_iter().flat_map(|processes| (0..10).map(move |seed| (processes, seed)))
+    {
+        let heard = Heard::default();
+        let sim = Sim::new(seed).with_processes(processes, 1);
+        let options = Options::default().simulate(sim).on_unawaited({
+            let heard = heard.clone();
+            move |error| {
+                hear(&heard, error.to_string());
+                Unawaited::Ignore
+            }
+        });
+        let report = run_with(4, options, async |rt: Runtime| {
+            let cups = rt.array::<Cup>(8).create(()).await?;
+            drop(cups.spill_from(7).gather());
+            drop(cups.spill_from(0).gather_results());
+            rt.quiescence().await?;
+            // Whoever awaits it gets it, and nobody else.
+            assert!(cups.spill_from(6).gather().await.is_err());
+            assert_eq!(
+                cups.spill_from(6).gather_results().await?.into_iter().filter(Result::is_err).count(),
+                1
+            );
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{report}");
+        let mut heard = taken(&heard);
+        heard.sort();
+        let told = |index| format!("Cup[{index}].spill_from failed: from that one");
+        assert_eq!(heard, [told(0), told(7)], "{processes} processes, seed {seed}");
     }
 }
 

@@ -89,6 +89,7 @@ impl<R> Report<R> {
     /// As it goes to another process.
     fn into_bundle(mut self) -> Bundle {
         let encode: Encode<R> = (self.codec)().encode;
+        let owed = self.first_error();
         let (own, mut encoded) = (std::mem::take(&mut self.outcomes), std::mem::take(&mut self.encoded));
         if !own.is_empty() {
             let mut encoder = Encoder::default();
@@ -99,7 +100,7 @@ impl<R> Report<R> {
             }
             encoded.push(encoder.into());
         }
-        Bundle { error: self.error.take(), encoded, is_last: self.is_last }
+        Bundle { error: self.error.take(), owed, encoded, is_last: self.is_last }
     }
 
     fn read(&mut self, from: &mut Decoder<'_>) -> Result<(), WireError> {
@@ -130,6 +131,8 @@ impl<R> Drop for Report<R> {
 #[derive(Default)]
 struct Bundle {
     error: Option<CallError>,
+    /// The first error, be it that or one among the outcomes: what is told if nobody takes these.
+    owed: Option<CallError>,
     encoded: Vec<Rest>,
     is_last: bool,
 }
@@ -137,6 +140,7 @@ struct Bundle {
 impl Bundle {
     fn add(&mut self, other: Bundle) {
         self.error = self.error.take().or(other.error);
+        self.owed = self.owed.take().or(other.owed);
         self.encoded.extend(other.encoded);
     }
 
@@ -145,16 +149,17 @@ impl Bundle {
     }
 
     fn write(self, to: &mut Encoder) {
-        to.put_own(&(self.is_last, self.error.is_some(), self.encoded.len()));
-        self.error.iter().for_each(|error| to.put_error(error));
+        to.put_own(&(self.is_last, self.error.is_some(), self.owed.is_some(), self.encoded.len()));
+        self.error.iter().chain(&self.owed).for_each(|error| to.put_error(error));
         self.encoded.into_iter().for_each(|outcomes| to.put_rest(outcomes));
     }
 
     fn read(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        let (is_last, has_error, count): (bool, bool, usize) = from.take()?;
+        let (is_last, has_error, has_owed, count): (bool, bool, bool, usize) = from.take()?;
         let error = if has_error { Some(from.take_error()?) } else { None };
+        let owed = if has_owed { Some(from.take_error()?) } else { None };
         let encoded = (0..count).map(|_| from.take_whole_rest()).collect::<Result<_, _>>()?;
-        Ok(Bundle { error, encoded, is_last })
+        Ok(Bundle { error, owed, encoded, is_last })
     }
 }
 
@@ -168,7 +173,7 @@ impl<R: Send + 'static> Way<Report<R>> for AsBundle {
     }
 
     fn decode(from: &mut Decoder<'_>) -> Result<Report<R>, WireError> {
-        let Bundle { error, encoded, is_last } = Bundle::read(from)?;
+        let Bundle { error, encoded, is_last, .. } = Bundle::read(from)?;
         Ok(Report { outcomes: Vec::new(), error, encoded, is_last, codec: Codec::nowhere })
     }
 }
@@ -263,7 +268,7 @@ impl Payload for Relayed {
                     pe.received_nonsense(&WireError::new(
                         "a part of an outcome came to another PE than its cell's",
                     ));
-                } else if let Some(error) = bundle.error {
+                } else if let Some(error) = bundle.owed {
                     // Nobody waits any more.
                     pe.unawaited(error);
                 }
