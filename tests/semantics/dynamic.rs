@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chare::prelude::*;
 use chare::{BoxError, CallError, ChannelError, Index, Placement};
 use reduce::{Gather, Sum};
+use serde::{Deserialize, Serialize};
 
 use super::{PES, run};
 
 /// The value that no node takes.
 const THIRTEEN: u64 = 1 << 13;
 
+#[derive(Serialize, Deserialize)]
 struct Node {
     value: u64,
     heard: u64,
@@ -249,7 +251,7 @@ async fn insertions_and_creations_are_sent_at_once_and_awaited_later(rt: Runtime
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn destroyed_elements_are_gone_and_may_come_again(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     for index in 0..10 {
@@ -377,7 +379,7 @@ impl Leaf {
 }
 
 /// A node of an octree.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 struct Octant {
     depth: u8,
     at: [i32; 3],
@@ -385,6 +387,7 @@ struct Octant {
 
 impl Index for Octant {}
 
+#[derive(Serialize, Deserialize)]
 struct Tree;
 
 #[chare(index = Octant)]
@@ -404,7 +407,7 @@ impl Tree {
     }
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn indexes_of_the_user_name_elements(rt: Runtime) -> Result<()> {
     let tree = rt.array_sparse::<Tree>().create_empty();
     let octants: Vec<_> = (-5..5).map(|x| Octant { depth: 3, at: [x, -x, 7] }).collect();
@@ -426,7 +429,7 @@ async fn indexes_of_the_user_name_elements(rt: Runtime) -> Result<()> {
 }
 
 /// Two indexes of one key.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 struct Careless(u8);
 
 impl Index for Careless {
@@ -444,7 +447,7 @@ impl Clash {
     }
 }
 
-#[chare::test(pes = [1, 2], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2])]
 async fn keys_that_clash_are_told(rt: Runtime) -> Result<()> {
     let array = rt.array_sparse::<Clash>().create_empty();
     array.insert(Careless(1), ()).await?;
@@ -545,7 +548,7 @@ fn a_call_of_an_element_that_never_comes_is_in_the_hang_report() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn elements_come_and_go_while_all_is_under_way(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     for index in 0..50 {
@@ -575,7 +578,7 @@ async fn elements_come_and_go_while_all_is_under_way(rt: Runtime) -> Result<()> 
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn who_is_inserted_by_an_element_contributes_with_it(rt: Runtime) -> Result<()> {
     let nodes = rt.array_sparse::<Node>().create_empty();
     nodes.insert(1, 1).send();

@@ -357,7 +357,7 @@ async fn beside_a_set_of_known_waits_it_is_not_a_hang(rt: Runtime) -> Result<()>
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part")]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "another thread takes part", one_process = "a reading end stays in its process")]
 async fn a_reading_end_that_moves_on_leaves_nothing_behind(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     let (source, next) = (waiters.on(0), waiters.on(rt.num_pes() / 2));
@@ -366,7 +366,7 @@ async fn a_reading_end_that_moves_on_leaves_nothing_behind(rt: Runtime) -> Resul
 }
 
 /// Numbers of polls and lives come round in a waker's word.
-#[chare::test(pes = [1, 2], unsimulated = "another thread takes part")]
+#[chare::test(pes = [1, 2], unsimulated = "another thread takes part", one_process = "a waker stays in its process")]
 async fn a_waker_that_looks_the_same_deceives_nobody(rt: Runtime) -> Result<()> {
     let waiters = waiters(&rt).await?;
     let last = waiters.on(rt.num_pes() - 1);

@@ -208,7 +208,7 @@ async fn blocking_calls_run_elsewhere(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio")]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it waits for tokio", one_process = "a task stays in its process")]
 async fn a_task_is_started_by_one_and_awaited_by_another(rt: Runtime) -> Result<()> {
     let talkers = talkers(&rt).await?;
     for index in 0..TALKERS {

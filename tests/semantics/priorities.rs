@@ -66,9 +66,10 @@ impl Listener {
     }
 
     #[entry]
-    async fn own_it(&mut self, cx: &Cx<Self>, release: chare::PromiseFuture<()>) -> Result<()> {
-        let _ = cx;
-        Ok(release.await?)
+    async fn own_it(&mut self, cx: &Cx<Self>, begun: Promise<Promise<()>>) -> Result<()> {
+        let (release, released) = cx.promise();
+        begun.send(release)?;
+        Ok(released.await?)
     }
 }
 
@@ -125,7 +126,7 @@ async fn while_busy(rt: &Runtime, listener: Element<Listener>, fill: impl FnOnce
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
 async fn what_comes_from_another_pe_too(rt: Runtime) -> Result<()> {
     for pe in rt.pes().filter(|&pe| pe != rt.my_pe()) {
         let listener = rt.single::<Listener>().on_pe(pe).create(()).await?;
@@ -135,7 +136,7 @@ async fn what_comes_from_another_pe_too(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part", one_process = "by a flag that they share")]
 async fn what_comes_from_a_thread_too(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let handle = rt.handle();
@@ -151,7 +152,7 @@ async fn what_comes_from_a_thread_too(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
 async fn strings_of_bits_order_a_search_tree(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let root = Priority::bits([true]);
@@ -189,12 +190,12 @@ async fn a_call_that_comes_before_its_chare_waits_for_it(rt: Runtime) -> Result<
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn what_an_exclusive_coroutine_holds_back_goes_in_order_of_arrival(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
-    let (release, released) = rt.promise();
-    listener.own_it(released).send();
-    rt.quiescence().await?;
+    let (begun, release) = rt.promise();
+    listener.own_it(begun).send();
+    let release = release.await?;
     for number in [3, -3, 0] {
         listener.hear(number).priority(number).send();
         rt.quiescence().await?;
@@ -216,7 +217,7 @@ async fn heard_by_a_member(
     Ok(member.take_heard().await?)
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
 async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
     let order = heard_by_a_member(&rt, |_, member| {
         member.hear_late(5).send();
@@ -237,7 +238,7 @@ async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
 async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
     let order = heard_by_a_member(&rt, |group, member| {
         member.hear(1).send();
@@ -252,7 +253,7 @@ async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
 async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
     let urgent = heard_by_a_member(&rt, |group, member| {
         member.hear(1).send();
@@ -278,7 +279,7 @@ async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
 async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtime) -> Result<()> {
     let expedited = heard_by_a_member(&rt, |group, member| {
         member.hear(0).send();
@@ -296,7 +297,7 @@ async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtim
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part", one_process = "by a flag that they share")]
 async fn a_broadcast_from_a_thread_goes_by_its_priority_too(rt: Runtime) -> Result<()> {
     let handle = rt.handle();
     let order = heard_by_a_member(&rt, move |group, member| {

@@ -46,7 +46,7 @@ impl Sleeper {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time")]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time", one_process = "an instant is one of its process")]
 async fn a_thousand_timers_are_pending_at_once(rt: Runtime) -> Result<()> {
     let sleepers = rt.array::<Sleeper>(8).create(()).await?;
     let naps: Vec<_> = (0..1000_u64)

@@ -269,7 +269,11 @@ impl Fragile {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], unsimulated = "plain messages are taken to come in order")]
+#[chare::test(
+    pes = [1, 2, 4, 8],
+    unsimulated = "plain messages are taken to come in order",
+    one_process = "a reading end stays in its process"
+)]
 async fn a_coroutine_of_a_poisoned_chare_does_not_see_its_state(rt: Runtime) -> Result<()> {
     let fragile = rt.array::<Fragile>(8).create(()).await?;
     for index in [0, 7] {
