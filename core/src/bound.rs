@@ -218,7 +218,7 @@ impl Payload for Placed {
     const NAME: Name = Name::Runtime("the place of a bound element");
     const LEAVES: Leaves<Self> = Leaves::plainly(Message::Placed);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        let array = pe.collection(id.collection).expect("its home has sent it off");
+        let Some(array) = pe.named_collection(id.collection) else { return };
         if !array.expects(id.element) {
             pe.learn_place(id, self.0);
         }
@@ -248,9 +248,10 @@ impl Payload for Orphaned {
     const NAME: Name = Name::Runtime("the place of a bound element");
     const LEAVES: Leaves<Self> = Leaves::As(Message::Orphaned, Self::leave);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
+        let Some(array) = pe.named_collection(id.collection) else { return };
         pe.give_up(id, self.0);
         destruction::leave(pe, id, 0);
-        pe.collection(id.collection).expect("its home has sent it off").settle_place(pe);
+        array.settle_place(pe);
     }
 }
 
@@ -265,7 +266,7 @@ impl Payload for AllPlaced {
     const NAME: Name = Name::Runtime("the places of bound elements");
     const LEAVES: Leaves<Self> = Leaves::plainly(Message::AllPlaced);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let array = pe.collection(self.array).expect("its root has created the collection");
+        let Some(array) = pe.named_collection(self.array) else { return };
         array.membership.borrow_mut().settle_places(self.home);
         array.after_settling(pe);
     }

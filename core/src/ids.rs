@@ -126,6 +126,15 @@ impl CollectionId {
     }
 }
 
+impl fmt::Display for CollectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.single_home() {
+            Some(home) => write!(f, "the singletons of {home:?}"),
+            None => write!(f, "collection {} of {:?}", self.counter(), self.root()),
+        }
+    }
+}
+
 /// One chare: its collection, and which element of it. Arrays count elements in row-major order, groups by PE,
 /// singletons by `creator << 40 | counter`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize)]

@@ -12,10 +12,12 @@ use chare_transport::{Buffer, Driver, Frame, Limits, Outbox, Process, Progress, 
 use serde::{Deserialize, Serialize};
 
 use super::note::Note;
-use super::{NOTE, SPREAD, identity, read};
+use super::staged::Instead;
+use super::{Came, INSTEAD, NOTE, SPREAD, identity, read};
 
 use crate::caught;
 use crate::guard::Decision;
+use crate::ids::{CollectionId, PeId};
 use crate::options::Options;
 use crate::placement::Placement;
 use crate::prelude::*;
@@ -294,6 +296,15 @@ impl Kept {
         Kept { header, buffers: buffers.iter().filter_map(Buffer::copied).collect() }
     }
 
+    /// The same, if some of its buffers did not come; here there are none of these.
+    fn with_something_instead(&self) -> Self {
+        let mut header = Encoder::default();
+        header.put_u32(INSTEAD);
+        header.put_own(&Vec::<(usize, Instead)>::new());
+        header.bytes.extend_from_slice(&self.header);
+        Kept { header: header.bytes, buffers: self.copy() }
+    }
+
     fn copy(&self) -> Vec<Buffer> {
         self.buffers.iter().filter_map(Buffer::copied).collect()
     }
@@ -452,19 +463,41 @@ fn what_has_come_is_an_error_or_a_message_whatever_its_bytes_are() {
     };
     by_kind.values_mut().for_each(shortest);
     let frames: Vec<_> = by_kind.into_values().flatten().collect();
+    let instead: Vec<_> = frames.iter().map(|frame| frame.with_something_instead()).collect();
     let mut found = None;
     // The run has ended, so nobody is told of what is dropped there.
     let (report, _) = run(
         &options,
         Box::new(|pe| {
             pe.shared().stop(Reason::Exit(0));
-            found = Some(try_all(pe, &frames));
+            let (mut wrongs, whole) = try_all(pe, &frames);
+            wrongs.extend(try_all(pe, &instead.iter().collect::<Vec<_>>()).0);
+            found = Some((wrongs, whole));
         }),
     );
     assert!(report.is_success(), "{report}");
     let (wrongs, whole) = found.expect("it was tried");
     assert!(wrongs.is_empty(), "{} are wrong, such as {:#?}", wrongs.len(), &wrongs[..wrongs.len().min(5)]);
     assert_eq!(whole, frames.len(), "as they came they can be read");
+}
+
+#[test]
+fn a_collection_that_nobody_has_made_is_an_error() {
+    let mut header = Encoder::default();
+    header.put_u32(0);
+    header.put_byte(Kind::AllPlaced as u8 | 0x80);
+    header.put_own(&(CollectionId::new(PeId::new(2), 77), PeId::new(0)));
+    let (report, _) = run(
+        &Options::default().with_pes(2),
+        Box::new(|pe| match read(pe, Rank(1), Frame::new(&header.bytes)) {
+            // It can be read: what another process has made may not have come yet. But then nobody sends it this.
+            Ok(Came::Message(_, msg)) => msg.run(pe),
+            _ => pe.shared().stop(Reason::Exit(0)),
+        }),
+    );
+    assert!(!report.is_success());
+    let text = report.to_string();
+    assert!(text.contains("it names collection 77 of PE 2, which PE 0 does not know"), "{text}");
 }
 
 #[test]

@@ -357,6 +357,9 @@ impl Payload for Doubt {
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let to = self.0.head().to;
         if pe.id() == to.collection.root() {
+            if pe.named_collection(to.collection).is_none() {
+                return;
+            }
             pe.post(pe.home_of(to), Msg::for_pe(Asked(self.0)));
         } else {
             pe.post(to.collection.root(), Msg::for_pe(self));

@@ -37,7 +37,7 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
     /// At the root, from a PE of its process.
     pub(super) fn arrive(self, pe: &Pe) {
         let Part { collection: id, sequence, from, count, merged, .. } = self;
-        let collection = pe.collection(id).expect("the root made the collection");
+        let Some(collection) = pe.named_collection(id) else { return };
         let (mut given, mut error) = (Some((from, merged)), None);
         let complete =
             collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {

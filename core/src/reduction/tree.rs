@@ -348,10 +348,7 @@ impl Payload for Ascent {
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let root = self.collection.root();
         if pe.id() == root {
-            let Some(collection) = pe.collection(self.collection) else {
-                return pe
-                    .received_nonsense(&WireError::new("a part of a reduction of an unknown collection"));
-            };
+            let Some(collection) = pe.named_collection(self.collection) else { return };
             return self.parts.into_iter().for_each(|part| part.arrive(pe, collection));
         }
         if pe.is_near(root) || pe.id() != leader(pe) {

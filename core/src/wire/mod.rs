@@ -29,6 +29,8 @@ use std::fmt;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::collection::Collection;
+use crate::ids::CollectionId;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
@@ -390,6 +392,18 @@ impl Pe {
     pub(crate) fn received_nonsense(&self, error: &WireError) {
         self.shared()
             .stop(Reason::Internal(format!("what came from another process cannot be read: {error}")));
+    }
+
+    /// A collection that is known here to whoever sends a message of its kind. If it is not, what has come names none, and the run ends.
+    pub(crate) fn named_collection(&self, id: CollectionId) -> Option<&Collection> {
+        let collection = self.collection(id);
+        if collection.is_none() {
+            self.received_nonsense(&WireError::new(format!(
+                "it names {id}, which {:?} does not know",
+                self.id()
+            )));
+        }
+        collection
     }
 }
 
