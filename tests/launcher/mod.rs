@@ -16,7 +16,7 @@ static IS_OPEN_MPI: LazyLock<bool> = LazyLock::new(|| {
 });
 
 /// The launcher, which lacks the number of processes and the program yet.
-pub fn mpirun() -> Command {
+pub(crate) fn mpirun() -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=10", LIMIT_S, &NAME]);
     // Containers are root, and have fewer cores than a job has processes. Other launchers ask for neither.
@@ -28,6 +28,6 @@ pub fn mpirun() -> Command {
 
 /// The option by which it does not end the others when one process has gone.
 #[allow(dead_code, reason = "not all who start programs have them lost")]
-pub fn recovers() -> &'static [&'static str] {
+pub(crate) fn recovers() -> &'static [&'static str] {
     if *IS_OPEN_MPI { &["--enable-recovery"] } else { &["-disable-auto-cleanup"] }
 }
