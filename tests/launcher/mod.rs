@@ -26,6 +26,12 @@ pub(crate) fn mpirun() -> Command {
     command
 }
 
+/// Whether it ends all processes when one has ended with an error, whatever it is told.
+#[allow(dead_code, reason = "as for `recovers`")]
+pub(crate) fn ends_all_at_an_error() -> bool {
+    !*IS_OPEN_MPI
+}
+
 /// The option by which it does not end the others when one process has gone.
 #[allow(dead_code, reason = "not all who start programs have them lost")]
 pub(crate) fn recovers() -> &'static [&'static str] {
