@@ -298,7 +298,8 @@ async fn listed_indexes_that_serde_does_not_know_stay_in_their_process(rt: Runti
         assert_eq!(created?.number().gather().await?, [1, 4, 9]);
         return Ok(());
     }
-    let error = created.err().expect("others cannot read it").to_string();
+    let Err(error) = created else { panic!("others cannot read it") };
+    let error = error.to_string();
     let told = "Leaf was not created in another process: a value of type `";
     assert!(error.contains(told) && error.contains("::Unsaid` cannot be sent"), "{error}");
     Ok(())
