@@ -198,10 +198,9 @@ impl Payload for Leave {
     const NAME: Name = Name::Runtime("the end of an element");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Leave);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        if let Some(collection) = pe.collection(id.collection) {
-            collection.membership.borrow_mut().leave(self.next);
-            reduction::conclude_ready(pe, collection);
-        }
+        let Some(collection) = pe.named_collection(id.collection) else { return };
+        collection.membership.borrow_mut().leave(self.next);
+        reduction::conclude_ready(pe, collection);
     }
 }
 

@@ -284,7 +284,11 @@ impl<C: Chare> Payload for Register<C> {
         let Register { mut request, inserter } = self;
         let home = array.info.home(id.element);
         // Before there is a ticket, for which all that comes later would wait.
-        let request = match map(pe, array, id, &mut request).and_then(|()| request.parcel(pe, home)) {
+        if let Err(error) = map(pe, array, id, &mut request) {
+            pe.guard(|| drop(request));
+            return reply.refuse(pe, id, error);
+        }
+        let request = match request.parcel(pe, home) {
             Ok(request) => request,
             Err(error) => return reply.refuse(pe, id, error),
         };
@@ -453,7 +457,7 @@ impl Payload for Settle {
     const NAME: Name = Name::Runtime("the place of an insertion");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Settle);
     fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        let Some(array) = pe.collection(id.collection) else { return };
+        let Some(array) = pe.named_collection(id.collection) else { return };
         array.membership.borrow_mut().settle(self.ticket);
         if !self.is_there {
             array.membership.borrow_mut().withdraw(self.ticket);

@@ -159,7 +159,7 @@ impl Driver {
         if matches!(self.state, State::Closing)
             && self.engine.is_closed()
             && self.network.is_idle()
-            && self.watch.as_ref().is_none_or(Watch::has_met)
+            && self.watch.as_mut().is_none_or(Watch::may_close)
         {
             self.network.closed();
             self.say_bye();
@@ -206,15 +206,13 @@ impl Driver {
         let (mut is_busy, mut outcome) = (false, Ok(()));
         shared.take_ready(|rank| {
             let may_wait = may_wait || network.is_behind(rank);
-            if !may_wait && let Some(batch) = engine.take_straight(shared, rank) {
+            if let Some(batch) = engine.take(shared, rank, may_wait) {
                 is_busy = true;
                 shared.release(rank, batch.cargo().queued_bytes);
                 let sent = network.send_batch(rank, batch, &mut engine.free);
                 if sent.is_err() {
                     outcome = sent;
                 }
-            } else {
-                engine.take_queued(shared, rank, may_wait);
             }
         });
         outcome?;

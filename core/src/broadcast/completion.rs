@@ -89,14 +89,16 @@ impl<R> Report<R> {
     /// As it goes to another process.
     fn into_bundle(mut self) -> Bundle {
         let encode: Encode<R> = (self.codec)().encode;
-        let owed = self.first_error();
+        let mut owed = self.first_error();
         let (own, mut encoded) = (std::mem::take(&mut self.outcomes), std::mem::take(&mut self.encoded));
         if !own.is_empty() {
             let mut encoder = Encoder::default();
             encoder.put_own(&own.len());
             for (element, outcome) in own {
                 encoder.put_own(&element);
-                encoder.put_outcome(outcome, encode);
+                // A value that cannot be encoded is an error from here on.
+                let error = encoder.put_outcome(outcome, encode);
+                owed = owed.or(error);
             }
             encoded.push(encoder.into());
         }

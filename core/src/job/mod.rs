@@ -358,7 +358,9 @@ pub(crate) fn decline(process: Process, why: &StartError) {
 /// Ends the part of a process that has nothing to say, with all others that have not.
 pub(crate) fn leave(mut driver: Driver) {
     driver.close();
-    while let Ok(Progress::Busy | Progress::Idle) = driver.poll(&mut |_, _| {}) {}
+    while let Ok(Progress::Busy | Progress::Idle) = driver.poll(&mut |_, _| {}) {
+        thread::yield_now();
+    }
 }
 
 /// Has the first PE woken when there is something to drive while it naps, and the run ended when a process is lost.

@@ -30,7 +30,7 @@ use crate::scheduler::pe::{Clock, Mail, Pe};
 const POLL: Duration = Duration::from_micros(4);
 /// How long it yields its core between looks after that.
 const YIELD: Duration = Duration::from_micros(200);
-/// The same where what comes from other processes wakes nobody: a sleeper notices it when it looks, and would often be late.
+/// How long it goes on with that where what comes from other processes wakes nobody: a sleeper notices it when it looks, and would often be late.
 const YIELD_UNWOKEN: Duration = Duration::from_millis(2);
 /// Looks between two readings of the clock.
 const LOOKS_PER_READING: u32 = 64;
@@ -142,6 +142,17 @@ impl Looker<'_> {
         self.shared.job().is_some_and(|job| job.poll(self.pe, takes))
     }
 
+    /// Whether this PE, which has been idle for so long, looks on instead of sleeping: the one that naps otherwise since no arrival wakes it, if it
+    /// has a core of its own.
+    fn stays_awake(&self, idle: Option<Duration>) -> bool {
+        let is_unwoken = self.shared.job().is_some_and(|job| !job.is_woken);
+        is_unwoken
+            && self.pe.id() == self.shared.first_pe()
+            && !self.polls_devices
+            && !self.shared.is_oversubscribed()
+            && idle.is_some_and(|idle| idle < YIELD_UNWOKEN)
+    }
+
     /// Sleeps until somebody or a device wakes this PE, or a timer is due. False, at once, if the devices must be looked at first:
     /// what ends then may be of this PE, which has to be active.
     ///
@@ -188,7 +199,8 @@ fn idle(looker: &Looker<'_>) {
     let &Looker { pe, shared, .. } = looker;
     let announcement = Announcement { pe, made: Cell::new(false) };
     let poll = if shared.is_oversubscribed() { Duration::ZERO } else { POLL };
-    let yields = if shared.job().is_none_or(|job| job.is_woken) { YIELD } else { YIELD_UNWOKEN };
+    // Nobody else takes hold of the driver, and a look at a network is longer than the hint below.
+    let looks_alone = shared.job().is_some() && shared.own_pe_count() == 1;
     let mut waited = Duration::ZERO;
     let mut began = None;
     loop {
@@ -202,8 +214,7 @@ fn idle(looker: &Looker<'_>) {
                 return;
             }
             match waited < poll || came {
-                // A look at a network is longer than the hint.
-                true if shared.job().is_some() => {}
+                true if looks_alone => {}
                 true => std::hint::spin_loop(),
                 false => thread::yield_now(),
             }
@@ -212,7 +223,7 @@ fn idle(looker: &Looker<'_>) {
             return;
         }
         waited = began.get_or_insert_with(Instant::now).elapsed();
-        if waited >= poll + yields {
+        if waited >= poll + YIELD {
             break;
         }
     }
@@ -230,7 +241,12 @@ fn idle(looker: &Looker<'_>) {
         let mut must_look = false;
         inbox.set_parked(true);
         if pe.mail_is_empty() && !timer_is_due(pe) && !shared.is_stopping() {
-            must_look = !looker.park(verdict == quiescence::Verdict::DeviceBusy);
+            let only_devices_work = verdict == quiescence::Verdict::DeviceBusy;
+            if !only_devices_work && looker.stays_awake(began.map(|began| began.elapsed())) {
+                thread::yield_now();
+            } else {
+                must_look = !looker.park(only_devices_work);
+            }
         }
         inbox.set_parked(false);
         // This PE is idle still: what comes from elsewhere is put into inboxes, and not taken. But what is decoded is code of the

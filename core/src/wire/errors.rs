@@ -175,7 +175,11 @@ impl Encoder {
     }
 
     /// Adds an outcome. A value that cannot leave becomes an error.
-    pub(crate) fn put_outcome<R>(&mut self, outcome: Result<R, CallError>, encode: Encode<R>) {
+    pub(crate) fn put_outcome<R>(
+        &mut self,
+        outcome: Result<R, CallError>,
+        encode: Encode<R>,
+    ) -> Option<CallError> {
         let begin = self.mark();
         let error = match outcome {
             Ok(value) => {
@@ -189,7 +193,7 @@ impl Encoder {
                     // Its promises are also those of the message that it is a part of.
                     pe.encode_for(1, encode).map(|promises| pe.crossing.note_promises(promises))
                 });
-                let Err(why) = encoded else { return };
+                let Err(why) = encoded else { return None };
                 self.rewind(begin);
                 CallError::Refused(format!("the value was not sent to another process: {why}").into())
             }
@@ -197,6 +201,7 @@ impl Encoder {
         };
         self.put_own(&false);
         self.put_error(&error);
+        Some(error)
     }
 }
 

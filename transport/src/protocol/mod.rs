@@ -81,9 +81,18 @@ impl Engine {
         }
     }
 
-    /// Takes the batch that is queued for a rank if it may go at once, ready to be sent: most are alone, and within their credit. Others go by way
-    /// of [`Engine::take_queued`].
-    pub(crate) fn take_straight(&mut self, shared: &Shared, to: Rank) -> Option<Batch> {
+    /// Takes the frames that are queued for a rank, but for those of a batch that is not full if it `may_wait`. What comes back is to be sent at once,
+    /// the rest by the actions that [`Engine::pump`] decides.
+    pub(crate) fn take(&mut self, shared: &Shared, to: Rank, may_wait: bool) -> Option<Batch> {
+        if !may_wait && let Some(batch) = self.take_straight(shared, to) {
+            return Some(batch);
+        }
+        self.take_queued(shared, to, may_wait);
+        None
+    }
+
+    /// Takes the batch that is queued for a rank if it may go at once, ready to be sent: most are alone, and within their credit.
+    fn take_straight(&mut self, shared: &Shared, to: Rank) -> Option<Batch> {
         let link = &mut self.links[to.index()];
         if !self.actions.is_empty() || link.is_touched || !link.out.goes_straight() {
             return None;

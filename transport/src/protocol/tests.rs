@@ -107,10 +107,15 @@ impl Job {
 
     /// Lets a process decide, and carries out what it has decided. What is not a full batch stays queued if it `may_wait`.
     fn pump(&mut self, from: usize, may_wait: bool) {
-        let node = &mut self.nodes[from];
-        node.shared.take_ready(|to| node.engine.take_queued(&node.shared, to, may_wait));
-        node.engine.pump();
         let ranks = self.nodes.len();
+        let node = &mut self.nodes[from];
+        node.shared.take_ready(|to| {
+            if let Some(batch) = node.engine.take(&node.shared, to, may_wait) {
+                node.shared.release(to, batch.cargo().queued_bytes);
+                self.wires[from * ranks + to.index()].batches.push_back(batch);
+            }
+        });
+        node.engine.pump();
         while let Some(action) = self.nodes[from].engine.actions.pop_front() {
             match action {
                 Action::Batch { to, batch } => {

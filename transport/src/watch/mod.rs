@@ -25,6 +25,8 @@ use ring::{MESSAGE_BYTES, Message, News, Ring};
 const END_GRACE: Duration = Duration::from_secs(5);
 /// How long neighbours have to find each other, at least.
 const LEAST_MEETING: Duration = Duration::from_secs(10);
+/// How long a process that has closed waits for its neighbours, which lived then.
+const CLOSING_GRACE: Duration = Duration::from_secs(2);
 /// How often a process that waits for its neighbour looks.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -167,7 +169,7 @@ impl Post {
             came: [Vec::new(), Vec::new()],
         };
         let thread = thread::Builder::new().name("heartbeat".into()).spawn(|| watcher.run()).ok()?;
-        Some(Watch { lines, thread: Some(thread) })
+        Some(Watch { lines, thread: Some(thread), closing: None })
     }
 }
 
@@ -197,11 +199,18 @@ impl Lines {
 pub(crate) struct Watch {
     lines: Arc<Lines>,
     thread: Option<JoinHandle<()>>,
+    /// When this process would first have closed.
+    closing: Option<Instant>,
 }
 
 impl Watch {
+    /// Whether this process, with which all others have closed, may leave: its neighbours are connected, or have been given up.
+    pub(crate) fn may_close(&mut self) -> bool {
+        self.has_met() || self.closing.get_or_insert_with(Instant::now).elapsed() > CLOSING_GRACE
+    }
+
     /// Whether the neighbours are connected, or have been given up: so it is after the time of meeting, at the latest.
-    pub(crate) fn has_met(&self) -> bool {
+    fn has_met(&self) -> bool {
         let is_gone = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
         is_gone || self.lines.has_met.load(Ordering::SeqCst)
     }
@@ -222,9 +231,11 @@ impl Drop for Watch {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
             }
         }
+        let has_met = self.has_met();
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            if thread.thread().id() != thread::current().id() {
+            // One that still connects may be at that for long, and ends by itself.
+            if has_met && thread.thread().id() != thread::current().id() {
                 // A panic of the hook has been told.
                 let _ = thread.join();
             }
