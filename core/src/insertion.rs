@@ -151,6 +151,9 @@ impl<C: Chare> Ask for Insert<C> {
                 Some(error) => msg.lose(pe, error),
                 None => {
                     note_insertion(pe, id.collection.root());
+                    if let Some(array) = pe.collection(id.collection).filter(|_| inserter.is_some()) {
+                        reduction::go_straight(pe, array);
+                    }
                     to_root(pe, id.collection, msg);
                 }
             }

@@ -35,7 +35,7 @@ impl Leaving {
     /// Whether it has to be copied to pinned memory before it can leave: it is neither in the host's memory nor has it come from another process.
     pub fn is_staged(&self) -> bool {
         let memory = self.memory();
-        memory.landed().is_none() && !memory.device().facts.is_host_memory
+        !memory.is_foreign() && !memory.device().facts.is_host_memory
     }
 }
 

@@ -135,14 +135,18 @@ impl Pipeline {
         if self.is_beginning {
             return Step::Wait;
         }
-        if self.out < WINDOW
-            && let Some(cut) = self.shares.iter().find(|cut| cut.has_more())
-        {
-            self.is_beginning = true;
-            return Step::Begin { share: cut.share.clone(), at: cut.begun, len: cut.next_len(cut.begun) };
-        }
-        while let Some(copy) = self.copies.front_mut() {
-            let Poll::Ready(outcome) = copy.poll_unreported(&mut Context::from_waker(waker)) else { break };
+        loop {
+            // Also after a copy that has failed: its credit is back, and nobody will tell so.
+            if self.out < WINDOW
+                && let Some(cut) = self.shares.iter().find(|cut| cut.has_more())
+            {
+                self.is_beginning = true;
+                return Step::Begin { share: cut.share.clone(), at: cut.begun, len: cut.next_len(cut.begun) };
+            }
+            let Some(copy) = self.copies.front_mut() else { return Step::Wait };
+            let Poll::Ready(outcome) = copy.poll_unreported(&mut Context::from_waker(waker)) else {
+                return Step::Wait;
+            };
             self.copies.pop_front();
             let cut = self.shares.iter_mut().find(|cut| cut.gone < cut.begun);
             let cut = cut.expect("a copy is of a share whose message is held");
@@ -168,7 +172,6 @@ impl Pipeline {
             }
             self.out -= 1;
         }
-        Step::Wait
     }
 
     /// What has come of the last [`Step::Begin`].

@@ -101,7 +101,7 @@ pub(crate) use root::conclude_ready;
 pub use set::{Set, Union};
 pub use statistics::{Statistics, Summary};
 use tree::Node;
-pub(crate) use tree::{Ascent, tell_standing};
+pub(crate) use tree::{Ascent, go_straight, tell_standing};
 use unfinished::{Begun, Unfinished};
 
 use rustc_hash::FxHashMap;
@@ -134,6 +134,8 @@ pub(crate) struct Reductions {
     at_root: FxHashMap<u64, AtRoot>,
     /// Where this PE stands, as it has told.
     told: u64,
+    /// An element here has inserted another one: parts go the way of its insertions.
+    goes_straight: bool,
     /// At the leader of a process, if others send to it.
     node: Option<Box<Node>>,
 }
@@ -282,7 +284,7 @@ impl<T: Send + 'static, R: Reducer<T>> Local for Merged<T, R> {
     fn ship(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, count: u64) {
         let part = Part::new(pe, collection, tree::climb(pe, collection, sequence, count), *self);
         // By message to this PE too: who reduces in a loop, and has all contributions here, lets others run in between.
-        pe.post(tree::above(pe, collection.id().root()), Msg::for_pe(part));
+        pe.post(tree::above(pe, collection), Msg::for_pe(part));
     }
 }
 

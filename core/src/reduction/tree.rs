@@ -26,6 +26,10 @@
 //! part in `k`, so the root waits for it as well, and not only the node: it contributes, is destroyed, or leaves, and the standing of its PE rises. Where an element
 //! moves to does not matter, since its part comes behind what is sent, as one more. An element under way owes nothing anywhere, and holds up nobody but the root.
 //!
+//! *Elements that insert others.* An insertion goes to the root, and the new element takes part in what its inserter has not contributed to. So a contribution
+//! must not overtake an insertion before it: a PE where an element has inserted sends its parts to the root itself from then on, behind its
+//! insertions, and tells the leader that nothing will come. (An element that moves afterwards goes by way of the root, `insertion`.)
+//!
 //! *Which parts are merged.* A node reads parts of other processes only by the reducer of a contribution of its own process to the same reduction, since
 //! a reducer may have fields. Others go up as they are, in one message, or in several if their memory is too much for one.
 //!
@@ -117,8 +121,9 @@ fn leader(pe: &Pe) -> PeId {
 }
 
 /// Whom a PE sends its own parts to.
-pub(super) fn above(pe: &Pe, root: PeId) -> PeId {
-    if pe.is_near(root) {
+pub(super) fn above(pe: &Pe, collection: &Collection) -> PeId {
+    let root = collection.id().root();
+    if pe.is_near(root) || collection.reductions.borrow().goes_straight {
         return root;
     }
     if pe.near_pes().len() > 1 {
@@ -254,16 +259,33 @@ impl Due {
 /// What a PE ships of its own, by whom, and where it stands then.
 pub(super) fn climb(pe: &Pe, collection: &Collection, sequence: u64, count: u64) -> Climb {
     let mut reductions = collection.reductions.borrow_mut();
-    // Nobody asks the PEs of the root's process.
-    let next = if pe.is_near(collection.id().root()) { NOTHING } else { reductions.unfinished.lowest() };
+    // Nobody asks the PEs that send to the root.
+    let goes_straight = pe.is_near(collection.id().root()) || reductions.goes_straight;
+    let next = if goes_straight { NOTHING } else { reductions.unfinished.lowest() };
     reductions.told = next;
     Climb { sequence, count, standing: Standing { by: pe.id(), next } }
 }
 
+/// Has the parts of this PE go straight to the root, since an element here inserts another one.
+pub(crate) fn go_straight(pe: &Pe, collection: &Collection) {
+    let above = above(pe, collection);
+    collection.reductions.borrow_mut().goes_straight = true;
+    tell(pe, collection, above, NOTHING);
+}
+
+/// Tells who is above this PE where it stands; the root needs not know.
+fn tell(pe: &Pe, collection: &Collection, above: PeId, next: u64) {
+    let id = collection.id();
+    if above != id.root() {
+        let standing = Standing { by: pe.id(), next };
+        pe.post(above, Msg::for_pe(Ascent { collection: id, standing, parts: Vec::new() }));
+    }
+}
+
 /// Tells where this PE stands, if that has to be told.
 pub(crate) fn tell_standing(pe: &Pe, collection: &Collection) {
-    let id = collection.id();
-    if pe.is_near(id.root()) {
+    let above = above(pe, collection);
+    if above == collection.id().root() {
         return;
     }
     let next = {
@@ -275,11 +297,7 @@ pub(crate) fn tell_standing(pe: &Pe, collection: &Collection) {
         reductions.told = next;
         next
     };
-    let above = above(pe, id.root());
-    if above != id.root() {
-        let standing = Standing { by: pe.id(), next };
-        pe.post(above, Msg::for_pe(Ascent { collection: id, standing, parts: Vec::new() }));
-    }
+    tell(pe, collection, above, next);
 }
 
 /// Puts parts into the node of this PE, and sends on what is due.

@@ -133,6 +133,29 @@ impl End {
         Ok(to.first_of(spoiled.share()).await.expect_err("it is spoiled").to_string())
     }
 
+    /// A share that a kernel is about to fail to write, and one that is whole behind it.
+    #[entry]
+    async fn send_spoiled_first(this: This<Self>, to: Element<End>) -> Result<bool> {
+        let dev = this.device();
+        let mut spoiled = dev.alloc::<f64>(LONG / 8)?;
+        let kernel = dev.launch(&PANIC, 1, (&mut spoiled,))?;
+        let whole = dev.upload(bytes(LONG, 3))?.share();
+        let is_whole = to.is_second_whole(spoiled.share(), whole, 3).future();
+        kernel.await.expect_err("it panics");
+        Ok(is_whole.await?)
+    }
+
+    #[entry]
+    async fn is_second_whole(
+        this: This<Self>,
+        spoiled: DeviceSlice<f64>,
+        whole: DeviceSlice<u8>,
+        seed: usize,
+    ) -> Result<bool> {
+        this.device().download(&spoiled)?.await.expect_err("it is spoiled");
+        Ok(this.device().download(&whole)?.await? == bytes(LONG, seed))
+    }
+
     #[entry]
     async fn first_of(this: This<Self>, share: DeviceSlice<f64>) -> Result<f64> {
         Ok(this.device().download(&share)?.await?[0])
@@ -241,6 +264,13 @@ async fn a_fault_comes_in_the_place_of_the_pieces(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+/// The copies that fail had all the credit, which nobody brings back.
+async fn what_fails_holds_up_nothing(rt: Runtime) -> Result<()> {
+    let (ends, last) = (rt.group::<End>().create(()).await?, rt.num_pes() - 1);
+    assert!(ends.on(0).send_spoiled_first(ends.on(last)).await?);
+    Ok(())
+}
+
 /// The run ends while pieces are on their way.
 async fn the_run_ends_between_pieces(rt: Runtime) -> Result<()> {
     let (ends, last) = (rt.group::<End>().create(()).await?, rt.num_pes() - 1);
@@ -280,5 +310,6 @@ on_each_kind! {
     memory_comes_back_from_what_nobody_reads: unread_workers unread_polled,
     chares_move_with_long_buffers: moves_workers moves_polled,
     a_fault_comes_in_the_place_of_the_pieces: faults_workers faults_polled,
+    what_fails_holds_up_nothing: holds_workers holds_polled,
     the_run_ends_between_pieces: end_workers end_polled,
 }
