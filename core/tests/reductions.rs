@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::thread;
 
+use chare::device::DeviceSlice;
 use chare::prelude::*;
 use chare::reduction::Reducer;
 use chare::{Bulk, CallError, ExitReport, MainOutput, Options, Placement, Sim, Simulation};
@@ -85,6 +86,24 @@ impl Reducer<u64> for Highest {
     }
 }
 
+/// How many values there are.
+#[derive(Clone, Copy)]
+struct Count;
+
+impl<T: Send + 'static> Reducer<T> for Count {
+    type Partial = u64;
+    type Output = u64;
+    fn start(&self, _: T, _: u64) -> u64 {
+        1
+    }
+    fn merge(&self, into: &mut u64, other: u64) {
+        *into += other;
+    }
+    fn finish(&self, partial: u64) -> u64 {
+        partial
+    }
+}
+
 struct Member;
 
 #[chare]
@@ -146,6 +165,18 @@ impl Member {
         this.allreduce(1_u64, Sum).await.map_or_else(|error| error.to_string(), |sum| sum.to_string())
     }
 
+    /// Those from `from` on contribute values of another type that has the same name.
+    #[entry]
+    fn disagree_on_namesake(&self, cx: &Cx<Self>, from: usize, to: Callback<u64>) {
+        if cx.my_pe().index() >= from {
+            struct Value;
+            cx.contribute(Value, Count, to);
+        } else {
+            struct Value(#[expect(unused)] u8);
+            cx.contribute(Value(1), Count, to);
+        }
+    }
+
     #[entry]
     fn overflow(&self, cx: &Cx<Self>, at: usize, to: Callback<u8>) {
         cx.contribute(if cx.my_pe().index() == at { 250_u8 } else { 1 }, Sum, to);
@@ -165,6 +196,15 @@ impl Maker {
     async fn group(&self, cx: &Cx<Self>) -> Result<Group<Member>> {
         let rt: &Runtime = cx;
         Ok(rt.group::<Member>().create(()).await?)
+    }
+
+    #[entry]
+    async fn contents(this: This<Self>, shares: Vec<DeviceSlice<u64>>) -> Result<Vec<Vec<u64>>> {
+        let mut contents = Vec::new();
+        for share in &shares {
+            contents.push(this.device().download(share)?.await?);
+        }
+        Ok(contents)
     }
 }
 
@@ -254,6 +294,13 @@ fn what_does_not_fit_is_told_wherever_it_is() {
                 assert!(told[from..].iter().all(|text| text.contains("its elements must agree")), "{told:?}");
                 failed(result.await, "its elements must agree");
             }
+            if from % 2 == 1 {
+                // One process has both types, and is not that of the root.
+                let group = group_of(&rt, (from + 6) % 12).await?;
+                let (to, result) = rt.promise();
+                group.disagree_on_namesake(from, to.into()).send();
+                failed(result.await, "its elements must agree");
+            }
             let (to, result) = rt.promise();
             group.overflow(from % 12, to.into()).send();
             failed(result.await.map(u64::from), "a sum reduction overflowed");
@@ -328,6 +375,22 @@ impl Walker {
     fn field(&self, cx: &Cx<Self>, to: Callback<Vec<Bulk<f64>>>) {
         cx.contribute(Bulk::from(vec![cx.index() as f64; 100]), Gather, to);
     }
+
+    /// Gives an end of a promise, and waits for its value.
+    #[entry]
+    async fn offer(this: This<Self>, to: Callback<Vec<Promise<usize>>>) -> Result<usize> {
+        let (end, value) = this.promise();
+        this.contribute(end, Gather, to);
+        Ok(value.await?)
+    }
+
+    /// Device memory, which is gathered, and the PEs in the order in which they are merged.
+    #[entry]
+    fn share(&self, cx: &Cx<Self>, to: Callback<(Vec<DeviceSlice<u64>>, String)>) -> Result<()> {
+        let share = cx.device().upload(vec![cx.index() as u64; 2])?.share();
+        cx.contribute((share, format!("{} ", cx.my_pe())), (Gather, InOrder), to);
+        Ok(())
+    }
 }
 
 #[test]
@@ -346,6 +409,34 @@ fn places_that_lose_are_given_up_where_they_come_from() {
                             index > 0 && error.to_string().contains("broken promise"),
                             "{index}: {error}"
                         );
+                    }
+                }
+            }
+            Result::<()>::Ok(())
+        });
+        succeeded(&report);
+    }
+}
+
+#[test]
+fn ends_of_promises_go_up_once() {
+    for seed in 0..20 {
+        let report = simulate(12, Sim::new(seed).with_processes(3, 1), async |rt: Runtime| {
+            let walkers = rt.array::<Walker>(24).create(()).await?;
+            let (to, ends) = rt.promise();
+            let offers: Vec<_> =
+                (0..24).map(|index| walkers.at(index).offer(Callback::from(&to)).future()).collect();
+            for (index, end) in ends.await?.into_iter().enumerate() {
+                // Every other one is dropped, so its promise breaks.
+                if index % 2 == 0 {
+                    end.send(index)?;
+                }
+            }
+            for (index, offer) in offers.into_iter().enumerate() {
+                match offer.await {
+                    Ok(value) => assert_eq!((value, value % 2), (index, 0)),
+                    Err(error) => {
+                        assert!(index % 2 == 1 && error.to_string().contains("broken promise"), "{error}");
                     }
                 }
             }
@@ -476,4 +567,26 @@ fn more_buffers_than_a_message_takes_go_up_in_several() {
     join(3, 2, gather((0..6).collect()));
     join(3, 2, gather((2..6).collect()));
     join(13, 1, gather(vec![2, 3]));
+}
+
+#[test]
+fn device_memory_goes_up_in_as_many_messages_as_it_needs() {
+    let gather = |pes: usize, each: usize| {
+        async move |rt: Runtime| {
+            let on = On((0..pes).collect());
+            let shares = rt.array::<Walker>(pes * each).map(on).create(()).await?;
+            let (to, all) = rt.promise();
+            shares.share(to.into()).send();
+            let (all, line): (Vec<DeviceSlice<u64>>, String) = all.await?;
+            assert_eq!(line, (0..pes).map(|pe| format!("{pe} ").repeat(each)).collect::<String>());
+            let maker = rt.single::<Maker>().on_pe(0).create(()).await?;
+            let contents = maker.contents(all).await?;
+            assert_eq!(contents, (0..(pes * each) as u64).map(|index| vec![index; 2]).collect::<Vec<_>>());
+            Ok(())
+        }
+    };
+    // Each PE's fit in one message; those of a process do not, or not those of two processes of which one sends by the other.
+    join(3, 4, gather(12, 400));
+    join(7, 1, gather(7, 600));
+    join(7, 2, gather(14, 450));
 }

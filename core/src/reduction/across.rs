@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
 
-use super::part::{EncodedPart, Parts, decode_merged, name_of};
+use super::part::{EncodedPart, Given, Parts, name_of};
 use super::{Distribute, Outcome, Reducer, Target};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId};
@@ -110,11 +110,7 @@ impl<T: Send + 'static, R: Reducer<T>> Reader for ReaderOf<T, R> {
     fn conclude(&self, pe: &Pe, forwarded: Forwarded) -> Result<(), WireError> {
         let Forwarded { collection, failed, parts, .. } = forwarded;
         let sequence = parts.first().map(|part| part.sequence);
-        let decode = |part: EncodedPart| {
-            let merged =
-                part.rest.decode(|rest| decode_merged::<T, R>(self.reducer, self.distribute, rest))?;
-            Ok((part.from, merged))
-        };
+        let decode = |part| Given::<T, R>::decode(self.reducer, self.distribute, part);
         let parts = parts.into_iter().map(decode).collect::<Result<Vec<_>, WireError>>()?;
         let Some((collection, sequence)) = pe.collection(collection).zip(sequence) else {
             return Err(WireError::new("a reduction that nobody here has contributed to"));

@@ -14,6 +14,7 @@ use rustc_hash::FxHasher;
 use super::tree::{self, Climb, Standing};
 use super::{Distribute, Merged, Reducer, Target, distribute, guard, mixed};
 use crate::callback::{self, Callback};
+use crate::caught;
 use crate::collection::Collection;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId};
@@ -21,7 +22,9 @@ use crate::known::Known;
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{Codec, Decoder, Encoder, Kind, Leaves, MOST_BUFFERS, Rest, Unsent, Wire, WireError};
+use crate::wire::{
+    Codec, Decoder, Encoder, Kind, Leaves, MOST_BUFFERS, Rest, Unsent, Wire, WireError, count_buffers,
+};
 
 /// What was merged, on its way up: on one PE, or on one and those behind it.
 pub(super) struct Part<T, R: Reducer<T>> {
@@ -175,24 +178,59 @@ fn take_partial<P: Wire>(from: &mut Decoder<'_>) -> Result<Result<P, Arc<str>>, 
     }))
 }
 
-/// What has been merged in another process, where the result is made.
-pub(super) fn decode_merged<T: Send + 'static, R: Reducer<T>>(
-    reducer: R,
-    distribute: Option<Distribute<R::Output>>,
-    from: &mut Decoder<'_>,
-) -> Result<Merged<T, R>, WireError> {
-    let (target_from, partial) = (from.take()?, take_partial(from)?);
-    let take_callback = |from: &mut Decoder<'_>| Callback::decode(from, Codec::by_serde());
-    let target = match distribute {
-        Some(distribute) => Target::All(distribute),
-        None => {
-            for _ in 0..from.take::<usize>()? {
-                drop(from.take_whole_rest()?.decode(take_callback)?);
-            }
-            Target::To(take_callback(from)?)
-        }
-    };
-    Ok(Merged { reducer, partial, target, target_from })
+/// More contributions than can be are nonsense from another process.
+pub(super) fn add_counts(one: u64, other: u64) -> Result<u64, WireError> {
+    let sum = one.checked_add(other);
+    sum.ok_or_else(|| WireError::new("it counts more contributions to a reduction than can be"))
+}
+
+/// A part whose types are known where it is.
+pub(super) struct Given<T, R: Reducer<T>> {
+    pub(super) from: PeId,
+    pub(super) count: u64,
+    pub(super) merged: Merged<T, R>,
+}
+
+impl<T: Send + 'static, R: Reducer<T>> Given<T, R> {
+    /// Reads what has been merged in another process, where the result is made.
+    pub(super) fn decode(
+        reducer: R,
+        distribute: Option<Distribute<R::Output>>,
+        part: EncodedPart,
+    ) -> Result<Self, WireError> {
+        let EncodedPart { from, count, rest, .. } = part;
+        let merged = rest.decode(|rest| {
+            let (target_from, partial) = (rest.take()?, take_partial(rest)?);
+            let take_callback = |rest: &mut Decoder<'_>| Callback::decode(rest, Codec::by_serde());
+            let target = match distribute {
+                Some(distribute) => Target::All(distribute),
+                None => {
+                    for _ in 0..rest.take::<usize>()? {
+                        drop(rest.take_whole_rest()?.decode(take_callback)?);
+                    }
+                    Target::To(take_callback(rest)?)
+                }
+            };
+            Ok(Merged { reducer, partial, target, target_from })
+        })?;
+        Ok(Given { from, count, merged })
+    }
+
+    /// How many buffers a message has that takes it to another process. One that cannot go is too much for any: its error is its own.
+    fn buffers(&self, pe: &Pe) -> usize {
+        let Ok(partial) = &self.merged.partial else { return 0 };
+        // Serialisation is code of the user's.
+        let counted = caught::catch(pe, || count_buffers(partial));
+        counted.ok().flatten().unwrap_or(usize::MAX)
+    }
+}
+
+/// Parts of one reduction that go up as one.
+pub(super) struct Bundle {
+    /// Of this process: a `Vec<Given<T, R>>`.
+    pub(super) parts: Box<dyn Parts>,
+    /// Of the same name, from processes behind it, in the order of their PEs.
+    pub(super) theirs: Vec<EncodedPart>,
 }
 
 /// Parts of one reduction whose type is known where they have been made.
@@ -202,12 +240,18 @@ pub(super) trait Parts: Known {
     fn absorb(&mut self, encoded: &mut Vec<EncodedPart>) -> Result<(), WireError>;
     /// Merges the parts in the order of their PEs and delivers the result.
     fn conclude(self: Box<Self>, pe: &Pe, collection: &Collection, sequence: u64, failed: Option<Arc<str>>);
-    /// Merges the parts, and those of the same name from other processes, in the order of their PEs, into one that goes up.
+    /// Makes the reduction fail.
+    fn spoil(&mut self, pe: &Pe, error: &Arc<str>);
+    /// Divides the parts, in the order of their PEs, into such as can be merged: these have no more buffers together than one message takes.
+    /// Of those from other processes, which are of the same name and in that order, what is not behind the last of them stays in `theirs`.
+    fn divide(self: Box<Self>, pe: &Pe, theirs: &mut Vec<EncodedPart>) -> Vec<Bundle>;
+    /// Merges the parts of a bundle into one that goes up.
     fn climb(
         self: Box<Self>,
         pe: &Pe,
         collection: &Collection,
-        climb: Climb,
+        sequence: u64,
+        standing: Standing,
         theirs: Vec<EncodedPart>,
     ) -> Result<Msg, WireError>;
     /// Drops the parts, which hold values of the user's.
@@ -219,11 +263,11 @@ fn fold<T: Send + 'static, R: Reducer<T>>(
     pe: &Pe,
     collection: &Collection,
     sequence: u64,
-    mut parts: Vec<(PeId, Merged<T, R>)>,
+    mut parts: Vec<Given<T, R>>,
 ) -> Merged<T, R> {
     // Stable: a PE may have sent several parts.
-    parts.sort_by_key(|(from, _)| *from);
-    let mut parts = parts.into_iter().map(|(_, merged)| merged);
+    parts.sort_by_key(|given| given.from);
+    let mut parts = parts.into_iter().map(|given| given.merged);
     let mut total = parts.next().expect("there is one for each contributor, and there are contributors");
     for part in parts {
         if part.target.is_all() != total.target.is_all() {
@@ -250,7 +294,7 @@ impl<T: Send + 'static, R: Reducer<T>> Merged<T, R> {
     }
 }
 
-impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
+impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<Given<T, R>> {
     fn names(&self) -> (&'static str, &'static str) {
         (type_name::<T>(), type_name::<R>())
     }
@@ -260,12 +304,11 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
     }
 
     fn absorb(&mut self, encoded: &mut Vec<EncodedPart>) -> Result<(), WireError> {
-        let Some((_, first)) = self.first() else { return Ok(()) };
+        let Some(Given { merged: first, .. }) = self.first() else { return Ok(()) };
         let (reducer, distribute) = (first.reducer, first.target.distribute());
         let name = name_of::<T, R>(first.target.is_all());
         for part in encoded.extract_if(.., |part| part.name == name) {
-            let merged = part.rest.decode(|rest| decode_merged::<T, R>(reducer, distribute, rest))?;
-            self.push((part.from, merged));
+            self.push(Given::decode(reducer, distribute, part)?);
         }
         Ok(())
     }
@@ -290,21 +333,50 @@ impl<T: Send + 'static, R: Reducer<T>> Parts for Vec<(PeId, Merged<T, R>)> {
         }
     }
 
+    fn spoil(&mut self, pe: &Pe, error: &Arc<str>) {
+        self.iter_mut().for_each(|given| given.merged.fail(pe, error.clone()));
+    }
+
+    fn divide(mut self: Box<Self>, pe: &Pe, theirs: &mut Vec<EncodedPart>) -> Vec<Bundle> {
+        if self.len() == 1 && theirs.is_empty() {
+            return vec![Bundle { parts: self, theirs: Vec::new() }];
+        }
+        // Stable: a PE may have sent several parts.
+        self.sort_by_key(|given| given.from);
+        let (mut bundles, mut last, mut buffers) = (Vec::new(), Vec::new(), 0_usize);
+        for given in *self {
+            let more = given.buffers(pe);
+            if buffers.saturating_add(more) > MOST_BUFFERS && !last.is_empty() {
+                bundles.push(Bundle { parts: Box::new(mem::take(&mut last)), theirs: Vec::new() });
+                buffers = 0;
+            }
+            buffers = buffers.saturating_add(more);
+            last.push(given);
+        }
+        // What is behind one that does not fit does not go before it.
+        let fitting = theirs.iter().take_while(|part| {
+            buffers = buffers.saturating_add(part.rest.buffers().len());
+            buffers <= MOST_BUFFERS
+        });
+        let fitting = fitting.count();
+        bundles.push(Bundle { parts: Box::new(last), theirs: theirs.drain(..fitting).collect() });
+        bundles
+    }
+
     fn climb(
         self: Box<Self>,
         pe: &Pe,
         collection: &Collection,
-        climb: Climb,
-        mut theirs: Vec<EncodedPart>,
+        sequence: u64,
+        standing: Standing,
+        theirs: Vec<EncodedPart>,
     ) -> Result<Msg, WireError> {
-        let Climb { sequence, mut count, standing } = climb;
-        let from = self.iter().map(|(from, _)| *from).min().expect("there is one");
+        let mut count = self.iter().map(|given| given.count).sum();
+        let from = self.iter().map(|given| given.from).min().expect("there is one");
         let mut total = fold(pe, collection, sequence, *self);
         let mut away = Away::default();
-        // All of them are from PEs behind those of this process.
-        theirs.sort_by_key(|part| part.from);
         for part in theirs {
-            count += part.count;
+            count = add_counts(count, part.count)?;
             let partial = part.rest.decode(|rest| {
                 let (target_from, partial) = (rest.take()?, take_partial(rest)?);
                 if !total.target.is_all() {

@@ -14,20 +14,20 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::across::Forwarded;
-use super::part::{EncodedPart, Part, Parts, in_messages};
-use super::{Merged, Reducer, Reductions, mismatch, mismatch_elsewhere};
+use super::part::{EncodedPart, Given, Part, Parts, add_counts, in_messages};
+use super::{Reducer, Reductions, mismatch, mismatch_elsewhere};
 use crate::collection::Collection;
-use crate::ids::PeId;
 use crate::known::Known;
 use crate::message::Msg;
 use crate::scheduler::pe::Pe;
+use crate::wire::WireError;
 
 /// The parts of one reduction that have come to the root.
 #[derive(Default)]
 pub(super) struct AtRoot {
     count: u64,
     failed: Option<Arc<str>>,
-    /// A `Vec<(PeId, Merged<T, R>)>`, once there is one.
+    /// A `Vec<Given<T, R>>`, once there is one.
     parts: Option<Box<dyn Parts>>,
     /// Parts of other processes.
     encoded: Vec<EncodedPart>,
@@ -38,13 +38,13 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
     pub(super) fn arrive(self, pe: &Pe) {
         let Part { collection: id, sequence, from, count, merged, .. } = self;
         let Some(collection) = pe.named_collection(id) else { return };
-        let (mut given, mut error) = (Some((from, merged)), None);
+        let (mut given, mut error) = (Some(Given { from, count, merged }), None);
         let complete =
             collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {
-                let parts = at_root.parts.get_or_insert_with(|| Box::new(Vec::<(PeId, Merged<T, R>)>::new()));
+                let parts = at_root.parts.get_or_insert_with(|| Box::new(Vec::<Given<T, R>>::new()));
                 let there = parts.names();
                 let parts: &mut dyn Known = &mut **parts;
-                match parts.known_mut::<Vec<(PeId, Merged<T, R>)>>() {
+                match parts.known_mut::<Vec<Given<T, R>>>() {
                     Some(parts) => parts.extend(given.take()),
                     None => {
                         let misfit =
@@ -54,12 +54,11 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
                     }
                 }
             });
-        if let (Some((_, merged)), Some(error)) = (given, error) {
-            merged.give_up(pe, error);
+        match (given, error) {
+            (Some(given), Some(error)) => given.merged.give_up(pe, error),
+            (given, _) => pe.drop_each(given),
         }
-        if let Some(at_root) = complete {
-            at_root.end(pe, collection, sequence);
-        }
+        end(pe, collection, sequence, complete);
     }
 }
 
@@ -71,9 +70,16 @@ impl EncodedPart {
             collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {
                 at_root.encoded.push(self);
             });
-        if let Some(at_root) = complete {
-            at_root.end(pe, collection, sequence);
-        }
+        end(pe, collection, sequence, complete);
+    }
+}
+
+/// Ends a reduction if it is complete.
+fn end(pe: &Pe, collection: &Collection, sequence: u64, complete: Result<Option<AtRoot>, WireError>) {
+    match complete {
+        Ok(Some(at_root)) => at_root.end(pe, collection, sequence),
+        Ok(None) => {}
+        Err(error) => pe.received_nonsense(&error),
     }
 }
 
@@ -85,12 +91,12 @@ impl Reductions {
         sequence: u64,
         count: u64,
         put: impl FnOnce(&mut AtRoot),
-    ) -> Option<AtRoot> {
+    ) -> Result<Option<AtRoot>, WireError> {
         let at_root = self.at_root.entry(sequence).or_default();
-        at_root.count += count;
+        at_root.count = add_counts(at_root.count, count)?;
         put(at_root);
         let is_last = collection.membership.borrow().expected(sequence) == Some(at_root.count);
-        if is_last { self.at_root.remove(&sequence) } else { None }
+        Ok(if is_last { self.at_root.remove(&sequence) } else { None })
     }
 }
 

@@ -31,11 +31,13 @@
 //! insertions, and tells the leader that nothing will come. (An element that moves afterwards goes by way of the root, `insertion`.)
 //!
 //! *Which parts are merged.* A node reads parts of other processes only by the reducer of a contribution of its own process to the same reduction, since
-//! a reducer may have fields. Others go up as they are, in one message, or in several if their memory is too much for one.
+//! a reducer may have fields. Others go up as they are, in one message, or in several if their memory is too much for one. So do parts that would have more
+//! buffers together than one message takes: device memory cannot go as bytes, and what each PE could send by itself must not fail for being merged. The
+//! parts of PEs of this process are values until then, so they are asked how many they have; what they are asked sends nothing (`wire/count.rs`).
 //!
-//! *The order.* PEs' parts are merged in the order of the PEs, and contributions of one PE in the order of arrival. What an element that has moved gives after
-//! its PE's process has sent comes behind the parts of that process. How sums of floating-point numbers are grouped follows the tree: it is the same each
-//! time as long as no elements come or move.
+//! *The order.* PEs' parts are merged in the order of the PEs, also where they go up in several messages, and contributions of one PE in the order of
+//! arrival. What an element that has moved gives after its PE's process has sent comes behind the parts of that process. How sums of floating-point
+//! numbers are grouped follows the tree: it is the same each time as long as no elements come or move.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -43,8 +45,8 @@ use std::ops::Range;
 use chare_transport::Rank;
 use serde::{Deserialize, Serialize};
 
-use super::part::{EncodedPart, Part, Parts, in_messages, name_of};
-use super::{Merged, Reducer};
+use super::part::{Bundle, EncodedPart, Given, Part, Parts, in_messages, name_of};
+use super::{Reducer, mismatch};
 use crate::collection::Collection;
 use crate::ids::{ChareId, CollectionId, PeId};
 use crate::known::Known;
@@ -154,8 +156,7 @@ struct Held {
 /// Parts of PEs of this process that are of the same types.
 struct Group {
     name: u64,
-    count: u64,
-    /// A `Vec<(PeId, Merged<T, R>)>`.
+    /// A `Vec<Given<T, R>>`.
     parts: Box<dyn Parts>,
 }
 
@@ -198,24 +199,45 @@ impl Node {
 }
 
 impl Held {
-    fn put<T: Send + 'static, R: Reducer<T>>(&mut self, from: PeId, count: u64, merged: Merged<T, R>) {
-        let name = name_of::<T, R>(merged.target.is_all());
-        let place = self.groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
-            let parts = Box::new(Vec::<(PeId, Merged<T, R>)>::new());
-            self.groups.push(Group { name, count: 0, parts });
-            self.groups.len() - 1
-        });
-        let group = &mut self.groups[place];
-        group.count += count;
-        let parts: &mut dyn Known = &mut *group.parts;
-        parts.known_mut::<Vec<_>>().expect("a name is that of these types").push((from, merged));
+    fn put<T: Send + 'static, R: Reducer<T>>(&mut self, given: Given<T, R>) {
+        let name = name_of::<T, R>(given.merged.target.is_all());
+        for group in self.groups.iter_mut().filter(|group| group.name == name) {
+            let parts: &mut dyn Known = &mut *group.parts;
+            // Several types may have one name.
+            if let Some(parts) = parts.known_mut::<Vec<Given<T, R>>>() {
+                return parts.push(given);
+            }
+        }
+        self.groups.push(Group { name, parts: Box::new(vec![given]) });
+    }
+
+    /// Divides what is due into what goes up merged, and what goes up unread.
+    fn divide(self, pe: &Pe, collection: &Collection, sequence: u64) -> (Vec<Bundle>, Vec<EncodedPart>) {
+        let Held { groups, mut encoded } = self;
+        // Stable, and all of them are from PEs behind those of this process.
+        encoded.sort_by_key(|part| part.from);
+        let (mut bundles, mut unread) = (Vec::new(), Vec::new());
+        let mut names = Vec::<(u64, (&str, &str))>::new();
+        for Group { name, mut parts } in groups {
+            let types = parts.names();
+            // Who knows others by their names only cannot tell them apart.
+            match names.iter().find(|(other, _)| *other == name) {
+                Some((_, there)) => parts.spoil(pe, &mismatch(collection, sequence, *there, types)),
+                None => names.push((name, types)),
+            }
+            let mut theirs = encoded.extract_if(.., |part| part.name == name).collect();
+            bundles.append(&mut parts.divide(pe, &mut theirs));
+            unread.append(&mut theirs);
+        }
+        unread.append(&mut encoded);
+        (bundles, unread)
     }
 }
 
 /// One message that is due.
 enum Going {
     /// What is merged into one.
-    Merged(u64, Group, Vec<EncodedPart>),
+    Merged(u64, Bundle),
     Unread(Vec<EncodedPart>),
 }
 
@@ -225,12 +247,10 @@ impl Due {
         let Due { above, next, held } = self;
         let first = held.first_key_value().map_or(next, |(first, _)| *first);
         let (mut going, mut unread) = (Vec::new(), Vec::new());
-        for (sequence, Held { groups, mut encoded }) in held {
-            for group in groups {
-                let theirs = encoded.extract_if(.., |part| part.name == group.name).collect();
-                going.push(Going::Merged(sequence, group, theirs));
-            }
-            unread.append(&mut encoded);
+        for (sequence, held) in held {
+            let (bundles, mut others) = held.divide(pe, collection, sequence);
+            going.extend(bundles.into_iter().map(|bundle| Going::Merged(sequence, bundle)));
+            unread.append(&mut others);
         }
         going.extend(in_messages(unread).into_iter().map(Going::Unread));
         if going.is_empty() && above != collection.id().root() {
@@ -241,8 +261,8 @@ impl Due {
             // All of them belong together: what is above waits for the last.
             let standing = Standing { by, next: if place + 1 < count { first } else { next } };
             let msg = match going {
-                Going::Merged(sequence, Group { count, parts, .. }, theirs) => {
-                    parts.climb(pe, collection, Climb { sequence, count, standing }, theirs)
+                Going::Merged(sequence, Bundle { parts, theirs }) => {
+                    parts.climb(pe, collection, sequence, standing, theirs)
                 }
                 Going::Unread(parts) => {
                     Ok(Msg::for_pe(Ascent { collection: collection.id(), standing, parts }))
@@ -323,7 +343,7 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
         };
         let Part { standing, sequence, from, count, merged, .. } = self;
         come_by(pe, collection, standing, |node| {
-            node.held.entry(sequence).or_default().put(from, count, merged);
+            node.held.entry(sequence).or_default().put(Given { from, count, merged });
         });
     }
 }

@@ -10,6 +10,7 @@
 mod beside;
 mod bulk;
 mod codec;
+mod count;
 mod errors;
 mod exports;
 mod fixed;
@@ -38,6 +39,7 @@ pub(crate) use beside::{Beside, Pledge, Spoiled};
 pub use bulk::Bulk;
 pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
+pub(crate) use count::count_buffers;
 pub(crate) use errors::kept_entry;
 pub(crate) use exports::{Away, End, Exports, Fail, Release, Value};
 pub use kind::Kind;
@@ -419,7 +421,9 @@ pub(crate) fn serialize_own<S: Serializer>(
         ));
     }
     let mut encoder = Encoder::default();
-    encode(&mut encoder).map_err(S::Error::custom)?;
+    if !side::is_counting() {
+        encode(&mut encoder).map_err(S::Error::custom)?;
+    }
     serializer.serialize_bytes(&encoder.bytes)
 }
 

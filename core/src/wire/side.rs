@@ -14,8 +14,7 @@ use crate::job::Staged;
 /// Of one PE.
 #[derive(Default)]
 pub(crate) struct Crossing {
-    /// Whether a value is being encoded.
-    encodes: Cell<bool>,
+    encodes: Cell<Encodes>,
     /// What values that are being encoded have added, the innermost last.
     added: RefCell<Vec<Beside>>,
     /// How many buffers the message that is being encoded has besides its last ones in `added`, of which so many belong to others.
@@ -36,6 +35,16 @@ pub(crate) struct Crossing {
     pub(crate) look_ns: Cell<u64>,
     /// When it may do so again.
     pub(crate) next_look_ns: Cell<u64>,
+}
+
+/// Whether a value is being encoded.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Encodes {
+    #[default]
+    Nothing,
+    Message,
+    /// It is not, but the buffers are counted that it would have: so many.
+    Count(usize),
 }
 
 /// Whether a value is being decoded.
@@ -104,9 +113,20 @@ pub(super) fn with_outgoing<R>(buffers: &mut Vec<Beside>, f: impl FnOnce() -> R)
         let Some(crossing) = pe.map(|pe| &pe.crossing) else { return f() };
         let first = crossing.added.borrow().len();
         let _before = Back::set(&crossing.before, (buffers.len(), first));
-        let _encodes = Back::set(&crossing.encodes, true);
+        let _encodes = Back::set(&crossing.encodes, Encodes::Message);
         let _added = Added(crossing, first, buffers);
         f()
+    })
+}
+
+/// Counts the buffers that code which `f` calls would add.
+pub(super) fn counting<R>(f: impl FnOnce() -> R) -> (R, usize) {
+    current::pe(|pe| {
+        let Some(encodes) = pe.map(|pe| &pe.crossing.encodes) else { return (f(), 0) };
+        let _back = Back::set(encodes, Encodes::Count(0));
+        let result = f();
+        let Encodes::Count(count) = encodes.get() else { unreachable!("who changes it puts it back") };
+        (result, count)
     })
 }
 
@@ -137,12 +157,18 @@ pub(super) fn with_incoming<R>(
     })
 }
 
-/// Adds a buffer to the message that is being encoded; false if none is, or if it has so many.
+/// Adds a buffer to the message that is being encoded; false if none is, or if it has so many. Where they are counted none is too many.
 pub(super) fn add_buffer(most: usize, buffer: impl FnOnce() -> Beside) -> bool {
     current::pe(|pe| {
-        let Some(crossing) = pe.map(|pe| &pe.crossing).filter(|crossing| crossing.encodes.get()) else {
-            return false;
-        };
+        let Some(crossing) = pe.map(|pe| &pe.crossing) else { return false };
+        match crossing.encodes.get() {
+            Encodes::Nothing => return false,
+            Encodes::Message => {}
+            Encodes::Count(count) => {
+                crossing.encodes.set(Encodes::Count(count + 1));
+                return true;
+            }
+        }
         let (own, others) = crossing.before.get();
         if own + crossing.added.borrow().len() - others >= most {
             return false;
@@ -164,9 +190,14 @@ pub(super) fn take_buffer() -> Option<Beside> {
     })
 }
 
-/// Whether a message is being encoded here.
+/// Whether a message is being encoded here, or counted what that would take.
 pub(crate) fn is_encoding() -> bool {
-    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.encodes.get()))
+    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.encodes.get() != Encodes::Nothing))
+}
+
+/// Whether buffers are only counted.
+pub(super) fn is_counting() -> bool {
+    current::pe(|pe| pe.is_some_and(|pe| matches!(pe.crossing.encodes.get(), Encodes::Count(_))))
 }
 
 /// Whether a value of ours is being decoded here.
