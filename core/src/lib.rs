@@ -55,7 +55,8 @@
 //! | `#[entry(when(self.step == step))]`, a field of the chare and an argument or a field of one | by hash: once |
 //!
 //! Conditions are looked at when a call arrives, and after every step that may have changed the state. Of the kept calls
-//! that may run the oldest does, until none may; an exclusive coroutine that owns the chare ends first. What is kept is not
+//! that may run the oldest does, until none may; an exclusive coroutine that owns the chare ends first. Those that follow a chare to another
+//! process count from when they come there. What is kept is not
 //! in the way of quiescence, and stands in the report of a program that hangs. A panic in a condition is one of the call.
 //!
 //! ```

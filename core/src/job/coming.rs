@@ -258,4 +258,45 @@ mod tests {
             assert!(report.is_success(), "{report}");
         }
     }
+
+    #[test]
+    fn whatever_is_said_of_a_piece_is_no_panic() {
+        for device in ["host:inline", "host:polled"] {
+            let options = Options::default().with_device(device.parse().expect("a device"));
+            let report = Runtime::run(options, async move |_: Runtime| {
+                let piece =
+                    Piece { from: 0, to: 0, share: 1, len_bytes: 96, extents: vec![3, 4], at_bytes: 0 };
+                let mut encoder = Encoder::default();
+                encoder.put_own(&piece);
+                let said = encoder.bytes;
+                let cut = (0..said.len()).map(|len| said[..len].to_vec());
+                let flipped = (0..said.len() * 8).map(|bit| {
+                    let mut said = said.clone();
+                    said[bit / 8] ^= 1 << (bit % 8);
+                    said
+                });
+                // Numbers as large as they can be, where each of them stands.
+                let huge = (0..said.len()).map(|place| {
+                    let number = [&[0xFF; 9][..], &[1]].concat();
+                    [&said[..place], &number, &said[place + 1..]].concat()
+                });
+                let mut taken = 0;
+                for said in [said.clone()].into_iter().chain(cut).chain(flipped).chain(huge) {
+                    let coming = Coming::default();
+                    let beside = vec![Beside::from(vec![7_u8; 96])];
+                    let came = current::on_pe("a test", |pe| {
+                        coming.take_in(pe, Rank(1), Decoder::new(&said, beside))
+                    });
+                    if came.is_ok() {
+                        taken += 1;
+                        drop(coming.take(Rank(1), 1, None));
+                    }
+                }
+                // It as it was, and what differs in whose it is, who has sent it, who it is for, or in its extents.
+                assert!(taken > 1, "{taken}");
+            });
+            let report = report.expect("the host device is always there");
+            assert!(report.is_success(), "{report}");
+        }
+    }
 }

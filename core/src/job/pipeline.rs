@@ -14,7 +14,8 @@
 //!
 //! *Credit.* A lane has at most [`WINDOW`] pieces out: from the moment when the copy of one is enqueued here until the receiver has told that it is in its place there, and its
 //! pinned memory free. So both processes need pinned memory for that many, for each pair of a PE and a process that send each other such shares, however long
-//! these are. It comes from the pool of the devices, and goes back to it.
+//! these are. It comes from the pool of the devices, and goes back to it. Memory of the receiver's device is taken for the whole share with its first piece, also if
+//! its message is held up by one before it; a device that has little left has it put together in the host's memory.
 //!
 //! *No deadlock.* Only senders wait for credit. A piece that is out comes to its end: its copy waits for kernels that were enqueued before it, the network takes what is
 //! queued, and the receiver refuses none and waits for nobody, but for its device; then it tells. So two processes that send each other more than all credit at once
