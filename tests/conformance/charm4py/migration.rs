@@ -35,7 +35,7 @@ mod chare_migration {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
+    #[chare::test(pes = [1, 2, 4, 8])]
     async fn the_hook_runs_on_the_other_pe(rt: Runtime) -> Result<()> {
         rt.array::<Migrate>(rt.num_pes()).create(()).send().start().send();
         until_exit(&rt).await
@@ -161,7 +161,7 @@ mod test_nonmigratables {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
     async fn who_must_stay_stays(rt: Runtime) -> Result<()> {
         Ok(rt.array::<Test>(rt.num_pes() * 8).create(()).send().run().await?)
     }

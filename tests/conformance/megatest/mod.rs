@@ -48,8 +48,7 @@ macro_rules! megatest {
 
 megatest! {
     rings {
-        groupring nodering arrayring packtest immediatering
-        migration (one_process = "chares do not move to other processes yet")
+        groupring nodering arrayring packtest immediatering migration
     }
     casts { groupcast nodecast groupmulti listsend synctest }
     dependence { groupdependence }
@@ -57,7 +56,7 @@ megatest! {
     callbacks { callback }
     priorities { priotest priolongtest priomsg bitvector }
     search { fib queens }
-    kinds { templates (one_process = "generic chares are not known in other processes") inherit }
+    kinds { templates (one_process = "serde does not know arrays of any length") inherit }
     reductions { reduction statistics completion_test }
     inline { inlineem }
 }

@@ -248,7 +248,9 @@ pub(super) mod migration {
     //! constructed, having been on each once, with its own data.
 
     use chare::prelude::*;
+    use serde::{Deserialize, Serialize};
 
+    #[derive(Serialize, Deserialize)]
     struct Cell {
         index: usize,
         original: Option<usize>,

@@ -8,7 +8,6 @@ const COUNT: usize = 16;
 const ROUNDS: u64 = 40;
 
 #[derive(Serialize, Deserialize)]
-
 struct Mover {
     opened: bool,
     sum: u64,
@@ -66,7 +65,7 @@ impl Mover {
 }
 
 /// charm4py: a chare with a coroutine that waits cannot be moved; it aborts.
-#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
 async fn a_chare_moves_while_its_coroutines_wait(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let (sums, sum) = rt.promise();
@@ -99,7 +98,7 @@ async fn a_chare_moves_while_its_coroutines_wait(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: reductions were lost when elements moved at any time (issue 3939).
-#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
 async fn no_reduction_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let (promises, sums): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| rt.promise()).unzip();
@@ -111,7 +110,7 @@ async fn no_reduction_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: messages and news of places raced with elements that moved (issue 3286).
-#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn no_message_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let mut random = Random(3286);
@@ -130,7 +129,7 @@ async fn no_message_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: what a broadcast reaches while elements are inserted and move is not said.
-#[chare::test(pes = [1, 2, 4, 8], one_process = "chares do not move to other processes yet")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime) -> Result<()> {
     let movers = rt.array_sparse::<Mover>().create_empty();
     let mut random = Random(77);
@@ -161,7 +160,7 @@ async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime
 #[chare::test(
     pes = [1, 2, 4, 8],
     unsimulated = "plain messages are taken to come in order",
-    one_process = "chares do not move to other processes yet"
+    one_process = "its chares move with their coroutines"
 )]
 async fn an_index_that_is_used_again_starts_anew(rt: Runtime) -> Result<()> {
     let movers = rt.array_sparse::<Mover>().create_empty();
