@@ -1,30 +1,19 @@
 //! Reductions over many processes: how many messages they take, that PEs' parts keep their order, and that none is forgotten or kept while elements come,
 //! go and move.
 
+mod simulation;
+
 use std::collections::BTreeSet;
 use std::thread;
 
 use chare::device::DeviceSlice;
 use chare::prelude::*;
 use chare::reduction::Reducer;
-use chare::{Bulk, CallError, ExitReport, MainOutput, Options, Placement, Sim, Simulation};
+use chare::{Bulk, CallError, Options, Placement, Sim};
 use chare_transport::{Identity, Limits, local};
 use reduce::{Gather, Sum};
 use serde::{Deserialize, Serialize};
-
-fn simulate<F, Fut, R>(pes: usize, sim: Sim, main: F) -> ExitReport
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
-    Runtime::run(Options::default().with_pes(pes).simulate(sim), main).expect("the host device is there")
-}
-
-fn succeeded(report: &ExitReport) -> &Simulation {
-    assert!(report.is_success(), "{report}");
-    report.simulation().expect("it was simulated")
-}
+use simulation::{simulate, succeeded};
 
 /// Runs a program on processes of so many PEs, which are joined by queues.
 fn join<F, Fut>(processes: usize, pes: usize, main: F)

@@ -1,27 +1,16 @@
 //! What goes from one process of a simulated run to another is encoded and decoded, as between real ones.
 
+mod simulation;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use chare::device::DeviceVec;
 use chare::prelude::*;
-use chare::{CallError, ExitReport, MainOutput, Options, Sim, Simulation};
+use chare::{CallError, Sim};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-fn simulate<F, Fut, R>(pes: usize, sim: Sim, main: F) -> ExitReport
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
-    Runtime::run(Options::default().with_pes(pes).simulate(sim), main).expect("the host device is there")
-}
-
-fn succeeded(report: &ExitReport) -> &Simulation {
-    assert!(report.is_success(), "{report}");
-    report.simulation().expect("it was simulated")
-}
+use simulation::{simulate, succeeded};
 
 static DECODED: AtomicUsize = AtomicUsize::new(0);
 static CHANGES: AtomicUsize = AtomicUsize::new(0);
