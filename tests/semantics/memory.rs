@@ -15,6 +15,9 @@ use futures::future::{BoxFuture, poll_immediate};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// A process of several keeps so many bytes of batches that have been full at once, for the next burst: 32 of 64 KiB.
+const KEPT_BATCHES: i64 = 2 << 20;
+
 thread_local! {
     static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
 }
@@ -149,8 +152,10 @@ async fn a_million_messages_leave_nothing_behind(rt: Runtime) -> Result<()> {
         (0..64).for_each(|token| group.on(token % rt.num_pes()).pass_on(hops, vec![token as u64; 20]).send());
         live.push(live_bytes(&rt, group).await?);
     }
-    // Less than two bytes for each message, more than the messages that are in flight at once.
-    assert!(live[1] - live[0] < 1 << 20, "live bytes grew from {} to {}", live[0], live[1]);
+    // Less than two bytes for each message, more than the messages that are in flight at once. Between processes less than
+    // seven bytes: which of the two bursts meets a process that is late, and fills more batches, is chance.
+    let kept = if rt.num_processes() > 1 { rt.num_processes() as i64 * KEPT_BATCHES } else { 0 };
+    assert!(live[1] - live[0] < (1 << 20) + kept, "live bytes grew from {} to {}", live[0], live[1]);
     Ok(())
 }
 
