@@ -11,7 +11,7 @@ use crate::binding::BoundDevices;
 use crate::current;
 use crate::device_path::DevicePath;
 use crate::options::Options;
-use crate::process::Shared;
+use crate::process::{Shared, cores};
 use crate::report::Reason;
 use crate::runtime::{Runtime, StartError};
 
@@ -62,15 +62,21 @@ impl Runtime {
 }
 
 /// Opens the devices of a run. Kernels of host devices run where they are launched, unless there are cores that no PE needs.
-pub(crate) fn open(options: &Options, free_cores: usize) -> Result<BoundDevices, StartError> {
-    let mode = if free_cores == 0 { HostMode::Inline } else { HostMode::Workers(free_cores) };
+pub(crate) fn open(options: &Options) -> Result<BoundDevices, StartError> {
     let mut spec = options.opened_device();
-    if let Some(sim) = options.simulation() {
+    let mode = if let Some(sim) = options.simulation() {
         if let Some(path) = options.device_path().filter(|path| *path != DevicePath::Staged) {
             return Err(StartError::PathNotSimulated(path));
         }
         spec = spec.simulated(sim.seed()).ok_or_else(|| StartError::NotSimulated(spec.to_string()))?;
-    }
+        // They are driven by the seed, so cores need not be counted. To ask the system takes longer than a short simulated run.
+        HostMode::Inline
+    } else {
+        match cores().saturating_sub(options.pes()) {
+            0 => HostMode::Inline,
+            free => HostMode::Workers(free),
+        }
+    };
     let devices = Devices::open(&spec, mode)
         .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
     Ok(BoundDevices::new(devices, options.pes(), options.device_map())?)

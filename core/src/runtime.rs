@@ -30,7 +30,7 @@ use crate::message::Head;
 use crate::options::{Options, OptionsError};
 use crate::outside::Outside;
 use crate::pending::Pending;
-use crate::process::{Shared, cores, lock};
+use crate::process::{Shared, lock};
 use crate::profile::Profile;
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::Quiescence;
@@ -169,7 +169,7 @@ impl Runtime {
         caught::note_panics();
         CodeTable::check()?;
         let prepare = || {
-            let devices = device_work::open(&options, cores().saturating_sub(options.pes()))?;
+            let devices = device_work::open(&options)?;
             let is_simulated = options.simulation().is_some();
             let enrolment = Enrolment::reserve(is_simulated).ok_or(StartError::TooManyRuntimes)?;
             let outside = (!is_simulated).then(Outside::start).transpose()?;

@@ -220,6 +220,7 @@ fn run_as_processes(
 
 fn simulate(test: &Test, seeds: &Seeds, limit: Option<Duration>, begin: BeginAgain<'_>) {
     let began = Instant::now();
+    let options = test.options();
     for done in 0..seeds.count {
         if done > 0 && limit.is_some_and(|limit| began.elapsed() >= limit) {
             return println!("{}: {done} of {} seeds in {SECONDS_VARIABLE}", test.path, seeds.count);
@@ -227,9 +228,10 @@ fn simulate(test: &Test, seeds: &Seeds, limit: Option<Duration>, begin: BeginAga
         let seed = seeds.first.seed().saturating_add(done);
         let sim = seeds.first.clone().with_seed(seed);
         let sim = if seeds.varies { test.shaped(sim) } else { sim };
-        let replay = test.replay(&sim);
-        let report = Runtime::run_alone_or_joined(None, test.options().simulate(sim), Some(Box::new(begin)));
+        let options = options.clone().simulate(sim.clone());
+        let report = Runtime::run_alone_or_joined(None, options, Some(Box::new(begin)));
         expect_success(report, || {
+            let replay = test.replay(&sim);
             format!("\nit failed at seed {seed}; this runs it again, and the same: {replay}")
         });
     }
