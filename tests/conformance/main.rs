@@ -2,12 +2,40 @@
 //! what that one asserts; and, in `traps`, what goes wrong in those systems and must not here.
 //!
 //! Each runs at 1, 2, 4 and 8 PEs. Where an original needs more PEs than there are, ours shares them.
+//!
+//! With `CHARE_SIM_SEEDS=200` each is simulated with so many seeds, but for three in `traps::devices` whose kernels wait for more than a stream.
 
 mod charm4py;
 mod megatest;
 mod traps;
 
+use std::env;
+use std::sync::LazyLock;
+
 use chare::prelude::*;
+use chare::{Options, Sim};
+
+/// Of the programs that choose their seeds themselves.
+const SEEDS: u64 = 200;
+
+/// Mostly how much a program does of what it does often. In simulated runs it is less: they are many, and what they find lies
+/// in the orders that their seeds draw.
+fn real_or_simulated<T>(real: T, simulated: T) -> T {
+    if *IS_SIMULATED { simulated } else { real }
+}
+
+/// As the environment tells `#[chare::test]`.
+static IS_SIMULATED: LazyLock<bool> =
+    LazyLock::new(|| ["CHARE_SIM_SEEDS", "CHARE_SEED"].iter().any(|name| env::var_os(name).is_some()));
+
+/// The runs of a program that `#[chare::test]` cannot run, at each number of PEs: one, or one for each of the seeds.
+fn each_run() -> impl Iterator<Item = Options> {
+    [1, 2, 4, 8].into_iter().flat_map(|pes| {
+        let options = Options::default().with_pes(pes);
+        let simulated = |seed| options.clone().simulate(Sim::new(seed));
+        if *IS_SIMULATED { (0..SEEDS).map(simulated).collect() } else { vec![options] }
+    })
+}
 
 /// Ends `main` only with the run: for programs that a chare or a callback ends. One that nobody ends hangs, and fails.
 async fn until_exit(rt: &Runtime) -> Result<()> {

@@ -113,6 +113,7 @@ mod schedule_cb {
     //! charm4py tests/callbacks/schedule_cb.py: timers call entries, each of which sets the next one's; none fires early, and
     //! each is told which element has set it.
 
+    use std::sync::LazyLock;
     use std::time::{Duration, Instant};
 
     use crate::until_exit;
@@ -121,13 +122,19 @@ mod schedule_cb {
     const COUNT: usize = 4;
     const DELAY: Duration = Duration::from_millis(3);
 
+    /// By no clock of the runtime, unless time is virtual.
+    fn now(rt: &Runtime) -> Duration {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        crate::real_or_simulated(BEGAN.elapsed(), rt.elapsed())
+    }
+
     struct Test {
-        started: Instant,
+        started: Duration,
     }
 
     #[chare(index = usize)]
     impl Test {
-        fn new(started: Instant) -> Self {
+        fn new(started: Duration) -> Self {
             Test { started }
         }
 
@@ -145,7 +152,7 @@ mod schedule_cb {
         async fn next(this: This<Self>, from_element: Option<usize>) {
             let index = this.index();
             assert_eq!(from_element, index.checked_sub(1));
-            let elapsed = this.with(|test| test.started.elapsed());
+            let elapsed = now(&this) - this.with(|test| test.started);
             assert!(elapsed >= DELAY * (index as u32 + 1), "element {index} was called early");
             let Some(next) = this.element(index + 1) else { return this.exit(0) };
             this.sleep(DELAY).await;
@@ -153,9 +160,9 @@ mod schedule_cb {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time", one_process = "its clock is that of a process")]
+    #[chare::test(pes = [1, 2, 4, 8], one_process = "its clock is that of a process")]
     async fn timers_call_entries(rt: Runtime) -> Result<()> {
-        rt.array::<Test>(COUNT).create(Instant::now()).send().at(0).start().send();
+        rt.array::<Test>(COUNT).create(now(&rt)).send().at(0).start().send();
         until_exit(&rt).await
     }
 }

@@ -5,7 +5,10 @@ mod inorder {
 
     use chare::prelude::*;
 
-    const STEPS: usize = 5000;
+    /// More than a channel takes before some are read.
+    fn steps() -> usize {
+        crate::real_or_simulated(5000, 2000)
+    }
 
     struct Test;
 
@@ -18,7 +21,7 @@ mod inorder {
         #[entry]
         async fn send_all(this: This<Self>, to: Element<Test>) -> Result<()> {
             let channel = this.channel(&to, 0);
-            for i in 0..STEPS {
+            for i in 0..steps() {
                 channel.send(i)?;
             }
             Ok(())
@@ -27,7 +30,7 @@ mod inorder {
         #[entry]
         async fn receive(this: This<Self>, from: Element<Test>) -> Result<()> {
             let channel = this.channel::<usize, _>(&from, 0);
-            for i in 0..STEPS {
+            for i in 0..steps() {
                 assert_eq!(channel.recv().await?, i);
             }
             Ok(())
@@ -166,9 +169,14 @@ mod test2 {
     use chare::prelude::*;
     use futures::stream::{FuturesUnordered, StreamExt};
 
-    const CHANNELS: usize = 1000;
+    fn channels() -> usize {
+        crate::real_or_simulated(1000, 100)
+    }
+
     /// What the values of a level start with, and how many rounds it has.
-    const LEVELS: [(u64, u64); 3] = [(37, 30), (533, 50), (17_000, 10)];
+    fn levels() -> [(u64, u64); 3] {
+        crate::real_or_simulated([(37, 30), (533, 50), (17_000, 10)], [(37, 3), (533, 5), (17_000, 1)])
+    }
 
     #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
     enum Peer {
@@ -207,7 +215,7 @@ mod test2 {
                 #[entry]
                 async fn work(this: This<Self>, level: usize) -> Result<u64> {
                     let mut channels = this.with(|test| std::mem::take(&mut test.channels[level]));
-                    let (start, rounds) = LEVELS[level];
+                    let (start, rounds) = levels()[level];
                     let mut random = Random(this.index() as u64);
                     let mut received = 0;
                     for value in start..start + rounds {
@@ -247,9 +255,9 @@ mod test2 {
         let mut peers = vec![Peers::default(); chares.len()];
         let mut random = Random(45_782);
         let mut expected = 0;
-        for (level, (_, rounds)) in LEVELS.into_iter().enumerate() {
-            for channel in 0..CHANNELS {
-                let tag = (level * CHANNELS + channel) as u64;
+        for (level, (_, rounds)) in levels().into_iter().enumerate() {
+            for channel in 0..channels() {
+                let tag = (level * channels() + channel) as u64;
                 let (a, b) = (random.below(chares.len()), random.below(chares.len()));
                 peers[a][level].push((chares[b], tag));
                 // A channel to oneself has one end.
@@ -265,7 +273,7 @@ mod test2 {
                 Peer::Cell(cell) => cell.set_up(peers).await?,
             }
         }
-        let work: Vec<_> = (0..LEVELS.len())
+        let work: Vec<_> = (0..levels().len())
             .flat_map(|level| {
                 let of_groups = groups.iter().map(move |group| group.work(level).gather());
                 of_groups.chain(arrays.iter().map(move |array| array.work(level).gather()))

@@ -8,9 +8,16 @@ mod test_dcopy {
     use chare::prelude::*;
     use ndarray::Array1;
 
-    const ITERATIONS: usize = 4;
-    const LENGTH: usize = 15_000;
     const PER_PE: usize = 10;
+
+    fn iterations() -> usize {
+        crate::real_or_simulated(4, 2)
+    }
+
+    /// Beyond what a message to another process has inside, however many there are.
+    fn length() -> usize {
+        crate::real_or_simulated(15_000, 200)
+    }
 
     struct Test {
         x: Array1<f64>,
@@ -25,7 +32,7 @@ mod test_dcopy {
     #[chare(index = usize)]
     impl Test {
         fn new(cx: &Cx<Self>, main: Element<Main>) -> Self {
-            let x = Array1::range(0.0, LENGTH as f64, 1.0);
+            let x = Array1::range(0.0, length() as f64, 1.0);
             let array = &x * (cx.index() + 1) as f64;
             let list = array.to_vec();
             let bytes = list.iter().flat_map(|value| value.to_ne_bytes()).collect();
@@ -103,7 +110,7 @@ mod test_dcopy {
         #[entry]
         fn complete(&mut self) -> Result<()> {
             self.iterations += 1;
-            if self.iterations == ITERATIONS {
+            if self.iterations == iterations() {
                 self.done.send(())?;
             } else {
                 self.tests.iterate().send();

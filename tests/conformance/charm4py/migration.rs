@@ -118,7 +118,9 @@ mod test_nonmigratables {
     use chare::prelude::*;
     use serde::{Deserialize, Serialize};
 
-    const ROUNDS: usize = 100;
+    fn rounds() -> usize {
+        crate::real_or_simulated(100, 20)
+    }
 
     #[derive(Serialize, Deserialize)]
     struct Test {
@@ -140,7 +142,7 @@ mod test_nonmigratables {
         #[entry]
         async fn run(this: This<Self>) -> Result<()> {
             let mut random = Random(this.index() as u64);
-            for _ in 0..ROUNDS {
+            for _ in 0..rounds() {
                 let before = this.my_pe();
                 this.with(|test| test.has_migrated = false);
                 let to = random.below(this.num_pes());

@@ -10,6 +10,10 @@ mod qd {
 
     const PER_PE: usize = 8;
 
+    fn hops() -> u32 {
+        crate::real_or_simulated(20, 3)
+    }
+
     struct Worker {
         received: usize,
     }
@@ -22,11 +26,10 @@ mod qd {
 
         /// Sends to four neighbours, each time after some hops so that the messages are under way for a while.
         #[entry]
-        fn start(&mut self, cx: &Cx<Self>) {
-            self.received = 0;
+        fn start(&self, cx: &Cx<Self>) {
             let count = cx.array().shape();
             for offset in [1, 2, count - 1, count - 2] {
-                cx.this().hop(20, (cx.index() + offset) % count).send();
+                cx.this().hop(hops(), (cx.index() + offset) % count).send();
             }
         }
 
@@ -44,9 +47,10 @@ mod qd {
             self.received += 1;
         }
 
+        /// Since it was asked before.
         #[entry]
-        fn received(&self) -> usize {
-            self.received
+        fn take_received(&mut self) -> usize {
+            std::mem::take(&mut self.received)
         }
     }
 
@@ -116,17 +120,17 @@ mod qd {
                 this.quiescence().to(callback);
                 this.wait_until(|main| main.is_quiescent).await;
                 this.with(|main| main.is_quiescent = false);
-                assert_eq!(workers.received().gather().await?, vec![4; count]);
+                assert_eq!(workers.take_received().gather().await?, vec![4; count]);
             }
             let (promise, quiescent) = this.promise();
             workers.start().send();
             this.quiescence().to(promise);
             quiescent.await?;
-            assert_eq!(workers.received().gather().await?, vec![4; count]);
+            assert_eq!(workers.take_received().gather().await?, vec![4; count]);
 
             workers.start().send();
             this.quiescence().await?;
-            assert_eq!(workers.received().gather().await?, vec![4; count]);
+            assert_eq!(workers.take_received().gather().await?, vec![4; count]);
             Ok(())
         }
     }

@@ -7,7 +7,9 @@ mod allreduce {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 1000;
+    fn rounds() -> usize {
+        crate::real_or_simulated(1000, 25)
+    }
 
     macro_rules! tests {
         ($($name:ident: #[$chare:meta];)*) => { $(
@@ -21,7 +23,7 @@ mod allreduce {
 
                 #[entry]
                 async fn run(&mut self, cx: &Cx<Self>, count: usize, done: Promise<()>) -> Result<()> {
-                    for i in 137..137 + ROUNDS {
+                    for i in 137..137 + rounds() {
                         let sum = cx.allreduce(cx.index() + i, reduce::Sum).await?;
                         assert_eq!(sum, count * (count - 1) / 2 + i * count);
                     }
@@ -273,8 +275,14 @@ mod bench_reductions {
     use ndarray::Array1;
 
     const PER_PE: usize = 8;
-    const ITERATIONS: usize = 40;
-    const LENGTH: usize = 20_000;
+
+    fn iterations() -> usize {
+        crate::real_or_simulated(40, 5)
+    }
+
+    fn length() -> usize {
+        crate::real_or_simulated(20_000, 500)
+    }
 
     struct Main {
         tests: Array<Test>,
@@ -293,8 +301,8 @@ mod bench_reductions {
 
         #[entry]
         fn collect_sum(&mut self, cx: &Cx<Self>, result: Array1<f64>) {
-            let expected = (cx.num_pes() * PER_PE * (LENGTH * (LENGTH - 1) / 2)) as f64;
-            assert_eq!(result.len(), LENGTH);
+            let expected = (cx.num_pes() * PER_PE * (length() * (length() - 1) / 2)) as f64;
+            assert_eq!(result.len(), length());
             assert!((result.sum() - expected).abs() <= 0.05, "{} for {expected}", result.sum());
             self.sums += 1;
             self.tests.run().send();
@@ -315,12 +323,12 @@ mod bench_reductions {
     #[chare(index = usize)]
     impl Test {
         fn new(main: Element<Main>) -> Self {
-            Test { main, values: Array1::range(0.0, LENGTH as f64, 1.0), reductions: 0 }
+            Test { main, values: Array1::range(0.0, length() as f64, 1.0), reductions: 0 }
         }
 
         #[entry]
         fn run(&mut self, cx: &Cx<Self>) {
-            if self.reductions == ITERATIONS {
+            if self.reductions == iterations() {
                 cx.contribute((), reduce::Nop, self.main.callback(Main::DONE));
             } else {
                 cx.contribute(self.values.clone(), reduce::Sum, self.main.callback(Main::COLLECT_SUM));
@@ -333,7 +341,7 @@ mod bench_reductions {
     async fn sums_of_many_values_follow_each_other(rt: Runtime) -> Result<()> {
         let (done, sums) = rt.promise();
         rt.single::<Main>().create(done).send();
-        assert_eq!(sums.await?, ITERATIONS);
+        assert_eq!(sums.await?, iterations());
         Ok(())
     }
 }

@@ -109,7 +109,13 @@ mod test1 {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 30;
+    fn rounds() -> usize {
+        crate::real_or_simulated(30, 4)
+    }
+
+    fn most_elements() -> usize {
+        crate::real_or_simulated(32, 16)
+    }
 
     struct Test {
         members: Group<Test2>,
@@ -127,7 +133,7 @@ mod test1 {
         #[entry]
         async fn start(this: This<Self>, pes: Vec<usize>) -> Result<()> {
             this.with(|test| test.running += 1);
-            for _ in 0..ROUNDS {
+            for _ in 0..rounds() {
                 for (i, pe) in pes.iter().enumerate() {
                     assert_eq!(this.array().at(i).value().await?, 53 * i * (73 + pe));
                 }
@@ -173,7 +179,7 @@ mod test1 {
     async fn coroutines_ask_coroutines(rt: Runtime) -> Result<()> {
         let members = rt.group::<Test2>().create(()).send();
         let (done, all_done) = rt.promise();
-        rt.array::<Test>((rt.num_pes() * 8).min(32)).create((members, done)).send();
+        rt.array::<Test>((rt.num_pes() * 8).min(most_elements())).create((members, done)).send();
         Ok(all_done.await?)
     }
 }
@@ -184,7 +190,13 @@ mod test1_when {
 
     use chare::prelude::*;
 
-    const ITERATIONS: usize = 30;
+    fn iterations() -> usize {
+        crate::real_or_simulated(30, 4)
+    }
+
+    fn most_elements() -> usize {
+        crate::real_or_simulated(32, 16)
+    }
 
     struct Test {
         members: Group<Test2>,
@@ -202,7 +214,7 @@ mod test1_when {
 
         #[entry]
         async fn start(this: This<Self>, pes: Vec<usize>) -> Result<()> {
-            for iteration in 0..ITERATIONS {
+            for iteration in 0..iterations() {
                 for (i, pe) in pes.iter().enumerate() {
                     assert_eq!(this.array().at(i).value(iteration).await?, 53 * i * (73 + pe) * iteration);
                 }
@@ -246,7 +258,7 @@ mod test1_when {
     async fn questions_wait_for_their_iteration(rt: Runtime) -> Result<()> {
         let members = rt.group::<Test2>().create(()).send();
         let (done, all_done) = rt.promise();
-        rt.array::<Test>((rt.num_pes() * 8).min(32)).create((members, done)).send();
+        rt.array::<Test>((rt.num_pes() * 8).min(most_elements())).create((members, done)).send();
         Ok(all_done.await?)
     }
 }
@@ -257,7 +269,9 @@ mod test2 {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 300;
+    fn rounds() -> usize {
+        crate::real_or_simulated(300, 10)
+    }
 
     struct Pes;
 
@@ -291,7 +305,7 @@ mod test2 {
                 #[entry]
                 async fn start(this: This<Self>, done: Promise<()>) -> Result<()> {
                     this.with(|test| test.done = Some(done));
-                    for _ in 0..ROUNDS {
+                    for _ in 0..rounds() {
                         assert_eq!(this.this().work().await?, 3625);
                     }
                     this.this().verify().send();
@@ -314,7 +328,7 @@ mod test2 {
 
                 #[entry]
                 fn verify(&mut self, cx: &Cx<Self>) -> Result<()> {
-                    assert_eq!((self.running, self.round), (0, ROUNDS));
+                    assert_eq!((self.running, self.round), (0, rounds()));
                     cx.contribute((), reduce::Nop, self.done.take().ok_or("set by `start`")?);
                     Ok(())
                 }
@@ -375,7 +389,9 @@ mod test_wait {
 
     use chare::prelude::*;
 
-    const ROUNDS: usize = 1000;
+    fn rounds() -> usize {
+        crate::real_or_simulated(1000, 25)
+    }
 
     struct Worker {
         main: Element<Main>,
@@ -409,7 +425,7 @@ mod test_wait {
         async fn run(this: This<Self>, count: usize) -> Result<()> {
             let rt: &Runtime = &this;
             let workers = rt.array::<Worker>(count).create(this.this()).send();
-            for _ in 0..ROUNDS {
+            for _ in 0..rounds() {
                 workers.send_value().send();
                 this.wait_until(move |main| main.responses[0] == count / 2).await;
                 this.wait_until(move |main| main.responses[1] == count / 2).await;

@@ -65,8 +65,14 @@ mod when_test2 {
 
     const WORK: u64 = 3 * 7 * 11;
     const REPEATS: u64 = 10;
-    const TASKS: usize = 40;
-    const ROUNDS: usize = 30;
+
+    fn tasks() -> usize {
+        crate::real_or_simulated(40, 8)
+    }
+
+    fn rounds() -> usize {
+        crate::real_or_simulated(30, 2)
+    }
 
     struct Worker {
         ready: bool,
@@ -122,10 +128,10 @@ mod when_test2 {
         fn task_done(&mut self) -> Result<()> {
             let workers = self.workers.ok_or("set by `start`")?;
             self.completed += 1;
-            if self.completed == workers.shape() * TASKS {
+            if self.completed == workers.shape() * tasks() {
                 self.completed = 0;
                 self.round += 1;
-                if self.round == ROUNDS {
+                if self.round == rounds() {
                     return Ok(self.done.send(())?);
                 }
                 self.send_work();
@@ -135,7 +141,7 @@ mod when_test2 {
 
         fn send_work(&self) {
             for worker in self.workers.iter().flat_map(|workers| workers.elements()) {
-                (0..TASKS).for_each(|_| worker.start_work(WORK).send());
+                (0..tasks()).for_each(|_| worker.start_work(WORK).send());
             }
         }
     }
@@ -157,8 +163,11 @@ mod perf_test {
     use crate::Random;
     use chare::prelude::*;
 
-    const TAGS: u64 = 10_000;
     const EACH: u32 = 10;
+
+    fn tags() -> u64 {
+        crate::real_or_simulated(10_000, 40)
+    }
 
     struct Worker {
         current: u64,
@@ -179,7 +188,7 @@ mod perf_test {
             if self.count == EACH {
                 self.count = 0;
                 self.current += 1;
-                if self.current == TAGS {
+                if self.current == tags() {
                     cx.contribute((), reduce::Nop, &self.done);
                 }
             }
@@ -190,7 +199,7 @@ mod perf_test {
     async fn tags_are_served_in_their_order(rt: Runtime) -> Result<()> {
         let (done, all_done) = rt.promise();
         let group = rt.group::<Worker>().create(done).send();
-        let mut tags: Vec<u64> = (0..TAGS).collect();
+        let mut tags: Vec<u64> = (0..tags()).collect();
         Random(45_782).shuffle(&mut tags);
         for tag in tags {
             (0..EACH).for_each(|_| group.receive(tag).send());
@@ -205,8 +214,11 @@ mod stencil {
 
     use chare::prelude::*;
 
-    const ITERATIONS: usize = 500;
     const PER_PE: usize = 8;
+
+    fn iterations() -> usize {
+        crate::real_or_simulated(500, 6)
+    }
 
     struct Cell {
         iteration: Option<usize>,
@@ -227,7 +239,7 @@ mod stencil {
                 .flat_map(|i| [(this.index() + i) % count, (this.index() + count - i) % count])
                 .map(|index| this.array().at(index))
                 .collect();
-            for iteration in 0..ITERATIONS {
+            for iteration in 0..iterations() {
                 let (complete, is_complete) = this.promise();
                 this.with(|cell| (cell.iteration, cell.complete) = (Some(iteration), Some(complete)));
                 for neighbour in &neighbours {

@@ -82,14 +82,21 @@ pub(super) mod queens {
 
     use super::*;
 
-    const QUEENS: usize = 9;
-    const SOLUTIONS: u64 = 352;
+    const MOST_QUEENS: usize = 9;
+
+    /// How many there are, and how many solutions.
+    fn queens() -> (usize, u64) {
+        crate::real_or_simulated((MOST_QUEENS, 352), (7, 40))
+    }
+
     /// Rows that one chare searches by itself.
-    const GRAIN: usize = 6;
+    fn grain() -> usize {
+        crate::real_or_simulated(6, 5)
+    }
 
     #[derive(Clone, serde::Serialize, serde::Deserialize)]
     struct Board {
-        columns: [usize; QUEENS],
+        columns: [usize; MOST_QUEENS],
         rows: usize,
     }
 
@@ -100,7 +107,7 @@ pub(super) mod queens {
         }
 
         fn next_rows(&self) -> impl Iterator<Item = Board> {
-            (0..QUEENS).filter(|&column| self.is_safe(column)).map(|column| {
+            (0..queens().0).filter(|&column| self.is_safe(column)).map(|column| {
                 let mut next = self.clone();
                 next.columns[next.rows] = column;
                 next.rows += 1;
@@ -109,7 +116,7 @@ pub(super) mod queens {
         }
 
         fn count(&self) -> u64 {
-            if self.rows == QUEENS { 1 } else { self.next_rows().map(|next| next.count()).sum() }
+            if self.rows == queens().0 { 1 } else { self.next_rows().map(|next| next.count()).sum() }
         }
     }
 
@@ -120,7 +127,7 @@ pub(super) mod queens {
     #[chare]
     impl Queens {
         fn new(cx: &Cx<Self>, board: Board, counters: Group<Counter>, alive: Shared<AtomicUsize>) -> Result<Self> {
-            if QUEENS - board.rows < GRAIN {
+            if queens().0 - board.rows < grain() {
                 let solutions = board.count();
                 counters.on(cx.my_pe()).local(|counter| counter.solutions += solutions)?;
             } else {
@@ -152,12 +159,12 @@ pub(super) mod queens {
 
     pub(in super::super) async fn run(rt: Runtime) -> Result<()> {
         let counters = rt.group::<Counter>().create(()).await?;
-        let board = Board { columns: [0; QUEENS], rows: 0 };
+        let board = Board { columns: [0; MOST_QUEENS], rows: 0 };
         let alive = Shared::new(AtomicUsize::new(0));
         rt.single::<Queens>().create((board, counters, alive.clone())).send();
         rt.quiescence().await?;
         assert_eq!(alive.load(Ordering::Relaxed), 0);
-        assert_eq!(counters.solutions().gather().await?.into_iter().sum::<u64>(), SOLUTIONS);
+        assert_eq!(counters.solutions().gather().await?.into_iter().sum::<u64>(), queens().1);
         Ok(())
     }
 }

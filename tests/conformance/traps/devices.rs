@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Random;
-use chare::Options;
 use chare::device::{Account, DeviceError, DeviceSlice, DeviceVec, InOut, Kernel, Launch};
 use chare::prelude::*;
+use chare::{Options, Sim};
 
 const ADD: Kernel<(InOut<f64>, f64)> =
     Kernel::new("add", |_: &Launch, (buffer, value): (&mut [f64], f64)| {
@@ -16,27 +16,28 @@ const ADD: Kernel<(InOut<f64>, f64)> =
 const FAIL: Kernel<(InOut<f64>,)> =
     Kernel::new("fail", |_: &Launch, (buffer,): (&mut [f64],)| buffer[0] = buffer[buffer.len()]);
 
-/// Runs a program on two devices, at each number of PEs.
+/// Runs a program on two devices, at each number of PEs. It is never simulated, where a kernel that waits is waited for.
 #[track_caller]
 fn on_two_devices<F, Fut>(main: F)
 where
     F: Fn(Runtime) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    on_each_of("host:2:workers=4", main);
+    for pes in [1, 2, 4, 8] {
+        on("host:2:workers=4", Options::default().with_pes(pes), &main);
+    }
 }
 
 #[track_caller]
-fn on_each_of<F, Fut>(device: &str, main: F)
+fn on<F, Fut>(device: &str, options: Options, main: &F)
 where
     F: Fn(Runtime) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    for pes in [1, 2, 4, 8] {
-        let options = Options::default().with_pes(pes).with_device(device.parse().expect("a device"));
-        let report = Runtime::run(options, &main).expect("the host device is always there");
-        assert!(report.is_success(), "{pes} PEs: {report}");
-    }
+    let options = options.with_device(device.parse().expect("a device"));
+    let run = format!("{} PEs, {:?}", options.pes(), options.simulation().map(Sim::to_string));
+    let report = Runtime::run(options, main).expect("the host device is always there");
+    assert!(report.is_success(), "{run}: {report}");
 }
 
 /// Kernels that wait: each test has its own gate, since kernels capture nothing.
@@ -119,13 +120,14 @@ impl Worker {
 /// HAPI until 2026, and cudarc: an error of an event reads as "still pending", so a kernel that fails is a hang.
 #[test]
 fn a_fault_is_an_error_and_no_hang() {
-    on_two_devices(async |rt: Runtime| {
+    let main = async |rt: Runtime| {
         let workers = rt.array::<Worker>(8).create(()).await?;
         for (index, fault) in workers.fail().gather().await?.into_iter().enumerate() {
             assert!(fault.contains("`fail`") && fault.contains(&format!("Worker[{index}]")), "{fault}");
         }
         Ok(())
-    });
+    };
+    crate::each_run().for_each(|options| on("host:2:workers=4", options, &main));
 }
 
 /// HAPI: completions are looked at in one queue per PE, up to the first that is not finished.
@@ -190,7 +192,10 @@ fn pending_kernels_are_no_quiescence() {
 }
 
 const CARRIERS: usize = 8;
-const ROUNDS: usize = 30;
+fn rounds() -> usize {
+    crate::real_or_simulated(30, 6)
+}
+
 const LENGTH: usize = 64;
 const BYTES: u64 = LENGTH as u64 * 8;
 
@@ -203,7 +208,7 @@ struct Carrier {
 
 /// What the snapshots of a round hold: the one that goes by a channel, and the one that goes as an argument.
 fn contents(from: usize, round: usize) -> [f64; 2] {
-    let first = (from * ROUNDS + round) as f64 * 2.0 + 1.0;
+    let first = (from * rounds() + round) as f64 * 2.0 + 1.0;
     [first, first + 1.0]
 }
 
@@ -222,7 +227,7 @@ impl Carrier {
     #[entry]
     async fn send_all(this: This<Self>, to: Element<Carrier>) -> Result<()> {
         let (channel, mut random) = (this.channel(&to, 0), Random(this.index() as u64));
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             let dev = this.device();
             let add_and_share = || {
                 this.with(|carrier| {
@@ -244,7 +249,7 @@ impl Carrier {
     async fn receive_all(this: This<Self>, from: Element<Carrier>) -> Result<()> {
         let channel = this.channel::<DeviceSlice<f64>, _>(&from, 0);
         let mut random = Random(!this.index() as u64);
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             let snapshot = channel.recv().await?;
             if random.below(3) == 0 {
                 this.this().migrate(random.below(this.num_pes())).send();
@@ -282,8 +287,10 @@ async fn read(dev: &Account, snapshot: DeviceSlice<f64>) -> Result<Vec<f64>> {
 /// message that nobody ever matches. Here it follows its chare, by channels and as an argument.
 #[test]
 fn device_memory_follows_a_chare_that_moves() {
-    for device in ["host:2:inline", "host:2:workers=4", "host:2:polled"] {
-        on_each_of(device, async |rt: Runtime| {
+    // Simulated, all that work by themselves are alike.
+    let devices = ["host:2:inline", "host:2:polled", "host:2:workers=4"];
+    for device in &devices[..crate::real_or_simulated(3, 2)] {
+        let main = async |rt: Runtime| {
             let carriers = rt.array::<Carrier>(CARRIERS).create(()).await?;
             // Each is on another device than its mate: of another PE, or the less loaded one of the only PE.
             let mate = |carrier: Element<Carrier>| carriers.at(CARRIERS - 1 - carrier.index());
@@ -302,16 +309,17 @@ fn device_memory_follows_a_chare_that_moves() {
             let mut moves = 0;
             for (moved, arguments, [own, all, from_peers]) in carriers.account().gather().await? {
                 moves += moved;
-                assert_eq!(arguments, ROUNDS);
+                assert_eq!(arguments, rounds());
                 // Where there are several PEs chares have other devices now, and their buffers too.
                 assert_eq!((own, all % BYTES), (BYTES, 0), "snapshots are gone");
                 if is_alone {
                     assert_eq!(all, (CARRIERS / 2) as u64 * BYTES);
-                    assert_eq!(from_peers, (CARRIERS * ROUNDS) as u64);
+                    assert_eq!(from_peers, (CARRIERS * rounds()) as u64);
                 }
             }
             assert!((moves == 0) == is_alone, "{moves} moves");
             Ok(())
-        });
+        };
+        crate::each_run().for_each(|options| on(device, options, &main));
     }
 }

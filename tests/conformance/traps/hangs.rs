@@ -1,7 +1,7 @@
 //! Programs that can never go on.
 
 use chare::prelude::*;
-use chare::{HANG_EXIT_CODE, Options};
+use chare::{ExitReport, HANG_EXIT_CODE};
 
 /// Two of them that wait for each other.
 struct Philosopher {
@@ -38,18 +38,24 @@ impl Philosopher {
     }
 }
 
+/// What an end by a hang says, with the simulated run that it was.
+fn text_of_hang(report: &ExitReport) -> String {
+    let simulated = report.simulation().map_or_else(String::new, |simulation| simulation.spec.clone());
+    let text = format!("{simulated} {report}");
+    assert_eq!(report.code(), HANG_EXIT_CODE, "{text}");
+    text
+}
+
 /// charm4py and Charm++: a program that waits for what never comes waits for ever; SpECTRE: a deadlock ends as a success
 /// (issue 907).
 #[test]
 fn a_deadlock_ends_with_a_report_of_who_waits_for_what() {
-    for pes in [1, 2, 4, 8] {
-        let report =
-            chare::Runtime::run(Options::default().with_pes(pes), async |rt: Runtime| -> Result<()> {
-                Ok(rt.array::<Philosopher>(5).create(()).await?.eat().await?)
-            })
-            .expect("the host device is always there");
-        let text = report.to_string();
-        assert_eq!(report.code(), HANG_EXIT_CODE, "{text}");
+    for options in crate::each_run() {
+        let report = Runtime::run(options, async |rt: Runtime| -> Result<()> {
+            Ok(rt.array::<Philosopher>(5).create(()).await?.eat().await?)
+        })
+        .expect("the host device is always there");
+        let text = text_of_hang(&report);
         for index in 0..5 {
             assert!(text.contains(&format!("Philosopher[{index}]")), "{text}");
         }
@@ -60,14 +66,12 @@ fn a_deadlock_ends_with_a_report_of_who_waits_for_what() {
 /// charm4py: of two ends of a channel one is never opened, and nobody is told.
 #[test]
 fn a_value_that_nobody_sends_is_reported() {
-    for pes in [1, 2, 4, 8] {
-        let report =
-            chare::Runtime::run(Options::default().with_pes(pes), async |rt: Runtime| -> Result<()> {
-                Ok(rt.array::<Philosopher>(2).create(()).await?.at(1).wait_for_nobody().await?)
-            })
-            .expect("the host device is always there");
-        let text = report.to_string();
-        assert_eq!(report.code(), HANG_EXIT_CODE, "{text}");
+    for options in crate::each_run() {
+        let report = Runtime::run(options, async |rt: Runtime| -> Result<()> {
+            Ok(rt.array::<Philosopher>(2).create(()).await?.at(1).wait_for_nobody().await?)
+        })
+        .expect("the host device is always there");
+        let text = text_of_hang(&report);
         assert!(text.contains("wait_for_nobody") && text.contains("Philosopher[0]"), "{text}");
     }
 }

@@ -105,9 +105,10 @@ async fn every_receiver_owns_its_arguments(rt: Runtime) -> Result<()> {
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn any_number_of_messages_wait_on_their_own_pe(rt: Runtime) -> Result<()> {
     let owners = rt.array::<Owner>(COUNT).create(()).await?;
-    owners.call_at_once(2000).await?;
+    let times = crate::real_or_simulated(2000, 200);
+    owners.call_at_once(times).await?;
     rt.quiescence().await?;
-    assert_eq!(owners.calls().gather().await?, [2000; COUNT]);
+    assert_eq!(owners.calls().gather().await?, [times; COUNT]);
     Ok(())
 }
 
@@ -234,7 +235,7 @@ async fn what_a_full_channel_does_not_take_comes_back(rt: Runtime) -> Result<()>
     let (one, other) = (senders.on(0), rt.single::<Sender>().on_pe(rt.num_pes() - 1).create(()).send());
     let sent = one.fill(other, 100_000).await?;
     assert!((40_001..100_000).contains(&sent), "{sent} values fit");
-    other.drain(one, sent).await?;
+    other.drain(one, crate::real_or_simulated(sent, 1000)).await?;
     Ok(())
 }
 

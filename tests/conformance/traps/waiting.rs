@@ -127,11 +127,12 @@ async fn the_message_that_waits_longest_is_served_first(rt: Runtime) -> Result<(
 /// charm4py: at most 127 timers are pending on a PE; one more raises.
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn any_number_of_timers_is_pending(rt: Runtime) -> Result<()> {
-    let (to, ticks) = rt.promises(5000);
-    for number in 0..5000_u64 {
+    let count = crate::real_or_simulated(5000, 1000);
+    let (to, ticks) = rt.promises(count);
+    for number in 0..count as u64 {
         rt.sleep(Duration::from_micros(number % 1000)).to(&to);
     }
-    assert_eq!(ticks.await?.len(), 5000);
+    assert_eq!(ticks.await?.len(), count);
     Ok(())
 }
 
@@ -139,7 +140,8 @@ async fn any_number_of_timers_is_pending(rt: Runtime) -> Result<()> {
 #[chare::test(pes = [1, 2, 4, 8])]
 async fn any_number_of_futures_is_outstanding(rt: Runtime) -> Result<()> {
     let waiter = rt.single::<Waiter>().on_pe(rt.num_pes() - 1).create(()).send();
-    let (promises, values): (Vec<_>, Vec<_>) = (0..70_000).map(|_| rt.promise()).unzip();
+    let count = crate::real_or_simulated(70_000, 700);
+    let (promises, values): (Vec<_>, Vec<_>) = (0..count).map(|_| rt.promise()).unzip();
     waiter.fulfil_all(promises).send();
     for (number, value) in values.into_iter().enumerate().rev() {
         assert_eq!(value.await?, number);
