@@ -24,6 +24,8 @@ STEPS = 200
 PES = (1, 2, 3, 8)
 BLOCKS = ((1, 1, 1), (2, 2, 2), (5, 3, 4), (1, 22, 2))
 SEED = 20260521
+# Of simulated runs.
+SEEDS = 200
 KEYS = {"seconds", "steps", "residual", "cells_per_second", "pes", "device"}
 RELATIVE = {np.dtype("f8"): 1e-6, np.dtype("f4"): 1e-4}
 RUN_LIMIT_S = 120
@@ -330,6 +332,16 @@ def check_processes(checks, counts, devices):
                               ["--blocks", "3,2,2", "--device", device], steps=60, pes=pes, processes=count)
 
 
+def check_simulated(checks):
+    """A tiny field, in as many orders as there are seeds: on one process and on several, of blocks that stay or move."""
+    field = random_field("f8")[:7, :6, :8].copy()
+    np.save(checks.folder / "in.npy", field)
+    for seed in range(SEEDS):
+        processes = (1, 2, 4)[seed % 3]
+        spec = f"{seed}:processes={processes}" + (":migrate=20" if seed % 2 else "")
+        checks.solves(f"--sim {spec}", field, ["--blocks", "2,2,2", "--sim", spec], steps=6, pes=4)
+
+
 def check_prints(checks):
     small = ["--grid", "8", "--steps", "20"]
     options = ["--input", "--grid", "--blocks", "--steps", "--tolerance", "--output", "--image", "--json",
@@ -458,6 +470,7 @@ def main():
             check_device(checks, given.device)
         else:
             check_results(checks)
+            check_simulated(checks)
             check_prints(checks)
             check_refusals(checks)
     print(f"{checks.passed} passed, {checks.failed} failed")
