@@ -1,13 +1,12 @@
-//! The cores that are a process's own, where several processes of a job share a host. It has one PE for each unless told, and too many if
-//! it has more.
+//! The cores that are a process's own, where several processes of a job share a host. It has one PE for each unless told, too many if
+//! it has more, and threads for the kernels of host devices on those that are left.
 //!
 //! Launchers may bind each process to some cores, its own or those of a socket that it shares, or let all of them use all. Who has started this
 //! process is not bound, and so shows which it is.
 
-use std::fs;
+use std::{fs, thread};
 
 use crate::binding::{NodeRank, count_listed};
-use crate::process::cores;
 
 /// How many PEs this process has unless told.
 pub(crate) fn default_pes() -> usize {
@@ -19,6 +18,11 @@ pub(crate) fn are_too_many(pes: usize, count: usize) -> bool {
     pes > share_of_one(count)
 }
 
+/// The cores of this process, one of `count` of its job on this host, that none of its PEs needs.
+pub(crate) fn spare_cores(pes: usize, count: usize) -> usize {
+    share_of_one(count).saturating_sub(pes)
+}
+
 /// The cores that are for one of `count` processes of this host: 0 if there are more processes than cores.
 fn share_of_one(count: usize) -> usize {
     if count == 1 {
@@ -26,6 +30,11 @@ fn share_of_one(count: usize) -> usize {
     }
     let own = allowed_cores("self").unwrap_or_else(cores);
     share(count, cores(), own, parent_cores().unwrap_or(own))
+}
+
+/// The cores that this process may use at a time.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The share of one of `count` processes of a host that may use `usable` cores at a time, of `own` ones, while all that were started with it

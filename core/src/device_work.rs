@@ -8,10 +8,11 @@
 use chare_device::{Device, Devices, Fault, FaultKind, HostMode, Language};
 
 use crate::binding::BoundDevices;
+use crate::cores::spare_cores;
 use crate::current;
 use crate::device_path::DevicePath;
 use crate::options::Options;
-use crate::process::{Shared, cores};
+use crate::process::Shared;
 use crate::report::Reason;
 use crate::runtime::{Runtime, StartError};
 
@@ -61,8 +62,9 @@ impl Runtime {
     }
 }
 
-/// Opens the devices of a run. Kernels of host devices run where they are launched, unless there are cores that no PE needs.
-pub(crate) fn open(options: &Options) -> Result<BoundDevices, StartError> {
+/// Opens the devices of a run, in one of so many processes of its host. Kernels of host devices run where they are launched, unless there are
+/// cores that no PE of any process needs.
+pub(crate) fn open(options: &Options, ranks_here: usize) -> Result<BoundDevices, StartError> {
     let mut spec = options.opened_device();
     let mode = if let Some(sim) = options.simulation() {
         if let Some(path) = options.device_path().filter(|path| *path != DevicePath::Staged) {
@@ -72,7 +74,7 @@ pub(crate) fn open(options: &Options) -> Result<BoundDevices, StartError> {
         // They are driven by the seed, so cores need not be counted. To ask the system takes longer than a short simulated run.
         HostMode::Inline
     } else {
-        match cores().saturating_sub(options.pes()) {
+        match spare_cores(options.pes(), ranks_here) {
             0 => HostMode::Inline,
             free => HostMode::Workers(free),
         }
@@ -107,5 +109,69 @@ pub(crate) fn close(shared: &Shared) {
     shared.devices().close_borrowed();
     if let Some(reason) = unawaited(shared.devices().take_unreported_faults()) {
         shared.spoil(reason);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::thread;
+
+    use chare_device::{Kernel, Launch, Out};
+
+    use crate::options::Options;
+    use crate::prelude::*;
+    use crate::runtime::start_main;
+    use crate::testing::run_as_processes;
+
+    thread_local! {
+        /// Whether a kernel has run on this thread.
+        static HAS_RUN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    const NOTE: Kernel<(Out<u32>,)> = Kernel::new("note", |_: &Launch, (to,): (&mut [u32],)| {
+        HAS_RUN.set(true);
+        to.fill(1);
+    });
+
+    struct Launcher;
+
+    #[chare]
+    impl Launcher {
+        fn new() -> Self {
+            Launcher
+        }
+
+        /// Whether the thread of this PE runs what it launches.
+        #[entry]
+        async fn runs_itself(&mut self, cx: &Cx<Self>) -> Result<bool> {
+            let dev = cx.device();
+            let mut noted = dev.alloc(1)?;
+            dev.launch(&NOTE, 1, (&mut noted,))?;
+            assert_eq!(dev.download(&noted)?.await?, [1]);
+            Ok(HAS_RUN.get())
+        }
+    }
+
+    /// Runs a job of so many processes of one PE each, all of which must run their kernels themselves, or none.
+    fn all_run_themselves(processes: usize, expected: bool) {
+        let program = async move |rt: Runtime| -> Result<()> {
+            let launchers = rt.group::<Launcher>().create(()).await?;
+            let answers = launchers.runs_itself().gather().await?;
+            assert_eq!(answers, vec![expected; processes]);
+            Ok(())
+        };
+        let options = Options::default().with_pes(1).with_device("host".parse().expect("a device"));
+        let report = run_as_processes(processes, options, &|pe| start_main(pe, program));
+        let report = report.expect("the host device is there");
+        assert!(report.is_success(), "{report}");
+    }
+
+    #[test]
+    fn kernels_have_threads_only_of_cores_that_no_process_needs() {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        all_run_themselves(1, cores == 1);
+        all_run_themselves(cores.max(2), true);
+        all_run_themselves(2 * cores, true);
     }
 }

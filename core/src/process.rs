@@ -12,7 +12,7 @@ use crate::binding::BoundDevices;
 use crate::channel::ValueTypes;
 use crate::cores::are_too_many;
 use crate::ids::{ChareId, PeId, RunId};
-use crate::job::{Ending, Job};
+use crate::job::{Ending, Job, ranks_here};
 use crate::message::{Head, Msg, Name, Payload};
 use crate::options::Options;
 use crate::priority::{self, Ranked};
@@ -77,7 +77,7 @@ impl Shared {
     ) -> (Arc<Self>, Vec<InboxReader<Head>>) {
         let pe_count = options.pes();
         let simulated = options.simulation().map_or(1, |sim| sim.processes().min(pe_count));
-        let ranks_here = job.as_ref().map_or(1, |job| job.ranks_here());
+        let ranks_here = job.as_ref().map_or(1, |job| ranks_here(job.facts()));
         let (inboxes, readers): (Vec<_>, _) = (0..pe_count).map(|_| Inbox::new(Msg::stub())).unzip();
         let shared = Shared {
             number: enrolment.number,
@@ -309,8 +309,4 @@ impl Payload for Onward {
 /// None of our locks is left in a state that another thread could not go on from.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-pub(crate) fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }

@@ -169,7 +169,8 @@ impl Runtime {
         caught::note_panics();
         CodeTable::check()?;
         let prepare = || {
-            let devices = device_work::open(&options)?;
+            let ranks_here = process.as_ref().map_or(1, |process| job::ranks_here(process.outbox.facts()));
+            let devices = device_work::open(&options, ranks_here)?;
             let is_simulated = options.simulation().is_some();
             let enrolment = Enrolment::reserve(is_simulated).ok_or(StartError::TooManyRuntimes)?;
             let outside = (!is_simulated).then(Outside::start).transpose()?;

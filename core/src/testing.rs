@@ -191,7 +191,7 @@ fn processes(env: impl Fn(&str) -> Option<String>) -> Option<usize> {
 /// Runs a program as a job of several processes that are all inside of this one, joined by queues; each has the PEs that
 /// `options` says. What they send each other is encoded as for any other network. The report is that of the process which has
 /// something to tell; that all ended alike is checked.
-fn run_as_processes(
+pub(crate) fn run_as_processes(
     processes: usize,
     options: Options,
     begin: BeginAgain<'_>,

@@ -262,11 +262,6 @@ impl Job {
         }
     }
 
-    /// The processes of this job on this host.
-    pub(crate) fn ranks_here(&self) -> usize {
-        self.facts().host_of(self.rank()).map_or(1, |host| host.ranks.len())
-    }
-
     /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited. What it has
     /// to report goes to rank 0, which has that of all then.
     pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) {
@@ -344,6 +339,11 @@ impl Job {
         }
         shared.wake(shared.first_pe());
     }
+}
+
+/// The processes of a job on the host of this one.
+pub(crate) fn ranks_here(facts: &Facts) -> usize {
+    facts.host_of(facts.rank()).map_or(1, |host| host.ranks.len())
 }
 
 /// Has the other processes of a job end that this one cannot begin.
