@@ -71,7 +71,8 @@ pub(crate) struct EncodedAnswer {
 impl Arrives for EncodedAnswer {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         let (key, element) = from.take()?;
-        Ok(EncodedAnswer { key, from: element, is_value: from.take()?, rest: from.take_rest() })
+        let (is_value, rest) = from.take_outcome_as_rest()?;
+        Ok(EncodedAnswer { key, from: element, is_value, rest })
     }
 }
 
@@ -80,21 +81,13 @@ impl Payload for EncodedAnswer {
     const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let EncodedAnswer { key, from, is_value, rest } = self;
-        let taken = rest.decode(|rest| {
-            if !is_value {
-                let error = rest.take_error()?;
-                pe.cells.refuse(pe, key, from, error, true);
-                return Ok(());
-            }
-            match pe.cells.depositor(key) {
-                Some(deposit) => deposit(pe, key, from, rest),
-                // Nobody waits any more.
-                None => {
-                    rest.drop_rest();
-                    Ok(())
-                }
-            }
-        });
+        let taken = if is_value {
+            // Nobody waits any more where there is none.
+            let Some(deposit) = pe.cells.depositor(key) else { return };
+            rest.decode(|rest| deposit(pe, key, from, rest))
+        } else {
+            rest.decode(|rest| rest.take_error()).map(|error| pe.cells.refuse(pe, key, from, error, true))
+        };
         if let Err(error) = taken {
             pe.received_nonsense(&error);
         }

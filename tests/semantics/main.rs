@@ -50,6 +50,7 @@ mod simulation;
 mod singles;
 mod threads;
 mod timers;
+mod unread;
 mod user_code;
 mod waiting;
 

@@ -92,15 +92,17 @@ impl<R> Report<R> {
         let mut owed = self.first_error();
         let (own, mut encoded) = (std::mem::take(&mut self.outcomes), std::mem::take(&mut self.encoded));
         if !own.is_empty() {
-            let mut encoder = Encoder::default();
-            encoder.put_own(&own.len());
-            for (element, outcome) in own {
-                encoder.put_own(&element);
-                // A value that cannot be encoded is an error from here on.
-                let error = encoder.put_outcome(outcome, encode);
-                owed = owed.or(error);
-            }
-            encoded.push(encoder.into());
+            let Ok(outcomes) = Rest::encoded(|encoder| {
+                encoder.put_own(&own.len());
+                for (element, outcome) in own {
+                    encoder.put_own(&element);
+                    // A value that cannot be encoded is an error from here on.
+                    let error = encoder.put_outcome(outcome, encode);
+                    owed = owed.take().or(error);
+                }
+                Ok::<_, Infallible>(())
+            });
+            encoded.push(outcomes);
         }
         Bundle { error: self.error.take(), owed, encoded, is_last: self.is_last }
     }

@@ -13,6 +13,7 @@ use rustc_hash::{FxHashMap, FxHasher};
 use super::carry::{Carry, Credit, Loss};
 use super::end::moved::{self, Encoded, Rouse};
 use super::end::{Defect, StreamId};
+use crate::cell::State;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -93,15 +94,24 @@ pub(super) fn rouse_of(pe: &Pe, name: u64) -> Option<Rouse> {
     reader_of(pe, name).map(|reader| reader.rouse)
 }
 
+/// Takes out what is held on this PE for a chare.
+fn take_held(pe: &Pe, chare: ChareId) -> Vec<(PeId, Msg)> {
+    let mut known = pe.dealings().value_types.lock();
+    let is_its = |held: &mut (PeId, Msg)| held.0 == pe.id() && held.1.head().to == chare;
+    known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).collect()
+}
+
 /// Sends on what is held on this PE for a chare that has left the process: where it is, it may open the channel.
 pub(crate) fn follow(pe: &Pe, chare: ChareId) {
-    let follow: Vec<_> = {
-        let mut known = pe.dealings().value_types.lock();
-        let is_its = |held: &mut (PeId, Msg)| held.0 == pe.id() && held.1.head().to == chare;
-        known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).collect()
-    };
-    for (_, msg) in follow {
+    for (_, msg) in take_held(pe, chare) {
         pe.send(msg);
+    }
+}
+
+/// Drops what is held on this PE for a chare that ends or is poisoned: nobody takes it any more.
+pub(super) fn drop_held(pe: &Pe, chare: ChareId) {
+    if pe.has_far_pes() {
+        pe.drop_each(take_held(pe, chare));
     }
 }
 
@@ -163,7 +173,9 @@ impl Payload for EncodedCarry {
             }
             return;
         }
-        let Some(peer) = pe.find(to) else { return pe.undeliverable(Msg::new(to, reply, self)) };
+        let Some(peer) = pe.find(to).filter(|peer| peer.state.get() != State::Poisoned) else {
+            return pe.undeliverable(Msg::new(to, reply, self));
+        };
         let entry = peer.extra_if_any(|extra| extra.channels.find(self.from, self.tag).copied()).flatten();
         if entry.is_some_and(|entry| entry.holds::<Encoded>()) {
             let EncodedCarry { name, from, tag, stream, number, rest } = self;

@@ -374,6 +374,7 @@ pub(crate) fn poison(pe: &Pe, chare: ChareRef, error: &CallError) {
     });
     loss.tell(pe, chare.id, false, error);
     fail(pe, ends, error);
+    across::drop_held(pe, chare.id);
 }
 
 /// Closes the ends of a chare that is destroyed, and tells its peers.
@@ -383,6 +384,7 @@ pub(crate) fn end(pe: &Pe, chare: ChareRef, error: &CallError) {
         loss.tell(pe, chare.id, true, error);
         fail(pe, ends, error);
     }
+    across::drop_held(pe, chare.id);
 }
 
 /// What a chare leaves behind with its peers.

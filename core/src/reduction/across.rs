@@ -187,8 +187,8 @@ pub(crate) struct EncodedOutcome {
 impl Arrives for EncodedOutcome {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
         let (name, collection, sequence) = from.take()?;
-        let is_value = from.take()?;
-        Ok(EncodedOutcome { name, collection, sequence, is_value, rest: from.take_rest() })
+        let (is_value, rest) = from.take_outcome_as_rest()?;
+        Ok(EncodedOutcome { name, collection, sequence, is_value, rest })
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decoder, Encode, Encoder, WireError};
+use super::{Decoder, Encode, Encoder, Rest, Unread, WireError};
 use crate::caught;
 use crate::current;
 use crate::entry::EntryInfo;
@@ -16,6 +16,14 @@ use crate::error::{CallError, Failed, NoElement, NotNow, Panicked};
 
 /// Causes of an error that are told elsewhere, and it: what an error says is the user's code, which may say anything without end.
 const MOST_CAUSES: usize = 16;
+
+/// What an outcome begins with.
+mod begins {
+    pub(super) const ERROR: u8 = 0;
+    pub(super) const VALUE: u8 = 1;
+    /// Which ends of promises are in the value comes first, for who drops it unread.
+    pub(super) const VALUE_WITH_ENDS: u8 = 2;
+}
 
 /// A `CallError` in transit.
 #[derive(Serialize, Deserialize)]
@@ -183,23 +191,32 @@ impl Encoder {
         let begin = self.mark();
         let error = match outcome {
             Ok(value) => {
-                self.put_own(&true);
+                self.put_byte(begins::VALUE);
                 // Serialisation is code of the user's.
                 let encoded = current::on_pe("encoding a value", |pe| {
-                    let encode = || match caught::catch(pe, || encode(value, self)) {
+                    pe.encode_part(|| match caught::catch(pe, || encode(value, self)) {
                         Ok(encoded) => encoded.map_err(|why| why.to_string()),
                         Err(panic) => Err(panic.to_string()),
-                    };
-                    // Its promises are also those of the message that it is a part of.
-                    pe.encode_for(1, encode).map(|promises| pe.crossing.note_promises(promises))
+                    })
                 });
-                let Err(why) = encoded else { return None };
+                let why = match encoded {
+                    Ok(ends) if ends.is_empty() => return None,
+                    Ok(ends) => {
+                        let value = self.bytes.split_off(begin.bytes + 1);
+                        self.bytes[begin.bytes] = begins::VALUE_WITH_ENDS;
+                        self.put_own(&ends);
+                        self.bytes.extend(value);
+                        ends.go_on();
+                        return None;
+                    }
+                    Err(why) => why,
+                };
                 self.rewind(begin);
                 CallError::Refused(format!("the value was not sent to another process: {why}").into())
             }
             Err(error) => error,
         };
-        self.put_own(&false);
+        self.put_byte(begins::ERROR);
         self.put_error(&error);
         Some(error)
     }
@@ -211,7 +228,30 @@ impl Decoder<'_> {
         &mut self,
         decode: impl FnOnce(&mut Self) -> Result<R, WireError>,
     ) -> Result<Result<R, CallError>, WireError> {
-        Ok(if self.take()? { Ok(decode(self)?) } else { Err(self.take_error()?) })
+        Ok(match self.take_begin_of_outcome()? {
+            Some(ends) => {
+                ends.go_on();
+                Ok(decode(self)?)
+            }
+            None => Err(self.take_error()?),
+        })
+    }
+
+    /// Takes an outcome at the end of a message, which is read where its type is known: whether it is a value, and that or the error.
+    pub(crate) fn take_outcome_as_rest(&mut self) -> Result<(bool, Rest), WireError> {
+        let ends = self.take_begin_of_outcome()?;
+        let is_value = ends.is_some();
+        Ok((is_value, Rest { ends: ends.unwrap_or_default(), ..self.take_rest() }))
+    }
+
+    /// The ends of promises in an outcome, if it is a value.
+    fn take_begin_of_outcome(&mut self) -> Result<Option<Unread>, WireError> {
+        match self.take_byte()? {
+            begins::ERROR => Ok(None),
+            begins::VALUE => Ok(Some(Unread::default())),
+            begins::VALUE_WITH_ENDS => self.take().map(Some),
+            other => Err(WireError::new(format!("there is no kind {other} of outcomes"))),
+        }
     }
 
     /// Takes an error.

@@ -12,6 +12,11 @@
 //! still lie there, waiting for device memory, when another one drops the last. So values, errors and retains keep an [`End`] until they are on their way.
 //! All counts are zero only when nobody elsewhere has an end. What is encoded once for many PEs counts for each
 //! of them, before it is sent; what is encoded and then not sent, for none.
+//!
+//! *What is dropped unread.* An end on its way counts, so it must be read, or given back. What is decoded where its type is known may find
+//! that nobody there knows it any more: an outcome whose future is gone, a value for a chare that has ended. So such parts of messages say which ends are
+//! in them ([`Unread`]), unless there are none, and dropping a part that was not read releases these. Who copies a part unread, for a chare that moves
+//! on, retains them for the rank that they count for already, by the same way as it then releases its own.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,8 +61,60 @@ pub(crate) type End = Arc<dyn Any + Send + Sync>;
 /// A promise of which an end was encoded.
 pub(crate) struct Copied {
     cell: CellRef,
+    /// The rank that it counts for.
+    by: u32,
     /// The one that was copied, if the promise is of another process.
     end: Option<End>,
+}
+
+/// The ends of promises in what was encoded and is not read yet. If that is dropped, they are given back.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Unread(Option<Box<[Counted]>>);
+
+/// The promise of an end, and the rank that the end counts for.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Counted {
+    cell: CellRef,
+    by: u32,
+}
+
+impl Unread {
+    #[inline]
+    fn of(promises: &[Copied]) -> Self {
+        let count = |&Copied { cell, by, .. }: &Copied| Counted { cell, by };
+        Unread((!promises.is_empty()).then(|| promises.iter().map(count).collect()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// They belong to whoever reads what they are in, or sends it on.
+    #[inline]
+    pub(super) fn go_on(mut self) {
+        self.0 = None;
+    }
+
+    /// The same of a copy, for a message that is being encoded: each counts once more.
+    pub(super) fn copied(&self) -> Self {
+        let Some(ends) = &self.0 else { return Unread::default() };
+        current::on_pe("sending a promise to another process", |pe| {
+            for &Counted { cell, by } in ends {
+                pe.retain(cell, by, 1, None);
+                pe.crossing.note_promises([Copied { cell, by, end: None }]);
+            }
+        });
+        Unread(Some(ends.clone()))
+    }
+}
+
+impl Drop for Unread {
+    #[inline]
+    fn drop(&mut self) {
+        for Counted { cell, by } in self.0.take().into_iter().flatten() {
+            cell.post(Msg::for_pe(Release { key: cell.key, by }));
+        }
+    }
 }
 
 /// What an end elsewhere knows.
@@ -149,22 +206,34 @@ impl Pe {
         encoded.map(|()| promises)
     }
 
+    /// Lets `encode` encode a part of a message, and brings the ends of promises in it. They are also in the message.
+    #[inline]
+    pub(super) fn encode_part<E>(&self, encode: impl FnOnce() -> Result<(), E>) -> Result<Unread, E> {
+        let promises = self.encode_for(1, encode)?;
+        let ends = Unread::of(&promises);
+        self.crossing.note_promises(promises);
+        Ok(ends)
+    }
+
     /// Ends of these promises were encoded once, and will be decoded so many times more.
     fn copy_promises(&self, copied: &[Copied], ends: u32) {
-        let by = self.rank.0;
-        for Copied { cell: CellRef { pe, key, .. }, end } in copied {
-            if self.is_near(*pe) {
-                self.dealings().exports.retain_known(*pe, *key, by, ends);
-            } else {
-                self.post(*pe, Msg::for_pe(Retain { key: *key, by, ends, end: end.clone() }));
-            }
+        for Copied { cell, by, end } in copied {
+            self.retain(*cell, *by, ends, end.clone());
+        }
+    }
+
+    /// Counts more ends of a promise that is out, which were copied from `end` if that is of another process.
+    fn retain(&self, CellRef { pe, key, .. }: CellRef, by: u32, ends: u32, end: Option<End>) {
+        if self.is_near(pe) {
+            self.dealings().exports.retain_known(pe, key, by, ends);
+        } else {
+            self.post(pe, Msg::for_pe(Retain { key, by, ends, end }));
         }
     }
 
     /// Ends of these promises were encoded, but are not sent.
     pub(super) fn take_back_promises(&self, copied: &[Copied]) {
-        let by = self.rank.0;
-        for &Copied { cell: CellRef { pe, key, .. }, .. } in copied {
+        for &Copied { cell: CellRef { pe, key, .. }, by, .. } in copied {
             if self.is_near(pe) {
                 drop(self.dealings().exports.release(pe, key, by));
             } else {
@@ -192,12 +261,12 @@ impl<T: Send + 'static> Promise<T> {
             let by = pe.rank.0;
             let end = inner.away.is_some().then(|| self.0.clone() as End);
             if end.is_some() {
-                pe.post(cell.pe, Msg::for_pe(Retain { key: cell.key, by, ends: 1, end: end.clone() }));
+                pe.retain(cell, by, 1, end.clone());
             } else {
                 let promise = || Box::new(ExportedBy(self.clone(), codec)) as Box<dyn Exported>;
                 pe.dealings().exports.retain(cell, by, promise);
             }
-            pe.crossing.note_promises([Copied { cell, end }]);
+            pe.crossing.note_promises([Copied { cell, by, end }]);
             Form { cell, expected, by }
         })
     }

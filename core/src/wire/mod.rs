@@ -31,6 +31,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::collection::Collection;
+use crate::current;
 use crate::ids::CollectionId;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
@@ -41,7 +42,7 @@ pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
 pub(crate) use count::count_buffers;
 pub(crate) use errors::kept_entry;
-pub(crate) use exports::{Away, End, Exports, Fail, Release, Value};
+pub(crate) use exports::{Away, End, Exports, Fail, Release, Unread, Value};
 pub use kind::Kind;
 pub(crate) use kind::{
     Arrives, Leaves, Unsent, decode_by_code, decode_call, decode_call_of, decode_message, misplaced,
@@ -178,9 +179,8 @@ impl Encoder {
 
     /// Adds a value as serde sees it, so that it can be taken as it is and read later.
     pub(crate) fn put_as_rest<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
-        let mut inner = Encoder::default();
-        inner.put(value)?;
-        self.put_rest(inner.into());
+        let value = Rest::encoded(|inner| inner.put(value))?;
+        self.put_rest(value);
         Ok(())
     }
 
@@ -193,14 +193,22 @@ impl Encoder {
 
     /// Adds what came from another process and was not read.
     pub(crate) fn put_rest(&mut self, rest: Rest) {
-        self.put_own(&(rest.bytes.len(), rest.buffers.len()));
+        // Most have no ends, and do not pay for saying so.
+        let has_ends = usize::from(!rest.ends.is_empty());
+        self.put_own(&(rest.bytes.len(), rest.buffers.len() * 2 + has_ends));
+        if has_ends == 1 {
+            self.put_own(&rest.ends);
+        }
         self.put_end(rest);
     }
 
-    /// Adds what came from another process and was not read, as the end of the message: its length is what is left.
+    /// Adds what came from another process and was not read, as the end of the message: its length is what is left. Which ends of
+    /// promises are in it is not said.
     pub(crate) fn put_end(&mut self, rest: Rest) {
-        self.bytes.extend_from_slice(&rest.bytes);
-        self.buffers.extend(rest.buffers);
+        let Rest { bytes, buffers, ends } = rest;
+        self.bytes.extend_from_slice(&bytes);
+        self.buffers.extend(buffers);
+        ends.go_on();
     }
 
     /// Reads what was encoded. Of arguments all were put by serde, or one that is plain memory.
@@ -322,20 +330,17 @@ impl<'a> Decoder<'a> {
 
     /// Takes all that is left, to be decoded where its type is known.
     pub(crate) fn take_rest(&mut self) -> Rest {
-        Rest { bytes: std::mem::take(&mut self.bytes).into(), buffers: self.buffers.by_ref().collect() }
+        let (bytes, buffers) = (std::mem::take(&mut self.bytes).into(), self.buffers.by_ref().collect());
+        Rest { bytes, buffers, ends: Unread::default() }
     }
 
     /// Takes what [`Encoder::put_rest`] has put.
     pub(crate) fn take_whole_rest(&mut self) -> Result<Rest, WireError> {
         let (bytes, buffers): (usize, usize) = self.take()?;
+        let ends = if buffers % 2 == 1 { self.take()? } else { Unread::default() };
         let bytes = self.take_bytes(bytes)?.into();
-        let buffers = (0..buffers).map(|_| self.take_buffer()).collect::<Result<_, _>>()?;
-        Ok(Rest { bytes, buffers })
-    }
-
-    /// Takes all that is left, for nobody.
-    pub(crate) fn drop_rest(&mut self) {
-        drop(self.take_rest());
+        let buffers = (0..buffers / 2).map(|_| self.take_buffer()).collect::<Result<_, _>>()?;
+        Ok(Rest { bytes, buffers, ends })
     }
 
     /// Fails unless everything has been taken.
@@ -349,19 +354,27 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// What is left of a message.
+/// What is left of a message. If it is dropped unread, the ends of promises that it says to have are given back.
 pub(crate) struct Rest {
     bytes: Box<[u8]>,
     buffers: Vec<Beside>,
+    ends: Unread,
 }
 
 impl From<Encoder> for Rest {
     fn from(Encoder { bytes, buffers, .. }: Encoder) -> Self {
-        Rest { bytes: bytes.into(), buffers }
+        Rest { bytes: bytes.into(), buffers, ends: Unread::default() }
     }
 }
 
 impl Rest {
+    /// What `encode` encodes, a part of a message, with the ends of promises in it.
+    pub(crate) fn encoded<E>(encode: impl FnOnce(&mut Encoder) -> Result<(), E>) -> Result<Rest, E> {
+        let mut encoder = Encoder::default();
+        let ends = current::on_pe("encoding a value", |pe| pe.encode_part(|| encode(&mut encoder)))?;
+        Ok(Rest { ends, ..encoder.into() })
+    }
+
     pub(crate) fn buffers(&self) -> &[Beside] {
         &self.buffers
     }
@@ -371,9 +384,10 @@ impl Rest {
         f(&mut Decoder::new(&self.bytes, Vec::new()))
     }
 
-    /// The same in memory of its own.
+    /// The same in memory of its own, for a message that is being encoded.
     pub(crate) fn copied(&self) -> Rest {
-        Rest { bytes: self.bytes.clone(), buffers: self.buffers.iter().map(Beside::copied).collect() }
+        let buffers = self.buffers.iter().map(Beside::copied).collect();
+        Rest { bytes: self.bytes.clone(), buffers, ends: self.ends.copied() }
     }
 
     /// Lets `f` decode it to its end.
@@ -381,7 +395,9 @@ impl Rest {
         self,
         f: impl FnOnce(&mut Decoder<'_>) -> Result<T, WireError>,
     ) -> Result<T, WireError> {
-        let mut decoder = Decoder::new(&self.bytes, self.buffers);
+        let Rest { bytes, buffers, ends } = self;
+        ends.go_on();
+        let mut decoder = Decoder::new(&bytes, buffers);
         let value = f(&mut decoder)?;
         decoder.end()?;
         Ok(value)
