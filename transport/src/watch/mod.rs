@@ -12,6 +12,7 @@ mod ring;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -258,102 +259,40 @@ struct Watcher {
     came: [Vec<u8>; 2],
 }
 
+/// A neighbour, as the thread finds it.
+enum Side {
+    /// It has not been met yet.
+    Awaited,
+    There(TcpStream),
+    /// It cannot be reached, or has ended.
+    Gone,
+}
+
 impl Watcher {
+    /// Meets the neighbours, and watches those that are there. It does so from the first on: one may be late while the other counts how long
+    /// this process is silent.
     fn run(mut self) {
-        let mut streams = [None, None];
-        for side in [1, 0] {
-            let found = if side == 1 { self.reach() } else { self.accept() };
-            match found.and_then(|stream| self.keep(side, stream)) {
-                Ok(stream) => streams[side] = Some(stream),
-                Err(_) if self.is_over() => return,
-                Err(error) => {
-                    let rank = self.ring.neighbour(side);
-                    self.ring.leave(side);
-                    self.watched.tell(Alarm::Unwatched { rank, why: error.to_string() });
-                }
-            }
-        }
-        self.lines.has_met.store(true, Ordering::SeqCst);
-        self.listen(streams);
-    }
-
-    fn is_over(&self) -> bool {
-        self.lines.is_over.load(Ordering::SeqCst)
-    }
-
-    fn meeting(&self) -> Duration {
-        self.heartbeat.limit.max(LEAST_MEETING)
-    }
-
-    /// Connects to the process after this one.
-    fn reach(&self) -> io::Result<TcpStream> {
-        let (host, Address { port, secret }) = &self.next;
-        let mut last = io::Error::new(ErrorKind::NotFound, format!("{host} has no address"));
-        for address in (host.as_str(), *port).to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, self.meeting()) {
-                Ok(mut stream) => {
-                    stream.write_all(&secret.to_le_bytes())?;
-                    return Ok(stream);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    /// Waits for the process before this one.
-    fn accept(&self) -> io::Result<TcpStream> {
-        let begin = Instant::now();
-        while begin.elapsed() < self.meeting() && !self.is_over() {
-            match self.listener.accept() {
-                Ok((mut stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    stream.set_read_timeout(Some(self.heartbeat.period()))?;
-                    let mut said = [0; 8];
-                    if stream.read_exact(&mut said).is_ok() && u64::from_le_bytes(said) == self.secret {
-                        return Ok(stream);
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::park_timeout(LOOK),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::new(ErrorKind::TimedOut, "it has not connected"))
-    }
-
-    /// Keeps a connection for all that write; returns it for the thread that reads.
-    fn keep(&self, side: usize, stream: TcpStream) -> io::Result<TcpStream> {
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(self.heartbeat.period() / 2))?;
-        stream.set_write_timeout(Some(self.heartbeat.period()))?;
-        *lock(&self.lines.sides[side]) = Some(stream.try_clone()?);
-        // Who said so before the line above has not found this side.
-        if self.lines.has_closed.load(Ordering::SeqCst) {
-            self.lines.send(side, Message::Bye);
-        }
-        if self.is_over() {
-            return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
-        }
-        Ok(stream)
-    }
-
-    fn listen(&mut self, mut streams: [Option<TcpStream>; 2]) {
         let period = self.heartbeat.period();
-        let (mut looked, mut sent) = (Instant::now(), None::<Instant>);
-        while !self.is_over() && streams.iter().any(Option::is_some) {
+        let (reached, began) = (self.reach(), Instant::now());
+        let mut sides = [Side::Awaited, Side::Awaited];
+        let (mut looked, mut sent) = (began, None::<Instant>);
+        while !self.is_over() && sides.iter().any(|side| !matches!(side, Side::Gone)) {
+            if !self.lines.has_met.load(Ordering::SeqCst) {
+                self.meet(&mut sides, &reached, began.elapsed());
+            }
             if sent.is_none_or(|sent| sent.elapsed() >= period) {
                 [0, 1].into_iter().for_each(|side| self.lines.send(side, Message::Beat));
                 sent = Some(Instant::now());
             }
             for side in [0, 1] {
-                let Some(stream) = &mut streams[side] else { continue };
+                let Side::There(stream) = &mut sides[side] else { continue };
                 let (messages, has_ended) = read(stream, &mut self.came[side], self.size);
                 for message in messages {
                     let news = self.ring.heard(side, message);
                     self.spread(news);
                 }
                 if has_ended && !self.is_over() {
-                    streams[side] = None;
+                    sides[side] = Side::Gone;
                     let news = self.ring.ended(side);
                     self.spread(news);
                 }
@@ -365,6 +304,107 @@ impl Watcher {
             let news = self.ring.passed(passed);
             self.spread(news);
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.lines.is_over.load(Ordering::SeqCst)
+    }
+
+    fn meeting(&self) -> Duration {
+        self.heartbeat.limit.max(LEAST_MEETING)
+    }
+
+    /// Looks whether neighbours have come that were awaited for so long; those that cannot be reached are given up.
+    fn meet(&mut self, sides: &mut [Side; 2], reached: &Receiver<io::Result<TcpStream>>, awaited: Duration) {
+        for side in [0, 1] {
+            if !matches!(sides[side], Side::Awaited) {
+                continue;
+            }
+            let found = if side == 1 {
+                match reached.try_recv() {
+                    Ok(found) => Some(found),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => {
+                        Some(Err(io::Error::other("there is no thread for connecting")))
+                    }
+                }
+            } else {
+                self.accept(awaited)
+            };
+            let Some(found) = found else {
+                self.ring.expect_nothing(side);
+                continue;
+            };
+            sides[side] = match found.and_then(|stream| self.keep(side, stream)) {
+                Ok(stream) => Side::There(stream),
+                Err(_) if self.is_over() => return,
+                Err(error) => {
+                    let rank = self.ring.neighbour(side);
+                    self.ring.leave(side);
+                    self.watched.tell(Alarm::Unwatched { rank, why: error.to_string() });
+                    Side::Gone
+                }
+            };
+        }
+        if !sides.iter().any(|side| matches!(side, Side::Awaited)) {
+            for side in &*sides {
+                if let Side::There(stream) = side {
+                    // If it cannot be set, the thread looks more often than it has to.
+                    let _ = stream.set_read_timeout(Some(self.heartbeat.period() / 2));
+                }
+            }
+            self.lines.has_met.store(true, Ordering::SeqCst);
+        } else if !sides.iter().any(|side| matches!(side, Side::There(_))) {
+            thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Connects to the process after this one, on a thread of its own, since that may take as long as the time of meeting.
+    fn reach(&self) -> Receiver<io::Result<TcpStream>> {
+        let (tell, reached) = mpsc::channel();
+        let (next, meeting) = (self.next.clone(), self.meeting());
+        // If there is no such thread, nothing comes.
+        let _ = thread::Builder::new().name("heartbeat".into()).spawn(move || {
+            let _ = tell.send(connect(&next, meeting));
+        });
+        reached
+    }
+
+    /// The process before this one, if it has connected.
+    fn accept(&self, awaited: Duration) -> Option<io::Result<TcpStream>> {
+        match self.listener.accept() {
+            Ok((stream, _)) => self.knows(&stream).then_some(Ok(stream)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let is_late = awaited >= self.meeting();
+                is_late.then(|| Err(io::Error::new(ErrorKind::TimedOut, "it has not connected")))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Whether who has connected says what only the process before this one knows.
+    fn knows(&self, mut stream: &TcpStream) -> bool {
+        let mut said = [0; 8];
+        stream.set_nonblocking(false).is_ok()
+            && stream.set_read_timeout(Some(self.heartbeat.period())).is_ok()
+            && stream.read_exact(&mut said).is_ok()
+            && u64::from_le_bytes(said) == self.secret
+    }
+
+    /// Keeps a connection for all that write; returns it for the thread that reads.
+    fn keep(&self, side: usize, stream: TcpStream) -> io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LOOK))?;
+        stream.set_write_timeout(Some(self.heartbeat.period()))?;
+        *lock(&self.lines.sides[side]) = Some(stream.try_clone()?);
+        // Who said so before the line above has not found this side.
+        if self.lines.has_closed.load(Ordering::SeqCst) {
+            self.lines.send(side, Message::Bye);
+        }
+        if self.is_over() {
+            return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
+        }
+        Ok(stream)
     }
 
     /// Tells of a loss. After that, this process should end.
@@ -382,6 +422,21 @@ impl Watcher {
             thread::park_timeout(left);
         }
     }
+}
+
+/// Connects to a process, and says what it knows us by.
+fn connect((host, address): &(String, Address), meeting: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(ErrorKind::NotFound, format!("{host} has no address"));
+    for place in (host.as_str(), address.port).to_socket_addrs()? {
+        match TcpStream::connect_timeout(&place, meeting) {
+            Ok(mut stream) => {
+                stream.write_all(&address.secret.to_le_bytes())?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Reads what has come, or waits for it for a moment; the messages, and whether there will be no more.
@@ -412,8 +467,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::{self, Receiver};
-
     use super::*;
     use crate::facts::ThreadLevel;
 
@@ -527,6 +580,39 @@ mod tests {
         let said = one.told.recv().expect("it is told");
         assert!(said.starts_with("rank 1 is lost: rank 0 has heard nothing of it for 0."), "{said}");
         drop((silent, stranger, before));
+    }
+
+    /// The second of three processes, of which the first has not come yet, and its connection to the third.
+    fn one_between() -> (One, TcpStream) {
+        let (mut posts, addresses) = posts(3, Duration::from_millis(500));
+        let third = posts.pop().expect("there are three");
+        let one = begin(posts.remove(1), 1, &addresses);
+        third.listener.set_nonblocking(false).expect("a socket can wait");
+        let (mut stream, _) = third.listener.accept().expect("it connects");
+        let mut said = [0; 8];
+        stream.read_exact(&mut said).expect("it says who it is");
+        assert_eq!(u64::from_le_bytes(said), third.address.secret);
+        (one, stream)
+    }
+
+    #[test]
+    fn one_whose_neighbour_is_late_gives_signs_of_life_to_the_other() {
+        let (one, mut third) = one_between();
+        for _ in 0..2 {
+            let mut beat = [0; MESSAGE_BYTES];
+            third.read_exact(&mut beat).expect("it lives");
+            assert_eq!(Message::read(&beat, 3), Some(Message::Beat));
+        }
+        assert!(!one.watch.has_met());
+    }
+
+    #[test]
+    fn one_whose_neighbour_is_late_misses_the_other() {
+        let (one, third) = one_between();
+        drop(third);
+        let said = one.told.recv().expect("it is told");
+        assert_eq!(said, "rank 2 is lost: its connection to rank 1 has ended");
+        assert!(!one.watch.has_met());
     }
 
     #[test]

@@ -128,6 +128,11 @@ impl Ring {
         self.neighbours[side].is_watched = false;
     }
 
+    /// A side is not met yet, so its silence means nothing.
+    pub(super) fn expect_nothing(&mut self, side: usize) {
+        self.neighbours[side].silence = Duration::ZERO;
+    }
+
     /// A neighbour has told something.
     pub(super) fn heard(&mut self, side: usize, message: Message) -> Option<News> {
         self.neighbours[side].silence = Duration::ZERO;
