@@ -319,7 +319,7 @@ pub(crate) fn missing<C: Chare>(pe: &Pe, element: &Element<C>) -> Option<CallErr
     })
 }
 
-const OTHER_RUN: &str = "the proxy was made in another run; use proxies in the run that made them";
+pub(crate) const OTHER_RUN: &str = "the proxy was made in another run; use proxies in the run that made them";
 
 /// Why nothing is reached by a proxy that names element `element` of a collection.
 #[cold]

@@ -79,11 +79,18 @@ pub(crate) fn is_end_of_promise(encoded: &Rest) -> bool {
 impl<T: Send + 'static> Callback<T> {
     /// Lets it leave the process; its values come back by `codec`.
     pub(crate) fn encode(&self, to: &mut Encoder, codec: &'static Codec<T>) -> Result<(), Stays> {
+        if let To::Element(run, ..) | To::Collection(run, ..) | To::Coded(run, ..) | To::Exit(Some(run)) =
+            &self.0
+            && *run != current::run_or_none()
+        {
+            return Err(Stays::new(
+                "the callback was made in another run; use callbacks in the run that made them",
+            ));
+        }
         let form = match &self.0 {
             To::Promise(promise) => {
                 to.put_own(&Form::Promise);
-                promise.encode(to, codec);
-                return Ok(());
+                return promise.encode(to, codec);
             }
             To::Element(_, _, Some(outside), _) => {
                 return Err(Stays::new(format!(
@@ -252,7 +259,7 @@ fn coded<T: 'static>(
 
 impl<T: Wire> Serialize for Callback<T> {
     /// # Errors
-    /// Anywhere but in a message of the runtime.
+    /// Anywhere but in a message of its run.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         wire::serialize_own(serializer, |to| self.encode(to, Codec::by_serde()))
     }

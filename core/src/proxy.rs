@@ -169,10 +169,6 @@ pub struct SparseArray<C: Chare> {
 }
 
 impl<C: Chare> SparseArray<C> {
-    pub(crate) fn id(&self) -> CollectionId {
-        self.id
-    }
-
     pub(crate) fn new(run: RunId, id: CollectionId) -> Self {
         SparseArray { id, run, chare: PhantomData }
     }
@@ -209,12 +205,12 @@ pub struct Group<C: Chare> {
 }
 
 impl<C: Chare> Group<C> {
-    pub(crate) fn id(&self) -> CollectionId {
-        self.id
-    }
-
     pub(crate) fn new(run: RunId, id: CollectionId) -> Self {
         Group { id, run, chare: PhantomData }
+    }
+
+    pub(crate) fn ids(&self) -> (RunId, CollectionId) {
+        (self.run, self.id)
     }
 }
 

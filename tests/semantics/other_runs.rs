@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use chare::prelude::*;
 use chare::{ExitReport, NoElement};
 
-use super::{PES, run};
+use super::{PES, is_spread, run};
 
 #[derive(Default)]
 struct Notes(Vec<u32>);
@@ -61,6 +61,7 @@ impl Single {
 /// What the first run leaves behind.
 struct Left {
     notes: Array<Notes>,
+    sparse: SparseArray<Notes>,
     single: Element<Single>,
     group: Group<Single>,
     callback: Callback<u32>,
@@ -75,6 +76,7 @@ fn first_run(pes: usize) -> Left {
         let (promise, value) = rt.promise();
         let left = Left {
             notes,
+            sparse: rt.array_sparse::<Notes>().create_empty(),
             single: rt.single::<Single>().on_pe(pes - 1).create(()).await?,
             group: rt.group::<Single>().create(()).await?,
             callback: notes.at(0).callback(Notes::NOTE),
@@ -117,6 +119,82 @@ fn proxies_are_refused_and_reach_nobody() {
         });
         assert!(report.is_success(), "{report}");
     }
+}
+
+/// Uses what it is sent.
+struct User;
+
+#[chare(index = usize)]
+impl User {
+    fn new() -> Self {
+        User
+    }
+
+    #[entry]
+    async fn call_array(&mut self, notes: Array<Notes>) -> Result<u32> {
+        Ok(notes.at(0).note(1).await?)
+    }
+
+    #[entry]
+    async fn call_sparse_array(&mut self, notes: SparseArray<Notes>) -> Result<u32> {
+        Ok(notes.at(0).note(1).await?)
+    }
+
+    #[entry]
+    async fn call_group(&mut self, group: Group<Single>) -> Result<u32> {
+        Ok(group.on(0).one().await?)
+    }
+
+    #[entry]
+    async fn call_single(&mut self, single: Vec<Element<Single>>) -> Result<u32> {
+        Ok(single[0].one().await?)
+    }
+
+    #[entry]
+    fn fulfil(&self, promise: Promise<u32>) {
+        drop(promise.send(1));
+    }
+
+    #[entry]
+    fn deliver(&self, callback: Callback<u32>) {
+        drop(callback.deliver(1));
+    }
+
+    #[entry]
+    fn exit(&self, callback: Callback<()>) {
+        drop(callback.deliver(()));
+    }
+}
+
+/// What another process gets would be of its own run.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn what_is_sent_on_is_refused_as_well(rt: Runtime) -> Result<()> {
+    let elsewhere = std::thread::spawn(|| (first_run(2), first_run(2)));
+    let (left, another) = elsewhere.join().expect("the first run succeeds");
+    let users = rt.array::<User>(rt.num_pes()).create(()).await?;
+    let last = users.at(rt.num_pes() - 1);
+    let outcomes = [
+        last.call_array(left.notes).await,
+        last.call_sparse_array(left.sparse).await,
+        last.call_group(left.group).await,
+        last.call_single(vec![left.single]).await,
+        users.call_array(another.notes).gather().await.map(|notes| notes[0]),
+    ];
+    for outcome in outcomes {
+        let error = outcome.expect_err("nothing answers by the proxy of another run").to_string();
+        assert!(error.contains("made in another run; use proxies in the run that made them"), "{error}");
+    }
+    if !is_spread(&rt) {
+        return Ok(());
+    }
+    // Who uses these is told by a panic, and the run ends. They do not come so far.
+    let exit = std::thread::spawn(exit_of_another_run).join().expect("the first run succeeds");
+    for outcome in [last.fulfil(left.promise).await, last.deliver(left.callback).await, last.exit(exit).await]
+    {
+        let error = outcome.expect_err("it is of another run").to_string();
+        assert!(error.contains("was made in another run; use "), "{error}");
+    }
+    Ok(())
 }
 
 #[track_caller]
@@ -200,13 +278,17 @@ fn a_promise_that_is_dropped_on_a_thread_that_has_entered_nothing_breaks() {
     }
 }
 
+fn exit_of_another_run() -> Callback<()> {
+    let (send, receive) = mpsc::channel();
+    let report = run(1, async move |_: Runtime| Result::<()>::Ok(send.send(Callback::exit())?));
+    assert!(report.is_success(), "{report}");
+    receive.recv().expect("the first run has sent it")
+}
+
 #[test]
 fn the_exit_of_another_run_is_refused() {
     for pes in PES {
-        let (send, receive) = mpsc::channel();
-        let report = run(pes, async move |_: Runtime| Result::<()>::Ok(send.send(Callback::exit())?));
-        assert!(report.is_success(), "{report}");
-        let exit = receive.recv().expect("the first run has sent it");
+        let exit = exit_of_another_run();
         ended_by(&run(pes, async move |_: Runtime| drop(exit.deliver(()))), "another run");
         // Made outside of all runs it ends the one that it is delivered in.
         let exit = Callback::<()>::exit();

@@ -25,7 +25,7 @@ use rustc_hash::FxHashMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::kind::{Arrives, Kind, Leaves, Unsent};
-use super::{Codec, Decoder, Encode, Encoder, Rest, Wire, WireError};
+use super::{Codec, Decoder, Encode, Encoder, Rest, Stays, Wire, WireError};
 use crate::current;
 use crate::error::{CallError, Fulfilled};
 use crate::ids::{ChareId, PeId};
@@ -254,10 +254,15 @@ struct Form {
 
 impl<T: Send + 'static> Promise<T> {
     /// Lets an end leave the process; its values come back by `codec`.
-    fn form(&self, codec: &'static Codec<T>) -> Form {
+    fn form(&self, codec: &'static Codec<T>) -> Result<Form, Stays> {
         let inner = &*self.0;
         let (cell, expected) = (inner.cell, inner.expected);
         current::on_pe("sending a promise to another process", |pe| {
+            if cell.run != pe.run() {
+                return Err(Stays::new(
+                    "the promise was made in another run; use promises in the run that made them",
+                ));
+            }
             let by = pe.rank.0;
             let end = inner.away.is_some().then(|| self.0.clone() as End);
             if end.is_some() {
@@ -267,7 +272,7 @@ impl<T: Send + 'static> Promise<T> {
                 pe.dealings().exports.retain(cell, by, promise);
             }
             pe.crossing.note_promises([Copied { cell, by, end }]);
-            Form { cell, expected, by }
+            Ok(Form { cell, expected, by })
         })
     }
 
@@ -285,8 +290,9 @@ impl<T: Send + 'static> Promise<T> {
         )
     }
 
-    pub(crate) fn encode(&self, to: &mut Encoder, codec: &'static Codec<T>) {
-        to.put_own(&self.form(codec));
+    pub(crate) fn encode(&self, to: &mut Encoder, codec: &'static Codec<T>) -> Result<(), Stays> {
+        to.put_own(&self.form(codec)?);
+        Ok(())
     }
 
     pub(crate) fn decode(from: &mut Decoder<'_>, codec: &Codec<T>) -> Result<Self, WireError> {
@@ -296,12 +302,9 @@ impl<T: Send + 'static> Promise<T> {
 
 impl<T: Wire> Serialize for Promise<T> {
     /// # Errors
-    /// Anywhere but in a message of the runtime.
+    /// Anywhere but in a message of its run.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        wire::serialize_own(serializer, |to| {
-            self.encode(to, Codec::by_serde());
-            Ok(())
-        })
+        wire::serialize_own(serializer, |to| self.encode(to, Codec::by_serde()))
     }
 }
 

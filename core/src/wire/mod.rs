@@ -226,9 +226,11 @@ impl Encoder {
     /// Adds a value as serde sees it.
     pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
         let Encoder { bytes, buffers, .. } = self;
-        side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes))).map_err(
-            |error| Stays::new(format!("a value of type `{}` cannot be encoded: {error}", type_name::<T>())),
-        )
+        let encoded = side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes)));
+        encoded.map_err(|error| {
+            let why = side::take_refusal().map_or_else(|| error.to_string(), |why| why.to_string());
+            Stays::new(format!("a value of type `{}` cannot be encoded: {why}", type_name::<T>()))
+        })
     }
 
     /// Adds one of our own values, which serde cannot refuse.
@@ -438,7 +440,7 @@ pub(crate) fn serialize_own<S: Serializer>(
     }
     let mut encoder = Encoder::default();
     if !side::is_counting() {
-        encode(&mut encoder).map_err(S::Error::custom)?;
+        encode(&mut encoder).map_err(side::refuse)?;
     }
     serializer.serialize_bytes(&encoder.bytes)
 }

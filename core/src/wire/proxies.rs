@@ -2,16 +2,20 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::side;
+use super::{Stays, side};
+use crate::call::OTHER_RUN;
 use crate::chares::Chare;
 use crate::current;
+use crate::ids::RunId;
 use crate::proxy::{Array, Element, Group, SparseArray};
 
-fn to_message<S: Serializer>(parts: &impl Serialize, serializer: S) -> Result<S::Ok, S::Error> {
-    if !side::is_encoding() {
-        return Err(serde::ser::Error::custom("proxies mean something in messages of their run only"));
+/// Of a proxy of this run. It would be one of the run that decodes it: so one of another run is refused.
+fn to_message<S: Serializer>(run: RunId, parts: &impl Serialize, serializer: S) -> Result<S::Ok, S::Error> {
+    match side::encoding_run() {
+        None => Err(serde::ser::Error::custom("proxies mean something in messages of their run only")),
+        Some(encoding) if encoding != run => Err(side::refuse(Stays::new(OTHER_RUN))),
+        Some(_) => parts.serialize(serializer),
     }
-    parts.serialize(serializer)
 }
 
 fn of_message<'de, P: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<P, D::Error> {
@@ -23,9 +27,9 @@ fn of_message<'de, P: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -
 
 impl<C: Chare<Index: Serialize>> Serialize for Element<C> {
     /// # Errors
-    /// Anywhere but in a message of the runtime.
+    /// Anywhere but in a message of its run.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        to_message(&(self.id(), self.index()), serializer)
+        to_message(self.run(), &(self.id(), self.index()), serializer)
     }
 }
 
@@ -37,10 +41,10 @@ impl<'de, C: Chare<Index: Deserialize<'de>>> Deserialize<'de> for Element<C> {
 
 impl<C: Chare<Index: Serialize>> Serialize for Array<C> {
     /// # Errors
-    /// Anywhere but in a message of the runtime.
+    /// Anywhere but in a message of its run.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (_, id, shape) = self.parts();
-        to_message(&(id, shape), serializer)
+        let (run, id, shape) = self.parts();
+        to_message(run, &(id, shape), serializer)
     }
 }
 
@@ -54,9 +58,10 @@ macro_rules! by_id {
     ($($proxy:ident)*) => {$(
         impl<C: Chare> Serialize for $proxy<C> {
             /// # Errors
-            /// Anywhere but in a message of the runtime.
+            /// Anywhere but in a message of its run.
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                to_message(&self.id(), serializer)
+                let (run, id) = self.ids();
+                to_message(run, &id, serializer)
             }
         }
 

@@ -6,10 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 
+use serde::ser::Error;
+
 use super::exports::Copied;
-use super::{Beside, Encoder};
+use super::{Beside, Encoder, Stays};
 use crate::current;
+use crate::ids::RunId;
 use crate::job::Staged;
+use crate::scheduler::pe::Pe;
 
 /// Of one PE.
 #[derive(Default)]
@@ -25,6 +29,8 @@ pub(crate) struct Crossing {
     incoming: RefCell<Option<std::vec::IntoIter<Beside>>>,
     /// Kept for its memory.
     encoder: Cell<Option<Box<Encoder>>>,
+    /// Why the value that is being encoded cannot leave: postcard keeps no text of an error.
+    refusal: Cell<Option<Stays>>,
     /// Promises of which an end was copied into what is being encoded, the innermost last.
     copied: RefCell<Vec<Copied>>,
     /// What waits for its device memory before it leaves.
@@ -192,7 +198,26 @@ pub(super) fn take_buffer() -> Option<Beside> {
 
 /// Whether a message is being encoded here, or counted what that would take.
 pub(crate) fn is_encoding() -> bool {
-    current::pe(|pe| pe.is_some_and(|pe| pe.crossing.encodes.get() != Encodes::Nothing))
+    encoding_run().is_some()
+}
+
+/// The run whose message that is.
+pub(super) fn encoding_run() -> Option<RunId> {
+    current::pe(|pe| pe.filter(|pe| pe.crossing.encodes.get() != Encodes::Nothing).map(Pe::run))
+}
+
+/// The error of a value that cannot leave, for its serializer and for who has asked that.
+#[cold]
+pub(super) fn refuse<E: Error>(why: Stays) -> E {
+    let error = E::custom(&why);
+    current::pe(|pe| pe.into_iter().for_each(|pe| pe.crossing.refusal.set(Some(why.clone()))));
+    error
+}
+
+/// Why a value has just been refused, if it was one of ours in it.
+#[cold]
+pub(super) fn take_refusal() -> Option<Stays> {
+    current::pe(|pe| pe?.crossing.refusal.take())
 }
 
 /// Whether buffers are only counted.
