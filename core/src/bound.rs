@@ -217,8 +217,8 @@ pub(crate) struct Placed(Place);
 impl Payload for Placed {
     const NAME: Name = Name::Runtime("the place of a bound element");
     const LEAVES: Leaves<Self> = Leaves::plainly(Message::Placed);
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        let Some(array) = pe.named_collection(id.collection) else { return };
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.named_collection(id.collection, &reply) else { return };
         if !array.expects(id.element) {
             pe.learn_place(id, self.0);
         }
@@ -247,8 +247,8 @@ impl Arrives for Orphaned {
 impl Payload for Orphaned {
     const NAME: Name = Name::Runtime("the place of a bound element");
     const LEAVES: Leaves<Self> = Leaves::As(Message::Orphaned, Self::leave);
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        let Some(array) = pe.named_collection(id.collection) else { return };
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.named_collection(id.collection, &reply) else { return };
         pe.give_up(id, self.0);
         destruction::leave(pe, id, 0);
         array.settle_place(pe);
@@ -265,8 +265,8 @@ pub(crate) struct AllPlaced {
 impl Payload for AllPlaced {
     const NAME: Name = Name::Runtime("the places of bound elements");
     const LEAVES: Leaves<Self> = Leaves::plainly(Message::AllPlaced);
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let Some(array) = pe.named_collection(self.array) else { return };
+    fn run(self, _: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.named_collection(self.array, &reply) else { return };
         array.membership.borrow_mut().settle_places(self.home);
         array.after_settling(pe);
     }

@@ -197,8 +197,8 @@ pub(crate) struct Leave {
 impl Payload for Leave {
     const NAME: Name = Name::Runtime("the end of an element");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Leave);
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        let Some(collection) = pe.named_collection(id.collection) else { return };
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(collection) = pe.named_collection(id.collection, &reply) else { return };
         collection.membership.borrow_mut().leave(self.next);
         reduction::conclude_ready(pe, collection);
     }

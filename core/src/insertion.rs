@@ -459,8 +459,8 @@ pub(crate) struct Settle {
 impl Payload for Settle {
     const NAME: Name = Name::Runtime("the place of an insertion");
     const LEAVES: Leaves<Self> = Leaves::plainly(Kind::Settle);
-    fn run(self, id: ChareId, _: Reply, pe: &Pe) {
-        let Some(array) = pe.named_collection(id.collection) else { return };
+    fn run(self, id: ChareId, reply: Reply, pe: &Pe) {
+        let Some(array) = pe.named_collection(id.collection, &reply) else { return };
         array.membership.borrow_mut().settle(self.ticket);
         if !self.is_there {
             array.membership.borrow_mut().withdraw(self.ticket);

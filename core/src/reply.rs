@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::mem;
 
+use chare_transport::Rank;
 use serde::{Deserialize, Serialize};
 
 use crate::answer::Answer;
@@ -85,17 +86,28 @@ enum To {
 /// copied in one piece at once. A processor that finds only a part of what it copies among its last writes waits for them.
 #[derive(Clone, Copy)]
 struct Sender {
-    is_known: u32,
+    /// Nothing, a PE or a rank.
+    knows: u32,
+    /// The PE. Of what came from another process, which does not say which PE it was, the number of its rank.
     pe: PeId,
     /// The message is one of a broadcast.
     of_broadcast: u32,
 }
 
 impl Sender {
-    const NONE: Sender = Sender { is_known: 0, pe: PeId::new(0), of_broadcast: 0 };
+    const NONE: Sender = Sender { knows: Sender::NOTHING, pe: PeId::new(0), of_broadcast: 0 };
+    const NOTHING: u32 = 0;
+    const PE: u32 = 1;
+    const RANK: u32 = 2;
+
+    /// What came from this process, or perhaps from another one.
+    fn of(from: Option<Rank>, of_broadcast: u32) -> Self {
+        let (knows, number) = from.map_or((Sender::NOTHING, 0), |rank| (Sender::RANK, rank.index()));
+        Sender { knows, pe: PeId::new(number), of_broadcast }
+    }
 
     fn get(self) -> Option<PeId> {
-        (self.is_known != 0).then_some(self.pe)
+        (self.knows == Sender::PE).then_some(self.pe)
     }
 }
 
@@ -167,7 +179,7 @@ impl Reply {
         if let To::Nobody(from) = &mut self.to
             && from.get().is_none()
         {
-            *from = Sender { is_known: 1, pe, ..*from };
+            *from = Sender { knows: Sender::PE, pe, ..*from };
         }
     }
 
@@ -178,6 +190,22 @@ impl Reply {
             To::Cell { pe, .. } | To::Tracker { pe, .. } => Some(pe),
             To::Callback(_) => None,
         }
+    }
+
+    /// The rank that the message is from, if that is known.
+    pub(crate) fn rank(&self, pe: &Pe) -> Option<Rank> {
+        match self.to {
+            To::Nobody(Sender { knows: Sender::RANK, pe: rank, .. }) => Some(Rank(rank.index() as u32)),
+            _ => self
+                .sender()
+                .filter(|&sender| !pe.is_near(sender))
+                .map(|sender| pe.shared().place_of(sender).0),
+        }
+    }
+
+    /// That of a message for a PE that came from another process: nobody's.
+    pub(crate) fn none_from(from: &Decoder<'_>) -> Reply {
+        Reply::new(To::Nobody(Sender::of(from.rank, 0)))
     }
 
     #[inline]
@@ -272,13 +300,11 @@ impl Reply {
                 return Err(WireError::new(format!("there is no kind {form} of replies")));
             }
             nobody => {
-                let is_known = nobody & form::HAS_SENDER;
-                let pe = if is_known == 0 { PeId::new(0) } else { from.take_pe()? };
-                let of_broadcast = nobody & form::OF_BROADCAST;
-                Reply::new(To::Nobody(Sender {
-                    is_known: is_known.into(),
-                    pe,
-                    of_broadcast: u32::from(of_broadcast != 0),
+                let of_broadcast = u32::from(nobody & form::OF_BROADCAST != 0);
+                Reply::new(To::Nobody(if nobody & form::HAS_SENDER == 0 {
+                    Sender::of(from.rank, of_broadcast)
+                } else {
+                    Sender { knows: Sender::PE, pe: from.take_pe()?, of_broadcast }
                 }))
             }
         })

@@ -212,7 +212,7 @@ impl Number {
 
     fn send_now(self, pe: &Pe, parcels: Parcels) {
         let Number { collection, pes, args, rank, awaited } = self;
-        let Some(at_root) = pe.named_collection(collection) else { return };
+        let Some(at_root) = pe.named_collection(collection, &Reply::none()) else { return };
         let (number, entry) = (at_root.next_broadcast(), args.entry());
         let mut parcels = parcels.into_iter();
         pe.post_to_others(|| {

@@ -497,7 +497,9 @@ fn a_collection_that_nobody_has_made_is_an_error() {
     );
     assert!(!report.is_success());
     let text = report.to_string();
-    assert!(text.contains("it names collection 77 of PE 2, which PE 0 does not know"), "{text}");
+    let told =
+        "rank 1 has sent what cannot be read: it names collection 77 of PE 2, which PE 0 does not know";
+    assert!(text.contains(told), "{text}");
 }
 
 #[test]

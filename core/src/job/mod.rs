@@ -431,7 +431,7 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic.to_string(),
     };
-    shared.stop(Reason::Processes(format!("{from} has sent what cannot be read: {outcome}")));
+    shared.stop(wire::nonsense_of(from, &outcome));
 }
 
 /// Gives a message that has come to the PE that it is for.
@@ -460,6 +460,7 @@ fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
     let beside =
         if buffers.is_empty() { Vec::new() } else { buffers.into_iter().map(Beside::come).collect() };
     let mut decoder = Decoder::new(header, beside);
+    decoder.rank = Some(from);
     let mut to = decoder.take_u32()?;
     if to == INSTEAD {
         staged::put_instead(pe, from, &mut decoder)?;

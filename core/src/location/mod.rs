@@ -354,10 +354,10 @@ impl Arrives for Doubt {
 impl Payload for Doubt {
     const NAME: Name = Name::Runtime("a call of an absent element");
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Doubt, Self::leave);
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+    fn run(self, _: ChareId, reply: Reply, pe: &Pe) {
         let to = self.0.head().to;
         if pe.id() == to.collection.root() {
-            if pe.named_collection(to.collection).is_none() {
+            if pe.named_collection(to.collection, &reply).is_none() {
                 return;
             }
             pe.post(pe.home_of(to), Msg::for_pe(Asked(self.0)));

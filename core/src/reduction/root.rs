@@ -19,6 +19,7 @@ use super::{Reducer, Reductions, mismatch, mismatch_elsewhere};
 use crate::collection::Collection;
 use crate::known::Known;
 use crate::message::Msg;
+use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
 use crate::wire::WireError;
 
@@ -37,7 +38,7 @@ impl<T: Send + 'static, R: Reducer<T>> Part<T, R> {
     /// At the root, from a PE of its process.
     pub(super) fn arrive(self, pe: &Pe) {
         let Part { collection: id, sequence, from, count, merged, .. } = self;
-        let Some(collection) = pe.named_collection(id) else { return };
+        let Some(collection) = pe.named_collection(id, &Reply::none()) else { return };
         let (mut given, mut error) = (Some(Given { from, count, merged }), None);
         let complete =
             collection.reductions.borrow_mut().note_at_root(collection, sequence, count, |at_root| {

@@ -383,10 +383,10 @@ impl Arrives for Ascent {
 impl Payload for Ascent {
     const NAME: Name = Name::Runtime("parts of reductions");
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Ascent, Self::leave);
-    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+    fn run(self, _: ChareId, reply: Reply, pe: &Pe) {
         let root = self.collection.root();
         if pe.id() == root {
-            let Some(collection) = pe.named_collection(self.collection) else { return };
+            let Some(collection) = pe.named_collection(self.collection, &reply) else { return };
             return self.parts.into_iter().for_each(|part| part.arrive(pe, collection));
         }
         if pe.is_near(root) || pe.id() != leader(pe) {

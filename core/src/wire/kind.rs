@@ -212,7 +212,7 @@ impl Encoder {
 
 /// The reply of a message; one for a PE has none.
 fn reply(to: ChareId, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
-    if to == Msg::NOBODY { Ok(Reply::none()) } else { Reply::decode(from) }
+    if to == Msg::NOBODY { Ok(Reply::none_from(from)) } else { Reply::decode(from) }
 }
 
 fn kind(first: u8) -> Result<Kind, WireError> {

@@ -27,12 +27,14 @@ mod side;
 use std::any::type_name;
 use std::fmt;
 
+use chare_transport::Rank;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::collection::Collection;
 use crate::current;
 use crate::ids::CollectionId;
+use crate::reply::Reply;
 use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
@@ -277,11 +279,13 @@ pub struct Decoder<'a> {
     is_by_serde: bool,
     /// How many messages it is inside of.
     depth: u32,
+    /// Where it comes from.
+    pub(crate) rank: Option<Rank>,
 }
 
 impl<'a> Decoder<'a> {
     pub(crate) fn new(bytes: &'a [u8], buffers: Vec<Beside>) -> Self {
-        Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false, depth: 0 }
+        Decoder { bytes, buffers: buffers.into_iter(), is_by_serde: false, depth: 0, rank: None }
     }
 
     /// Takes one of our own values. PEs that it names are PEs of this run.
@@ -406,6 +410,11 @@ impl Rest {
     }
 }
 
+/// Why the run ends when this rank has sent what cannot be read.
+pub(crate) fn nonsense_of(rank: Rank, what: &impl fmt::Display) -> Reason {
+    Reason::Processes(format!("{rank} has sent what cannot be read: {what}"))
+}
+
 impl Pe {
     /// Another process has sent what cannot be read: the run cannot go on without it.
     #[cold]
@@ -414,14 +423,16 @@ impl Pe {
             .stop(Reason::Internal(format!("what came from another process cannot be read: {error}")));
     }
 
-    /// A collection that is known here to whoever sends a message of its kind. If it is not, what has come names none, and the run ends.
-    pub(crate) fn named_collection(&self, id: CollectionId) -> Option<&Collection> {
+    /// A collection that is known here to whoever sends a message of its kind, with this reply. If it is not, what has come names none, and
+    /// the run ends.
+    pub(crate) fn named_collection(&self, id: CollectionId, reply: &Reply) -> Option<&Collection> {
         let collection = self.collection(id);
         if collection.is_none() {
-            self.received_nonsense(&WireError::new(format!(
-                "it names {id}, which {:?} does not know",
-                self.id()
-            )));
+            let error = WireError::new(format!("it names {id}, which {:?} does not know", self.id()));
+            match reply.rank(self) {
+                Some(rank) => self.shared().stop(nonsense_of(rank, &error)),
+                None => self.received_nonsense(&error),
+            }
         }
         collection
     }
