@@ -2,12 +2,15 @@
 //! target, with elements out of step.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chare::prelude::*;
 use chare::reduction::{
     Concat, First, Gather, Law, Max, MaxLoc, Min, MinLoc, Reducer, Set, Statistics, Sum, Summary, Union,
     check_laws,
 };
+use chare::{Options, Sim};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{PES, run};
 
@@ -185,6 +188,69 @@ impl Reducer<u8> for Latest {
     }
     fn finish(&self, partial: u8) -> u8 {
         partial
+    }
+}
+
+/// A number that counts how often it is serialised.
+#[derive(Clone, Copy, Deserialize)]
+struct Counted(u64);
+
+static SERIALISED: AtomicU64 = AtomicU64::new(0);
+
+impl Serialize for Counted {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        SERIALISED.fetch_add(1, Ordering::Relaxed);
+        serializer.serialize_newtype_struct("Counted", &self.0)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct SumOfCounted;
+
+impl Reducer<u64> for SumOfCounted {
+    type Partial = Counted;
+    type Output = u64;
+    fn start(&self, value: u64, _: u64) -> Counted {
+        Counted(value)
+    }
+    fn merge(&self, into: &mut Counted, other: Counted) {
+        into.0 += other.0;
+    }
+    fn finish(&self, partial: Counted) -> u64 {
+        partial.0
+    }
+}
+
+struct Adder;
+
+#[chare]
+impl Adder {
+    fn new() -> Self {
+        Adder
+    }
+
+    #[entry]
+    fn add_up(&self, cx: &Cx<Self>, to: Promise<u64>) {
+        cx.contribute(cx.my_pe().index() as u64, SumOfCounted, to);
+    }
+}
+
+#[test]
+fn a_number_is_serialised_only_where_it_leaves_its_process() {
+    for seed in 0..10 {
+        let before = SERIALISED.load(Ordering::Relaxed);
+        let sim = Sim::new(seed).with_processes(2, 1);
+        let options = Options::default().with_pes(8).simulate(sim);
+        let report = Runtime::run(options, async |rt: Runtime| {
+            let (to, sum) = rt.promise();
+            rt.group::<Adder>().create(()).await?.add_up(to).await?;
+            assert_eq!(sum.await?, 28);
+            Result::<()>::Ok(())
+        });
+        let report = report.expect("the host device is always there");
+        assert!(report.is_success(), "{report}");
+        // The four parts of the second process go as one.
+        assert_eq!(SERIALISED.load(Ordering::Relaxed) - before, 1, "seed {seed}");
     }
 }
 

@@ -218,6 +218,10 @@ impl<T: Send + 'static, R: Reducer<T>> Given<T, R> {
 
     /// How many buffers a message has that takes it to another process. One that cannot go is too much for any: its error is its own.
     fn buffers(&self, pe: &Pe) -> usize {
+        // What owns nothing has no memory that stands beside it.
+        if const { !mem::needs_drop::<R::Partial>() } {
+            return 0;
+        }
         let Ok(partial) = &self.merged.partial else { return 0 };
         // Serialisation is code of the user's.
         let counted = caught::catch(pe, || count_buffers(partial));

@@ -33,7 +33,8 @@
 //! *Which parts are merged.* A node reads parts of other processes only by the reducer of a contribution of its own process to the same reduction, since
 //! a reducer may have fields. Others go up as they are, in one message, or in several if their memory is too much for one. So do parts that would have more
 //! buffers together than one message takes: device memory cannot go as bytes, and what each PE could send by itself must not fail for being merged. The
-//! parts of PEs of this process are values until then, so they are asked how many they have; what they are asked sends nothing (`wire/count.rs`).
+//! parts of PEs of this process are values until then, so they are asked how many they have; what they are asked sends nothing (`wire/count.rs`). It
+//! serialises them to nowhere, so those are not asked that own no memory, as numbers do.
 //!
 //! *The order.* PEs' parts are merged in the order of the PEs, also where they go up in several messages, and contributions of one PE in the order of
 //! arrival. What an element that has moved gives after its PE's process has sent comes behind the parts of that process. How sums of floating-point
