@@ -191,9 +191,10 @@ impl Driver {
     fn take_events(&mut self, sink: &mut dyn FnMut(Rank, Frame<'_>)) -> Result<(), Error> {
         // Mostly there is one, which needs no care for others.
         if self.events.len() == 1
-            && let Some(event) = self.events.pop()
+            && let Some(Event::Batch { from, batch }) =
+                self.events.pop_if(|event| matches!(event, Event::Batch { .. }))
         {
-            return self.engine.handle(event, sink);
+            return self.engine.take_arrival(from, batch, sink);
         }
         self.events.drain(..).try_for_each(|event| self.engine.handle(event, sink))
     }
@@ -203,19 +204,17 @@ impl Driver {
     #[inline(never)]
     fn push(&mut self, may_wait: bool) -> Result<bool, Error> {
         let Driver { shared, network, engine, .. } = self;
-        let (mut is_busy, mut outcome) = (false, Ok(()));
+        let mut is_busy = false;
         shared.take_ready(|rank| {
             let may_wait = may_wait || network.is_behind(rank);
             if let Some(batch) = engine.take(shared, rank, may_wait) {
                 is_busy = true;
-                shared.release(rank, batch.cargo().queued_bytes);
-                let sent = network.send_batch(rank, batch, &mut engine.free);
-                if sent.is_err() {
-                    outcome = sent;
-                }
+                let queued_bytes = batch.cargo().queued_bytes;
+                network.send_batch(rank, batch, &mut engine.free)?;
+                shared.release(rank, queued_bytes);
             }
-        });
-        outcome?;
+            Ok(())
+        })?;
         if !engine.has_work() {
             return Ok(is_busy);
         }

@@ -14,7 +14,7 @@ use crate::facts::Facts;
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::wire::{Batch, Plan, RECORD_BYTES, push_record};
+use crate::wire::{self, Batch, Plan, RECORD_BYTES, push_record};
 
 /// Sends frames to the processes of a job; cheap to clone, and for all threads.
 #[derive(Clone)]
@@ -96,24 +96,16 @@ impl Outbox {
     /// If there is no such rank, if the frame is over a limit, and after the driver has closed; the frame comes back.
     pub fn send<'a>(&self, to: Rank, frame: Frame<'a>) -> Result<Queued, SendError<'a>> {
         let limits = &self.shared.limits;
-        let refuse = |refusal, frame| Err(SendError { to, refusal, frame });
-        let Some(lane) = self.shared.lanes.get(to.index()) else {
-            return refuse(Refusal::NoSuchRank { size: self.shared.lanes.len() }, frame);
+        let (plan, bytes) = match self.shared.plan(to, &frame) {
+            Ok(plan) => plan,
+            Err(refusal) => return Err(SendError { to, refusal, frame }),
         };
-        if frame.buffers.len() > limits.buffers {
-            let (count, limit) = (frame.buffers.len(), limits.buffers);
-            return refuse(Refusal::TooManyBuffers { count, limit }, frame);
-        }
-        let bytes = frame.len_bytes();
-        if bytes > limits.frame_bytes {
-            return refuse(Refusal::TooLarge { bytes, limit: limits.frame_bytes }, frame);
-        }
-        let plan = Plan::of(&frame, limits);
+        let lane = &self.shared.lanes[to.index()];
 
         let mut state = lane.lock();
         if state.is_closed {
             drop(state);
-            return refuse(Refusal::Closed, frame);
+            return Err(SendError { to, refusal: Refusal::Closed, frame });
         }
         let was_empty = state.is_empty();
         // A frame without bytes counts too.
@@ -153,6 +145,8 @@ impl fmt::Debug for Outbox {
 pub(crate) struct Shared {
     pub(crate) facts: Facts,
     pub(crate) limits: Limits,
+    /// The longest header that goes inline where it is alone.
+    most_inline: usize,
     lanes: Box<[CachePadded<Lane>]>,
     /// A bit for each lane that has got its first frame since the driver last took its frames.
     ready: Box<[AtomicU64]>,
@@ -238,9 +232,36 @@ impl Shared {
             ready: (0..facts.size().div_ceil(BITS)).map(|_| AtomicU64::new(0)).collect(),
             is_napping: AtomicBool::new(false),
             hook: OnceLock::new(),
+            most_inline: wire::most_inline(&limits),
             facts,
             limits,
         }
+    }
+
+    /// What a frame needs, and how long it is, if it may be sent.
+    #[inline]
+    fn plan(&self, to: Rank, frame: &Frame<'_>) -> Result<(Plan, u64), Refusal> {
+        if to.index() >= self.lanes.len() {
+            return Err(Refusal::NoSuchRank { size: self.lanes.len() });
+        }
+        // As most are.
+        if frame.buffers.is_empty() && frame.header.len() <= self.most_inline {
+            return Ok((Plan::short(frame.header), frame.header.len() as u64));
+        }
+        self.plan_any(frame)
+    }
+
+    #[cold]
+    fn plan_any(&self, frame: &Frame<'_>) -> Result<(Plan, u64), Refusal> {
+        let limits = &self.limits;
+        if frame.buffers.len() > limits.buffers {
+            return Err(Refusal::TooManyBuffers { count: frame.buffers.len(), limit: limits.buffers });
+        }
+        let bytes = frame.len_bytes();
+        if bytes > limits.frame_bytes {
+            return Err(Refusal::TooLarge { bytes, limit: limits.frame_bytes });
+        }
+        Ok((Plan::of(frame, limits), bytes))
     }
 
     /// A lane has frames.
@@ -288,15 +309,16 @@ impl Shared {
         self.ready.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
-    /// Calls `each` with the ranks that are ready, which then are so no longer.
-    pub(crate) fn take_ready(&self, mut each: impl FnMut(Rank)) {
+    /// Calls `each` with the ranks that are ready, which then are so no longer, also those that it does not get to when it fails.
+    pub(crate) fn take_ready<E>(&self, mut each: impl FnMut(Rank) -> Result<(), E>) -> Result<(), E> {
         for (index, word) in self.ready.iter().enumerate() {
             // Pairs with `mark_ready`; what this look misses the next one sees.
             if word.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            ranks(index, word.swap(0, Ordering::SeqCst)).for_each(&mut each);
+            ranks(index, word.swap(0, Ordering::SeqCst)).try_for_each(&mut each)?;
         }
+        Ok(())
     }
 
     /// Takes the only batch that is queued for a rank, if it announces nothing, and leaves memory for the next one.

@@ -140,10 +140,14 @@ pub(crate) struct Cargo {
     pub(crate) queued_bytes: u64,
 }
 
+/// What a batch is aligned to: a short one should touch no more lines of the cache than it must, wherever allocators put it.
+const LINE: usize = 64;
+
 impl Batch {
     /// An empty batch: its header, not written yet.
     pub(crate) fn new(capacity: usize) -> Batch {
-        let memory = vec![0_u8; capacity.max(HEADER_BYTES)].into();
+        let capacity = capacity.max(HEADER_BYTES);
+        let memory = HostBuf::copied(&vec![0; capacity], LINE);
         Batch(Box::new(Contents { memory, len: HEADER_BYTES, cargo: Cargo::default() }))
     }
 
@@ -215,6 +219,7 @@ impl Batch {
     }
 
     /// Writes the header over the first bytes; the last thing before it is sent.
+    #[inline]
     pub(crate) fn seal(&mut self, header: &Header) {
         let Contents { memory, len, .. } = &mut *self.0;
         let length = u32::try_from(*len).expect("a batch is at most 1 GiB long");
@@ -284,6 +289,41 @@ impl Header {
     }
 }
 
+/// What a batch without flags begins with.
+const PLAIN: u32 = MAGIC as u32 | VERSION << 16;
+
+/// A batch that brings one frame without buffers, and has no flags, as most have that answer something: told by a few comparisons.
+pub(crate) struct Single<'a> {
+    pub(crate) sequence: u32,
+    pub(crate) eager_taken: u64,
+    pub(crate) bulk_taken: u64,
+    /// That of the frame.
+    pub(crate) header: &'a [u8],
+}
+
+impl<'a> Single<'a> {
+    /// None if it is another one, or none: [`Header::read`] and [`Record::read`] say more then.
+    #[inline]
+    pub(crate) fn read(bytes: &'a [u8]) -> Option<Single<'a>> {
+        let (head, header) = bytes.split_first_chunk::<{ HEADER_BYTES + RECORD_BYTES }>()?;
+        let is_plain = u32_at(head, 0) == PLAIN && u32_at(head, 28) == 0;
+        let is_whole = u32_at(head, 24) as usize == bytes.len();
+        // No descriptors, and nothing behind it.
+        let is_single = u64_at(head, HEADER_BYTES) == header.len() as u64;
+        (is_plain && is_whole && is_single).then(|| Single {
+            sequence: u32_at(head, 4),
+            eager_taken: u64_at(head, 8),
+            bulk_taken: u64_at(head, 16),
+            header,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn batch_bytes(&self) -> u64 {
+        (HEADER_BYTES + RECORD_BYTES + self.header.len()) as u64
+    }
+}
+
 /// The least capacity of a batch in which a frame of so many buffers can at least announce them all.
 pub(crate) fn least_batch_bytes(buffers: usize) -> usize {
     HEADER_BYTES + RECORD_BYTES + DESCRIPTOR_BYTES * (buffers + 1)
@@ -315,10 +355,11 @@ impl Placing {
     }
 }
 
-/// Whether a frame is no more than a header that goes inline, as most are.
-#[inline]
-fn is_short(frame: &Frame<'_>, limits: &Limits) -> bool {
-    frame.buffers.is_empty() && Placing::new(frame, limits).is_inline(frame.header.len())
+/// The longest header of a frame without buffers that goes inline and may be sent.
+pub(crate) fn most_inline(limits: &Limits) -> usize {
+    let Placing { bytes, most, inline_bytes } = Placing::new(&Frame::default(), limits);
+    let most = inline_bytes.min(most - bytes);
+    most.min(usize::try_from(limits.frame_bytes).unwrap_or(usize::MAX))
 }
 
 /// What a frame needs of a batch and of the bulk window.
@@ -330,10 +371,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// That of a frame which is no more than a header of at most [`most_inline`].
+    #[inline]
+    pub(crate) fn short(header: &[u8]) -> Plan {
+        Plan { record_bytes: RECORD_BYTES + header.len(), bulk_cost: 0, is_short: true }
+    }
+
+    /// That of any other.
     pub(crate) fn of(frame: &Frame<'_>, limits: &Limits) -> Plan {
-        if is_short(frame, limits) {
-            return Plan { record_bytes: RECORD_BYTES + frame.header.len(), bulk_cost: 0, is_short: true };
-        }
         let mut placing = Placing::new(frame, limits);
         let mut bulk_cost = 0;
         let mut descriptor = 0;

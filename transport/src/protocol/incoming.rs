@@ -8,7 +8,7 @@ use crate::buffer::{Buffer, HostBuf};
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::wire::{self, Batch, Header, Part, Record, WireError};
+use crate::wire::{self, Batch, Header, Part, Record, Single, WireError};
 
 use super::Sink;
 
@@ -72,6 +72,27 @@ impl Incoming {
         }
         self.expected = self.expected.wrapping_add(1);
         Ok(())
+    }
+
+    /// Whether a batch is the next one, its frame may be given to the sink at once, and nothing has ended. Then it counts as come.
+    #[inline]
+    pub(super) fn takes(&mut self, single: &Single<'_>, limits: &Limits) -> bool {
+        let takes = single.sequence == self.expected
+            && !self.has_fin
+            && self.held.is_empty()
+            && single.header.len() as u64 <= limits.frame_bytes
+            && single.batch_bytes() <= limits.eager_window_bytes;
+        if takes {
+            self.expected = self.expected.wrapping_add(1);
+        }
+        takes
+    }
+
+    /// A batch of so many bytes has come and been taken.
+    #[inline]
+    pub(super) fn note_taken(&mut self, bytes: usize) {
+        self.eager_came += bytes as u64;
+        self.eager_taken += bytes as u64;
     }
 
     /// The header of a batch to the peer, which tells it all that was taken so far.

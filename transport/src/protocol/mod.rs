@@ -16,7 +16,7 @@ use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::{Event, FreeBatches};
 use crate::outbox::Shared;
-use crate::wire::{self, Batch, Header, Part, WireError};
+use crate::wire::{self, Batch, Header, Part, Single, WireError};
 
 use incoming::Incoming;
 
@@ -133,11 +133,7 @@ impl Engine {
                 self.free.put(batch);
                 Ok(())
             }
-            Event::Batch { from, batch } => {
-                self.take_batch(from, batch, sink)?;
-                self.touch_if_due(from);
-                Ok(())
-            }
+            Event::Batch { from, batch } => self.take_arrival(from, batch, sink),
             Event::Bulk { from, id, buffer } => {
                 let incoming = &mut self.links[from.index()].incoming;
                 let taken = incoming.take_bulk(from, id, buffer, &mut self.free, sink);
@@ -148,8 +144,41 @@ impl Engine {
         }
     }
 
+    /// Takes a batch that has come.
+    #[inline(always)]
+    pub(crate) fn take_arrival(
+        &mut self,
+        from: Rank,
+        batch: Batch,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Error> {
+        if let Some(batch) = self.take_single(from, batch, sink) {
+            self.take_batch(from, batch, sink)?;
+        }
+        self.touch_if_due(from);
+        Ok(())
+    }
+
+    /// Takes a batch that brings one short frame, is the next one and finds nothing that waits before it. Another one comes back as it was, with
+    /// whatever is wrong with it.
+    #[inline(always)]
+    fn take_single(&mut self, from: Rank, batch: Batch, sink: &mut Sink<'_>) -> Option<Batch> {
+        let link = &mut self.links[from.index()];
+        let taken = match Single::read(batch.bytes()) {
+            Some(single) if link.out.accepts(&single) && link.incoming.takes(&single, &self.limits) => {
+                sink(from, Frame::new(single.header));
+                batch.bytes().len()
+            }
+            _ => return Some(batch),
+        };
+        link.incoming.note_taken(taken);
+        self.free.put(batch);
+        None
+    }
+
     /// Has a link looked at after an event, if that can have changed what may be sent: mostly nothing waits, and what was taken
     /// need not be told yet.
+    #[inline]
     fn touch_if_due(&mut self, rank: Rank) {
         let link = &self.links[rank.index()];
         if !link.out.queue.is_empty() || link.out.is_closing || link.incoming.must_tell(&self.limits) {
@@ -157,6 +186,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn take_batch(&mut self, from: Rank, batch: Batch, sink: &mut Sink<'_>) -> Result<(), Error> {
         let corrupt = |what| Error::Corrupt { rank: from, what };
         let link = &mut self.links[from.index()];

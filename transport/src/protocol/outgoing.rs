@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::wire::{self, Batch, Header, WireError};
+use crate::wire::{self, Batch, Header, Single, WireError};
 
 use super::acknowledged;
 use super::incoming::Incoming;
@@ -50,6 +50,17 @@ impl Pending {
         self.eager_taken = acknowledged(self.eager_taken, header.eager_taken, self.eager_sent)?;
         self.bulk_taken = acknowledged(self.bulk_taken, header.bulk_taken, self.bulk_sent)?;
         Ok(())
+    }
+
+    /// As `acknowledge`; false, and nothing is taken, if the peer tells what cannot be.
+    #[inline]
+    pub(super) fn accepts(&mut self, single: &Single<'_>) -> bool {
+        let accepts = (self.eager_taken..=self.eager_sent).contains(&single.eager_taken)
+            && single.bulk_taken == self.bulk_taken;
+        if accepts {
+            self.eager_taken = single.eager_taken;
+        }
+        accepts
     }
 
     /// The batch that goes next, if one may, and its flags: with frames, or only with those and what was taken.

@@ -2,6 +2,7 @@
 //! may.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 
 use proptest::prelude::*;
 
@@ -109,11 +110,12 @@ impl Job {
     fn pump(&mut self, from: usize, may_wait: bool) {
         let ranks = self.nodes.len();
         let node = &mut self.nodes[from];
-        node.shared.take_ready(|to| {
+        let Ok(()) = node.shared.take_ready(|to| {
             if let Some(batch) = node.engine.take(&node.shared, to, may_wait) {
                 node.shared.release(to, batch.cargo().queued_bytes);
                 self.wires[from * ranks + to.index()].batches.push_back(batch);
             }
+            Ok::<_, Infallible>(())
         });
         node.engine.pump();
         while let Some(action) = self.nodes[from].engine.actions.pop_front() {
