@@ -242,7 +242,7 @@ fn coded<T: 'static>(
         |error: WireError| Stays::new(format!("a callback's value does not fit its entry: {error}"));
     // It is read here: what is counted for promises in it is taken back then.
     current::pe(|pe| match pe {
-        Some(pe) => pe.encode_for(1, || encode(value, &mut encoder)).map(drop),
+        Some(pe) => pe.encode(|| encode(value, &mut encoder)),
         None => encode(value, &mut encoder),
     })?;
     match place {

@@ -69,6 +69,7 @@ impl Shared {
     }
 
     /// The process of a PE, and its number there.
+    #[inline]
     pub(crate) fn place_of(&self, pe: PeId) -> (Rank, u32) {
         let number_in = |rank: usize, first: usize| (Rank(rank as u32), (pe.index() - first) as u32);
         if self.job().is_some() {

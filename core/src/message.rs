@@ -21,7 +21,7 @@ use crate::reply::Reply;
 use crate::scheduler::inbox::Linked;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::sync::AtomicPtr;
-use crate::wire::{Encoder, Kind, Leaves, Stays, Unsent};
+use crate::wire::{Encoder, Leaves, Stays, Unsent};
 
 /// The header of every message. The link comes first: it is the only part that other threads write.
 #[repr(C)]
@@ -188,6 +188,25 @@ unsafe fn take_contents<P>(head: NonNull<Head>, pe: &Pe) -> (ChareId, Reply, P) 
     }
 }
 
+/// As `take_contents`, for what is done with each message once.
+///
+/// # Safety
+/// As for `take_contents`.
+#[inline(always)]
+unsafe fn consume<P: Payload>(head: NonNull<Head>, pe: &Pe) -> (ChareId, Reply, P) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Calls are many: what frees their blocks is compiled for their size, at each of them.
+        if P::IS_CALL {
+            let contents = read_contents::<P>(head);
+            pe.release_block(head, Layout::new::<Body<P>>());
+            contents
+        } else {
+            take_contents::<P>(head, pe)
+        }
+    }
+}
+
 /// Frees the block of a message.
 ///
 /// # Safety
@@ -200,16 +219,7 @@ unsafe fn release(pe: &Pe, head: NonNull<Head>) {
 
 unsafe fn run_payload<P: Payload>(head: NonNull<Head>, pe: &Pe) {
     // SAFETY: `run` is called with the message that this table belongs to, which it owns.
-    let (to, reply, payload) = unsafe {
-        // Calls are many: what frees their blocks is compiled for their size, at each of them.
-        if P::IS_CALL {
-            let contents = read_contents::<P>(head);
-            pe.release_block(head, Layout::new::<Body<P>>());
-            contents
-        } else {
-            take_contents::<P>(head, pe)
-        }
-    };
+    let (to, reply, payload) = unsafe { consume::<P>(head, pe) };
     payload.run(to, reply, pe);
 }
 
@@ -231,47 +241,39 @@ unsafe fn drop_payload<P>(head: NonNull<Head>) {
 
 unsafe fn leave_payload<P: Payload>(head: NonNull<Head>, pe: &Pe, to: &mut Encoder) -> Result<(), Unsent> {
     // SAFETY: `leave` is called with the message that this table belongs to, which it owns.
-    let (id, reply, payload) = unsafe { take_contents::<P>(head, pe) };
+    let (id, reply, payload) = unsafe { consume::<P>(head, pe) };
     let Leaves::As(kind, encode) = P::LEAVES else { unreachable!("the table has `stay` then") };
-    let mut payload = Some(payload);
-    let mut encode = |to: &mut Encoder| payload.take().map_or(Ok(()), |payload| encode(payload, to));
-    put_message(pe, to, kind, id, reply, P::NAME, &mut encode)
-}
-
-/// Encodes a message whose contents `encode` adds.
-fn put_message(
-    pe: &Pe,
-    to: &mut Encoder,
-    kind: Kind,
-    id: ChareId,
-    reply: Reply,
-    name: Name,
-    encode: &mut dyn FnMut(&mut Encoder) -> Result<(), Unsent>,
-) -> Result<(), Unsent> {
     let begin = to.mark();
-    to.begin(kind, (id != Msg::NOBODY).then_some(id));
+    // What is for a PE has no reply.
+    let id = (id != Msg::NOBODY).then_some(id);
+    to.begin(kind, id);
     // Serialisation is code of the user's.
-    let encoded = match caught::catch(pe, || encode(to)) {
-        Ok(encoded) => encoded,
-        Err(panic) => Err(Stays::new(panic.to_string()).into()),
-    };
-    match encoded {
-        Ok(()) => {
-            // What is for a PE has no reply.
-            if id != Msg::NOBODY {
+    match caught::catch(pe, || encode(payload, to)) {
+        Ok(Ok(())) => {
+            if id.is_some() {
                 reply.leave(to);
             }
             Ok(())
         }
-        Err(unsent) => {
+        Ok(Err(unsent)) => {
             to.rewind(begin);
-            if let Unsent::Stays(why) = unsent {
-                let text = format!("{name} was not sent to another process: {why}");
-                reply.refuse(pe, id, CallError::Refused(text.into()));
-            }
-            Err(Unsent::Told)
+            Err(keep_back(pe, id, reply, P::NAME, unsent))
+        }
+        Err(panic) => {
+            to.rewind(begin);
+            Err(keep_back(pe, id, reply, P::NAME, Stays::new(panic.to_string()).into()))
         }
     }
+}
+
+/// Tells whoever waits for a message why it was not encoded.
+#[cold]
+fn keep_back(pe: &Pe, id: Option<ChareId>, reply: Reply, name: Name, unsent: Unsent) -> Unsent {
+    if let Unsent::Stays(why) = unsent {
+        let text = format!("{name} was not sent to another process: {why}");
+        reply.refuse(pe, id.unwrap_or(Msg::NOBODY), CallError::Refused(text.into()));
+    }
+    Unsent::Told
 }
 
 unsafe fn stay(head: NonNull<Head>, _: &Pe, _: &mut Encoder) -> Result<(), Unsent> {

@@ -157,6 +157,28 @@ impl Encoder {
     }
 }
 
+impl To {
+    /// Encodes whoever waits.
+    fn leave(self, to: &mut Encoder) {
+        match self {
+            To::Nobody(_) => to.put_byte(form::NOBODY),
+            To::Cell { pe, key } => to.put_cell(form::CELL, pe, key),
+            To::Tracker { pe, key } => to.put_cell(form::TRACKER, pe, key),
+            To::Callback(callback) => {
+                let begin = to.mark();
+                to.put_byte(form::CALLBACK);
+                let Err(why) = callback.0.encode(to) else { return };
+                to.rewind(begin);
+                let text = format!("its value cannot come back from another process: {why}");
+                current::on_pe("sending to another process", |pe| {
+                    pe.unawaited(CallError::Refused(text.into()))
+                });
+                to.put_byte(form::NOBODY);
+            }
+        }
+    }
+}
+
 impl Reply {
     const NONE: Reply = Reply::new(To::Nobody(Sender::NONE));
 
@@ -239,79 +261,65 @@ impl Reply {
     }
 
     /// Encodes the reply of a message that goes to another process. If it cannot leave, it learns that.
+    #[inline]
     pub(crate) fn leave(self, to: &mut Encoder) {
         match self.into_destination() {
             To::Nobody(sender) => {
                 let of_broadcast = if sender.of_broadcast == 1 { form::OF_BROADCAST } else { form::NOBODY };
                 match sender.get() {
                     None => to.put_byte(of_broadcast),
-                    Some(pe) => {
-                        to.put_byte(of_broadcast | form::HAS_SENDER);
-                        to.put_pe(pe);
-                    }
+                    Some(pe) => to.put_byte_and_pe(of_broadcast | form::HAS_SENDER, pe),
                 }
             }
-            To::Cell { pe, key } => to.put_cell(form::CELL, pe, key),
-            To::Tracker { pe, key } => to.put_cell(form::TRACKER, pe, key),
-            To::Callback(callback) => {
-                let begin = to.mark();
-                to.put_byte(form::CALLBACK);
-                let Err(why) = callback.0.encode(to) else { return };
-                to.rewind(begin);
-                let text = format!("its value cannot come back from another process: {why}");
-                current::on_pe("sending to another process", |pe| {
-                    pe.unawaited(CallError::Refused(text.into()))
-                });
-                to.put_byte(form::NOBODY);
-            }
+            destination => destination.leave(to),
         }
     }
 
     /// The reply of a message that says only that something is done: never a callback.
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Reply, WireError> {
-        Reply::decode_form(from, |_| Err(WireError::new("only calls of entries are answered by callbacks")))
+        let reply = Reply::decode_plain(from)?;
+        reply.ok_or_else(|| WireError::new("only calls of entries are answered by callbacks"))
     }
 
     /// The reply of a message whose outcome leaves its process by `codec`.
+    #[inline(always)]
     pub(crate) fn decode_by<R: Send + 'static>(
         from: &mut Decoder<'_>,
         codec: &'static Codec<R>,
     ) -> Result<Reply, WireError> {
-        Reply::decode_form(from, |from| Ok(Reply::to_callback(Callback::decode(from, codec)?, codec)))
-    }
-
-    #[inline]
-    fn decode_form(
-        from: &mut Decoder<'_>,
-        callback: impl FnOnce(&mut Decoder<'_>) -> Result<Reply, WireError>,
-    ) -> Result<Reply, WireError> {
-        match from.take_byte()? {
-            form::CALLBACK => callback(from),
-            form => Reply::decode_plain(form, from),
+        match Reply::decode_plain(from)? {
+            Some(reply) => Ok(reply),
+            None => Ok(Reply::to_callback(Callback::decode(from, codec)?, codec)),
         }
     }
 
-    /// The reply of any form but a callback.
-    fn decode_plain(form: u8, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
-        Ok(match form {
-            form::CELL => Reply::new(To::Cell { pe: from.take_pe()?, key: from.take_u64()? }),
-            form::TRACKER => Reply::new(To::Tracker { pe: from.take_pe()?, key: from.take_u64()? }),
+    /// A reply; none if it is a callback, which follows.
+    fn decode_plain(from: &mut Decoder<'_>) -> Result<Option<Reply>, WireError> {
+        let form = from.take_byte()?;
+        let to = match form {
+            form::CALLBACK => return Ok(None),
+            form::CELL => To::Cell { pe: from.take_pe()?, key: from.take_u64()? },
+            form::TRACKER => To::Tracker { pe: from.take_pe()?, key: from.take_u64()? },
             _ if form > form::HAS_SENDER | form::OF_BROADCAST => {
                 return Err(WireError::new(format!("there is no kind {form} of replies")));
             }
             nobody => {
                 let of_broadcast = u32::from(nobody & form::OF_BROADCAST != 0);
-                Reply::new(To::Nobody(if nobody & form::HAS_SENDER == 0 {
+                To::Nobody(if nobody & form::HAS_SENDER == 0 {
                     Sender::of(from.rank, of_broadcast)
                 } else {
                     Sender { knows: Sender::PE, pe: from.take_pe()?, of_broadcast }
-                }))
+                })
             }
-        })
+        };
+        Ok(Some(Reply::new(to)))
     }
 
     fn into_destination(mut self) -> To {
-        mem::replace(&mut self.to, To::Nobody(Sender::NONE))
+        let to = mem::replace(&mut self.to, To::Nobody(Sender::NONE));
+        // Nothing is left to be told.
+        mem::forget(self);
+        to
     }
 
     /// Answers; `codec` says how the value leaves the process. An error with nobody to tell goes to `pe`, which ends the job with a

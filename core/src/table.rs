@@ -69,6 +69,11 @@ impl fmt::Display for Place {
     }
 }
 
+#[cold]
+fn unknown(id: CodeId) -> WireError {
+    WireError::new(format!("the program has no code with the number {id:?}"))
+}
+
 impl Row {
     /// The row of an entry method; `signature` is as the user has written it.
     pub const fn entry<E: Entry>(signature: &'static str, column: u32) -> Row {
@@ -97,11 +102,12 @@ impl Row {
     }
 
     /// The code with this number.
+    #[inline(always)]
     pub(crate) fn find(id: CodeId) -> Result<&'static Row, WireError> {
         static ROWS_BY_ID: OnceLock<FxHashMap<CodeId, &'static Row>> = OnceLock::new();
         let rows = || ROWS.iter().copied().flatten().map(|row| (row.id(), row)).collect();
         let row = ROWS_BY_ID.get_or_init(rows).get(&id);
-        row.copied().ok_or_else(|| WireError::new(format!("the program has no code with the number {id:?}")))
+        row.copied().ok_or_else(|| unknown(id))
     }
 
     /// The row of a remote function (`kind` says which) that the type `P` stands for.
@@ -117,6 +123,7 @@ impl Row {
     }
 
     /// Makes a message of it that came from another process.
+    #[inline(always)]
     pub(crate) fn decode(&self, kind: Kind, to: ChareId, from: &mut Decoder<'_>) -> Result<Msg, WireError> {
         match self.means {
             Means::Typed(decode, _) => decode(kind, to, from),

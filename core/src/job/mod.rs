@@ -23,7 +23,7 @@ mod spread;
 mod staged;
 mod straight;
 
-use std::cell::OnceCell;
+use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -219,8 +219,15 @@ impl Job {
         let Some(driver) = driver.as_mut() else { return false };
         // What has been put into the inbox before comes before what the network has brought by now. Asked once that is here: what comes
         // into the inbox later is none that it follows.
-        let skips_inbox = OnceCell::new();
-        let to_queue = |to: PeId| to == pe.id() && *skips_inbox.get_or_init(|| takes && pe.mail_is_empty());
+        let skips_inbox = Cell::new(None);
+        let to_queue = |to: PeId| {
+            if to != pe.id() {
+                return false;
+            }
+            let skips = skips_inbox.get().unwrap_or_else(|| takes && pe.mail_is_empty());
+            skips_inbox.set(Some(skips));
+            skips
+        };
         let polled = driver.poll(&mut |from, frame| take_in(pe, from, frame, to_queue));
         if pe.crossing.look_ns.get() > 0 {
             pe.note_look(pe.crossing.look_ns.get());
@@ -414,20 +421,24 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
         return;
     }
     // What is decoded is the user's code.
-    let taken = caught::catch(pe, || read(pe, from, frame));
-    let outcome = match taken {
-        Ok(Ok(Came::Message(to, msg))) => return hand_over(pe, to, msg, &to_queue),
-        Ok(Ok(Came::ForAll(messages))) => {
-            return pe.near_pes().zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
-        }
-        Ok(Ok(Came::Piece)) => return,
-        Ok(Ok(Came::Note(Note::Taken(number)))) => return pipeline::tell_taken(pe, from, number),
-        Ok(Ok(Came::Note(note))) => {
-            if let Some(job) = shared.job() {
-                job.heed(shared, from, note);
+    let taken = caught::catch(pe, || {
+        match read(pe, from, frame)? {
+            Came::Message(to, msg) => hand_over(pe, to, msg, &to_queue),
+            Came::ForAll(messages) => {
+                pe.near_pes().zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
             }
-            return;
+            Came::Piece => {}
+            Came::Note(Note::Taken(number)) => pipeline::tell_taken(pe, from, number),
+            Came::Note(note) => {
+                if let Some(job) = shared.job() {
+                    job.heed(shared, from, note);
+                }
+            }
         }
+        Ok::<_, WireError>(())
+    });
+    let outcome = match taken {
+        Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic.to_string(),
     };
@@ -435,6 +446,7 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
 }
 
 /// Gives a message that has come to the PE that it is for.
+#[inline]
 fn hand_over(pe: &Pe, to: PeId, msg: Msg, to_queue: impl Fn(PeId) -> bool) {
     if to_queue(to) {
         pe.traffic.taken.set(pe.traffic.taken.get() + 1);
@@ -454,6 +466,7 @@ enum Came {
     Piece,
 }
 
+#[inline(always)]
 fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
     let Frame { header, buffers } = frame;
     // Most have none.
@@ -466,26 +479,41 @@ fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
         staged::put_instead(pe, from, &mut decoder)?;
         to = decoder.take_u32()?;
     }
-    if to == PIECE {
-        let job =
-            pe.shared().job().ok_or_else(|| WireError::new("it is a piece, which none but jobs send"))?;
-        return job.coming.take_in(pe, from, decoder).map(|()| Came::Piece);
-    }
-    if to == NOTE {
-        let note = decoder.take()?;
-        decoder.end()?;
-        return Ok(Came::Note(note));
-    }
-    if to == SPREAD {
-        return pe.take_spread(header, decoder).map(Came::ForAll);
-    }
     let Some(to) = pe.near_pes().nth(to as usize) else {
-        let count = pe.near_pes().len();
-        return Err(WireError::new(format!("it is for PE {to} of this process, which has {count}")));
+        return read_for_process(pe, from, to, header, decoder);
     };
     let msg = wire::decode_message(&mut decoder)?;
     decoder.end()?;
     Ok(Came::Message(to, msg))
+}
+
+/// As `read`, of what is not for one PE.
+#[cold]
+#[inline(never)]
+fn read_for_process(
+    pe: &Pe,
+    from: Rank,
+    to: u32,
+    header: &[u8],
+    mut decoder: Decoder<'_>,
+) -> Result<Came, WireError> {
+    match to {
+        PIECE => {
+            let job = pe.shared().job();
+            let job = job.ok_or_else(|| WireError::new("it is a piece, which none but jobs send"))?;
+            job.coming.take_in(pe, from, decoder).map(|()| Came::Piece)
+        }
+        NOTE => {
+            let note = decoder.take()?;
+            decoder.end()?;
+            Ok(Came::Note(note))
+        }
+        SPREAD => pe.take_spread(header, decoder).map(Came::ForAll),
+        _ => {
+            let count = pe.near_pes().len();
+            Err(WireError::new(format!("it is for PE {to} of this process, which has {count}")))
+        }
+    }
 }
 
 /// What a simulated network has to know of a frame.
@@ -560,7 +588,7 @@ impl Pe {
         let (rank, number) = shared.place_of(to);
         let mut encoder = self.crossing.take_encoder();
         encoder.put_u32(number);
-        let is_encoded = self.encode_for(1, || msg.leave(&mut encoder)).is_ok();
+        let is_encoded = self.encode(|| msg.leave(&mut encoder)).is_ok();
         let mut is_sent = false;
         if is_encoded {
             if self.crossing.staged.lets_pass(rank, &encoder) {
@@ -576,7 +604,7 @@ impl Pe {
     }
 
     /// Sends what was encoded, beside which there is no device memory; false if nothing is sent any more.
-    #[inline]
+    #[inline(always)]
     fn send_frame(&self, rank: Rank, header: &[u8], beside: Vec<Beside>) -> bool {
         let mut frame = Frame::new(header);
         if !beside.is_empty() {

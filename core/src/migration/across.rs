@@ -57,7 +57,7 @@ pub(super) fn depart(
     let mut encoded = Encoder::with_room(ROOM);
     let ends: Vec<_> = all().map(|chare| (chare, channel::uproot(pe, chare))).collect();
     let encode = || encode_all(pe, chare, companions, &ends, &mut encoded);
-    if let Err(why) = pe.encode_for(1, encode) {
+    if let Err(why) = pe.encode(encode) {
         owned.iter().for_each(|chare| chare.state.set(State::Exclusive));
         ends.into_iter().for_each(|(chare, ends)| channel::plant(pe, chare, ends));
         return Err((reply, format!("PE {to} is in another process, and {why}")));
@@ -213,7 +213,7 @@ fn encode_departure(pe: &Pe, chare: ChareRef, to: PeId, encoder: &mut Encoder) {
     // Of one that cannot leave, who waits for it has been told.
     let mut leave = |restart: Msg| {
         let begin = restarts.mark();
-        let has_left = pe.encode_for(1, || restart.leave(&mut restarts)).is_ok();
+        let has_left = pe.encode(|| restart.leave(&mut restarts)).is_ok();
         if !has_left {
             restarts.rewind(begin);
         }
@@ -225,7 +225,7 @@ fn encode_departure(pe: &Pe, chare: ChareRef, to: PeId, encoder: &mut Encoder) {
     let gap = chare.extra_if_any(|extra| extra.gap.take()).flatten();
     encoder.put_own(&gap.is_some());
     if let Some(gap) = gap
-        && pe.encode_for(1, || gap.leave(encoder)).is_err()
+        && pe.encode(|| gap.leave(encoder)).is_err()
     {
         // Its arguments have come to this process, or were to go to all.
         let text = format!("a broadcast to {} cannot go with it to another process", pe.chare_name(id));

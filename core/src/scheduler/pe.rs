@@ -304,6 +304,7 @@ impl Pe {
     }
 
     /// Sends a message to a PE, which may be this one.
+    #[inline]
     pub(crate) fn post(&self, to: PeId, msg: Msg) {
         if to == self.id {
             return self.enqueue(Work::Msg(msg));
@@ -615,7 +616,7 @@ impl Pe {
     }
 
     /// Puts a message that has come from another PE into the run queue.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn sort_in(&self, msg: Msg) {
         if msg.is_ranked() { Ranked::arrive(msg, self) } else { self.enqueue(Work::Msg(msg)) }
     }

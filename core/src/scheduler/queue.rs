@@ -98,7 +98,7 @@ impl RunQueue {
             return self.pop_early();
         }
         let next = self.normal.borrow_mut().pop_front();
-        if next.is_some() { next } else { self.pop_late() }
+        if next.is_some() || self.late_count.get() == 0 { next } else { self.pop_late() }
     }
 
     #[cold]

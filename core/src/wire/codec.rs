@@ -3,7 +3,7 @@
 //! Outcomes are handled by code that knows their type, and not which entry brings them: so it is compiled once for each type of outcome,
 //! however many entries have it.
 
-use std::any::type_name;
+use std::any::{TypeId, type_name};
 
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
@@ -57,14 +57,25 @@ fn deposit_nowhere<T>(_: &Pe, _: u64, _: u64, from: &mut Decoder<'_>) -> Result<
 /// As serde says.
 pub struct BySerde;
 
-impl<T: Serialize + Deserialize<'static>> Way<T> for BySerde {
+impl<T: Serialize + Deserialize<'static> + 'static> Way<T> for BySerde {
+    #[inline]
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
-        to.put(&value)
+        if is_number::<T>() { to.put_alone(&value) } else { to.put(&value) }
     }
 
+    #[inline]
     fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
-        from.take_value()
+        if is_number::<T>() { from.take_alone() } else { from.take_value() }
     }
+}
+
+/// Whether values of a type are numbers of the language's, beside which nothing stands. Known when the program is compiled.
+#[inline(always)]
+fn is_number<T: 'static>() -> bool {
+    macro_rules! is_one_of {
+        ($($number:ty)*) => { $(TypeId::of::<T>() == TypeId::of::<$number>())||* };
+    }
+    is_one_of!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize f32 f64 bool char)
 }
 
 /// As plain memory lies.

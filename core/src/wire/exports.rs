@@ -206,6 +206,25 @@ impl Pe {
         encoded.map(|()| promises)
     }
 
+    /// As `encode_for` one PE, where nobody asks for the promises.
+    #[inline]
+    pub(crate) fn encode<E>(&self, encode: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let first = self.crossing.noted_promises();
+        let encoded = encode();
+        if self.crossing.noted_promises() > first {
+            self.end_encoding(first, encoded.is_ok());
+        }
+        encoded
+    }
+
+    #[cold]
+    fn end_encoding(&self, first: usize, is_ok: bool) {
+        let promises = self.crossing.take_promises(first);
+        if !is_ok {
+            self.take_back_promises(&promises);
+        }
+    }
+
     /// Lets `encode` encode a part of a message, and brings the ends of promises in it. They are also in the message.
     #[inline]
     pub(super) fn encode_part<E>(&self, encode: impl FnOnce() -> Result<(), E>) -> Result<Unread, E> {

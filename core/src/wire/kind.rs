@@ -166,6 +166,7 @@ pub(crate) fn decode_by_code(kind: Kind, to: ChareId, from: &mut Decoder<'_>) ->
 }
 
 /// The code whose name [`Encoder::put_code`] has put.
+#[inline(always)]
 pub(crate) fn take_row(from: &mut Decoder<'_>) -> Result<&'static Row, WireError> {
     Row::find(from.take_code_id()?)
 }
@@ -180,6 +181,7 @@ fn decode_plain<P: Payload + Deserialize<'static>>(
 
 impl Decoder<'_> {
     /// The beginning of a message.
+    #[inline]
     pub(super) fn take_begin(&mut self) -> Result<(Kind, ChareId), WireError> {
         let first = self.take_byte()?;
         let kind = kind(first)?;
@@ -190,24 +192,28 @@ impl Decoder<'_> {
 
 impl Encoder {
     /// Begins a message.
+    #[inline]
     pub(crate) fn begin(&mut self, kind: Kind, to: Option<ChareId>) {
-        self.put_byte(kind as u8 | if to.is_none() { FOR_PE } else { 0 });
-        if let Some(to) = to {
-            self.put_chare(to);
+        match to {
+            Some(to) => self.put_byte_and_chare(kind as u8, to),
+            None => self.put_byte(kind as u8 | FOR_PE),
         }
     }
 
     /// Adds the name of code, by which its decoder is found.
+    #[inline]
     pub(crate) fn put_code(&mut self, code: Option<CodeId>, what: &str) -> Result<(), Stays> {
-        let code = code.ok_or_else(|| {
-            Stays::new(format!(
-                "{what} has no number in the table of the program, so it is not known in other processes: list the types \
-                 of a generic chare, `#[chare(types = [..])]`"
-            ))
-        })?;
-        self.put_code_id(code);
+        self.put_code_id(code.ok_or_else(|| numberless(what))?);
         Ok(())
     }
+}
+
+#[cold]
+fn numberless(what: &str) -> Stays {
+    Stays::new(format!(
+        "{what} has no number in the table of the program, so it is not known in other processes: list the types of a generic \
+         chare, `#[chare(types = [..])]`"
+    ))
 }
 
 /// The reply of a message; one for a PE has none.
@@ -215,9 +221,14 @@ fn reply(to: ChareId, from: &mut Decoder<'_>) -> Result<Reply, WireError> {
     if to == Msg::NOBODY { Ok(Reply::none_from(from)) } else { Reply::decode(from) }
 }
 
+#[inline]
 fn kind(first: u8) -> Result<Kind, WireError> {
-    let unknown = || WireError::new(format!("there is no kind {} of messages", first & !FOR_PE));
-    Kind::ALL.get(usize::from(first & !FOR_PE)).copied().ok_or_else(unknown)
+    Kind::ALL.get(usize::from(first & !FOR_PE)).copied().ok_or_else(|| unknown(first))
+}
+
+#[cold]
+fn unknown(first: u8) -> WireError {
+    WireError::new(format!("there is no kind {} of messages", first & !FOR_PE))
 }
 
 /// A message from its bytes.
@@ -227,12 +238,17 @@ pub(crate) fn decode_message(from: &mut Decoder<'_>) -> Result<Msg, WireError> {
     if from.depth > MOST_DEPTH {
         return Err(WireError::new("too many messages inside of one another"));
     }
-    let msg = decode_contents(kind, to, from)?;
+    // Most are calls.
+    let msg = match kind {
+        Kind::Call => take_row(from)?.decode(kind, to, from)?,
+        _ => decode_contents(kind, to, from)?,
+    };
     from.depth -= 1;
     Ok(msg)
 }
 
 impl<E: Entry> Invoke<E> {
+    #[inline]
     pub(crate) fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
         to.put_code(E::code(), E::INFO.name)?;
         Ok(E::encode_args(self.0, to)?)
@@ -259,6 +275,7 @@ pub(crate) fn decode_call_of<E: Entry>(
 }
 
 /// The reply of a call, which one inside of another message has not.
+#[inline(always)]
 pub(crate) fn reply_of_call<R: Send + 'static>(
     to: ChareId,
     from: &mut Decoder<'_>,

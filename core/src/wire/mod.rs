@@ -125,6 +125,7 @@ impl WireError {
         WireError::new(format!("{name} is not sent between processes"))
     }
 
+    #[cold]
     fn of<T>(error: impl fmt::Display) -> Self {
         WireError::new(format!("what should be `{}` cannot be read: {error}", type_name::<T>()))
     }
@@ -155,6 +156,7 @@ impl Encoder {
     }
 
     /// Forgets what it holds, and keeps its memory.
+    #[inline]
     fn clear(&mut self) {
         let Encoder { bytes, buffers, ends, has_plain } = self;
         bytes.clear();
@@ -228,11 +230,14 @@ impl Encoder {
     /// Adds a value as serde sees it.
     pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
         let Encoder { bytes, buffers, .. } = self;
-        let encoded = side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes)));
-        encoded.map_err(|error| {
-            let why = side::take_refusal().map_or_else(|| error.to_string(), |why| why.to_string());
-            Stays::new(format!("a value of type `{}` cannot be encoded: {why}", type_name::<T>()))
-        })
+        side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes)))
+            .map_err(refused::<T>)
+    }
+
+    /// As `put`, a value beside which nothing stands.
+    #[inline]
+    fn put_alone<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
+        postcard::serialize_with_flavor(value, Header(&mut self.bytes)).map_err(refused::<T>)
     }
 
     /// Adds one of our own values, which serde cannot refuse.
@@ -240,6 +245,12 @@ impl Encoder {
         postcard::serialize_with_flavor(value, Header(&mut self.bytes))
             .expect("ids and numbers can be encoded");
     }
+}
+
+#[cold]
+fn refused<T>(error: postcard::Error) -> Stays {
+    let why = side::take_refusal().map_or_else(|| error.to_string(), |why| why.to_string());
+    Stays::new(format!("a value of type `{}` cannot be encoded: {why}", type_name::<T>()))
 }
 
 /// A place in what is encoded.
@@ -307,6 +318,15 @@ impl<'a> Decoder<'a> {
         Ok(value)
     }
 
+    /// As `take_value`, a value beside which nothing stands.
+    #[inline]
+    fn take_alone<T: Deserialize<'static>>(&mut self) -> Result<T, WireError> {
+        let mut reader = postcard::Deserializer::from_bytes(self.bytes);
+        let value = T::deserialize(Owned::new(&mut reader, self.bytes.len())).map_err(WireError::of::<T>)?;
+        self.bytes = reader.finalize().map_err(WireError::of::<T>)?;
+        Ok(value)
+    }
+
     fn take_bytes(&mut self, count: usize) -> Result<&'a [u8], WireError> {
         let Some((taken, rest)) = self.bytes.split_at_checked(count) else {
             return Err(WireError::new(format!(
@@ -350,14 +370,18 @@ impl<'a> Decoder<'a> {
     }
 
     /// Fails unless everything has been taken.
+    #[inline]
     pub(crate) fn end(self) -> Result<(), WireError> {
         match (self.bytes.len(), self.buffers.len()) {
             (0, 0) => Ok(()),
-            (bytes, buffers) => {
-                Err(WireError::new(format!("{bytes} bytes and {buffers} buffers are left over at its end")))
-            }
+            (bytes, buffers) => Err(left_over(bytes, buffers)),
         }
     }
+}
+
+#[cold]
+fn left_over(bytes: usize, buffers: usize) -> WireError {
+    WireError::new(format!("{bytes} bytes and {buffers} buffers are left over at its end"))
 }
 
 /// What is left of a message. If it is dropped unread, the ends of promises that it says to have are given back.

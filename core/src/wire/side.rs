@@ -64,17 +64,28 @@ enum Decodes {
 }
 
 impl Crossing {
+    #[inline]
     pub(crate) fn take_encoder(&self) -> Box<Encoder> {
         self.encoder.take().unwrap_or_default()
     }
 
     /// Calls `f`, which lets no panic out, and brings the promises of which it has encoded ends as well.
     pub(super) fn noting_promises<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<Copied>) {
-        let first = self.copied.borrow().len();
+        let first = self.noted_promises();
         let result = f();
+        (result, self.take_promises(first))
+    }
+
+    /// How many promises stand in what is being encoded.
+    #[inline]
+    pub(super) fn noted_promises(&self) -> usize {
+        self.copied.borrow().len()
+    }
+
+    /// Those behind the first ones, which are noted no longer.
+    pub(super) fn take_promises(&self, first: usize) -> Vec<Copied> {
         let mut copied = self.copied.borrow_mut();
-        let noted = if copied.len() > first { copied.split_off(first) } else { Vec::new() };
-        (result, noted)
+        if copied.len() > first { copied.split_off(first) } else { Vec::new() }
     }
 
     /// Ends of these were encoded.
@@ -82,6 +93,7 @@ impl Crossing {
         self.copied.borrow_mut().extend(promises);
     }
 
+    #[inline(always)]
     pub(crate) fn put_encoder(&self, mut encoder: Box<Encoder>) {
         encoder.clear();
         self.encoder.set(Some(encoder));
