@@ -135,7 +135,7 @@ impl FreeBatches {
     }
 
     /// Keeps a batch for later.
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, mut batch: Batch) {
         if self.batches.len() < MOST_FREE && batch.capacity() == self.batch_bytes {
             batch.clear();

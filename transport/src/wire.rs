@@ -219,7 +219,7 @@ impl Batch {
     }
 
     /// Writes the header over the first bytes; the last thing before it is sent.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn seal(&mut self, header: &Header) {
         let Contents { memory, len, .. } = &mut *self.0;
         let length = u32::try_from(*len).expect("a batch is at most 1 GiB long");

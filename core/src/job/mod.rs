@@ -446,7 +446,7 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
 }
 
 /// Gives a message that has come to the PE that it is for.
-#[inline]
+#[inline(always)]
 fn hand_over(pe: &Pe, to: PeId, msg: Msg, to_queue: impl Fn(PeId) -> bool) {
     if to_queue(to) {
         pe.traffic.taken.set(pe.traffic.taken.get() + 1);

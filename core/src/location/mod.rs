@@ -132,7 +132,7 @@ pub(crate) enum Route {
 }
 
 impl Pe {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn route(&self, to: ChareId) -> Route {
         let home = match to.collection.single_home() {
             Some(_) if self.has_single(to.element) => return Route::Here,

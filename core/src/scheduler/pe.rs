@@ -304,7 +304,7 @@ impl Pe {
     }
 
     /// Sends a message to a PE, which may be this one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post(&self, to: PeId, msg: Msg) {
         if to == self.id {
             return self.enqueue(Work::Msg(msg));

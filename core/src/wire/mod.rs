@@ -156,7 +156,7 @@ impl Encoder {
     }
 
     /// Forgets what it holds, and keeps its memory.
-    #[inline]
+    #[inline(always)]
     fn clear(&mut self) {
         let Encoder { bytes, buffers, ends, has_plain } = self;
         bytes.clear();
