@@ -123,6 +123,8 @@ pub enum WireError {
 pub struct Batch(Box<Contents>);
 
 #[derive(Debug)]
+// As the memory is (`LINE`).
+#[repr(align(64))]
 struct Contents {
     memory: HostBuf,
     len: usize,
