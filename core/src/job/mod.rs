@@ -440,6 +440,8 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
     let outcome = match taken {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
+        // Who is asked to do what has come may have failed, and not who has sent it.
+        Err(panic) if panic.is_ours() => return pe.tell(&panic),
         Err(panic) => panic.to_string(),
     };
     shared.stop(wire::nonsense_of(from, &outcome));

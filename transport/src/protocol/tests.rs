@@ -247,6 +247,49 @@ proptest! {
         Job::new(ranks, &narrow(checksums), seed).play(400);
     }
 
+    /// Also what is wrong with it, and what the link is like then.
+    #[test]
+    fn a_single_frame_is_taken_as_any_other(
+        header in proptest::collection::vec(any::<u8>(), 0..80),
+        spoilt in proptest::collection::vec((0_usize..60, any::<u8>()), 0..3),
+        after_the_end: bool,
+        frame_bytes in 20_u64..200,
+    ) {
+        let mut batch = Batch::new(512);
+        batch.push(&(header.len() as u64).to_le_bytes());
+        batch.push(&header);
+        let sequence = u32::from(after_the_end);
+        batch.seal(&Header { flags: 0, sequence, eager_taken: 0, bulk_taken: 0 });
+        let length = batch.bytes().len();
+        for (place, value) in spoilt.into_iter().filter(|(place, _)| *place < length) {
+            batch.memory_mut()[place] = value;
+        }
+        let bytes = batch.bytes();
+        let limits = Limits { frame_bytes, ..narrow(false) };
+        let take = |take: &dyn Fn(&mut Engine, Batch, &mut Sink<'_>) -> Result<(), Error>| {
+            let mut engine = Engine::new(2, limits.clone());
+            let mut got = Vec::new();
+            let mut sink = |from: Rank, frame: Frame<'_>| got.push((from, frame.header.to_vec()));
+            if after_the_end {
+                let mut last = Batch::new(512);
+                last.seal(&Header { flags: wire::FIN, sequence: 0, eager_taken: 0, bulk_taken: 0 });
+                engine.take_batch(Rank(1), last, &mut sink).expect("an end");
+            }
+            let mut batch = Batch::new(512);
+            batch.set_len(0);
+            batch.push(bytes);
+            let taken = take(&mut engine, batch, &mut sink);
+            let told = engine.links[1].incoming.header(0, 0, false);
+            (taken, got, told, engine.has_work())
+        };
+        let any = take(&|engine, batch, sink| {
+            engine.take_batch(Rank(1), batch, sink)?;
+            engine.touch_if_due(Rank(1));
+            Ok(())
+        });
+        prop_assert_eq!(take(&|engine, batch, sink| engine.take_arrival(Rank(1), batch, sink)), any);
+    }
+
     #[test]
     fn what_is_no_batch_is_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(receive(&bytes, &narrow(false)).is_err());
