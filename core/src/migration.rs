@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::asking::{self, Ask, Asking};
 use crate::broadcast::{self, Departure};
 use crate::cell::{ChareRef, Parcel, State};
+use crate::channel;
 use crate::chares::{Chare, Cx};
 use crate::current;
 use crate::entry::{self, EntryOf};
@@ -320,9 +321,11 @@ fn depart(pe: &Pe, chare: ChareRef, companions: Vec<ChareRef>, to: PeId, reply: 
             reduction::ship_finished(pe, collection);
         }
     }
+    let held: Vec<_> = all().flat_map(|chare| channel::take_held(pe, chare.id)).collect();
     let freight = Freight::pack(pe, chare, to);
     let companions = companions.into_iter().map(|companion| Freight::pack(pe, companion, to)).collect();
     pe.post(to, Msg::new(chare.id, reply, Arrive { freight, companions, from: pe.id() }));
+    held.into_iter().for_each(|msg| pe.send(msg));
 }
 
 fn take_out(pe: &Pe, chare: ChareRef) {

@@ -187,3 +187,25 @@ async fn an_unread_value_of_a_channel_takes_its_promise_along(rt: Runtime) -> Re
     }
     Ok(())
 }
+
+/// It is held where it has come, and follows the receiver to a neighbour in the same process.
+#[chare::test(pes = [2, 4, 8])]
+async fn a_promise_in_a_value_that_is_held_is_broken_where_its_chare_has_gone(rt: Runtime) -> Result<()> {
+    let first = rt.single::<Writer>().create(()).await?;
+    for is_read in [false, true] {
+        let traveller = rt.single::<Writer>().on_pe(rt.num_pes() - 2).create(()).await?;
+        let (promise, value) = rt.promise();
+        first.send_letter(traveller, Letter(promise, vec![3; 100])).await?;
+        rt.quiescence().await?;
+        traveller.migrate(rt.num_pes() - 1).await?;
+        rt.quiescence().await?;
+        if is_read {
+            traveller.read_letter(first).await?;
+            assert_eq!(value.await?, 100);
+        } else {
+            traveller.destroy().await?;
+            assert!(is_broken(value.await));
+        }
+    }
+    Ok(())
+}

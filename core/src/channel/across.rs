@@ -94,25 +94,19 @@ pub(super) fn rouse_of(pe: &Pe, name: u64) -> Option<Rouse> {
     reader_of(pe, name).map(|reader| reader.rouse)
 }
 
-/// Takes out what is held on this PE for a chare.
-fn take_held(pe: &Pe, chare: ChareId) -> Vec<(PeId, Msg)> {
+/// Takes out what is held on this PE for a chare. If it leaves, that is sent after it: where it is, it may open the channel.
+pub(crate) fn take_held(pe: &Pe, chare: ChareId) -> Vec<Msg> {
+    if !pe.has_far_pes() {
+        return Vec::new();
+    }
     let mut known = pe.dealings().value_types.lock();
     let is_its = |held: &mut (PeId, Msg)| held.0 == pe.id() && held.1.head().to == chare;
-    known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).collect()
-}
-
-/// Sends on what is held on this PE for a chare that has left the process: where it is, it may open the channel.
-pub(crate) fn follow(pe: &Pe, chare: ChareId) {
-    for (_, msg) in take_held(pe, chare) {
-        pe.send(msg);
-    }
+    known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).map(|(_, msg)| msg).collect()
 }
 
 /// Drops what is held on this PE for a chare that ends or is poisoned: nobody takes it any more.
 pub(super) fn drop_held(pe: &Pe, chare: ChareId) {
-    if pe.has_far_pes() {
-        pe.drop_each(take_held(pe, chare));
-    }
+    pe.drop_each(take_held(pe, chare));
 }
 
 impl<T: Wire> Carry<T> {

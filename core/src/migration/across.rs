@@ -77,7 +77,7 @@ pub(super) fn depart(
         let held =
             held.into_iter().filter_map(|work| if let Work::Msg(msg) = work { Some(msg) } else { None });
         when::take_all(pe, chare).into_iter().chain(held).for_each(|msg| pe.send(msg));
-        channel::follow(pe, chare.id);
+        channel::take_held(pe, chare.id).into_iter().for_each(|msg| pe.send(msg));
     }
     // What is left has no part in broadcasts and reductions any more, and its id is that of the chare elsewhere.
     for (chare, ends) in ends {
