@@ -6,6 +6,7 @@
 use std::any::{Any, type_name};
 use std::cell::RefCell;
 use std::hash::Hasher;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxHashMap, FxHasher};
@@ -32,7 +33,12 @@ struct Reader {
 
 /// The types of values that channels in one process carry.
 #[derive(Default)]
-pub(crate) struct ValueTypes(Mutex<Known>);
+pub(crate) struct ValueTypes {
+    known: Mutex<Known>,
+    /// How many values are held: mostly none, and then who leaves or ends need not look for its own. It changes under the lock. A PE
+    /// that reads it without finds those that it has put there itself, and no other one has any for its chares.
+    held_count: AtomicUsize,
+}
 
 #[derive(Default)]
 struct Known {
@@ -53,7 +59,12 @@ pub(super) fn name_of<T>() -> u64 {
 
 impl ValueTypes {
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes, under the lock, that so many are held no longer.
+    fn note_taken(&self, count: usize) {
+        self.held_count.fetch_sub(count, Ordering::Relaxed);
     }
 }
 
@@ -74,11 +85,14 @@ pub(super) fn note_type<T: Wire>(pe: &Pe) {
     let reader = Reader { read, rouse: moved::rouse_as::<T> };
     pe.value_types_met.0.borrow_mut().insert(name, reader);
     let held = {
-        let mut known = pe.dealings().value_types.lock();
+        let types = &pe.dealings().value_types;
+        let mut known = types.lock();
         known.readers.insert(name, reader);
-        known.held.remove(&name)
+        let held = known.held.remove(&name).unwrap_or_default();
+        types.note_taken(held.len());
+        held
     };
-    for (at, msg) in held.into_iter().flatten() {
+    for (at, msg) in held {
         pe.post(at, msg);
     }
 }
@@ -96,12 +110,16 @@ pub(super) fn rouse_of(pe: &Pe, name: u64) -> Option<Rouse> {
 
 /// Takes out what is held on this PE for a chare. If it leaves, that is sent after it: where it is, it may open the channel.
 pub(crate) fn take_held(pe: &Pe, chare: ChareId) -> Vec<Msg> {
-    if !pe.has_far_pes() {
+    let types = &pe.dealings().value_types;
+    if types.held_count.load(Ordering::Relaxed) == 0 {
         return Vec::new();
     }
-    let mut known = pe.dealings().value_types.lock();
+    let mut known = types.lock();
     let is_its = |held: &mut (PeId, Msg)| held.0 == pe.id() && held.1.head().to == chare;
-    known.held.values_mut().flat_map(|held| held.extract_if(.., is_its)).map(|(_, msg)| msg).collect()
+    let all = known.held.values_mut().flat_map(|held| held.extract_if(.., is_its));
+    let taken: Vec<_> = all.map(|(_, msg)| msg).collect();
+    types.note_taken(taken.len());
+    taken
 }
 
 /// Drops what is held on this PE for a chare that ends or is poisoned: nobody takes it any more.
@@ -182,13 +200,15 @@ impl Payload for EncodedCarry {
             return pe.ends.with(&entry, |end| end.fail(defect)).unwrap_or_default().settle(pe);
         }
         let (name, msg) = (self.name, Msg::new(to, reply, self));
-        let mut known = pe.dealings().value_types.lock();
+        let types = &pe.dealings().value_types;
+        let mut known = types.lock();
         if known.readers.contains_key(&name) {
             // Since it was looked for.
             drop(known);
             return pe.post(pe.id(), msg);
         }
         known.held.entry(name).or_default().push((pe.id(), msg));
+        types.held_count.fetch_add(1, Ordering::Relaxed);
     }
 }
 
