@@ -65,6 +65,11 @@ impl Writer {
     }
 
     #[entry]
+    fn keep_letter(&self, cx: &Cx<Self>, letter: Letter) -> Result<()> {
+        Ok(cx.channel::<Letter, _>(&cx.this(), 0).send(letter)?)
+    }
+
+    #[entry]
     fn panic(&mut self) {
         panic!("on purpose");
     }
@@ -207,5 +212,19 @@ async fn a_promise_in_a_value_that_is_held_is_broken_where_its_chare_has_gone(rt
             assert!(is_broken(value.await));
         }
     }
+    Ok(())
+}
+
+/// The letter comes to where the writer lives after that has left again, or ended, and nobody there knows what it is.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn what_a_chare_has_sent_to_itself_ends_with_it_and_nobody_is_told(rt: Runtime) -> Result<()> {
+    let writer = rt.single::<Writer>().on_pe(rt.num_pes() - 1).create(()).await?;
+    writer.migrate(0).await?;
+    let (promise, value) = rt.promise();
+    let kept = writer.keep_letter(Letter(promise, Vec::new())).future();
+    writer.migrate(rt.num_pes() - 1).send();
+    writer.destroy().await?;
+    kept.await?;
+    assert!(is_broken(value.await));
     Ok(())
 }

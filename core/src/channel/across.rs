@@ -15,6 +15,7 @@ use super::carry::{Carry, Credit, Loss};
 use super::end::moved::{self, Encoded, Rouse};
 use super::end::{Defect, StreamId};
 use crate::cell::State;
+use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
@@ -209,6 +210,15 @@ impl Payload for EncodedCarry {
         }
         known.held.entry(name).or_default().push((pe.id(), msg));
         types.held_count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As that of a value in its process: what a chare has sent to itself goes with it.
+    fn lost(self, to: ChareId, reply: Reply, pe: &Pe, error: CallError) {
+        let is_own = self.from == to;
+        pe.guard(|| drop(self));
+        if !is_own {
+            reply.refuse(pe, to, error);
+        }
     }
 }
 
