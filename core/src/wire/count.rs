@@ -10,10 +10,6 @@ use super::side;
 /// How many buffers stand beside it when it is encoded. `None` if it cannot be encoded.
 pub(crate) fn count_buffers<T: Serialize>(value: &T) -> Option<usize> {
     let (counted, buffers) = side::counting(|| postcard::serialize_with_flavor(value, Nowhere));
-    if counted.is_err() {
-        // Who encodes it learns it again.
-        side::take_refusal();
-    }
     counted.ok().map(|()| buffers)
 }
 

@@ -230,8 +230,9 @@ impl Encoder {
     /// Adds a value as serde sees it.
     pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
         let Encoder { bytes, buffers, .. } = self;
-        side::with_outgoing(buffers, || postcard::serialize_with_flavor(value, Header(bytes)))
-            .map_err(refused::<T>)
+        side::with_outgoing(buffers, || {
+            postcard::serialize_with_flavor(value, Header(bytes)).map_err(refused::<T>)
+        })
     }
 
     /// As `put`, a value beside which nothing stands.

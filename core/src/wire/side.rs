@@ -29,7 +29,8 @@ pub(crate) struct Crossing {
     incoming: RefCell<Option<std::vec::IntoIter<Beside>>>,
     /// Kept for its memory.
     encoder: Cell<Option<Box<Encoder>>>,
-    /// Why the value that is being encoded cannot leave: postcard keeps no text of an error.
+    /// Why the value that is being encoded cannot leave: postcard keeps no text of an error. Each value begins without one: one before it
+    /// may have been refused in code of the user's that went on all the same.
     refusal: Cell<Option<Stays>>,
     /// Promises of which an end was copied into what is being encoded, the innermost last.
     copied: RefCell<Vec<Copied>>,
@@ -101,21 +102,21 @@ impl Crossing {
 }
 
 /// Puts back what was there when it is dropped.
-struct Back<'a, T: Copy>(&'a Cell<T>, T);
+struct Back<'a, T: Default>(&'a Cell<T>, T);
 
-impl<'a, T: Copy> Back<'a, T> {
+impl<'a, T: Default> Back<'a, T> {
     fn set(place: &'a Cell<T>, value: T) -> Self {
         Back(place, place.replace(value))
     }
 }
 
-impl<T: Copy> Drop for Back<'_, T> {
+impl<T: Default> Drop for Back<'_, T> {
     fn drop(&mut self) {
-        self.0.set(self.1);
+        self.0.set(std::mem::take(&mut self.1));
     }
 }
 
-/// Lets code that `f` calls add buffers.
+/// Lets code that `f` calls add buffers, and say why it refuses: `f` asks for that itself.
 pub(super) fn with_outgoing<R>(buffers: &mut Vec<Beside>, f: impl FnOnce() -> R) -> R {
     /// Takes what was added from a place on.
     struct Added<'a>(&'a Crossing, usize, &'a mut Vec<Beside>);
@@ -132,6 +133,7 @@ pub(super) fn with_outgoing<R>(buffers: &mut Vec<Beside>, f: impl FnOnce() -> R)
         let first = crossing.added.borrow().len();
         let _before = Back::set(&crossing.before, (buffers.len(), first));
         let _encodes = Back::set(&crossing.encodes, Encodes::Message);
+        let _refusal = Back::set(&crossing.refusal, None);
         let _added = Added(crossing, first, buffers);
         f()
     })
@@ -140,8 +142,10 @@ pub(super) fn with_outgoing<R>(buffers: &mut Vec<Beside>, f: impl FnOnce() -> R)
 /// Counts the buffers that code which `f` calls would add.
 pub(super) fn counting<R>(f: impl FnOnce() -> R) -> (R, usize) {
     current::pe(|pe| {
-        let Some(encodes) = pe.map(|pe| &pe.crossing.encodes) else { return (f(), 0) };
-        let _back = Back::set(encodes, Encodes::Count(0));
+        let Some(Crossing { encodes, refusal, .. }) = pe.map(|pe| &pe.crossing) else { return (f(), 0) };
+        let _encodes = Back::set(encodes, Encodes::Count(0));
+        // Who encodes it learns it again.
+        let _refusal = Back::set(refusal, None);
         let result = f();
         let Encodes::Count(count) = encodes.get() else { unreachable!("who changes it puts it back") };
         (result, count)
@@ -245,4 +249,68 @@ pub(super) fn is_decoding_ours() -> bool {
 /// Whether a message is being decoded here.
 pub(crate) fn is_decoding() -> bool {
     current::pe(|pe| pe.is_some_and(|pe| pe.crossing.decodes.get() != Decodes::Nothing))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use serde::{Serialize, Serializer};
+
+    use super::*;
+    use crate::wire::count_buffers;
+    use crate::{Options, Runtime};
+
+    /// Values that are refused, each in its way.
+    enum Refused {
+        /// For no reason of ours.
+        Plainly,
+        /// And then not.
+        AfterAll,
+        AndPanics,
+        /// While it is, others are encoded.
+        Around,
+    }
+
+    impl Serialize for Refused {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            if let Refused::Plainly = self {
+                return Err(S::Error::custom("of its own"));
+            }
+            let error = refuse::<S::Error>(Stays::new("a reason of ours"));
+            match self {
+                Refused::AfterAll => return serializer.serialize_unit(),
+                Refused::AndPanics => panic!("on purpose"),
+                Refused::Plainly | Refused::Around => {}
+            }
+            assert!(put(&Refused::AfterAll).is_ok() && !is_told(&Refused::Plainly));
+            assert_eq!(
+                (count_buffers(&Refused::AfterAll), count_buffers(&Refused::Plainly)),
+                (Some(0), None)
+            );
+            Err(error)
+        }
+    }
+
+    fn put(value: &Refused) -> Result<(), Stays> {
+        Encoder::default().put(value)
+    }
+
+    /// Whether it is refused with the reason of ours.
+    fn is_told(value: &Refused) -> bool {
+        put(value).expect_err("it is refused").to_string().contains("a reason of ours")
+    }
+
+    #[test]
+    fn a_value_is_refused_for_its_own_reason() {
+        let report = Runtime::run(Options::default(), async |_: Runtime| {
+            assert!(!is_told(&Refused::Plainly) && is_told(&Refused::Around));
+            assert!(put(&Refused::AfterAll).is_ok() && !is_told(&Refused::Plainly));
+            assert!(count_buffers(&Refused::AfterAll).is_some() && !is_told(&Refused::Plainly));
+            let panics = catch_unwind(AssertUnwindSafe(|| put(&Refused::AndPanics)));
+            assert!(panics.is_err() && !is_told(&Refused::Plainly));
+        });
+        let report = report.expect("the host device is always there");
+        assert!(report.is_success(), "{report}");
+    }
 }
