@@ -1,7 +1,9 @@
 //! What nobody reads: promises that are sent in it are broken, as those in any value that is dropped.
 
 use chare::prelude::*;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::is_spread;
 
 /// Gives promises to others, or to nobody.
 #[derive(Serialize, Deserialize)]
@@ -43,6 +45,24 @@ impl Giver {
 #[derive(Serialize, Deserialize)]
 struct Letter(Promise<u64>, Vec<u64>);
 
+/// Travels through channels inside of a process only.
+struct Stubborn {
+    panics: bool,
+}
+
+impl Serialize for Stubborn {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        assert!(!self.panics, "it panics rather than leave");
+        Err(serde::ser::Error::custom("it does not want to leave"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Stubborn {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("it never leaves"))
+    }
+}
+
 /// Writes letters, and reads them if it is told to.
 #[derive(Serialize, Deserialize)]
 struct Writer;
@@ -56,6 +76,17 @@ impl Writer {
     #[entry]
     fn send_letter(&self, cx: &Cx<Self>, to: Element<Writer>, letter: Letter) -> Result<()> {
         Ok(cx.channel::<Letter, _>(&to, 0).send(letter)?)
+    }
+
+    #[entry]
+    fn keep_stubborn(&self, cx: &Cx<Self>, panics: bool) -> Result<()> {
+        Ok(cx.channel::<Stubborn, _>(&cx.this(), 1).send(Stubborn { panics })?)
+    }
+
+    #[entry]
+    async fn drop_stubborn(this: This<Self>) -> Result<()> {
+        drop(this.channel::<Stubborn, _>(&this.this(), 1).recv().await?);
+        Ok(())
     }
 
     #[entry]
@@ -182,6 +213,7 @@ async fn an_unread_value_of_a_channel_takes_its_promise_along(rt: Runtime) -> Re
             rt.quiescence().await?;
             traveller.migrate(pe).await?;
         }
+        rt.quiescence().await?;
         if is_read {
             traveller.read_letter(first).await?;
             assert_eq!(value.await?, 100);
@@ -226,5 +258,35 @@ async fn what_a_chare_has_sent_to_itself_ends_with_it_and_nobody_is_told(rt: Run
     writer.destroy().await?;
     kept.await?;
     assert!(is_broken(value.await));
+    Ok(())
+}
+
+/// The letter is encoded, and then another value does not let itself be.
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn an_unread_value_keeps_its_promise_when_its_chare_cannot_leave(rt: Runtime) -> Result<()> {
+    let first = rt.single::<Writer>().on_pe(0).create(()).await?;
+    // Once it is read, its type is known there.
+    for (panics, is_read) in [(false, false), (true, false), (true, true)] {
+        let traveller = rt.single::<Writer>().on_pe(0).create(()).await?;
+        let (promise, value) = rt.promise();
+        first.send_letter(traveller, Letter(promise, vec![4; 100])).await?;
+        rt.quiescence().await?;
+        traveller.migrate(rt.num_pes() - 1).await?;
+        traveller.keep_stubborn(panics).await?;
+        for _ in 0..2 {
+            let outcome = traveller.migrate(0).await;
+            assert_eq!(outcome.is_err(), is_spread(&rt), "{outcome:?}");
+        }
+        if is_read {
+            traveller.read_letter(first).await?;
+            assert_eq!(value.await?, 100);
+            continue;
+        }
+        traveller.drop_stubborn().await?;
+        traveller.migrate(0).await?;
+        rt.quiescence().await?;
+        traveller.destroy().await?;
+        assert!(is_broken(value.await));
+    }
     Ok(())
 }

@@ -221,6 +221,8 @@ pub(super) trait AnyEnd {
     fn plant(self: Box<Self>, pe: &Pe) -> EndKey;
     /// Encodes it with its values, for its way to another process. Runs code of the user's.
     fn encode(&self, to: &mut Encoder) -> Result<(), Stays>;
+    /// Notes that it has left, as it was encoded: values that came as bytes and were not read are there now.
+    fn has_left(&mut self);
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
     /// Values that have come and were not read, and values that wait for credit.
     fn queued(&self) -> (usize, usize);
@@ -572,6 +574,12 @@ impl<T: Wire> AnyEnd for End<T> {
 
     fn encode(&self, to: &mut Encoder) -> Result<(), Stays> {
         self.put(to)
+    }
+
+    fn has_left(&mut self) {
+        if let Some(end) = (self as &mut dyn Any).downcast_mut::<End<moved::Encoded>>() {
+            end.let_go_on();
+        }
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {

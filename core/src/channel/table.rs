@@ -276,6 +276,12 @@ impl Uprooted {
     pub(crate) fn give_up(self, pe: &Pe) {
         Closed(self.0).give_up(pe);
     }
+
+    /// As `give_up`, where they have left as they were encoded.
+    pub(crate) fn have_left(mut self, pe: &Pe) {
+        self.0.iter_mut().for_each(|end| end.has_left());
+        self.give_up(pe);
+    }
 }
 
 /// An end that is closed, whose peer is told so.

@@ -82,7 +82,7 @@ pub(super) fn depart(
     // What is left has no part in broadcasts and reductions any more, and its id is that of the chare elsewhere.
     for (chare, ends) in ends {
         chare.extra_if_any(|extra| std::mem::take(&mut extra.channels));
-        ends.give_up(pe);
+        ends.have_left(pe);
         chare.note_end();
         drop(Parcel::pack(pe, chare));
     }

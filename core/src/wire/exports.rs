@@ -15,8 +15,8 @@
 //!
 //! *What is dropped unread.* An end on its way counts, so it must be read, or given back. What is decoded where its type is known may find
 //! that nobody there knows it any more: an outcome whose future is gone, a value for a chare that has ended. So such parts of messages say which ends are
-//! in them ([`Unread`]), unless there are none, and dropping a part that was not read releases these. Who copies a part unread, for a chare that moves
-//! on, retains them for the rank that they count for already, by the same way as it then releases its own.
+//! in them ([`Unread`]), unless there are none, and dropping a part that was not read releases these. A part that a chare takes along unread moves as it
+//! lies, and its ends count as they did: until the chare has left, what is here has them; from then on what is under way has.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -93,18 +93,6 @@ impl Unread {
     #[inline]
     pub(super) fn go_on(mut self) {
         self.0 = None;
-    }
-
-    /// The same of a copy, for a message that is being encoded: each counts once more.
-    pub(super) fn copied(&self) -> Self {
-        let Some(ends) = &self.0 else { return Unread::default() };
-        current::on_pe("sending a promise to another process", |pe| {
-            for &Counted { cell, by } in ends {
-                pe.retain(cell, by, 1, None);
-                pe.crossing.note_promises([Copied { cell, by, end: None }]);
-            }
-        });
-        Unread(Some(ends.clone()))
     }
 }
 

@@ -197,13 +197,24 @@ impl Encoder {
 
     /// Adds what came from another process and was not read.
     pub(crate) fn put_rest(&mut self, rest: Rest) {
-        // Most have no ends, and do not pay for saying so.
-        let has_ends = usize::from(!rest.ends.is_empty());
-        self.put_own(&(rest.bytes.len(), rest.buffers.len() * 2 + has_ends));
-        if has_ends == 1 {
-            self.put_own(&rest.ends);
-        }
+        self.announce(&rest);
         self.put_end(rest);
+    }
+
+    /// As `put_rest`, and leaves it here: it has the ends of promises in it until it [goes on](Rest::go_on), when the bytes have left.
+    pub(crate) fn put_rest_to_move(&mut self, rest: &Rest) {
+        self.announce(rest);
+        self.bytes.extend_from_slice(&rest.bytes);
+        self.buffers.extend(rest.buffers.iter().map(Beside::copied));
+    }
+
+    fn announce(&mut self, Rest { bytes, buffers, ends }: &Rest) {
+        // Most have no ends, and do not pay for saying so.
+        let has_ends = usize::from(!ends.is_empty());
+        self.put_own(&(bytes.len(), buffers.len() * 2 + has_ends));
+        if has_ends == 1 {
+            self.put_own(ends);
+        }
     }
 
     /// Adds what came from another process and was not read, as the end of the message: its length is what is left. Which ends of
@@ -415,10 +426,15 @@ impl Rest {
         f(&mut Decoder::new(&self.bytes, Vec::new()))
     }
 
-    /// The same in memory of its own, for a message that is being encoded.
+    /// The same in memory of its own. It does not say which ends of promises are in it.
     pub(crate) fn copied(&self) -> Rest {
         let buffers = self.buffers.iter().map(Beside::copied).collect();
-        Rest { bytes: self.bytes.clone(), buffers, ends: self.ends.copied() }
+        Rest { bytes: self.bytes.clone(), buffers, ends: Unread::default() }
+    }
+
+    /// Drops it where its bytes have left: ends of promises in it belong to whoever reads those.
+    pub(crate) fn go_on(self) {
+        self.ends.go_on();
     }
 
     /// Lets `f` decode it to its end.

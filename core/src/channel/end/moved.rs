@@ -70,7 +70,7 @@ fn put_value<T: Wire>(value: &T, to: &mut Encoder) -> Result<(), Stays> {
     match (value as &dyn Any).downcast_ref::<Encoded>() {
         Some(Encoded { name, rest }) => {
             to.put_own(name);
-            to.put_rest(rest.copied());
+            to.put_rest_to_move(rest);
             Ok(())
         }
         None => {
@@ -143,6 +143,15 @@ impl<T: Wire> End<T> {
 }
 
 impl End<Encoded> {
+    /// Takes out its values, whose bytes have left.
+    pub(super) fn let_go_on(&mut self) {
+        std::iter::from_fn(|| self.pop()).for_each(|value| value.rest.go_on());
+        if let Some(slow) = &mut self.slow {
+            let early = std::mem::take(&mut slow.early).into_values();
+            early.chain(std::mem::take(&mut slow.backlog)).for_each(|value| value.rest.go_on());
+        }
+    }
+
     /// The end, and the name of its type.
     fn take_from(from: &mut Decoder<'_>) -> Result<(u64, Self), WireError> {
         let name = from.take()?;
