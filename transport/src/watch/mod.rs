@@ -5,7 +5,8 @@
 //! neither on whether anybody polls nor on whether the network can still be used. `README.md` of this crate has the argument.
 //!
 //! Invariant: a process that has closed has said so to its neighbours before its connections end. So it does not end before it has met them,
-//! however short the job: a connection that is being made then would end without a word.
+//! however short the job, unless that takes longer than it waits: a connection that it has not taken yet ends without a word. One that it
+//! makes when it has ended its watch, while the system process runs, says so first.
 
 mod ring;
 
@@ -194,6 +195,26 @@ impl Lines {
             let _ = stream.write_all(&message.to_bytes());
         }
     }
+
+    /// Keeps a connection for all that write; returns it for the thread that reads.
+    fn keep(&self, side: usize, mut stream: TcpStream, heartbeat: Heartbeat) -> io::Result<TcpStream> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(LOOK))?;
+        stream.set_write_timeout(Some(heartbeat.period()))?;
+        let writing = stream.try_clone()?;
+        {
+            // Who says so before it is there does not find it, and who drops it waits until what has to be said is said.
+            let mut place = lock(&self.sides[side]);
+            if self.has_closed.load(Ordering::SeqCst) {
+                let _ = stream.write_all(&Message::Bye.to_bytes());
+            }
+            *place = Some(writing);
+        }
+        if self.is_over.load(Ordering::SeqCst) {
+            return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
+        }
+        Ok(stream)
+    }
 }
 
 /// A process that watches, until it is dropped.
@@ -273,7 +294,9 @@ impl Watcher {
     /// this process is silent.
     fn run(mut self) {
         let period = self.heartbeat.period();
-        let (reached, began) = (self.reach(), Instant::now());
+        let (next, meeting) = (self.next.clone(), self.meeting());
+        let reached = reach(self.lines.clone(), self.heartbeat, move || connect(&next, meeting));
+        let began = Instant::now();
         let mut sides = [Side::Awaited, Side::Awaited];
         let (mut looked, mut sent) = (began, None::<Instant>);
         while !self.is_over() && sides.iter().any(|side| !matches!(side, Side::Gone)) {
@@ -329,13 +352,14 @@ impl Watcher {
                     }
                 }
             } else {
-                self.accept(awaited)
+                let came = self.accept(awaited);
+                came.map(|came| came.and_then(|stream| self.lines.keep(side, stream, self.heartbeat)))
             };
             let Some(found) = found else {
                 self.ring.expect_nothing(side);
                 continue;
             };
-            sides[side] = match found.and_then(|stream| self.keep(side, stream)) {
+            sides[side] = match found {
                 Ok(stream) => Side::There(stream),
                 Err(_) if self.is_over() => return,
                 Err(error) => {
@@ -359,17 +383,6 @@ impl Watcher {
         }
     }
 
-    /// Connects to the process after this one, on a thread of its own, since that may take as long as the time of meeting.
-    fn reach(&self) -> Receiver<io::Result<TcpStream>> {
-        let (tell, reached) = mpsc::channel();
-        let (next, meeting) = (self.next.clone(), self.meeting());
-        // If there is no such thread, nothing comes.
-        let _ = thread::Builder::new().name("heartbeat".into()).spawn(move || {
-            let _ = tell.send(connect(&next, meeting));
-        });
-        reached
-    }
-
     /// The process before this one, if it has connected.
     fn accept(&self, awaited: Duration) -> Option<io::Result<TcpStream>> {
         match self.listener.accept() {
@@ -391,22 +404,6 @@ impl Watcher {
             && u64::from_le_bytes(said) == self.secret
     }
 
-    /// Keeps a connection for all that write; returns it for the thread that reads.
-    fn keep(&self, side: usize, stream: TcpStream) -> io::Result<TcpStream> {
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(LOOK))?;
-        stream.set_write_timeout(Some(self.heartbeat.period()))?;
-        *lock(&self.lines.sides[side]) = Some(stream.try_clone()?);
-        // Who said so before the line above has not found this side.
-        if self.lines.has_closed.load(Ordering::SeqCst) {
-            self.lines.send(side, Message::Bye);
-        }
-        if self.is_over() {
-            return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
-        }
-        Ok(stream)
-    }
-
     /// Tells of a loss. After that, this process should end.
     fn spread(&self, news: Option<News>) {
         let Some(News { loss, tell }) = news else { return };
@@ -422,6 +419,21 @@ impl Watcher {
             thread::park_timeout(left);
         }
     }
+}
+
+/// Connects to the process after this one, on a thread of its own, since that may take as long as the time of meeting. It may come about
+/// when all others of this process have gone: so it is that thread that keeps the connection, and says on it what has to be said.
+fn reach(
+    lines: Arc<Lines>,
+    heartbeat: Heartbeat,
+    connect: impl FnOnce() -> io::Result<TcpStream> + Send + 'static,
+) -> Receiver<io::Result<TcpStream>> {
+    let (tell, reached) = mpsc::channel();
+    // If there is no such thread, nothing comes.
+    let _ = thread::Builder::new().name("heartbeat".into()).spawn(move || {
+        let _ = tell.send(connect().and_then(|stream| lines.keep(1, stream, heartbeat)));
+    });
+    reached
 }
 
 /// Connects to a process, and says what it knows us by.
@@ -565,6 +577,25 @@ mod tests {
         // The other one never comes.
         let one = begin(posts.remove(0), 0, &addresses);
         drop(one);
+    }
+
+    #[test]
+    fn a_connection_that_comes_about_after_the_end_says_bye() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let place = listener.local_addr().expect("it is bound");
+        let lines = Arc::new(Lines::default());
+        let watch = Watch { lines: lines.clone(), thread: None, closing: None };
+        let (connect, is_asked) = mpsc::channel();
+        let reached = reach(lines, Heartbeat::new(AGES), move || {
+            is_asked.recv().expect("the test asks");
+            TcpStream::connect(place)
+        });
+        watch.say_bye();
+        drop((watch, reached));
+        connect.send(()).expect("it waits");
+        let mut said = Vec::new();
+        listener.accept().expect("it connects").0.read_to_end(&mut said).expect("it ends");
+        assert_eq!(said, Message::Bye.to_bytes());
     }
 
     #[test]
