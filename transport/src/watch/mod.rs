@@ -169,6 +169,7 @@ impl Post {
             lines: lines.clone(),
             watched,
             came: [Vec::new(), Vec::new()],
+            end_by: None,
         };
         let thread = thread::Builder::new().name("heartbeat".into()).spawn(|| watcher.run()).ok()?;
         Some(Watch { lines, thread: Some(thread), closing: None })
@@ -184,6 +185,8 @@ struct Lines {
     has_met: AtomicBool,
     /// This process has closed, and says so on each side.
     has_closed: AtomicBool,
+    /// The loss that this process tells, on each side that it is for.
+    news: OnceLock<News>,
     /// No more is to be watched.
     is_over: AtomicBool,
 }
@@ -196,6 +199,13 @@ impl Lines {
         }
     }
 
+    /// Tells of a loss, on sides that are connected later too.
+    fn spread(&self, news: News) {
+        let News { loss, tell } = *self.news.get_or_init(|| news);
+        let sides = [0, 1].into_iter().filter(|side| tell[*side]);
+        sides.for_each(|side| self.send(side, Message::Lost(loss)));
+    }
+
     /// Keeps a connection for all that write; returns it for the thread that reads.
     fn keep(&self, side: usize, mut stream: TcpStream, heartbeat: Heartbeat) -> io::Result<TcpStream> {
         stream.set_nodelay(true)?;
@@ -205,6 +215,9 @@ impl Lines {
         {
             // Who says so before it is there does not find it, and who drops it waits until what has to be said is said.
             let mut place = lock(&self.sides[side]);
+            if let Some(News { loss, .. }) = self.news.get().filter(|news| news.tell[side]) {
+                let _ = stream.write_all(&Message::Lost(*loss).to_bytes());
+            }
             if self.has_closed.load(Ordering::SeqCst) {
                 let _ = stream.write_all(&Message::Bye.to_bytes());
             }
@@ -278,6 +291,8 @@ struct Watcher {
     watched: Arc<Watched>,
     /// Of each side, what has come of a message.
     came: [Vec<u8>; 2],
+    /// When this process should have ended, since another one is lost.
+    end_by: Option<Instant>,
 }
 
 /// A neighbour, as the thread finds it.
@@ -299,7 +314,11 @@ impl Watcher {
         let began = Instant::now();
         let mut sides = [Side::Awaited, Side::Awaited];
         let (mut looked, mut sent) = (began, None::<Instant>);
-        while !self.is_over() && sides.iter().any(|side| !matches!(side, Side::Gone)) {
+        loop {
+            let is_alone = sides.iter().all(|side| matches!(side, Side::Gone));
+            if self.is_over() || (is_alone && self.end_by.is_none()) {
+                return;
+            }
             if !self.lines.has_met.load(Ordering::SeqCst) {
                 self.meet(&mut sides, &reached, began.elapsed());
             }
@@ -326,6 +345,7 @@ impl Watcher {
             looked = Instant::now();
             let news = self.ring.passed(passed);
             self.spread(news);
+            self.await_end(is_alone);
         }
     }
 
@@ -404,18 +424,23 @@ impl Watcher {
             && u64::from_le_bytes(said) == self.secret
     }
 
-    /// Tells of a loss. After that, this process should end.
-    fn spread(&self, news: Option<News>) {
-        let Some(News { loss, tell }) = news else { return };
-        let sides = [0, 1].into_iter().filter(|side| tell[*side]);
-        sides.for_each(|side| self.lines.send(side, Message::Lost(loss)));
-        let error = self.watched.lost.get_or_init(|| loss.error(self.ring.own));
+    /// Tells of a loss, if there is one. After that, this process should end.
+    fn spread(&mut self, news: Option<News>) {
+        let Some(news) = news else { return };
+        self.lines.spread(news);
+        let error = self.watched.lost.get_or_init(|| news.loss.error(self.ring.own));
         self.watched.tell(Alarm::Lost(error));
-        let begin = Instant::now();
-        while !self.is_over() {
-            let Some(left) = END_GRACE.checked_sub(begin.elapsed()) else {
-                return self.watched.tell(Alarm::Stuck(error));
-            };
+        self.end_by = Some(Instant::now() + END_GRACE);
+    }
+
+    /// Tells when this process has not ended in time; waits for that if there is nothing else to do.
+    fn await_end(&mut self, is_idle: bool) {
+        let (Some(error), Some(end_by)) = (self.watched.lost(), self.end_by) else { return };
+        let left = end_by.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.watched.tell(Alarm::Stuck(error));
+            self.end_by = None;
+        } else if is_idle {
             thread::park_timeout(left);
         }
     }
@@ -481,6 +506,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use crate::facts::ThreadLevel;
+    use ring::Loss;
 
     /// A process of a job on this host that watches, and what its hook is told.
     struct One {
@@ -614,7 +640,7 @@ mod tests {
     }
 
     /// The second of three processes, of which the first has not come yet, and its connection to the third.
-    fn one_between() -> (One, TcpStream) {
+    fn one_between() -> (One, TcpStream, Address) {
         let (mut posts, addresses) = posts(3, Duration::from_millis(500));
         let third = posts.pop().expect("there are three");
         let one = begin(posts.remove(1), 1, &addresses);
@@ -623,12 +649,12 @@ mod tests {
         let mut said = [0; 8];
         stream.read_exact(&mut said).expect("it says who it is");
         assert_eq!(u64::from_le_bytes(said), third.address.secret);
-        (one, stream)
+        (one, stream, addresses[1])
     }
 
     #[test]
     fn one_whose_neighbour_is_late_gives_signs_of_life_to_the_other() {
-        let (one, mut third) = one_between();
+        let (one, mut third, _) = one_between();
         for _ in 0..2 {
             let mut beat = [0; MESSAGE_BYTES];
             third.read_exact(&mut beat).expect("it lives");
@@ -639,11 +665,27 @@ mod tests {
 
     #[test]
     fn one_whose_neighbour_is_late_misses_the_other() {
-        let (one, third) = one_between();
+        let (one, third, _) = one_between();
         drop(third);
         let said = one.told.recv().expect("it is told");
         assert_eq!(said, "rank 2 is lost: its connection to rank 1 has ended");
         assert!(!one.watch.has_met());
+    }
+
+    #[test]
+    fn one_whose_neighbour_is_late_tells_it_of_a_loss_and_who_stays_is_told_so() {
+        let (one, third, address) = one_between();
+        drop(third);
+        let said = one.told.recv().expect("it is told");
+        let mut first = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port)).expect("it waits");
+        first.write_all(&address.secret.to_le_bytes()).expect("it is there");
+        let mut news = [0; MESSAGE_BYTES];
+        first.read_exact(&mut news).expect("it tells");
+        let loss = Loss { rank: Rank(2), by: Rank(1), silence: None };
+        assert_eq!(Message::read(&news, 3), Some(Message::Lost(loss)));
+        // Nobody is left to be watched, and one is still there.
+        drop(first);
+        assert_eq!(one.told.recv().expect("it is told"), format!("stuck: {said}"));
     }
 
     #[test]
