@@ -8,6 +8,7 @@
 //! however short the job, unless that takes longer than it waits: a connection that it has not taken yet ends without a word. One that it
 //! makes when it has ended its watch, while the system process runs, says so first.
 
+mod door;
 mod ring;
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::frame::Rank;
+use door::Door;
 use ring::{MESSAGE_BYTES, Message, News, Ring};
 
 /// How long a process that has lost another one may take for its own end before [`Alarm::Stuck`].
@@ -163,8 +165,7 @@ impl Post {
             size,
             ring,
             heartbeat: self.heartbeat,
-            listener: self.listener,
-            secret: self.address.secret,
+            door: Door::new(self.listener, self.address.secret),
             next: (host, addresses[next.index()]),
             lines: lines.clone(),
             watched,
@@ -283,8 +284,8 @@ struct Watcher {
     size: usize,
     ring: Ring,
     heartbeat: Heartbeat,
-    listener: TcpListener,
-    secret: u64,
+    /// Where the process before this one connects.
+    door: Door,
     /// The host of the process after this one, and its address there.
     next: (String, Address),
     lines: Arc<Lines>,
@@ -372,7 +373,7 @@ impl Watcher {
                     }
                 }
             } else {
-                let came = self.accept(awaited);
+                let came = self.door.look(awaited >= self.meeting());
                 came.map(|came| came.and_then(|stream| self.lines.keep(side, stream, self.heartbeat)))
             };
             let Some(found) = found else {
@@ -401,27 +402,6 @@ impl Watcher {
         } else if !sides.iter().any(|side| matches!(side, Side::There(_))) {
             thread::park_timeout(LOOK);
         }
-    }
-
-    /// The process before this one, if it has connected.
-    fn accept(&self, awaited: Duration) -> Option<io::Result<TcpStream>> {
-        match self.listener.accept() {
-            Ok((stream, _)) => self.knows(&stream).then_some(Ok(stream)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let is_late = awaited >= self.meeting();
-                is_late.then(|| Err(io::Error::new(ErrorKind::TimedOut, "it has not connected")))
-            }
-            Err(error) => Some(Err(error)),
-        }
-    }
-
-    /// Whether who has connected says what only the process before this one knows.
-    fn knows(&self, mut stream: &TcpStream) -> bool {
-        let mut said = [0; 8];
-        stream.set_nonblocking(false).is_ok()
-            && stream.set_read_timeout(Some(self.heartbeat.period())).is_ok()
-            && stream.read_exact(&mut said).is_ok()
-            && u64::from_le_bytes(said) == self.secret
     }
 
     /// Tells of a loss, if there is one. After that, this process should end.
@@ -685,7 +665,8 @@ mod tests {
         assert_eq!(Message::read(&news, 3), Some(Message::Lost(loss)));
         // Nobody is left to be watched, and one is still there.
         drop(first);
-        assert_eq!(one.told.recv().expect("it is told"), format!("stuck: {said}"));
+        drop(one.watched);
+        assert_eq!(one.told.recv().ok(), Some(format!("stuck: {said}")));
     }
 
     #[test]
