@@ -267,11 +267,11 @@ impl Drop for Watch {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
             }
         }
-        let has_met = self.has_met();
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // One that still connects may be at that for long, and ends by itself.
-            if has_met && thread.thread().id() != thread::current().id() {
+            // It waits for a period at most, whatever for. A thread that still connects is left to end by itself.
+            // A hook may drop this on the very thread.
+            if thread.thread().id() != thread::current().id() {
                 // A panic of the hook has been told.
                 let _ = thread.join();
             }
@@ -582,7 +582,8 @@ mod tests {
         let (mut posts, addresses) = posts(2, AGES);
         // The other one never comes.
         let one = begin(posts.remove(0), 0, &addresses);
-        drop(one);
+        drop(one.watch);
+        assert_eq!(Arc::strong_count(&one.watched), 1, "the thread that watched is gone");
     }
 
     #[test]
