@@ -93,8 +93,11 @@ class Checks:
                 print(f"        {stream}: {line}")
 
     def solves(self, name, field, arguments, steps=STEPS, pes=2, tolerance=None, picture=False, source="in.npy",
-               processes=None):
-        """Runs over the field (or the built-in one, where source is None) and compares everything it answers."""
+               processes=None, moves=False):
+        """Runs over the field (or the built-in one, where source is None) and compares everything it answers.
+
+        With moves, blocks must have been moved at random, which only a simulated run tells.
+        """
         expected, residuals = jacobi(field, steps, tolerance)
         output, image = self.folder / "out.npy", self.folder / "out.png"
         for path in (output, image):
@@ -109,6 +112,8 @@ class Checks:
         problems = field_problems(output, expected)
         problems += summary_problems(ended.stdout, expected, residuals, pes * (processes or 1))
         problems += picture_problems(image) if picture else []
+        if moves and not re.search(r"; moves at random: [1-9]", ended.stderr):
+            problems.append("no block has moved")
         self.report(name, problems, ended)
 
     def restarts(self, name, arguments):
@@ -333,13 +338,17 @@ def check_processes(checks, counts, devices):
 
 
 def check_simulated(checks):
-    """A tiny field, in as many orders as there are seeds: on one process and on several, of blocks that stay or move."""
+    """A tiny field, in as many orders as there are seeds: on one process and on several, of blocks that stay or move.
+
+    Blocks move only between the PEs of one process, so each process has several.
+    """
     field = random_field("f8")[:7, :6, :8].copy()
     np.save(checks.folder / "in.npy", field)
     for seed in range(SEEDS):
-        processes = (1, 2, 4)[seed % 3]
-        spec = f"{seed}:processes={processes}" + (":migrate=20" if seed % 2 else "")
-        checks.solves(f"--sim {spec}", field, ["--blocks", "2,2,2", "--sim", spec], steps=6, pes=4)
+        processes, pes = ((1, 4), (2, 4), (4, 8))[seed % 3]
+        moves = seed % 2 == 1
+        spec = f"{seed}:processes={processes}" + (":migrate=10" if moves else "")
+        checks.solves(f"--sim {spec}", field, ["--blocks", "2,2,2", "--sim", spec], steps=6, pes=pes, moves=moves)
 
 
 def check_prints(checks):
