@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::Random;
+use chare::Options;
 use chare::device::{Account, DeviceError, DeviceSlice, DeviceVec, InOut, Kernel, Launch};
 use chare::prelude::*;
-use chare::{Options, Sim};
 
 const ADD: Kernel<(InOut<f64>, f64)> =
     Kernel::new("add", |_: &Launch, (buffer, value): (&mut [f64], f64)| {
@@ -35,7 +35,7 @@ where
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let options = options.with_device(device.parse().expect("a device"));
-    let run = format!("{} PEs, {:?}", options.pes(), options.simulation().map(Sim::to_string));
+    let run = format!("{} PE(s), {device}", options.pes());
     let report = Runtime::run(options, main).expect("the host device is always there");
     assert!(report.is_success(), "{run}: {report}");
 }
@@ -127,7 +127,7 @@ fn a_fault_is_an_error_and_no_hang() {
         }
         Ok(())
     };
-    crate::each_run().for_each(|options| on("host:2:workers=4", options, &main));
+    crate::each_run(|options| on("host:2:workers=4", options, &main));
 }
 
 /// HAPI: completions are looked at in one queue per PE, up to the first that is not finished.
@@ -320,6 +320,6 @@ fn device_memory_follows_a_chare_that_moves() {
             assert!((moves == 0) == is_alone, "{moves} moves");
             Ok(())
         };
-        crate::each_run().for_each(|options| on(device, options, &main));
+        crate::each_run(|options| on(device, options, &main));
     }
 }
