@@ -177,8 +177,10 @@ async fn an_index_that_is_used_again_starts_anew(rt: Runtime) -> Result<()> {
             assert_eq!(sum.await?, round);
             mover.destroy().await?;
         } else {
-            // Its end may overtake a call.
-            rt.quiescence().await?;
+            // The orders of a seed let the end overtake a call.
+            if crate::is_simulated() {
+                rt.quiescence().await?;
+            }
             mover.destroy().await?;
             assert!(matches!(wait.await, Err(CallError::BrokenPromise)));
             assert!(matches!(sum.await, Err(CallError::BrokenPromise)));
