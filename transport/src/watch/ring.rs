@@ -1,7 +1,7 @@
 //! What a process knows of its two neighbours in the ring of processes, without sockets or clocks.
 //!
-//! Invariant: a process tells of one loss, the first that it learns of, and passes it on to each neighbour that is still there once, but for the
-//! one that it is from.
+//! Invariant: a process tells of one loss, the first that it learns of, and passes it on to each neighbour that is still there, or may yet come,
+//! but for the one that it is from. Who hears it again passes nothing on.
 
 use std::time::Duration;
 
