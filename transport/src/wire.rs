@@ -126,12 +126,7 @@ pub struct Batch(Box<Contents>);
 // As the memory is (`LINE`).
 #[repr(align(64))]
 struct Contents {
-    /// Zeros that nobody has touched are no memory of the system's yet: most batches are short.
-    allocated: Vec<u8>,
-    /// The batch lies behind this, and is so long at most.
-    start: usize,
-    capacity: usize,
-    /// So much of it is used.
+    memory: HostBuf,
     len: usize,
     cargo: Cargo,
 }
@@ -147,30 +142,27 @@ pub(crate) struct Cargo {
     pub(crate) queued_bytes: u64,
 }
 
-/// What a batch is aligned to: a short one should touch no more lines of the cache than it must, wherever allocators put it.
+/// What a batch is aligned to: a short one should touch no more lines of the cache than it must, wherever allocators put it. Memory of allocators that
+/// comes so has also been written as a whole: where the system had given no more of it than short batches touch,
+/// a message took 25 ns more (366 against 340, in turns).
 const LINE: usize = 64;
 
 impl Batch {
     /// An empty batch: its header, not written yet.
     pub(crate) fn new(capacity: usize) -> Batch {
         let capacity = capacity.max(HEADER_BYTES);
-        let allocated = vec![0; capacity + LINE - 1];
-        let start = allocated.as_ptr().align_offset(LINE);
-        // Offsets may be unknown, by what the documentation says of them.
-        let start = if start < LINE { start } else { 0 };
-        Batch(Box::new(Contents { allocated, start, capacity, len: HEADER_BYTES, cargo: Cargo::default() }))
+        let memory = HostBuf::zeroed(capacity, LINE);
+        Batch(Box::new(Contents { memory, len: HEADER_BYTES, cargo: Cargo::default() }))
     }
 
     /// The bytes that are used.
     pub fn bytes(&self) -> &[u8] {
-        let Contents { allocated, start, len, .. } = &*self.0;
-        &allocated[*start..start + len]
+        &self.0.memory.as_bytes()[..self.0.len]
     }
 
     /// The whole memory, for a network that receives into it.
     pub fn memory_mut(&mut self) -> &mut [u8] {
-        let Contents { allocated, start, capacity, .. } = &mut *self.0;
-        &mut allocated[*start..*start + *capacity]
+        self.0.memory.as_bytes_mut()
     }
 
     pub(crate) fn cargo(&self) -> &Cargo {
@@ -191,7 +183,7 @@ impl Batch {
     /// # Panics
     /// If there are not so many.
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.0.capacity, "a batch is not longer than its memory");
+        assert!(len <= self.0.memory.len(), "a batch is not longer than its memory");
         self.0.len = len;
     }
 
@@ -206,43 +198,36 @@ impl Batch {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.0.capacity
+        self.0.memory.len()
     }
 
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.0.capacity - self.0.len >= bytes
-    }
-
-    /// The next so many bytes of the memory, which are used from now on.
-    ///
-    /// # Panics
-    /// If there are not so many.
-    #[inline]
-    fn extend(&mut self, count: usize) -> &mut [u8] {
-        let begin = self.0.len;
-        self.set_len(begin + count);
-        &mut self.memory_mut()[begin..begin + count]
+        self.0.memory.len() - self.0.len >= bytes
     }
 
     /// Appends the record of a frame that is its header, inline.
     fn push_short(&mut self, header: &[u8]) {
-        let place = self.extend(RECORD_BYTES + header.len());
+        let Contents { memory, len, .. } = &mut *self.0;
+        let place = &mut memory.as_bytes_mut()[*len..*len + RECORD_BYTES + header.len()];
         let (head, rest) = place.split_at_mut(RECORD_BYTES);
         // The lower half is the length, and there are no descriptors.
         head.copy_from_slice(&(header.len() as u64).to_le_bytes());
         rest.copy_from_slice(header);
+        *len += RECORD_BYTES + header.len();
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        self.extend(bytes.len()).copy_from_slice(bytes);
+        let Contents { memory, len, .. } = &mut *self.0;
+        memory.as_bytes_mut()[*len..*len + bytes.len()].copy_from_slice(bytes);
+        *len += bytes.len();
     }
 
     /// Writes the header over the first bytes; the last thing before it is sent.
     #[inline(always)]
     pub(crate) fn seal(&mut self, header: &Header) {
-        let len = self.0.len;
-        let length = u32::try_from(len).expect("a batch is at most 1 GiB long");
-        let memory = &mut self.memory_mut()[..len];
+        let Contents { memory, len, .. } = &mut *self.0;
+        let length = u32::try_from(*len).expect("a batch is at most 1 GiB long");
+        let memory = &mut memory.as_bytes_mut()[..*len];
         let head = memory.first_chunk_mut::<HEADER_BYTES>().expect("a batch has a header");
         head[..2].copy_from_slice(&MAGIC.to_le_bytes());
         head[2] = VERSION as u8;
