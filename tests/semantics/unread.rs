@@ -85,7 +85,7 @@ impl Writer {
 
     #[entry]
     async fn drop_stubborn(this: This<Self>) -> Result<()> {
-        drop(this.channel::<Stubborn, _>(&this.this(), 1).recv().await?);
+        this.channel::<Stubborn, _>(&this.this(), 1).recv().await.map(|_| ())?;
         Ok(())
     }
 
