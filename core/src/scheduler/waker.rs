@@ -159,16 +159,21 @@ impl Word {
     fn signal_from(self, pe: &Pe, signal: Signal) {
         if pe.id() == self.home() {
             signal.run_on(pe, self.key());
-        } else {
+        } else if self.is_of(pe.shared()) {
             pe.post(self.home(), Msg::for_pe(Sent { signal, key: self.key() }));
         }
+    }
+
+    /// Whether its PE is of this process. One of an earlier run of the same number may not be.
+    fn is_of(self, shared: &Shared) -> bool {
+        shared.own_number(self.home()) < shared.own_pe_count()
     }
 
     #[cold]
     fn signal_from_outside(self, signal: Signal) {
         let shared =
             registry().running[usize::from(self.runtime())].as_ref().and_then(|(_, shared)| shared.upgrade());
-        if let Some(shared) = shared {
+        if let Some(shared) = shared.filter(|shared| self.is_of(shared)) {
             shared.post_foreign(self.home(), Msg::for_pe(Sent { signal, key: self.key() }));
         }
     }
@@ -303,5 +308,34 @@ impl Wakeup {
             }
             other => other.wake(),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::options::Options;
+    use crate::prelude::*;
+    use crate::runtime::start_main;
+    use crate::testing::run_as_processes;
+
+    #[test]
+    fn wakers_of_earlier_runs_of_the_same_number_do_no_harm() {
+        let program = async |_: Runtime| {
+            let number = current::on_pe("a test", |pe| pe.shared().number());
+            // On a PE of another process, and on one that there is not.
+            for pe in [1, 77] {
+                let word = Word::new(number, PeId::new(pe), PollKey::new(0, 0, 0));
+                word.signal(Signal::WakeAndDrop);
+                let woken = thread::spawn(move || word.signal(Signal::WakeByRef)).join();
+                woken.expect("nothing panics");
+            }
+        };
+        let options = Options::default().with_pes(1);
+        let report = run_as_processes(2, options, &|pe| start_main(pe, program));
+        let report = report.expect("the host device is there");
+        assert!(report.is_success(), "{report}");
     }
 }
