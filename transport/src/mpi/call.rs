@@ -278,3 +278,22 @@ pub(super) fn query_cuda() -> Option<bool> {
     let query = unsafe { std::mem::transmute::<*mut c_void, Option<extern "C" fn() -> c_int>>(found) };
     query.map(|query| query() == 1)
 }
+
+/// Has the allocator keep what is freed for what is allocated next. Large buffers are received to memory of their own: if each is given back to the system
+/// when it is freed, the next one comes in pages that the system has to clear, which takes three times as long as to receive it.
+pub(super) fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// As large as it may be.
+        const MMAP_THRESHOLD: c_int = 32 << 20;
+        const TRIM_THRESHOLD: c_int = 1 << 30;
+        let names = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"];
+        if names.iter().all(|name| std::env::var_os(name).is_none()) {
+            // SAFETY: these say only what the allocator keeps.
+            unsafe {
+                libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD);
+                libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD);
+            }
+        }
+    }
+}

@@ -48,6 +48,9 @@ impl Environment {
     /// Starts MPI, for use by several threads if the library grants that. To be called by the main thread, which should also be
     /// the one that drops it.
     ///
+    /// With glibc it has the allocator keep memory that is freed, up to 1 GiB, unless the environment names a limit (`MALLOC_TRIM_THRESHOLD_`,
+    /// `MALLOC_MMAP_THRESHOLD_` or `GLIBC_TUNABLES`).
+    ///
     /// # Errors
     /// If MPI was started before in this process, by this or by another library.
     pub fn start() -> Result<Environment, ConnectError> {
@@ -59,6 +62,7 @@ impl Environment {
     /// # Errors
     /// As [`Environment::start`].
     pub fn start_with(level: ThreadLevel) -> Result<Environment, ConnectError> {
+        call::keep_memory();
         let wanted = match level {
             ThreadLevel::Single => Threading::Single,
             ThreadLevel::Funneled => Threading::Funneled,
