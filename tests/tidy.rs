@@ -104,6 +104,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("tests/cuda-stand-in/src/kernel.rs", "a kernel's code is a pointer that came through a C function"),
     ("tests/cuda-stand-in/src/memory.rs", "device memory is mapped from files"),
     ("tests/semantics/memory.rs", "a global allocator that counts bytes"),
+    (
+        "transport/src/batch.rs",
+        "what is known of a batch lies in one block with its bytes, whose number is chosen when it is made",
+    ),
     ("transport/src/buffer.rs", "memory that others fill before it is read, and vectors taken apart"),
     ("transport/src/mpi/call.rs", "calls the functions of MPI"),
     ("transport/src/mpi/exit.rs", "has a function called when the process exits"),

@@ -177,20 +177,6 @@ impl HostBuf {
         }
     }
 
-    /// So many zeros at an alignment, and at least one.
-    ///
-    /// # Panics
-    /// If there are none, or if `align` is no power of two.
-    pub(crate) fn zeroed(len: usize, align: usize) -> HostBuf {
-        assert!(len > 0, "a block is never empty");
-        let layout =
-            Layout::from_size_align(len, align).expect("a power of two, and no more than there can be");
-        // SAFETY: the layout is not empty.
-        let start = unsafe { alloc::alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-        HostBuf { start, len, layout }
-    }
-
     /// The length in bytes.
     pub fn len(&self) -> usize {
         self.len

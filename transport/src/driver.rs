@@ -374,12 +374,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::batch::Batch;
     use crate::buffer::{Buffer, Landing};
     use crate::facts::ThreadLevel;
     use crate::limits::Limits;
     use crate::network::FreeBatches;
     use crate::start::{self, Process};
-    use crate::wire::Batch;
 
     /// A network that keeps up when it is told to, and what it was given.
     #[derive(Clone, Default)]

@@ -21,6 +21,7 @@
 //!
 //! [`local::connect`] shows a whole program.
 
+mod batch;
 mod buffer;
 mod driver;
 mod error;
@@ -41,6 +42,7 @@ mod start;
 mod watch;
 mod wire;
 
+pub use batch::Batch;
 pub use buffer::{Buffer, DeviceBuf, HostBuf, Landing, MOST_ALIGN};
 pub use driver::{Driver, Progress};
 pub use error::{ConnectError, Error};
@@ -51,4 +53,4 @@ pub use network::Nap;
 pub use outbox::{Outbox, Queued, Refusal, SendError};
 pub use start::{Identity, Process};
 pub use watch::{Alarm, Heartbeat};
-pub use wire::{Batch, WireError};
+pub use wire::WireError;

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
+use crate::batch::Batch;
 use crate::buffer::{Buffer, Landing};
 use crate::error::{ConnectError, Error};
 use crate::facts::ThreadLevel;
@@ -14,7 +15,6 @@ use crate::limits::Limits;
 use crate::network::{Event, FreeBatches, Nap, Network};
 use crate::outbox::Shared;
 use crate::start::{self, Identity, Process};
-use crate::wire::Batch;
 
 /// Makes the processes of a job, one for each identity. They may be handed to threads, or polled in turns by one.
 ///

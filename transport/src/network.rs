@@ -9,10 +9,10 @@
 //! * There is no limit on how much may be handed over: the protocol's windows are that limit.
 //! * The memory of what is handed over is the network's until an event gives it back.
 
+use crate::batch::Batch;
 use crate::buffer::{Buffer, Landing};
 use crate::error::Error;
 use crate::frame::Rank;
-use crate::wire::Batch;
 
 /// Carries batches and buffers between the processes of a job, for one of them.
 pub trait Network: Send {

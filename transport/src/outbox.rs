@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crossbeam_utils::CachePadded;
 
+use crate::batch::Batch;
 use crate::facts::Facts;
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::wire::{self, Batch, Plan, RECORD_BYTES, push_record};
+use crate::wire::{self, Plan, RECORD_BYTES, push_record};
 
 /// Sends frames to the processes of a job; cheap to clone, and for all threads.
 #[derive(Clone)]

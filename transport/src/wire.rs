@@ -12,9 +12,9 @@
 //!
 //! The invariant: what [`Record::read`] has accepted lies within the batch, and within the limits.
 
-use std::mem;
 use std::ops::Range;
 
+use crate::batch::Batch;
 use crate::buffer::{Buffer, HostBuf, MOST_ALIGN};
 use crate::frame::Frame;
 use crate::limits::Limits;
@@ -116,118 +116,21 @@ pub enum WireError {
     Memory(u64),
 }
 
-/// Memory of one batch: a fixed capacity, how much of it is used, and what goes with it.
-///
-/// It is one pointer, since it goes through many queues, and may be moved while a network reads or writes its memory.
-#[derive(Debug)]
-pub struct Batch(Box<Contents>);
-
-#[derive(Debug)]
-// As the memory is (`LINE`).
-#[repr(align(64))]
-struct Contents {
-    memory: HostBuf,
-    len: usize,
-    cargo: Cargo,
-}
-
-/// What a batch that waits to be sent brings with it.
-#[derive(Debug, Default)]
-pub(crate) struct Cargo {
-    /// What its records announce.
-    bulk: Vec<Buffer>,
-    /// What that takes of the bulk window.
-    pub(crate) bulk_cost: u64,
-    /// What the batch counts for in its lane.
-    pub(crate) queued_bytes: u64,
-}
-
-/// What a batch is aligned to: a short one should touch no more lines of the cache than it must, wherever allocators put it. Memory of allocators that
-/// comes so has also been written as a whole: where the system had given no more of it than short batches touch,
-/// a message took 25 ns more (366 against 340, in turns).
-const LINE: usize = 64;
-
 impl Batch {
-    /// An empty batch: its header, not written yet.
-    pub(crate) fn new(capacity: usize) -> Batch {
-        let capacity = capacity.max(HEADER_BYTES);
-        let memory = HostBuf::zeroed(capacity, LINE);
-        Batch(Box::new(Contents { memory, len: HEADER_BYTES, cargo: Cargo::default() }))
-    }
-
-    /// The bytes that are used.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0.memory.as_bytes()[..self.0.len]
-    }
-
-    /// The whole memory, for a network that receives into it.
-    pub fn memory_mut(&mut self) -> &mut [u8] {
-        self.0.memory.as_bytes_mut()
-    }
-
-    pub(crate) fn cargo(&self) -> &Cargo {
-        &self.0.cargo
-    }
-
-    pub(crate) fn cargo_mut(&mut self) -> &mut Cargo {
-        &mut self.0.cargo
-    }
-
-    /// What its records announce, which goes after it.
-    pub(crate) fn take_bulk(&mut self) -> Vec<Buffer> {
-        mem::take(&mut self.0.cargo.bulk)
-    }
-
-    /// Says how many bytes of the memory are used.
-    ///
-    /// # Panics
-    /// If there are not so many.
-    pub fn set_len(&mut self, len: usize) {
-        assert!(len <= self.0.memory.len(), "a batch is not longer than its memory");
-        self.0.len = len;
-    }
-
-    pub(crate) fn clear(&mut self) {
-        let Contents { len, cargo: Cargo { bulk, bulk_cost, queued_bytes }, .. } = &mut *self.0;
-        bulk.clear();
-        (*len, *bulk_cost, *queued_bytes) = (HEADER_BYTES, 0, 0);
-    }
-
-    pub(crate) fn has_records(&self) -> bool {
-        self.0.len > HEADER_BYTES
-    }
-
-    pub(crate) fn capacity(&self) -> usize {
-        self.0.memory.len()
-    }
-
-    pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.0.memory.len() - self.0.len >= bytes
-    }
-
     /// Appends the record of a frame that is its header, inline.
     fn push_short(&mut self, header: &[u8]) {
-        let Contents { memory, len, .. } = &mut *self.0;
-        let place = &mut memory.as_bytes_mut()[*len..*len + RECORD_BYTES + header.len()];
+        let place = self.extend(RECORD_BYTES + header.len());
         let (head, rest) = place.split_at_mut(RECORD_BYTES);
         // The lower half is the length, and there are no descriptors.
         head.copy_from_slice(&(header.len() as u64).to_le_bytes());
         rest.copy_from_slice(header);
-        *len += RECORD_BYTES + header.len();
-    }
-
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        let Contents { memory, len, .. } = &mut *self.0;
-        memory.as_bytes_mut()[*len..*len + bytes.len()].copy_from_slice(bytes);
-        *len += bytes.len();
     }
 
     /// Writes the header over the first bytes; the last thing before it is sent.
     #[inline(always)]
     pub(crate) fn seal(&mut self, header: &Header) {
-        let Contents { memory, len, .. } = &mut *self.0;
-        let length = u32::try_from(*len).expect("a batch is at most 1 GiB long");
-        let memory = &mut memory.as_bytes_mut()[..*len];
+        let memory = self.bytes_mut();
+        let length = u32::try_from(memory.len()).expect("a batch is at most 1 GiB long");
         let head = memory.first_chunk_mut::<HEADER_BYTES>().expect("a batch has a header");
         head[..2].copy_from_slice(&MAGIC.to_le_bytes());
         head[2] = VERSION as u8;
@@ -404,7 +307,7 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, plan: Plan, limit
     if plan.is_short {
         return batch.push_short(frame.header);
     }
-    batch.0.cargo.bulk_cost += plan.bulk_cost;
+    batch.cargo_mut().bulk_cost += plan.bulk_cost;
     let mut placing = Placing::new(&frame, limits);
     let header_is_inline = placing.is_inline(frame.header.len());
     let inline_len = if header_is_inline { frame.header.len() as u32 } else { 0 };
@@ -418,7 +321,7 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, plan: Plan, limit
     if !header_is_inline {
         let header = HostBuf::copied(frame.header, 1);
         batch.push(&descriptor(header.as_bytes(), 1, BULK, limits.checksums));
-        batch.0.cargo.bulk.push(Buffer::Host(header));
+        batch.cargo_mut().bulk.push(Buffer::Host(header));
     }
     let mut places = placing;
     let after_header = places.bytes;
@@ -436,7 +339,7 @@ pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, plan: Plan, limit
     for buffer in frame.buffers {
         match &buffer {
             Buffer::Host(memory) if places.takes(&buffer) => batch.push(memory.as_bytes()),
-            _ => batch.0.cargo.bulk.push(buffer),
+            _ => batch.cargo_mut().bulk.push(buffer),
         }
     }
 }

@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::batch::Batch;
 use crate::buffer::{Buffer, HostBuf};
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::wire::{self, Batch, Header, Part, Record, Single, WireError};
+use crate::wire::{self, Header, Part, Record, Single, WireError};
 
 use super::Sink;
 

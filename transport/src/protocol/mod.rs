@@ -10,13 +10,14 @@ mod tests;
 
 use std::collections::VecDeque;
 
+use crate::batch::Batch;
 use crate::buffer::{Buffer, DeviceBuf, Landing};
 use crate::error::Error;
 use crate::frame::{Frame, Rank};
 use crate::limits::Limits;
 use crate::network::{Event, FreeBatches};
 use crate::outbox::Shared;
-use crate::wire::{self, Batch, Header, Part, Single, WireError};
+use crate::wire::{self, Header, Part, Single, WireError};
 
 use incoming::Incoming;
 

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
+use crate::batch::Batch;
 use crate::limits::Limits;
 use crate::network::FreeBatches;
-use crate::wire::{self, Batch, Header, Single, WireError};
+use crate::wire::{self, Header, Single, WireError};
 
 use super::acknowledged;
 use super::incoming::Incoming;
