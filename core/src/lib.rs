@@ -113,7 +113,8 @@
 //!
 //! None is on by default.
 //!
-//! * `ndarray`: arrays of the crate `ndarray` in reductions, element by element ([`reduction::Combine`]).
+//! * `ndarray`: arrays of the crate `ndarray` in reductions, element by element ([`reduction::Combine`]), and in messages to other processes, where
+//!   their memory travels as it lies ([`Contiguous`]).
 //! * `tokio`: coroutines may await what tokio offers: sockets, timers, files, signals, channels, tasks, blocking calls.
 //!   Which of these there are is said by the features of your own dependency on tokio.
 //!
@@ -362,7 +363,7 @@ pub use table::{Code, CodeId, CodeKind, CodeTable, SameId};
 pub use timeout::Timeout;
 pub use unawaited::Unawaited;
 pub use warning::Warning;
-pub use wire::{Bulk, Local, Wire};
+pub use wire::{Bulk, Contiguous, Local, Wire, bulk};
 
 /// What most programs use.
 pub mod prelude {

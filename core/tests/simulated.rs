@@ -349,3 +349,130 @@ fn an_end_that_is_given_up_on_another_pe_overtakes_nothing() {
         }
     }
 }
+
+/// Small numbers, which serde would write with a byte each.
+#[cfg(feature = "ndarray")]
+mod plain_memory {
+    use chare::reduction::Sum;
+    use ndarray::{Array1, Array2};
+
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Patch {
+        level: u32,
+        #[serde(with = "chare::bulk")]
+        cells: Array2<u64>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Table {
+        #[serde(with = "chare::bulk")]
+        rows: Array2<u64>,
+    }
+
+    #[chare(index = usize)]
+    impl Table {
+        fn new(len: usize) -> Self {
+            Table { rows: Array2::zeros((len, 1)) }
+        }
+
+        #[entry]
+        fn take(&self, rows: Array2<u64>) -> usize {
+            rows.len()
+        }
+
+        #[entry]
+        fn give(&self, len: usize) -> Array1<u64> {
+            Array1::zeros(len)
+        }
+
+        #[entry]
+        fn take_patch(&self, patch: Patch) -> usize {
+            patch.cells.len()
+        }
+
+        #[entry]
+        fn rows(&self) -> usize {
+            self.rows.len()
+        }
+
+        #[entry]
+        fn pass_on(&self, cx: &Cx<Self>, to: usize, len: usize) -> Result<()> {
+            Ok(cx.channel(&cx.array().at(to), 0).send(vec![0_u64; len])?)
+        }
+
+        #[entry]
+        async fn await_it(this: This<Self>, from: usize) -> Result<usize> {
+            let values: Vec<u64> = this.channel(&this.array().at(from), 0).recv().await?;
+            Ok(values.len())
+        }
+
+        #[entry]
+        fn fulfil(&self, promise: Promise<Array2<u64>>, len: usize) -> Result<()> {
+            Ok(promise.send(Array2::zeros((len, 1)))?)
+        }
+
+        #[entry]
+        fn add(&self, cx: &Cx<Self>, to: Promise<Vec<u64>>, len: usize) {
+            cx.contribute(vec![0_u64; len], Sum, to);
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Way {
+        Argument,
+        Value,
+        Field,
+        State,
+        Channel,
+        Promise,
+        Reduction,
+    }
+
+    /// What is sent between processes if so many numbers go one way once.
+    fn bytes(way: Way, len: usize) -> u64 {
+        let sim = Sim::new(0).with_processes(2, 1);
+        let report = simulate(2, sim, async move |rt: Runtime| {
+            let is_state = matches!(way, Way::State);
+            let tables = rt.array::<Table>(2).create(if is_state { len } else { 0 }).await?;
+            let (here, there) = (tables.at(0), tables.at(1));
+            let came = match way {
+                Way::Argument => there.take(Array2::zeros((len, 1))).await?,
+                Way::Value => there.give(len).await?.len(),
+                Way::Field => there.take_patch(Patch { level: 1, cells: Array2::zeros((len, 1)) }).await?,
+                Way::State => {
+                    there.migrate(0).await?;
+                    there.rows().await?
+                }
+                Way::Channel => {
+                    there.pass_on(0, len).await?;
+                    here.await_it(1).await?
+                }
+                Way::Promise => {
+                    let (promise, value) = rt.promise();
+                    there.fulfil(promise, len).await?;
+                    value.await?.len()
+                }
+                Way::Reduction => {
+                    let (promise, value) = rt.promise();
+                    tables.add(promise, len).await?;
+                    value.await?.len()
+                }
+            };
+            assert_eq!(came, len);
+            Result::<()>::Ok(())
+        });
+        succeeded(&report).between_processes.bytes
+    }
+
+    #[test]
+    fn goes_as_it_lies_whatever_it_is_a_value_of() {
+        use Way::*;
+        for way in [Argument, Value, Field, State, Channel, Promise, Reduction] {
+            let (short, long) = (bytes(way, 1000), bytes(way, 11_000));
+            // Lengths are numbers of one byte more.
+            assert!((80_000..80_050).contains(&(long - short)), "{way:?}: {short} {long}");
+        }
+    }
+}

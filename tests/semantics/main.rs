@@ -34,6 +34,7 @@ mod misuse;
 mod other_runs;
 mod outside;
 mod panics;
+mod plain;
 mod priorities;
 mod profile;
 mod promises;

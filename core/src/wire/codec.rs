@@ -5,10 +5,9 @@
 
 use std::any::{TypeId, type_name};
 
-use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use super::{Decoder, Encoder, Stays, Wire, WireError};
+use super::{Contiguous, Decoder, Encoder, Stays, Wire, WireError};
 use crate::answer::{Deposit, deposit_encoded};
 use crate::scheduler::pe::Pe;
 
@@ -81,13 +80,13 @@ fn is_number<T: 'static>() -> bool {
 /// As plain memory lies.
 pub struct AsItLies;
 
-impl<T: Pod> Way<Vec<T>> for AsItLies {
-    fn encode(value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
+impl<T: Contiguous> Way<T> for AsItLies {
+    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
         to.has_plain = true;
         to.put_plain(value)
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
         from.take_plain()
     }
 }
@@ -95,12 +94,12 @@ impl<T: Pod> Way<Vec<T>> for AsItLies {
 /// As plain memory lies, unless it was a part of something larger.
 pub struct Either;
 
-impl<T: Pod + Serialize + Deserialize<'static>> Way<Vec<T>> for Either {
-    fn encode(value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
+impl<T: Contiguous + Serialize + Deserialize<'static>> Way<T> for Either {
+    fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
         AsItLies::encode(value, to)
     }
 
-    fn decode(from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
+    fn decode(from: &mut Decoder<'_>) -> Result<T, WireError> {
         if from.is_by_serde { from.take_value() } else { from.take_plain() }
     }
 }

@@ -7,8 +7,9 @@
 //! Invariants: what is encoded is consumed, so nothing is in two processes; what is decoded was checked, so a frame that is
 //! truncated or flipped is a [`WireError`], never a wrong memory access.
 
+#[cfg(feature = "ndarray")]
+mod arrays;
 mod beside;
-mod bulk;
 mod codec;
 mod count;
 mod errors;
@@ -16,10 +17,12 @@ mod exports;
 mod fixed;
 mod ids;
 mod kind;
+mod known;
 mod label;
 mod local;
 mod owned;
 mod parcel;
+mod plain;
 mod probe;
 mod proxies;
 mod side;
@@ -39,7 +42,6 @@ use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 
 pub(crate) use beside::{Beside, Pledge, Spoiled};
-pub use bulk::Bulk;
 pub use codec::Codec;
 pub(crate) use codec::{Encode, Way};
 pub(crate) use count::count_buffers;
@@ -54,6 +56,7 @@ pub(crate) use label::Label;
 pub use local::Local;
 use owned::Owned;
 pub(crate) use parcel::{Packed, Parcel};
+pub use plain::{Bulk, Contiguous, bulk};
 pub use probe::{Alone, CallsOf, Elements, Of, ways};
 pub(crate) use side::Crossing;
 
@@ -182,7 +185,7 @@ impl Encoder {
     }
 
     /// Adds a value as serde sees it, so that it can be taken as it is and read later.
-    pub(crate) fn put_as_rest<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
+    pub(crate) fn put_as_rest<T: Serialize + 'static>(&mut self, value: &T) -> Result<(), Stays> {
         let value = Rest::encoded(|inner| inner.put(value))?;
         self.put_rest(value);
         Ok(())
@@ -238,8 +241,11 @@ impl Encoder {
         Ok(value)
     }
 
-    /// Adds a value as serde sees it.
-    pub(crate) fn put<T: Serialize>(&mut self, value: &T) -> Result<(), Stays> {
+    /// Adds a value: as it lies, if its type is known to be plain memory, and else as serde sees it.
+    pub(crate) fn put<T: Serialize + 'static>(&mut self, value: &T) -> Result<(), Stays> {
+        if self.put_if_known(value) {
+            return Ok(());
+        }
         let Encoder { bytes, buffers, .. } = self;
         side::with_outgoing(buffers, || {
             postcard::serialize_with_flavor(value, Header(bytes)).map_err(refused::<T>)
@@ -316,9 +322,12 @@ impl<'a> Decoder<'a> {
         self.take_by_serde(true)
     }
 
-    /// Takes a value of the user's, as serde sees it. The number of a PE is a number like any other there.
-    pub(crate) fn take_value<T: Deserialize<'static>>(&mut self) -> Result<T, WireError> {
-        self.take_by_serde(false)
+    /// Takes a value of the user's that [`Encoder::put`] has put. The number of a PE is a number like any other there.
+    pub(crate) fn take_value<T: Deserialize<'static> + 'static>(&mut self) -> Result<T, WireError> {
+        match self.take_if_known() {
+            Some(taken) => taken,
+            None => self.take_by_serde(false),
+        }
     }
 
     fn take_by_serde<T: Deserialize<'static>>(&mut self, is_ours: bool) -> Result<T, WireError> {

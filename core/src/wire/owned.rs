@@ -215,7 +215,7 @@ mod tests {
         Named { at: (f32, char), list: Vec<Vec<u8>> },
     }
 
-    fn there_and_back<T: Serialize + Deserialize<'static>>(value: &T) -> Result<T, String> {
+    fn there_and_back<T: Serialize + Deserialize<'static> + 'static>(value: &T) -> Result<T, String> {
         let mut encoder = Encoder::default();
         encoder.put(value).expect("it can be encoded");
         let mut decoder = Decoder::new(&encoder.bytes, Vec::new());

@@ -10,11 +10,10 @@
 
 use std::marker::PhantomData;
 
-use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use super::codec::{AsItLies, BySerde, Either, Nowhere};
-use super::{Codec, Decoder, Encoder, Kind, Stays, Way, WireError, kind};
+use super::{Codec, Contiguous, Decoder, Encoder, Kind, Stays, Way, WireError, kind};
 use crate::broadcast::Copies;
 use crate::chares::{ArrayElement, Chare, Standalone};
 use crate::entry::Entry;
@@ -38,7 +37,7 @@ impl<T> Of<T> {
     }
 }
 
-/// Vectors of plain memory that serde knows, too: they travel as they lie, unless they were a part of something larger.
+/// Plain memory that serde knows, too: it travels as it lies, unless it was a part of something larger.
 pub trait AsEither {
     type Value: Send + 'static;
     fn way(&self) -> Either {
@@ -49,20 +48,20 @@ pub trait AsEither {
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
 }
 
-impl<T: Pod + Send + Serialize + Deserialize<'static>> AsEither for &&&Of<Vec<T>> {
-    type Value = Vec<T>;
-    fn codec(&self) -> &'static Codec<Vec<T>> {
+impl<T: Contiguous + Send + Serialize + Deserialize<'static>> AsEither for &&&Of<T> {
+    type Value = T;
+    fn codec(&self) -> &'static Codec<T> {
         Codec::by::<Either>()
     }
-    fn put(&self, value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
+    fn put(&self, value: T, to: &mut Encoder) -> Result<(), Stays> {
         Either::encode(value, to)
     }
-    fn take(&self, from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
+    fn take(&self, from: &mut Decoder<'_>) -> Result<T, WireError> {
         Either::decode(from)
     }
 }
 
-/// Vectors of plain memory: they travel as they lie.
+/// Plain memory: it travels as it lies.
 pub trait AsBulk {
     type Value: Send + 'static;
     fn way(&self) -> AsItLies {
@@ -73,15 +72,15 @@ pub trait AsBulk {
     fn take(&self, from: &mut Decoder<'_>) -> Result<Self::Value, WireError>;
 }
 
-impl<T: Pod + Send> AsBulk for &&Of<Vec<T>> {
-    type Value = Vec<T>;
-    fn codec(&self) -> &'static Codec<Vec<T>> {
+impl<T: Contiguous + Send> AsBulk for &&Of<T> {
+    type Value = T;
+    fn codec(&self) -> &'static Codec<T> {
         Codec::by::<AsItLies>()
     }
-    fn put(&self, value: Vec<T>, to: &mut Encoder) -> Result<(), Stays> {
+    fn put(&self, value: T, to: &mut Encoder) -> Result<(), Stays> {
         AsItLies::encode(value, to)
     }
-    fn take(&self, from: &mut Decoder<'_>) -> Result<Vec<T>, WireError> {
+    fn take(&self, from: &mut Decoder<'_>) -> Result<T, WireError> {
         AsItLies::decode(from)
     }
 }
@@ -146,7 +145,7 @@ pub trait StateBySerde {
     fn take_state(&self, from: &mut Decoder<'_>) -> Result<Self::Chare, WireError>;
 }
 
-impl<C: Serialize + Deserialize<'static>> StateBySerde for &Of<C> {
+impl<C: Serialize + Deserialize<'static> + 'static> StateBySerde for &Of<C> {
     type Chare = C;
     fn put_state(&self, state: &C, to: &mut Encoder) -> Result<(), Stays> {
         to.put(state)
