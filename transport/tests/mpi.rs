@@ -38,6 +38,7 @@ const CASES: &[(&str, Case)] = &[
     ("panic", panic_in_one),
     ("leave", leave),
     ("device", device_memory),
+    ("vast", vast),
     ("funneled", funneled),
 ];
 
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         trial("memory_goes_by_address_to_memory_that_the_receiver_makes", || {
             scenarios_succeed(run(3, "device"), 3)
         }),
+        trial("a_buffer_is_longer_than_a_message_of_mpi_can_be", || scenarios_succeed(run(2, "vast"), 2)),
         trial("ranks_that_differ_all_say_so", ranks_that_differ_all_say_so),
         trial("an_abort_ends_all_and_says_why", an_abort_ends_all_and_says_why),
         trial("no_process_outlives_one_that_is_killed", || ends_with(run(2, "die"), 2, &[])),
@@ -340,6 +342,42 @@ fn device_memory() -> Result<(), String> {
         || came.get() == expected,
     );
     assert_eq!(made.load(Ordering::Relaxed), expected);
+    scenarios::close(&mut process.driver);
+    println!("rank {} of {} is done", facts.rank().0, facts.size());
+    Ok(())
+}
+
+/// More than MPI counts: it goes in pieces, between which nothing is missing.
+fn vast() -> Result<(), String> {
+    const LEN: usize = (2 << 30) + 12_345;
+    let environment = start()?;
+    let mut limits = Limits::default();
+    limits.checksums = false;
+    let mut process = connect(&environment, &limits).map_err(|error| error.to_string())?;
+    let facts = process.outbox.facts().clone();
+    // Around the ends of the pieces, and of what a signed number of 32 bits counts.
+    let places = || {
+        let ends = [0, limits.chunk_bytes, 2 * limits.chunk_bytes, LEN];
+        ends.into_iter().flat_map(|end| end.saturating_sub(3)..(end + 3).min(LEN))
+    };
+    if facts.rank() == Rank(0) {
+        let mut bytes = vec![0_u8; LEN];
+        places().for_each(|at| bytes[at] = (at % 251) as u8 + 1);
+        let _ = scenarios::send(&process.outbox, Rank(1), Frame::new(b"vast").with_buffer(bytes));
+    } else {
+        let came = std::cell::Cell::new(false);
+        scenarios::poll_until(
+            &mut process.driver,
+            |_, mut frame| {
+                let bytes = frame.buffers.remove(0).into_host().expect("memory of the host").into_vec::<u8>();
+                let bytes = bytes.expect("any memory is bytes");
+                assert_eq!(bytes.len(), LEN);
+                assert!(places().all(|at| bytes[at] == (at % 251) as u8 + 1));
+                came.set(true);
+            },
+            || came.get(),
+        );
+    }
     scenarios::close(&mut process.driver);
     println!("rank {} of {} is done", facts.rank().0, facts.size());
     Ok(())
