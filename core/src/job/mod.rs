@@ -16,6 +16,7 @@ mod coming;
 mod hostile;
 mod lending;
 mod note;
+mod packed;
 pub(crate) mod paths;
 mod pipeline;
 mod quiet;
@@ -48,7 +49,7 @@ use crate::runtime::StartError;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
 use crate::table::{CodeTable, SameId};
-use crate::wire::{self, Beside, Decoder, Encoder, Label, WireError};
+use crate::wire::{self, Beside, Decoder, Encoder, Label, MOST_BUFFERS, WireError};
 use coming::Coming;
 use lending::Lent;
 pub(crate) use note::Ending;
@@ -67,6 +68,8 @@ const SPREAD: u32 = u32::MAX - 1;
 const INSTEAD: u32 = u32::MAX - 2;
 /// What stands before a piece of device memory, which its message follows.
 const PIECE: u32 = u32::MAX - 3;
+/// What stands before a message of which the last buffer has several in it: which, and the message follow.
+const PACKED: u32 = u32::MAX - 4;
 /// How long the PE that would drive naps where nothing tells it of arrivals.
 const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless its last look at the network has ended within as long as it took, which is taken
@@ -476,17 +479,24 @@ fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
         if buffers.is_empty() { Vec::new() } else { buffers.into_iter().map(Beside::come).collect() };
     let mut decoder = Decoder::new(header, beside);
     decoder.rank = Some(from);
-    let mut to = decoder.take_u32()?;
-    if to == INSTEAD {
-        staged::put_instead(pe, from, &mut decoder)?;
-        to = decoder.take_u32()?;
-    }
+    let to = take_number(pe, from, &mut decoder)?;
     let Some(to) = pe.near_pes().nth(to as usize) else {
         return read_for_process(pe, from, to, header, decoder);
     };
     let msg = wire::decode_message(&mut decoder)?;
     decoder.end()?;
     Ok(Came::Message(to, msg))
+}
+
+/// What stands before a message, when what is not beside it is in its place.
+#[inline(always)]
+fn take_number(pe: &Pe, from: Rank, decoder: &mut Decoder<'_>) -> Result<u32, WireError> {
+    let number = decoder.take_u32()?;
+    if number != INSTEAD {
+        return Ok(number);
+    }
+    staged::put_instead(pe, from, decoder)?;
+    decoder.take_u32()
 }
 
 /// As `read`, of what is not for one PE.
@@ -511,11 +521,25 @@ fn read_for_process(
             Ok(Came::Note(note))
         }
         SPREAD => pe.take_spread(header, decoder).map(Came::ForAll),
+        PACKED => {
+            packed::unpack(&mut decoder)?;
+            read_packed(pe, from, decoder)
+        }
         _ => {
             let count = pe.near_pes().len();
             Err(WireError::new(format!("it is for PE {to} of this process, which has {count}")))
         }
     }
+}
+
+/// A message that was packed, which is for one PE.
+fn read_packed(pe: &Pe, from: Rank, mut decoder: Decoder<'_>) -> Result<Came, WireError> {
+    let to = take_number(pe, from, &mut decoder)?;
+    let to = pe.near_pes().nth(to as usize);
+    let to = to.ok_or_else(|| WireError::new("what is packed is a message for one PE"))?;
+    let msg = wire::decode_message(&mut decoder)?;
+    decoder.end()?;
+    Ok(Came::Message(to, msg))
 }
 
 /// What a simulated network has to know of a frame.
@@ -530,6 +554,10 @@ impl Address {
     pub(crate) fn read(header: &[u8]) -> Result<Self, WireError> {
         let mut decoder = Decoder::new(header, Vec::new());
         let mut to = decoder.take_u32()?;
+        if to == PACKED {
+            packed::skip(&mut decoder)?;
+            to = decoder.take_u32()?;
+        }
         if to == INSTEAD {
             let _: Vec<(usize, Instead)> = decoder.take()?;
             to = decoder.take_u32()?;
@@ -612,6 +640,16 @@ impl Pe {
         if !beside.is_empty() {
             frame.buffers = beside.into_iter().filter_map(Beside::into_host).collect();
         }
+        if frame.buffers.len() > MOST_BUFFERS
+            && let Some(header) = packed::pack(&mut frame, MOST_BUFFERS)
+        {
+            return self.send_frame_of(rank, Frame { header: &header, buffers: frame.buffers });
+        }
+        self.send_frame_of(rank, frame)
+    }
+
+    #[inline(always)]
+    fn send_frame_of(&self, rank: Rank, frame: Frame<'_>) -> bool {
         let Some(job) = self.shared().job() else {
             self.send_simulated(rank, frame);
             return true;

@@ -371,6 +371,17 @@ impl<'a> Decoder<'a> {
         self.buffers.next().ok_or_else(|| WireError::new("it announces a buffer that did not come"))
     }
 
+    /// The last thing that has come beside the bytes.
+    pub(crate) fn take_last_buffer(&mut self) -> Option<Beside> {
+        self.buffers.next_back()
+    }
+
+    /// Adds something behind all that has come beside the bytes.
+    pub(crate) fn add_buffers(&mut self, more: impl IntoIterator<Item = Beside>) {
+        let come = std::mem::take(&mut self.buffers);
+        self.buffers = come.chain(more).collect::<Vec<_>>().into_iter();
+    }
+
     pub(crate) fn bytes_left(&self) -> usize {
         self.bytes.len()
     }

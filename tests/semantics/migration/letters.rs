@@ -24,6 +24,22 @@ impl Friend {
         (from..until).try_for_each(|number| Ok(channel.send(number)?))
     }
 
+    /// Sends large letters, more than there is credit for.
+    #[entry]
+    fn write_large(&self, cx: &Cx<Self>, to: usize, count: u64) -> Result<()> {
+        let channel = cx.channel::<Vec<u64>, _>(&cx.array().at(to), 3);
+        (0..count).try_for_each(|number| Ok(channel.send(vec![number; 100])?))
+    }
+
+    #[entry]
+    async fn read_large(this: This<Self>, from: usize, count: u64) -> Result<()> {
+        let channel = this.channel::<Vec<u64>, _>(&this.array().at(from), 3);
+        for number in 0..count {
+            assert_eq!(channel.recv().await?, vec![number; 100]);
+        }
+        Ok(())
+    }
+
     /// Reads so much of what is there.
     #[entry]
     fn read(&mut self, cx: &Cx<Self>, from: usize, most: usize) -> Result<usize> {
@@ -92,6 +108,20 @@ async fn what_is_unread_and_what_waits_for_credit_goes_along(rt: Runtime) -> Res
     a.write(1, 3000, 3100).await?;
     a.migrate(0).await?;
     assert_eq!(b.listen_until(0, 3100).await?, (0..3100).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Each of them stands beside the message that brings the chare, which has more of them than a message between processes takes.
+#[chare::test(pes = [2, 4])]
+async fn large_letters_go_along_however_many_there_are(rt: Runtime) -> Result<()> {
+    let (friends, last) = friends(&rt).await?;
+    let (a, b) = (friends.at(0), friends.at(1));
+    a.write_large(1, 4000).await?;
+    rt.quiescence().await?;
+    a.migrate(last).await?;
+    b.migrate(last).await?;
+    b.migrate(0).await?;
+    b.read_large(0, 4000).await?;
     Ok(())
 }
 
