@@ -92,6 +92,28 @@ async fn until_exit(rt: &Runtime) -> Result<()> {
     Ok(never.await?)
 }
 
+/// Counts for chares of any process.
+struct Counter {
+    counted: usize,
+}
+
+#[chare]
+impl Counter {
+    fn new() -> Self {
+        Counter { counted: 0 }
+    }
+
+    #[entry]
+    fn count(&mut self) {
+        self.counted += 1;
+    }
+
+    #[entry]
+    fn counted(&self) -> usize {
+        self.counted
+    }
+}
+
 /// Numbers that look random and are the same in every run (`splitmix64`).
 struct Random(u64);
 

@@ -46,9 +46,7 @@ mod test_migrate {
     //! charm4py tests/migration/test_migrate.py: elements that work a hundred iterations and move every twentieth keep what
     //! they have, and are constructed once.
 
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use crate::Random;
+    use crate::{Counter, CounterEntries, Random};
     use chare::prelude::*;
     use ndarray::Array1;
     use serde::{Deserialize, Serialize};
@@ -57,7 +55,6 @@ mod test_migrate {
 
     #[derive(Serialize, Deserialize)]
     struct Test {
-        constructed: Shared<AtomicUsize>,
         iteration: usize,
         original: usize,
         data: Array1<i64>,
@@ -71,10 +68,10 @@ mod test_migrate {
 
     #[chare(index = usize)]
     impl Test {
-        fn new(cx: &Cx<Self>, constructed: Shared<AtomicUsize>, done: Promise<usize>) -> Self {
-            constructed.fetch_add(1, Ordering::Relaxed);
+        fn new(cx: &Cx<Self>, constructions: Element<Counter>, done: Promise<usize>) -> Self {
+            constructions.count().send();
             let original = cx.my_pe().index();
-            Test { constructed, iteration: 0, original, data: data(original), moves: 0, done }
+            Test { iteration: 0, original, data: data(original), moves: 0, done }
         }
 
         fn migrated(&mut self, cx: &Cx<Self>) {
@@ -85,7 +82,6 @@ mod test_migrate {
         #[entry]
         fn work(&mut self, cx: &Cx<Self>) {
             assert_eq!(self.data, data(self.original));
-            assert_eq!(self.constructed.load(Ordering::Relaxed), cx.array().shape());
             self.iteration += 1;
             let to = Random((cx.index() * ITERATIONS + self.iteration) as u64).below(cx.num_pes());
             if self.iteration == ITERATIONS {
@@ -98,14 +94,15 @@ mod test_migrate {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares count in shared memory")]
+    #[chare::test(pes = [1, 2, 4, 8])]
     async fn what_moves_keeps_what_it_has(rt: Runtime) -> Result<()> {
-        let constructed = Shared::new(AtomicUsize::new(0));
+        let constructions = rt.single::<Counter>().create(()).await?;
         let (done, moves) = rt.promise();
-        let array = rt.array::<Test>(rt.num_pes() * 4).create((constructed.clone(), done)).await?;
+        let array = rt.array::<Test>(rt.num_pes() * 4).create((constructions.clone(), done)).await?;
         array.work().send();
         assert_eq!(moves.await? > 0, rt.num_pes() > 1);
-        assert_eq!(constructed.load(Ordering::Relaxed), rt.num_pes() * 4);
+        rt.quiescence().await?;
+        assert_eq!(constructions.counted().await?, rt.num_pes() * 4);
         Ok(())
     }
 }

@@ -5,8 +5,7 @@ mod future_bcast {
     //! charm4py tests/thread_entry_methods/future_bcast.py: a broadcast that is awaited is over when all elements have
     //! finished. There they take random times; here each one but the last waits for the next.
 
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
+    use crate::{Counter, CounterEntries};
     use chare::prelude::*;
 
     macro_rules! tests {
@@ -22,12 +21,12 @@ mod future_bcast {
                 }
 
                 #[entry]
-                async fn work(this: This<Self>, last: usize, finished: Shared<AtomicUsize>) -> Result<()> {
+                async fn work(this: This<Self>, last: usize, finished: Element<Counter>) -> Result<()> {
                     let index = this.index();
                     if index != last {
                         this.wait_until(|test| test.may_finish).await;
                     }
-                    finished.fetch_add(1, Ordering::Relaxed);
+                    finished.count().await?;
                     if index > 0 {
                         let ($cx, $index) = (&this, index - 1);
                         $element.finish().send();
@@ -48,14 +47,14 @@ mod future_bcast {
         Cell: #[chare(index = usize)], |cx, index| cx.array().at(index);
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares count in shared memory")]
+    #[chare::test(pes = [1, 2, 4, 8])]
     async fn a_broadcast_is_over_when_all_have_finished(rt: Runtime) -> Result<()> {
         let count = rt.num_pes();
-        let finished = Shared::new(AtomicUsize::new(0));
+        let finished = rt.single::<Counter>().create(()).await?;
         rt.array::<Cell>(count).create(()).send().work(count - 1, finished.clone()).await?;
-        assert_eq!(finished.load(Ordering::Relaxed), count);
+        assert_eq!(finished.counted().await?, count);
         rt.group::<Member>().create(()).send().work(count - 1, finished.clone()).await?;
-        assert_eq!(finished.load(Ordering::Relaxed), 2 * count);
+        assert_eq!(finished.counted().await?, 2 * count);
         Ok(())
     }
 }
@@ -453,11 +452,10 @@ mod threaded_ctors1 {
     //! charm4py tests/thread_entry_methods/threaded_ctors1.py: constructors that are coroutines get their arguments, and the
     //! creation is over when they have ended.
 
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
+    use crate::{Counter, CounterEntries};
     use chare::prelude::*;
 
-    type Init = (u32, Shared<AtomicUsize>);
+    type Init = (u32, Element<Counter>);
 
     macro_rules! tests {
         ($($name:ident: #[$chare:meta], $x:literal;)*) => { $(
@@ -470,7 +468,7 @@ mod threaded_ctors1 {
                     assert_eq!(x, $x);
                     // All of them are under way at once.
                     cx.barrier().await?;
-                    constructed.fetch_add(1, Ordering::Relaxed);
+                    constructed.count().await?;
                     Ok($name)
                 }
             }
@@ -482,14 +480,14 @@ mod threaded_ctors1 {
         Cell: #[chare(index = usize)], 50;
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares count in shared memory")]
+    #[chare::test(pes = [1, 2, 4, 8])]
     async fn a_creation_waits_for_its_constructors(rt: Runtime) -> Result<()> {
-        let constructed = Shared::new(AtomicUsize::new(0));
+        let constructed = rt.single::<Counter>().create(()).await?;
         let pes = rt.num_pes();
         let group = rt.group::<Member>().create((33, constructed.clone()));
         let array = rt.array::<Cell>(pes * 4).create((50, constructed.clone()));
         futures::try_join!(group, array)?;
-        assert_eq!(constructed.load(Ordering::Relaxed), pes * 5);
+        assert_eq!(constructed.counted().await?, pes * 5);
         Ok(())
     }
 }
