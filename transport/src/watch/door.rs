@@ -24,14 +24,19 @@ impl Door {
         Door { listener, secret: secret.to_le_bytes(), callers: VecDeque::new() }
     }
 
-    /// The one that is awaited, if it has come; an error if it has not, and it is late.
+    /// The one that is awaited, if it has come; an error if it has not, and it is late. Who cannot be let in now may be a little later, when
+    /// this process has a file less open.
     pub(super) fn look(&mut self, is_late: bool) -> Option<io::Result<TcpStream>> {
+        let mut refused = None;
         // A crowd that does not end is not waited for either.
         for _ in 0..PLACES {
             match self.listener.accept() {
                 Ok((stream, _)) => self.callers.push_back(Caller { stream, said: Vec::new() }),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Some(Err(error)),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
             }
         }
         self.callers.retain_mut(|caller| caller.listen(&self.secret));
@@ -41,7 +46,8 @@ impl Door {
             return known.map(|caller| caller.stream.set_nonblocking(false).map(|()| caller.stream));
         }
         self.callers.drain(..self.callers.len().saturating_sub(PLACES));
-        is_late.then(|| Err(io::Error::new(ErrorKind::TimedOut, "it has not connected")))
+        let has_not_come = || io::Error::new(ErrorKind::TimedOut, "it has not connected");
+        is_late.then(|| Err(refused.unwrap_or_else(has_not_come)))
     }
 }
 

@@ -5,11 +5,13 @@
 //! neither on whether anybody polls nor on whether the network can still be used. `README.md` of this crate has the argument.
 //!
 //! Invariant: a process that has closed has said so to its neighbours before its connections end. So it does not end before it has met them,
-//! however short the job, unless that takes longer than it waits: a connection that it has not taken yet ends without a word. One that it
-//! makes when it has ended its watch, while the system process runs, says so first.
+//! however short the job, unless that takes longer than it waits; and when its watch ends it says so to the one that waits to be let in. One that
+//! it makes when it has ended its watch, while the system process runs, says so first.
 
 mod door;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
@@ -38,12 +40,14 @@ const LOOK: Duration = Duration::from_millis(2);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     limit: Duration,
+    /// How long neighbours have to find each other.
+    meeting: Duration,
 }
 
 impl Heartbeat {
     /// A process that has given no sign of life for this long is lost. Signs are sent five times as often, but once a second at least.
     pub fn new(limit: Duration) -> Self {
-        Heartbeat { limit }
+        Heartbeat { limit, meeting: limit.max(LEAST_MEETING) }
     }
 
     fn period(self) -> Duration {
@@ -59,7 +63,7 @@ pub enum Alarm<'a> {
     /// A process was lost 5 s ago, and the driver of this one is still there: its threads are busy with something long, or wait for
     /// the one that is lost.
     Stuck(&'a Error),
-    /// A neighbour cannot be watched, and so its loss not be noticed. The job goes on.
+    /// A neighbour cannot be watched, unless it comes late, and so its loss not be noticed. The job goes on.
     Unwatched {
         /// Which.
         rank: Rank,
@@ -222,10 +226,11 @@ impl Lines {
             if self.has_closed.load(Ordering::SeqCst) {
                 let _ = stream.write_all(&Message::Bye.to_bytes());
             }
+            // Nobody would drop it.
+            if self.is_over.load(Ordering::SeqCst) {
+                return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
+            }
             *place = Some(writing);
-        }
-        if self.is_over.load(Ordering::SeqCst) {
-            return Err(io::Error::new(ErrorKind::NotConnected, "nothing is watched any more"));
         }
         Ok(stream)
     }
@@ -300,9 +305,17 @@ struct Watcher {
 enum Side {
     /// It has not been met yet.
     Awaited,
+    /// It has been awaited for long enough, and that it has not come has been told. It still may, and would miss one that did not answer.
+    Late,
     There(TcpStream),
     /// It cannot be reached, or has ended.
     Gone,
+}
+
+impl Side {
+    fn may_come(&self) -> bool {
+        matches!(self, Side::Awaited | Side::Late)
+    }
 }
 
 impl Watcher {
@@ -310,7 +323,7 @@ impl Watcher {
     /// this process is silent.
     fn run(mut self) {
         let period = self.heartbeat.period();
-        let (next, meeting) = (self.next.clone(), self.meeting());
+        let (next, meeting) = (self.next.clone(), self.heartbeat.meeting);
         let reached = reach(self.lines.clone(), self.heartbeat, move || connect(&next, meeting));
         let began = Instant::now();
         let mut sides = [Side::Awaited, Side::Awaited];
@@ -318,9 +331,9 @@ impl Watcher {
         loop {
             let is_alone = sides.iter().all(|side| matches!(side, Side::Gone));
             if self.is_over() || (is_alone && self.end_by.is_none()) {
-                return;
+                return self.answer_at_end(&sides[0]);
             }
-            if !self.lines.has_met.load(Ordering::SeqCst) {
+            if sides.iter().any(Side::may_come) {
                 self.meet(&mut sides, &reached, began.elapsed());
             }
             if sent.is_none_or(|sent| sent.elapsed() >= period) {
@@ -354,16 +367,14 @@ impl Watcher {
         self.lines.is_over.load(Ordering::SeqCst)
     }
 
-    fn meeting(&self) -> Duration {
-        self.heartbeat.limit.max(LEAST_MEETING)
-    }
-
-    /// Looks whether neighbours have come that were awaited for so long; those that cannot be reached are given up.
+    /// Looks whether neighbours have come that were awaited for so long. One that cannot be reached is given up; one that should have
+    /// come may be late.
     fn meet(&mut self, sides: &mut [Side; 2], reached: &Receiver<io::Result<TcpStream>>, awaited: Duration) {
         for side in [0, 1] {
-            if !matches!(sides[side], Side::Awaited) {
+            if !sides[side].may_come() {
                 continue;
             }
+            self.ring.expect_nothing(side);
             let found = if side == 1 {
                 match reached.try_recv() {
                     Ok(found) => Some(found),
@@ -373,34 +384,56 @@ impl Watcher {
                     }
                 }
             } else {
-                let came = self.door.look(awaited >= self.meeting());
-                came.map(|came| came.and_then(|stream| self.lines.keep(side, stream, self.heartbeat)))
-            };
-            let Some(found) = found else {
-                self.ring.expect_nothing(side);
-                continue;
+                let is_told = matches!(sides[side], Side::Late);
+                match self.door.look(!is_told && awaited >= self.heartbeat.meeting) {
+                    Some(Err(error)) => {
+                        self.tell_unwatched(side, &error);
+                        sides[side] = Side::Late;
+                        None
+                    }
+                    came => {
+                        came.map(|came| came.and_then(|stream| self.lines.keep(side, stream, self.heartbeat)))
+                    }
+                }
             };
             sides[side] = match found {
-                Ok(stream) => Side::There(stream),
-                Err(_) if self.is_over() => return,
-                Err(error) => {
-                    let rank = self.ring.neighbour(side);
+                None => continue,
+                Some(Ok(stream)) => Side::There(stream),
+                Some(Err(_)) if self.is_over() => return,
+                Some(Err(error)) => {
                     self.ring.leave(side);
-                    self.watched.tell(Alarm::Unwatched { rank, why: error.to_string() });
+                    self.tell_unwatched(side, &error);
                     Side::Gone
                 }
             };
         }
-        if !sides.iter().any(|side| matches!(side, Side::Awaited)) {
-            for side in &*sides {
-                if let Side::There(stream) = side {
-                    // If it cannot be set, the thread looks more often than it has to.
-                    let _ = stream.set_read_timeout(Some(self.heartbeat.period() / 2));
-                }
+        let has_met = !sides.iter().any(|side| matches!(side, Side::Awaited));
+        let wait = if has_met { self.heartbeat.period() / 2 } else { LOOK };
+        let mut is_there = false;
+        for side in &*sides {
+            if let Side::There(stream) = side {
+                is_there = true;
+                // If it cannot be set, the thread looks more often than it has to.
+                let _ = stream.set_read_timeout(Some(wait));
             }
-            self.lines.has_met.store(true, Ordering::SeqCst);
-        } else if !sides.iter().any(|side| matches!(side, Side::There(_))) {
-            thread::park_timeout(LOOK);
+        }
+        self.lines.has_met.store(has_met, Ordering::SeqCst);
+        if !is_there && sides.iter().any(Side::may_come) {
+            thread::park_timeout(wait);
+        }
+    }
+
+    fn tell_unwatched(&self, side: usize, why: &io::Error) {
+        let rank = self.ring.neighbour(side);
+        self.watched.tell(Alarm::Unwatched { rank, why: why.to_string() });
+    }
+
+    /// Says on the last connection that may still come what is to be said, if it waits to be let in.
+    fn answer_at_end(mut self, before: &Side) {
+        if before.may_come()
+            && let Some(Ok(stream)) = self.door.look(false)
+        {
+            let _ = self.lines.keep(0, stream, self.heartbeat);
         }
     }
 
@@ -480,203 +513,4 @@ fn read(stream: &mut TcpStream, came: &mut Vec<u8>, size: usize) -> (Vec<Message
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::facts::ThreadLevel;
-    use ring::Loss;
-
-    /// A process of a job on this host that watches, and what its hook is told.
-    struct One {
-        watched: Arc<Watched>,
-        watch: Watch,
-        told: Receiver<String>,
-    }
-
-    fn posts(size: usize, limit: Duration) -> (Vec<Post>, Vec<Address>) {
-        let open = |_| Post::open(Some(Heartbeat::new(limit)), true).expect("a port is free");
-        let posts: Vec<_> = (0..size).map(open).collect();
-        let addresses =
-            posts.iter().map(|post| Address::read(&Post::address(Some(post)).to_bytes())).collect();
-        (posts, addresses)
-    }
-
-    fn begin(post: Post, rank: usize, addresses: &[Address]) -> One {
-        let names = vec!["here".to_owned(); addresses.len()];
-        let facts = Facts::new(Rank(rank as u32), &names, ThreadLevel::Multiple);
-        let (tell, told) = mpsc::channel();
-        let watched = Arc::new(Watched::default());
-        watched.set_hook(Box::new(move |alarm| {
-            let text = match alarm {
-                Alarm::Lost(error) => error.to_string(),
-                Alarm::Stuck(error) => format!("stuck: {error}"),
-                Alarm::Unwatched { rank, why } => format!("{rank} is not watched: {why}"),
-            };
-            tell.send(text).expect("the test listens");
-        }));
-        let watch = post.watch(&facts, addresses, watched.clone()).expect("there are several");
-        One { watched, watch, told }
-    }
-
-    fn job(size: usize, limit: Duration) -> Vec<One> {
-        let (posts, addresses) = posts(size, limit);
-        posts.into_iter().enumerate().map(|(rank, post)| begin(post, rank, &addresses)).collect()
-    }
-
-    /// Long enough for any machine.
-    const AGES: Duration = Duration::from_secs(600);
-
-    fn meet(job: &[One]) {
-        while !job.iter().all(|one| one.watch.has_met()) {
-            thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn all_are_told_of_one_whose_connections_end() {
-        let mut job = job(4, AGES);
-        meet(&job);
-        drop(job.remove(2));
-        for One { watched, told, .. } in &job {
-            let said = told.recv().expect("it is told");
-            assert!(said.starts_with("rank 2 is lost: its connection to rank "), "{said}");
-            assert_eq!(watched.lost().map(ToString::to_string), Some(said));
-        }
-    }
-
-    #[test]
-    fn who_has_closed_is_not_missed() {
-        let job = job(3, AGES);
-        meet(&job);
-        job.iter().for_each(|one| one.watch.say_bye());
-        job.into_iter().for_each(leaves_quietly);
-    }
-
-    fn leaves_quietly(one: One) {
-        let One { watched, watch, told } = one;
-        drop(watch);
-        assert!(watched.lost().is_none());
-        drop(watched);
-        assert_eq!(told.recv().ok(), None, "nothing is told");
-    }
-
-    #[test]
-    fn who_closes_before_all_have_met_is_not_missed() {
-        for _ in 0..50 {
-            let (posts, addresses) = posts(3, AGES);
-            let mut job = Vec::new();
-            for (rank, post) in posts.into_iter().enumerate() {
-                job.push(begin(post, rank, &addresses));
-                // Nobody is there yet who could hear the first one.
-                job[rank].watch.say_bye();
-            }
-            meet(&job);
-            job.into_iter().for_each(leaves_quietly);
-        }
-    }
-
-    #[test]
-    fn one_that_ends_before_it_has_met_its_neighbours_holds_nobody_up() {
-        let (mut posts, addresses) = posts(2, AGES);
-        // The other one never comes.
-        let one = begin(posts.remove(0), 0, &addresses);
-        drop(one.watch);
-        assert_eq!(Arc::strong_count(&one.watched), 1, "the thread that watched is gone");
-    }
-
-    #[test]
-    fn a_connection_that_comes_about_after_the_end_says_bye() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let place = listener.local_addr().expect("it is bound");
-        let lines = Arc::new(Lines::default());
-        let watch = Watch { lines: lines.clone(), thread: None, closing: None };
-        let (connect, is_asked) = mpsc::channel();
-        let reached = reach(lines, Heartbeat::new(AGES), move || {
-            is_asked.recv().expect("the test asks");
-            TcpStream::connect(place)
-        });
-        watch.say_bye();
-        drop((watch, reached));
-        connect.send(()).expect("it waits");
-        let mut said = Vec::new();
-        listener.accept().expect("it connects").0.read_to_end(&mut said).expect("it ends");
-        assert_eq!(said, Message::Bye.to_bytes());
-    }
-
-    #[test]
-    fn one_that_is_silent_is_lost_and_a_stranger_is_none() {
-        let (mut posts, addresses) = posts(2, Duration::from_millis(200));
-        let silent = posts.remove(1);
-        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, addresses[0].port)).expect("it waits");
-        let mut stranger = connect();
-        stranger.write_all(&7_u64.to_le_bytes()).expect("it is there");
-        let mut before = connect();
-        before.write_all(&addresses[0].secret.to_le_bytes()).expect("it is there");
-        let one = begin(posts.remove(0), 0, &addresses);
-        let said = one.told.recv().expect("it is told");
-        assert!(said.starts_with("rank 1 is lost: rank 0 has heard nothing of it for 0."), "{said}");
-        drop((silent, stranger, before));
-    }
-
-    /// The second of three processes, of which the first has not come yet, and its connection to the third.
-    fn one_between() -> (One, TcpStream, Address) {
-        let (mut posts, addresses) = posts(3, Duration::from_millis(500));
-        let third = posts.pop().expect("there are three");
-        let one = begin(posts.remove(1), 1, &addresses);
-        third.listener.set_nonblocking(false).expect("a socket can wait");
-        let (mut stream, _) = third.listener.accept().expect("it connects");
-        let mut said = [0; 8];
-        stream.read_exact(&mut said).expect("it says who it is");
-        assert_eq!(u64::from_le_bytes(said), third.address.secret);
-        (one, stream, addresses[1])
-    }
-
-    #[test]
-    fn one_whose_neighbour_is_late_gives_signs_of_life_to_the_other() {
-        let (one, mut third, _) = one_between();
-        for _ in 0..2 {
-            let mut beat = [0; MESSAGE_BYTES];
-            third.read_exact(&mut beat).expect("it lives");
-            assert_eq!(Message::read(&beat, 3), Some(Message::Beat));
-        }
-        assert!(!one.watch.has_met());
-    }
-
-    #[test]
-    fn one_whose_neighbour_is_late_misses_the_other() {
-        let (one, third, _) = one_between();
-        drop(third);
-        let said = one.told.recv().expect("it is told");
-        assert_eq!(said, "rank 2 is lost: its connection to rank 1 has ended");
-        assert!(!one.watch.has_met());
-    }
-
-    #[test]
-    fn one_whose_neighbour_is_late_tells_it_of_a_loss_and_who_stays_is_told_so() {
-        let (one, third, address) = one_between();
-        drop(third);
-        let said = one.told.recv().expect("it is told");
-        let mut first = TcpStream::connect((Ipv4Addr::LOCALHOST, address.port)).expect("it waits");
-        first.write_all(&address.secret.to_le_bytes()).expect("it is there");
-        let mut news = [0; MESSAGE_BYTES];
-        first.read_exact(&mut news).expect("it tells");
-        let loss = Loss { rank: Rank(2), by: Rank(1), silence: None };
-        assert_eq!(Message::read(&news, 3), Some(Message::Lost(loss)));
-        // Nobody is left to be watched, and one is still there.
-        drop(first);
-        drop(one.watched);
-        assert_eq!(one.told.recv().ok(), Some(format!("stuck: {said}")));
-    }
-
-    #[test]
-    fn nobody_watches_unless_all_do() {
-        let (posts, mut addresses) = posts(2, AGES);
-        addresses[1] = Post::address(None);
-        let facts = Facts::new(Rank(0), &["a".to_owned(), "a".to_owned()], ThreadLevel::Multiple);
-        let first = posts.into_iter().next().expect("there are two");
-        assert!(first.watch(&facts, &addresses, Arc::default()).is_none());
-        assert!(Post::open(None, true).is_none());
-    }
 }
