@@ -161,7 +161,7 @@ fn a_process_that_computes_is_not_lost() {
 fn a_process_that_computes_ends_too_when_another_is_lost() {
     // Two PEs each, so that one sends what is sent while the other computes.
     let (said, errors) = texts(&mpirun_with(launcher::recovers(), 3, 2, &["compute-and-kill"]));
-    let stuck = "this process is aborted, since one of its PEs is still busy";
+    let stuck = "this process is aborted, since one of its threads is still busy";
     let has_waited = errors.matches("error: rank 2 is lost: ").count() == 2 && errors.contains(stuck);
     // Where the one that does not compute is the last that there is to see, the launcher has ended the other.
     let is_ended = launcher::ends_all_at_an_error() && errors.contains("error: rank 2 is lost: ");

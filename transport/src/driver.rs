@@ -80,7 +80,7 @@ impl Driver {
     }
 
     /// Has `hook` called, by a thread of this crate's, when a process is lost, where processes watch each other. It may also be called
-    /// now.
+    /// now. As long as there is none, alarms are told on standard error, and [`Alarm::Stuck`] aborts the process.
     pub fn on_alarm(&mut self, hook: impl FnMut(Alarm<'_>) + Send + 'static) {
         self.watched.set_hook(Box::new(hook));
     }

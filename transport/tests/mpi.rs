@@ -14,7 +14,7 @@ use std::{env, fs, process, thread};
 
 use chare_transport::mpi::Environment;
 use chare_transport::{
-    Buffer, ConnectError, DeviceBuf, Error, Frame, Identity, Limits, Nap, Process, Progress, Rank,
+    Buffer, ConnectError, DeviceBuf, Error, Frame, Heartbeat, Identity, Limits, Nap, Process, Progress, Rank,
     ThreadLevel,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -37,6 +37,7 @@ const CASES: &[(&str, Case)] = &[
     ("die", die),
     ("panic", panic_in_one),
     ("leave", leave),
+    ("stop", stop_before_all_agree),
     ("device", device_memory),
     ("vast", vast),
     ("funneled", funneled),
@@ -71,6 +72,9 @@ fn main() -> ExitCode {
         trial("no_process_outlives_one_that_panics", || ends_with(run(2, "panic"), 2, &["out of luck"])),
         trial("a_process_that_leaves_is_lost", || {
             ends_with(run(2, "leave"), 2, &["rank 1 is lost: it has ended without closing"])
+        }),
+        trial("no_process_waits_for_one_that_is_stopped_before_they_agree", || {
+            ends_with(run(2, "stop"), 2, &["error: rank 1 is lost: rank 0 has heard nothing of it for "])
         }),
         trial("only_the_thread_that_may_drives", || {
             let output = run_alone("funneled");
@@ -277,6 +281,19 @@ fn leave() -> Result<(), String> {
     let error = error_of(&mut process);
     fs::write(mark, "").map_err(|error| error.to_string())?;
     Err(error.to_string())
+}
+
+/// Nobody has said yet what is to be done at an alarm.
+fn stop_before_all_agree() -> Result<(), String> {
+    let environment = start()?;
+    let heartbeat = Some(Heartbeat::new(Duration::from_secs(1)));
+    let process = environment.connect_watched(&Identity::new(10, "test"), &Limits::default(), heartbeat);
+    let mut process = process.map_err(|error| error.to_string())?;
+    if process.outbox.facts().rank() == Rank(1) {
+        let stopped = Command::new("kill").args(["-STOP", &process::id().to_string()]).status();
+        panic!("it goes on: {stopped:?}");
+    }
+    process.driver.gather(b"here").map(drop).map_err(|error| error.to_string())
 }
 
 /// Each process has heard of each, so that all are there.

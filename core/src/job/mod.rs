@@ -396,15 +396,11 @@ fn heed_alarm(shared: &Shared, alarm: &Alarm<'_>) {
     match alarm {
         Alarm::Lost(error) => shared.stop(reason_of(error)),
         // Nothing milder is sure to end a process whose threads may wait inside of MPI for the one that is lost.
-        Alarm::Stuck(error) => {
-            say(&format!("error: {error}; this process is aborted, since one of its PEs is still busy"));
+        Alarm::Stuck(_) => {
+            say(&alarm.to_string());
             process::abort();
         }
-        Alarm::Unwatched { rank, why } => {
-            say(&format!(
-                "warning: if {rank} is lost, that may go unnoticed, since it cannot be watched: {why}"
-            ));
-        }
+        Alarm::Unwatched { .. } => say(&alarm.to_string()),
     }
 }
 

@@ -13,8 +13,10 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -72,6 +74,24 @@ pub enum Alarm<'a> {
     },
 }
 
+impl fmt::Display for Alarm<'_> {
+    /// What a user is told.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Alarm::Lost(error) => write!(f, "error: {error}"),
+            Alarm::Stuck(error) => {
+                write!(f, "error: {error}; this process is aborted, since one of its threads is still busy")
+            }
+            Alarm::Unwatched { rank, why } => {
+                write!(
+                    f,
+                    "warning: if {rank} is lost, that may go unnoticed, since it cannot be watched: {why}"
+                )
+            }
+        }
+    }
+}
+
 type Hook = Box<dyn FnMut(Alarm<'_>) + Send>;
 
 /// What the thread that watches shares with the driver.
@@ -97,9 +117,20 @@ impl Watched {
     }
 
     fn tell(&self, alarm: Alarm<'_>) {
-        if let Some(hook) = lock(&self.hook).as_mut() {
-            hook(alarm);
+        match lock(&self.hook).as_mut() {
+            Some(hook) => hook(alarm),
+            None => tell_user(&alarm),
         }
+    }
+}
+
+/// Does what is to be done as long as nobody has said what. A process that has just met the others may wait for them inside of MPI, to agree on
+/// something, and for ever for one that is lost.
+fn tell_user(alarm: &Alarm<'_>) {
+    // Where nobody reads it, the end still tells.
+    let _ = writeln!(io::stderr(), "{alarm}");
+    if let Alarm::Stuck(_) = alarm {
+        process::abort();
     }
 }
 
