@@ -47,7 +47,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// A process that has given no sign of life for this long is lost. Signs are sent five times as often, but once a second at least.
+    /// A process that has given no sign of life for this long is lost; one that has given none at all, after 10 s at least. Signs are sent five times as often, but once a second at least.
     pub fn new(limit: Duration) -> Self {
         Heartbeat { limit, meeting: limit.max(LEAST_MEETING) }
     }
@@ -191,7 +191,7 @@ impl Post {
         if size == 1 || addresses.iter().any(|address| address.port == 0) {
             return None;
         }
-        let ring = Ring::new(facts.rank(), size, self.heartbeat.limit);
+        let ring = Ring::new(facts.rank(), size, self.heartbeat.limit, self.heartbeat.meeting);
         let next = ring.neighbour(1);
         let is_here = facts.host_of(next) == facts.host_of(facts.rank());
         let host = if is_here { "127.0.0.1".into() } else { facts.host_of(next)?.name.clone() };

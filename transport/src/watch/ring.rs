@@ -84,6 +84,8 @@ impl Message {
 struct Neighbour {
     rank: Rank,
     silence: Duration,
+    /// For how long it may be silent: until it has begun to watch, for as long as it may be late.
+    limit: Duration,
     /// It is there, as far as is known, and has not closed.
     is_watched: bool,
 }
@@ -106,9 +108,15 @@ pub(super) struct News {
 }
 
 impl Ring {
-    pub(super) fn new(own: Rank, size: usize, limit: Duration) -> Ring {
+    /// Until neighbours have given a first sign of life, they may be silent for `meeting` too, if that is longer than `limit`.
+    pub(super) fn new(own: Rank, size: usize, limit: Duration, meeting: Duration) -> Ring {
         let size = size as u32;
-        let neighbour = |rank| Neighbour { rank: Rank(rank), silence: Duration::ZERO, is_watched: true };
+        let neighbour = |rank| Neighbour {
+            rank: Rank(rank),
+            silence: Duration::ZERO,
+            limit: meeting.max(limit),
+            is_watched: true,
+        };
         let neighbours = [neighbour((own.0 + size - 1) % size), neighbour((own.0 + 1) % size)];
         Ring { own, limit, neighbours, has_told: false }
     }
@@ -135,7 +143,8 @@ impl Ring {
 
     /// A neighbour has told something.
     pub(super) fn heard(&mut self, side: usize, message: Message) -> Option<News> {
-        self.neighbours[side].silence = Duration::ZERO;
+        let neighbour = &mut self.neighbours[side];
+        (neighbour.silence, neighbour.limit) = (Duration::ZERO, self.limit);
         match message {
             Message::Beat => None,
             Message::Bye => {
@@ -157,11 +166,10 @@ impl Ring {
 
     /// Time has passed in which this process was there to listen.
     pub(super) fn passed(&mut self, time: Duration) -> Option<News> {
-        let limit = self.limit;
         for neighbour in &mut self.neighbours {
             neighbour.silence += time;
         }
-        let silent = self.neighbours.iter().position(|one| one.is_watched && one.silence > limit)?;
+        let silent = self.neighbours.iter().position(|one| one.is_watched && one.silence > one.limit)?;
         self.leave(silent);
         let Neighbour { rank, silence, .. } = self.neighbours[silent];
         self.news(Loss { rank, by: self.own, silence: Some(silence) }, None)
@@ -208,7 +216,7 @@ mod tests {
         for size in 2..7_u32 {
             for lost in 0..size {
                 let mut rings: Vec<_> =
-                    (0..size).map(|own| Ring::new(Rank(own), size as usize, LIMIT)).collect();
+                    (0..size).map(|own| Ring::new(Rank(own), size as usize, LIMIT, LIMIT)).collect();
                 let after = (lost + 1) % size;
                 let news = rings[after as usize].ended(0).expect("it was watched");
                 let learned = spread(&mut rings, Rank(after), news);
@@ -222,7 +230,7 @@ mod tests {
 
     #[test]
     fn silence_counts_only_up_to_a_sign_of_life() {
-        let mut ring = Ring::new(Rank(1), 3, LIMIT);
+        let mut ring = Ring::new(Rank(1), 3, LIMIT, LIMIT);
         for _ in 0..4 {
             assert_eq!(ring.passed(SECOND), None);
         }
@@ -238,8 +246,21 @@ mod tests {
     }
 
     #[test]
+    fn who_is_connected_may_begin_to_watch_later() {
+        let mut ring = Ring::new(Rank(1), 3, LIMIT, LIMIT * 2);
+        assert_eq!(ring.passed(LIMIT * 2), None);
+        assert_eq!(ring.heard(0, Message::Beat), None);
+        let news = ring.passed(SECOND).expect("rank 2 never gives a sign of life");
+        assert_eq!((news.loss.rank, news.loss.silence), (Rank(2), Some(LIMIT * 2 + SECOND)));
+        let mut ring = Ring::new(Rank(1), 3, LIMIT, LIMIT * 2);
+        assert_eq!([0, 1].map(|side| ring.heard(side, Message::Beat)), [None; 2]);
+        let news = ring.passed(LIMIT + SECOND).expect("they have begun");
+        assert_eq!(news.loss.rank, Rank(0));
+    }
+
+    #[test]
     fn who_has_closed_is_not_missed_and_one_loss_is_told() {
-        let mut ring = Ring::new(Rank(0), 2, LIMIT);
+        let mut ring = Ring::new(Rank(0), 2, LIMIT, LIMIT);
         assert_eq!(ring.heard(0, Message::Bye), None);
         assert_eq!((ring.ended(0), ring.is_watched(0), ring.is_watched(1)), (None, false, true));
         let news = ring.ended(1).expect("it did not say bye on this side");

@@ -122,6 +122,20 @@ fn a_connection_that_comes_about_after_the_end_says_bye() {
 }
 
 #[test]
+fn one_that_begins_to_watch_late_is_not_missed() {
+    let (mut posts, addresses) = posts(2, Heartbeat { limit: SOON, meeting: AGES });
+    let second = posts.pop().expect("there are two");
+    let first = begin(posts.remove(0), 0, &addresses);
+    // The system has connected it, and it says nothing yet.
+    thread::sleep(3 * SOON);
+    let second = begin(second, 1, &addresses);
+    let job = [first, second];
+    meet(&job);
+    job.iter().for_each(|one| one.watch.say_bye());
+    job.into_iter().for_each(leaves_quietly);
+}
+
+#[test]
 fn one_that_is_silent_is_lost_and_a_stranger_is_none() {
     let (mut posts, addresses) = posts(2, Heartbeat { limit: SOON, meeting: SOON });
     let silent = posts.remove(1);
