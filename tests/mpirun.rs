@@ -167,3 +167,14 @@ fn a_process_that_computes_ends_too_when_another_is_lost() {
     let is_ended = launcher::ends_all_at_an_error() && errors.contains("error: rank 2 is lost: ");
     assert!(has_waited || is_ended, "{said}{errors}");
 }
+
+#[test]
+fn a_process_that_computes_ends_too_when_another_panics() {
+    let output = mpirun(3, 2, &["compute-and-panic"]);
+    let (said, errors) = texts(&output);
+    assert!(!output.status.success(), "{said}{errors}");
+    let stuck = "error: rank 2 has ended the run with exit code 1; this process is aborted, since one of its threads is still busy";
+    // It has said so before the launcher ends it, since another one is aborted.
+    let why = "Member[5].panic panicked";
+    assert!(errors.contains(stuck) && errors.contains(why), "{said}{errors}");
+}

@@ -161,6 +161,14 @@ impl fmt::Display for ExitReport {
     }
 }
 
+/// What a process says of the end of its run while it waits for others, if the end is a bad one and arose here.
+pub(crate) fn early(reason: &Reason) -> Option<String> {
+    let is_told_otherwise = matches!(reason, Reason::Hang | Reason::Lost(_) | Reason::Elsewhere(_));
+    let is_early = reason.code() != 0 && !is_told_otherwise;
+    let text = is_early.then(|| current::silently(|| text_of(reason, "")).ok()).flatten()?;
+    (!text.is_empty()).then_some(text)
+}
+
 fn text_of(reason: &Reason, hang: &str) -> String {
     match reason {
         // Where it arose, it is told.

@@ -2,7 +2,8 @@
 //!
 //! `across` prints what it has computed, which is the same on any number of processes; `across panic`, `across error`, `across hang` and
 //! `across exit 7` end in that way, each by code that runs on the last PE. In `across kill` that code sends its process the signal KILL, in `across stop`
-//! the signal STOP; in `across compute 3` it computes for so many seconds. In `across compute-and-kill` the first PE computes for ever besides.
+//! the signal STOP; in `across compute 3` it computes for so many seconds. In `across compute-and-kill`
+//! and `across compute-and-panic` the first PE computes for ever besides.
 
 use std::hint::black_box;
 use std::process::{self, Command};
@@ -166,6 +167,10 @@ async fn main(rt: Runtime) -> Result<()> {
         Some("compute") => assert_eq!(last.compute(args[2].parse()?).await?, 1),
         Some("compute-and-kill") => {
             last.signal("KILL".into()).send();
+            members.on(0).compute(u64::MAX).await?;
+        }
+        Some("compute-and-panic") => {
+            last.panic().send();
             members.on(0).compute(u64::MAX).await?;
         }
         Some(other) => return Err(format!("`{other}` is no way to end").into()),

@@ -16,7 +16,7 @@ use crate::frame::{Frame, Rank};
 use crate::network::{Event, Nap, Network};
 use crate::outbox::Shared;
 use crate::protocol::{Action, Engine};
-use crate::watch::{Alarm, Watch, Watched};
+use crate::watch::{Alarm, Herald, Watch, Watched};
 
 /// How long a process that ends the job waits for the others to have noticed.
 const ABORT_GRACE: Duration = Duration::from_secs(1);
@@ -83,6 +83,12 @@ impl Driver {
     /// now. As long as there is none, alarms are told on standard error, and [`Alarm::Stuck`] aborts the process.
     pub fn on_alarm(&mut self, hook: impl FnMut(Alarm<'_>) + Send + 'static) {
         self.watched.set_hook(Box::new(hook));
+    }
+
+    /// What tells the others that this process has ended badly, for any thread. It does nothing where processes do not watch each other.
+    pub fn herald(&self) -> Herald {
+        let own = self.facts().rank();
+        self.watch.as_ref().map_or(Herald::of_none(own), |watch| watch.herald(own))
     }
 
     /// Whether the network says of itself that it sends and receives memory of CUDA devices.
@@ -249,6 +255,7 @@ impl Driver {
     pub fn close(&mut self) {
         if matches!(self.state, State::Open) {
             self.state = State::Closing;
+            self.watch.iter().for_each(Watch::begin_close);
             self.shared.close();
             for index in 0..self.facts().size() {
                 self.engine.take_queued(&self.shared, Rank(index as u32), false);

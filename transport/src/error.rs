@@ -31,6 +31,14 @@ pub enum Error {
         /// How they knew.
         why: String,
     },
+    /// A process has ended its part badly, and said so to those who watch.
+    #[error("{rank} has ended the run with exit code {code}")]
+    Ended {
+        /// Who.
+        rank: Rank,
+        /// With which exit code.
+        code: i32,
+    },
     /// A peer has ended the job.
     #[error("{by} has ended the job: {reason}")]
     Aborted {

@@ -52,5 +52,5 @@ pub use limits::Limits;
 pub use network::Nap;
 pub use outbox::{Outbox, Queued, Refusal, SendError};
 pub use start::{Identity, Process};
-pub use watch::{Alarm, Heartbeat};
+pub use watch::{Alarm, Heartbeat, Herald};
 pub use wire::WireError;

@@ -28,12 +28,13 @@ use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{process, thread};
 
 use chare_device::Rest;
 use chare_transport::{
-    Alarm, Driver, Error, Facts, Frame, Identity, Nap, Outbox, Process, Progress, Queued, Rank, Refusal,
+    Alarm, Driver, Error, Facts, Frame, Herald, Identity, Nap, Outbox, Process, Progress, Queued, Rank,
+    Refusal,
 };
 
 use crate::binding::BoundDevices;
@@ -44,7 +45,7 @@ use crate::message::Msg;
 use crate::options::Options;
 use crate::process::{Shared, lock};
 use crate::profile::Profile;
-use crate::report::Reason;
+use crate::report::{self, Reason};
 use crate::runtime::StartError;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
@@ -75,6 +76,8 @@ const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless its last look at the network has ended within as long as it took, which is taken
 /// for so long at least and at most.
 const LOOKS_APART_NS: RangeInclusive<u64> = 3_000..=30_000;
+/// How long a process whose run has ended badly waits for the others before it says why: they may be aborted 5 s after the end.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often another one looks whether that PE has become busy with something long.
 const WATCH: Duration = Duration::from_millis(1);
 
@@ -113,6 +116,8 @@ pub(crate) struct Job {
     pub(crate) is_woken: bool,
     /// The reason that ends the run came from another process, or has been told to the others.
     has_told_end: AtomicBool,
+    /// Tells others that are busy, and do not poll, that the run has ended badly.
+    herald: Herald,
     pub(crate) standings: Standings,
     /// What other processes have told of the run, at rank 0.
     reports: Mutex<Reports>,
@@ -150,6 +155,7 @@ impl Job {
             outbox,
             moves,
             is_woken: driver.is_woken(),
+            herald: driver.herald(),
             driver: Mutex::new(Some(driver)),
             has_told_end: AtomicBool::new(false),
             standings: Standings::new(size),
@@ -193,7 +199,18 @@ impl Job {
         if self.has_told_end.swap(true, Ordering::SeqCst) {
             return;
         }
-        let note = Note::End(ending());
+        let ending = ending();
+        // Who hangs is idle, and polls.
+        if let Ending::Code(code) = ending
+            && code != 0
+        {
+            self.herald.tell_end(code);
+        }
+        self.tell_others(ending);
+    }
+
+    fn tell_others(&self, ending: Ending) {
+        let note = Note::End(ending);
         self.others().for_each(|rank| self.tell(rank, &note));
     }
 
@@ -285,13 +302,18 @@ impl Job {
         }
         // What has gone wrong since the others were told how the run ends.
         if !shared.has_ended_well() {
-            self.has_told_end.store(false, Ordering::SeqCst);
-            self.tell_end(|| shared.lock_reason().as_ref().map_or(Ending::Code(1), Ending::of));
+            self.has_told_end.store(true, Ordering::SeqCst);
+            self.tell_others(shared.lock_reason().as_ref().map_or(Ending::Code(1), Ending::of));
         }
         let mut place = self.lock_driver();
         let Some(driver) = place.as_mut() else { return };
         driver.close();
+        let mut say_why_by = Some(Instant::now() + PATIENCE);
         loop {
+            if say_why_by.is_some_and(|by| Instant::now() > by) {
+                say_why_by = None;
+                say_why(shared);
+            }
             let polled = driver.poll(&mut |from, frame| {
                 if let Some(note) = Note::read(frame.header) {
                     self.heed_at_end(shared, from, note);
@@ -397,10 +419,18 @@ fn heed_alarm(shared: &Shared, alarm: &Alarm<'_>) {
         Alarm::Lost(error) => shared.stop(reason_of(error)),
         // Nothing milder is sure to end a process whose threads may wait inside of MPI for the one that is lost.
         Alarm::Stuck(_) => {
+            say_why(shared);
             say(&alarm.to_string());
             process::abort();
         }
         Alarm::Unwatched { .. } => say(&alarm.to_string()),
+    }
+}
+
+/// Says why the run has ended, if that arose here: a launcher ends this process when another one is aborted, before it says so at its own end.
+fn say_why(shared: &Shared) {
+    if let Some(why) = shared.lock_reason().as_ref().and_then(report::early) {
+        say(&format!("{why}\nthis process waits for others to end the run, too"));
     }
 }
 

@@ -19,7 +19,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,9 +27,9 @@ use crate::error::Error;
 use crate::facts::Facts;
 use crate::frame::Rank;
 use door::Door;
-use ring::{MESSAGE_BYTES, Message, News, Ring};
+use ring::{BadEnd, MESSAGE_BYTES, Message, News, Ring};
 
-/// How long a process that has lost another one may take for its own end before [`Alarm::Stuck`].
+/// How long a process that has lost another one, or been told that one has ended badly, may take for its own end before [`Alarm::Stuck`].
 const END_GRACE: Duration = Duration::from_secs(5);
 /// How long neighbours have to find each other, at least.
 const LEAST_MEETING: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ pub enum Alarm<'a> {
     /// A process is lost, or the others took this one for lost. Polling fails from now on, with this error.
     Lost(&'a Error),
     /// A process was lost 5 s ago, and the driver of this one is still there: its threads are busy with something long, or wait for
-    /// the one that is lost.
+    /// the one that is lost. Or one has told 5 s ago that it has ended badly ([`Herald`]), and this one has not closed.
     Stuck(&'a Error),
     /// A neighbour cannot be watched, unless it comes late, and so its loss not be noticed. The job goes on.
     Unwatched {
@@ -206,6 +206,7 @@ impl Post {
             watched,
             came: [Vec::new(), Vec::new()],
             end_by: None,
+            may_go_on: Some(END_GRACE),
         };
         let thread = thread::Builder::new().name("heartbeat".into()).spawn(|| watcher.run()).ok()?;
         Some(Watch { lines, thread: Some(thread), closing: None })
@@ -213,7 +214,7 @@ impl Post {
 }
 
 /// The connections of a process.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Lines {
     /// To the process before this one, and to the one after it.
     sides: [Mutex<Option<TcpStream>>; 2],
@@ -223,6 +224,10 @@ struct Lines {
     has_closed: AtomicBool,
     /// The loss that this process tells, on each side that it is for.
     news: OnceLock<News>,
+    /// The first bad end that this process has heard of, or come to.
+    bad_end: OnceLock<BadEnd>,
+    /// This process ends its part, as all should.
+    is_closing: AtomicBool,
     /// No more is to be watched.
     is_over: AtomicBool,
 }
@@ -242,6 +247,13 @@ impl Lines {
         sides.for_each(|side| self.send(side, Message::Lost(loss)));
     }
 
+    /// Tells of a bad end, on sides that are connected later too; who has heard of one tells of no other.
+    fn spread_end(&self, end: BadEnd) {
+        if self.bad_end.set(end).is_ok() {
+            [0, 1].into_iter().for_each(|side| self.send(side, Message::Ended(end)));
+        }
+    }
+
     /// Keeps a connection for all that write; returns it for the thread that reads.
     fn keep(&self, side: usize, mut stream: TcpStream, heartbeat: Heartbeat) -> io::Result<TcpStream> {
         stream.set_nodelay(true)?;
@@ -253,6 +265,9 @@ impl Lines {
             let mut place = lock(&self.sides[side]);
             if let Some(News { loss, .. }) = self.news.get().filter(|news| news.tell[side]) {
                 let _ = stream.write_all(&Message::Lost(*loss).to_bytes());
+            }
+            if let Some(end) = self.bad_end.get() {
+                let _ = stream.write_all(&Message::Ended(*end).to_bytes());
             }
             if self.has_closed.load(Ordering::SeqCst) {
                 let _ = stream.write_all(&Message::Bye.to_bytes());
@@ -287,6 +302,16 @@ impl Watch {
         is_gone || self.lines.has_met.load(Ordering::SeqCst)
     }
 
+    /// This process has begun to close.
+    pub(crate) fn begin_close(&self) {
+        self.lines.is_closing.store(true, Ordering::SeqCst);
+    }
+
+    /// What tells the others that this process has ended badly.
+    pub(crate) fn herald(&self, own: Rank) -> Herald {
+        Herald { own, lines: Arc::downgrade(&self.lines) }
+    }
+
     /// Says that this process has closed, on sides that are connected later too.
     pub(crate) fn say_bye(&self) {
         self.lines.has_closed.store(true, Ordering::SeqCst);
@@ -315,6 +340,27 @@ impl Drop for Watch {
     }
 }
 
+/// Tells the other processes that this one has ended badly, where processes watch each other, without anybody's polling: they hear it while their
+/// threads are busy. One that has not closed 5 s later is told [`Alarm::Stuck`].
+#[derive(Clone, Debug)]
+pub struct Herald {
+    own: Rank,
+    lines: Weak<Lines>,
+}
+
+impl Herald {
+    pub(crate) fn of_none(own: Rank) -> Herald {
+        Herald { own, lines: Weak::new() }
+    }
+
+    /// Tells with which exit code.
+    pub fn tell_end(&self, code: i32) {
+        if let Some(lines) = self.lines.upgrade() {
+            lines.spread_end(BadEnd { rank: self.own, code });
+        }
+    }
+}
+
 /// What the thread works with.
 struct Watcher {
     size: usize,
@@ -330,6 +376,8 @@ struct Watcher {
     came: [Vec<u8>; 2],
     /// When this process should have ended, since another one is lost.
     end_by: Option<Instant>,
+    /// How long it may yet go on when one has ended badly; none if it has been told that it has done so for too long.
+    may_go_on: Option<Duration>,
 }
 
 /// A neighbour, as the thread finds it.
@@ -375,6 +423,9 @@ impl Watcher {
                 let Side::There(stream) = &mut sides[side] else { continue };
                 let (messages, has_ended) = read(stream, &mut self.came[side], self.size);
                 for message in messages {
+                    if let Message::Ended(end) = message {
+                        self.lines.spread_end(end);
+                    }
                     let news = self.ring.heard(side, message);
                     self.spread(news);
                 }
@@ -391,6 +442,7 @@ impl Watcher {
             let news = self.ring.passed(passed);
             self.spread(news);
             self.await_end(is_alone);
+            self.await_closing(passed);
         }
     }
 
@@ -486,6 +538,17 @@ impl Watcher {
             self.end_by = None;
         } else if is_idle {
             thread::park_timeout(left);
+        }
+    }
+
+    /// Tells when this process goes on long after one has ended badly. Of a loss `await_end` tells.
+    fn await_closing(&mut self, passed: Duration) {
+        let (Some(end), Some(left)) = (self.lines.bad_end.get(), self.may_go_on) else { return };
+        self.may_go_on = left.checked_sub(passed);
+        let is_ending = self.lines.is_closing.load(Ordering::SeqCst) || self.watched.lost().is_some();
+        if self.may_go_on.is_none() && !is_ending {
+            let BadEnd { rank, code } = *end;
+            self.watched.tell(Alarm::Stuck(&Error::Ended { rank, code }));
         }
     }
 }

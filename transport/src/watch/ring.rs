@@ -20,6 +20,15 @@ pub(super) enum Message {
     Bye,
     /// A process is lost.
     Lost(Loss),
+    /// A process has ended its part badly, and all others should end theirs.
+    Ended(BadEnd),
+}
+
+/// How a process has ended its part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadEnd {
+    pub(super) rank: Rank,
+    pub(super) code: i32,
 }
 
 /// A process that is lost, and how its neighbour has noticed.
@@ -59,6 +68,11 @@ impl Message {
                 });
                 put(12, ms);
             }
+            Message::Ended(BadEnd { rank, code }) => {
+                put(0, 4);
+                put(4, rank.0);
+                put(8, code.cast_unsigned());
+            }
         }
         bytes
     }
@@ -74,6 +88,7 @@ impl Message {
                 let silence = (number(12) != u32::MAX).then(|| Duration::from_millis(number(12).into()));
                 Some(Message::Lost(Loss { rank: rank(4)?, by: rank(8)?, silence }))
             }
+            4 => Some(Message::Ended(BadEnd { rank: rank(4)?, code: number(8).cast_signed() })),
             _ => None,
         }
     }
@@ -146,7 +161,8 @@ impl Ring {
         let neighbour = &mut self.neighbours[side];
         (neighbour.silence, neighbour.limit) = (Duration::ZERO, self.limit);
         match message {
-            Message::Beat => None,
+            // How a run ends is nothing about who lives.
+            Message::Beat | Message::Ended(_) => None,
             Message::Bye => {
                 self.leave(side);
                 None
@@ -275,7 +291,9 @@ mod tests {
         }
         let loss = Loss { rank: Rank(4), by: Rank(0), silence: None };
         assert_eq!(Message::read(&Message::Lost(loss).to_bytes(), 4), None);
-        for message in [Message::Beat, Message::Bye, Message::Lost(Loss { silence: Some(SECOND), ..loss })] {
+        let silent = Message::Lost(Loss { silence: Some(SECOND), ..loss });
+        let ended = Message::Ended(BadEnd { rank: Rank(3), code: -7 });
+        for message in [Message::Beat, Message::Bye, silent, ended] {
             assert_eq!(Message::read(&message.to_bytes(), 5), Some(message));
         }
     }

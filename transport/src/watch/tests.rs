@@ -79,6 +79,24 @@ fn leaves_quietly(one: One) {
 }
 
 #[test]
+fn a_bad_end_is_told_around_and_who_goes_on_is_told_so() {
+    let job = job(4);
+    meet(&job);
+    job[0].watch.begin_close();
+    job[2].watch.herald(Rank(2)).tell_end(7);
+    job[1].watch.herald(Rank(1)).tell_end(8);
+    for rank in [1, 2, 3] {
+        let said = job[rank].told.recv().expect("it is told");
+        assert!(
+            said.starts_with("stuck: rank ") && said.contains(" has ended the run with exit code "),
+            "{said}"
+        );
+    }
+    job.iter().for_each(|one| one.watch.say_bye());
+    job.into_iter().for_each(leaves_quietly);
+}
+
+#[test]
 fn who_closes_before_all_have_met_is_not_missed() {
     for _ in 0..50 {
         let (posts, addresses) = posts(3, Heartbeat::new(AGES));
