@@ -178,3 +178,15 @@ fn a_process_that_computes_ends_too_when_another_panics() {
     let why = "Member[5].panic panicked";
     assert!(errors.contains(stuck) && errors.contains(why), "{said}{errors}");
 }
+
+#[test]
+fn processes_of_which_some_do_not_watch_say_so_once() {
+    let mut command = launcher::mpirun();
+    let program = [env!("CARGO_BIN_EXE_across"), "--pes", "1", "--device", "host"];
+    command.args(["-n", "1"]).args(program).args([":", "-n", "1"]).args(program).args(["--heartbeat", "0"]);
+    let output = run(command);
+    let (said, errors) = texts(&output);
+    assert!(output.status.success(), "{said}{errors}");
+    let warning = "warning: the processes do not watch each other, since rank 1 does not: it was told not to, or could not listen";
+    assert_eq!(errors.matches(warning).count(), 1, "{errors}");
+}

@@ -7,6 +7,7 @@ mod call;
 mod exit;
 mod network;
 
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
@@ -19,7 +20,7 @@ use crate::facts::ThreadLevel;
 use crate::frame::Rank;
 use crate::limits::Limits;
 use crate::start::{self, Hello, Identity, Process};
-use crate::watch::{Address, Heartbeat, Post};
+use crate::watch::{self, Address, Heartbeat, Post};
 
 use call::Comm;
 use network::Mpi;
@@ -127,7 +128,8 @@ impl Environment {
         self.connect_watched(identity, limits, None)
     }
 
-    /// As [`Environment::connect`], and the processes watch each other, if all of them say how: [`Driver::on_alarm`](crate::Driver::on_alarm).
+    /// As [`Environment::connect`], and the processes watch each other, if all of them say how: [`Driver::on_alarm`](crate::Driver::on_alarm). If
+    /// some do, and not all, rank 0 tells that on standard error.
     ///
     /// # Errors
     /// As [`Environment::connect`].
@@ -156,8 +158,14 @@ impl Environment {
         let started = self.started.clone();
         let network = Mpi::new(started, batches, bulk, limits).map_err(failed)?;
         let mut process = start::process(rank, &hosts, self.started.level, limits, |_| Box::new(network));
+        let addresses: Vec<_> = addresses.iter().map(Address::read).collect();
+        if rank == Rank(0)
+            && let Some(complaint) = watch::complaint(&addresses)
+        {
+            // Where nobody reads it, nothing else is lost.
+            let _ = writeln!(io::stderr(), "{complaint}");
+        }
         if let Some(post) = post {
-            let addresses: Vec<_> = addresses.iter().map(Address::read).collect();
             process.driver.watch(|facts, watched| post.watch(facts, &addresses, watched));
         }
         Ok(process)

@@ -162,6 +162,21 @@ impl Address {
     }
 }
 
+/// What a user is told who has asked for watching that does not come about: all processes have to watch. None if all do, or none does.
+pub(crate) fn complaint(addresses: &[Address]) -> Option<String> {
+    let mut others = addresses.iter().enumerate().filter(|(_, address)| address.port == 0);
+    let (rank, _) = others.next()?;
+    let more = others.count();
+    if more + 1 == addresses.len() {
+        return None;
+    }
+    let more = if more == 0 { String::new() } else { format!(", nor do {more} more") };
+    let who = Rank(rank as u32);
+    Some(format!(
+        "warning: the processes do not watch each other, since {who} does not{more}: it was told not to, or could not listen"
+    ))
+}
+
 /// A process that is ready to watch, when it knows the addresses of the others.
 pub(crate) struct Post {
     heartbeat: Heartbeat,

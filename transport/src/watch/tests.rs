@@ -278,4 +278,10 @@ fn nobody_watches_unless_all_do() {
     let first = posts.into_iter().next().expect("there are two");
     assert!(first.watch(&facts, &addresses, Arc::default()).is_none());
     assert!(Post::open(None, true).is_none());
+    let said = complaint(&addresses).expect("one would watch");
+    assert!(said.contains("since rank 1 does not: "), "{said}");
+    let none = Address::default();
+    let said = complaint(&[none, addresses[0], none, none]).expect("one would watch");
+    assert!(said.contains("since rank 0 does not, nor do 2 more: "), "{said}");
+    assert_eq!([complaint(&addresses[..1]), complaint(&[none]), complaint(&[none; 3])], [const { None }; 3]);
 }
