@@ -44,7 +44,8 @@ impl<T: Send + 'static> Promise<T> {
     /// that has entered it.
     ///
     /// # Errors
-    /// [`Fulfilled`] with the value if it has all its values (or has failed).
+    /// [`Fulfilled`] with the value if it is known to have all its values (or to have failed). That is known in the process where it was made. An
+    /// end in another process knows of what was given to it and its clones there: a value that comes too late from it is dropped.
     ///
     /// # Panics
     /// On a thread that has not entered the promise's run: a program that waits for such a thread would count as hanging.
@@ -71,7 +72,8 @@ impl<T: Send + 'static> Promise<T> {
         missing.try_update(Ordering::Relaxed, Ordering::Relaxed, |missing| missing.checked_sub(1)).is_ok()
     }
 
-    /// Breaks the promise: the reader gets `error`. Does nothing if all values have been sent.
+    /// Breaks the promise: the reader gets `error`. Does nothing if all values have been sent, also if that is found out only where
+    /// it was made, in another process.
     ///
     /// # Panics
     /// On a thread that has not entered the promise's run.

@@ -2,7 +2,8 @@
 //!
 //! A promise that was made in this process and that others hold stands in [`Exports`], with the number of processes' ends out there. So it is
 //! not broken while any of these may still fulfil it. An end elsewhere sends what it is given to the home of its cell, where the
-//! promise counts it as if it had been given there.
+//! promise counts it as if it had been given there. What comes when the promise has all that it takes is dropped: an end elsewhere knows only of
+//! what it has sent itself, so nobody is to blame.
 //!
 //! *Why none is forgotten, and none kept.* An end elsewhere counts for the process that it was copied by. Before an end is copied on to a third
 //! process, a [`Retain`] goes home, which counts for the process that copies; when the last of an end is dropped in its process, a [`Release`],
@@ -27,7 +28,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::kind::{Arrives, Kind, Leaves, Unsent};
 use super::{Codec, Decoder, Encode, Encoder, Rest, Stays, Wire, WireError};
 use crate::current;
-use crate::error::{CallError, Fulfilled};
+use crate::error::CallError;
 use crate::ids::{ChareId, PeId};
 use crate::message::{Msg, Name, Payload};
 use crate::promise::Promise;
@@ -115,7 +116,7 @@ pub(crate) struct Away<T> {
 
 /// A promise whose type is known where its values arrive.
 trait Exported: Send {
-    fn fulfil(&self, pe: &Pe, from: &mut Decoder<'_>) -> Result<(), WireError>;
+    fn fulfil(&self, from: &mut Decoder<'_>) -> Result<(), WireError>;
     fn fail(&self, error: CallError);
     fn share(&self) -> Box<dyn Exported>;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
@@ -124,12 +125,9 @@ trait Exported: Send {
 struct ExportedBy<T: 'static>(Promise<T>, &'static Codec<T>);
 
 impl<T: Send + 'static> Exported for ExportedBy<T> {
-    fn fulfil(&self, pe: &Pe, from: &mut Decoder<'_>) -> Result<(), WireError> {
-        let value = (self.1.decode)(from)?;
-        // Its sender has gone on long ago.
-        if let Err(Fulfilled { expected, .. }) = self.0.send(value) {
-            pe.unawaited(CallError::Fulfilled { expected });
-        }
+    fn fulfil(&self, from: &mut Decoder<'_>) -> Result<(), WireError> {
+        // Its sender has gone on long ago, and may not have cared whether another one was first.
+        drop(self.0.send((self.1.decode)(from)?));
         Ok(())
     }
 
@@ -363,7 +361,7 @@ impl Payload for Fulfil {
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         let Fulfil { key, rest } = self;
         let Some(promise) = pe.dealings().exports.find(pe.id(), key) else { return };
-        if let Err(error) = rest.decode(|rest| promise.fulfil(pe, rest)) {
+        if let Err(error) = rest.decode(|rest| promise.fulfil(rest)) {
             pe.received_nonsense(&error);
         }
     }
