@@ -114,6 +114,22 @@ async fn what_waits_on_a_pe_goes_by_priority(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+/// Between processes what a method has sent goes in one batch, all of which is taken in before any of it runs; inside of one the first
+/// may run before the others are sent.
+#[chare::test(pes = [2], unsimulated = "there each message comes by itself")]
+async fn what_comes_from_another_process_goes_by_priority(rt: Runtime) -> Result<()> {
+    let here = rt.single::<Listener>().on_pe(0).create(()).await?;
+    let there = rt.single::<Listener>().on_pe(1).create(()).await?;
+    here.send_all(there, RANKS.to_vec()).await?;
+    rt.quiescence().await?;
+    let mut heard = there.take_heard().await?;
+    if !super::is_spread(&rt) {
+        heard.sort_unstable();
+    }
+    assert_eq!(heard, ORDER);
+    Ok(())
+}
+
 /// Lets `fill` send while the PE of `listener` is busy.
 async fn while_busy(rt: &Runtime, listener: Element<Listener>, fill: impl FnOnce()) -> Result<()> {
     let (begun, has_begun) = rt.promise();
