@@ -141,6 +141,12 @@ impl Collection {
     }
 }
 
+/// Whether two chares move together, as far as is known on this PE.
+pub(crate) fn are_companions(pe: &Pe, one: ChareId, other: ChareId) -> bool {
+    let binds = |array: &Collection| array.bonds.partners.borrow().contains(&other.collection);
+    one.element == other.element && pe.collection(one.collection).is_some_and(binds)
+}
+
 /// Gives up the place of an element that is to be constructed, and sends after its leader's element what that needs.
 pub(crate) fn send_after<C: Chare>(
     pe: &Pe,

@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 use serde::{Deserialize, Serialize};
 
 use crate::asking::{self, Ask, Asking};
+use crate::bound;
 use crate::broadcast::{self, Departure};
 use crate::cell::{ChareRef, Parcel, State};
 use crate::channel;
@@ -63,8 +64,8 @@ impl<C: Chare> Ask for Move<C> {
 
     fn send(self, reply: Reply) -> Result<(), String> {
         if !reply.is_to_nobody() && current::pe(|pe| pe.is_some_and(|pe| self.is_in_vain(pe))) {
-            let text = "a chare goes to another process without coroutines, and one of its own awaits that: `send` the \
-                        request instead, and let the coroutine end";
+            let text = "a chare goes to another process without coroutines, and one of its own, or of one that is bound to \
+                        it, awaits that: `send` the request instead, and let the coroutine end";
             current::on_pe("a migration", |pe| {
                 reply.answer(pe, self.chare.id(), Err(CallError::Refused(text.into())));
             });
@@ -79,7 +80,13 @@ impl<C: Chare> Move<C> {
     /// Whether it is awaited by a coroutine that it has to wait for.
     fn is_in_vain(&self, pe: &Pe) -> bool {
         let is_far = self.to < pe.pe_count() && !pe.is_near(PeId::new(self.to));
-        is_far && pe.running_task().is_some() && pe.running_as(self.chare.id()).is_some()
+        if !is_far || pe.running_task().is_none() {
+            return false;
+        }
+        let goes_along = |running: ChareRef| {
+            running.id == self.chare.id() || bound::are_companions(pe, self.chare.id(), running.id)
+        };
+        pe.running.get().is_some_and(goes_along)
     }
 }
 
@@ -105,7 +112,7 @@ impl<C: Chare> Element<C> {
     /// # Errors
     /// [`CallError::Refused`] if there is no such PE, for a member of a group, and for a chare that has called
     /// [`Cx::set_migratable`] with `false` or is bound to one that has. To another process also for a chare, or one that is bound to it,
-    /// whose type serde does not know or that does not let itself be serialised, and if a coroutine of the chare awaits it. In
+    /// whose type serde does not know or that does not let itself be serialised, and if a coroutine of any of these awaits it. In
     /// each case the chare stays as it was. Otherwise as a call of the chare.
     #[track_caller]
     pub fn migrate(&self, to: impl IntoPe) -> Migration<C> {

@@ -5,7 +5,7 @@ use chare::{BoxError, CallError, NotLocal, Placement};
 use reduce::{Gather, Sum};
 use serde::{Deserialize, Serialize};
 
-use super::{PES, run};
+use super::{PES, is_spread, run};
 
 /// A number that looks random, from a counter.
 fn scramble(number: u64) -> u64 {
@@ -141,6 +141,13 @@ impl Part {
     #[entry]
     fn panic(&self) {
         panic!("as asked");
+    }
+
+    /// Lets its companion move, and awaits that.
+    #[entry]
+    async fn lead(this: This<Self>, to: usize) -> Result<()> {
+        let companions = this.with(|part| part.companions[0]);
+        Ok(companions.at(this.index()).migrate(to).await?)
     }
 
     /// Creates a follower of this element's array.
@@ -343,6 +350,26 @@ async fn one_that_stays_keeps_its_companions(rt: Runtime) -> Result<()> {
     follower.at(3).pin(false).await?;
     leader.at(3).migrate(to).await?;
     assert_eq!(follower.at(3).place().await?, to);
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn a_companion_that_awaits_a_move_comes_along_or_is_told(rt: Runtime) -> Result<()> {
+    let (leader, follower) = pair(&rt).await?;
+    for array in [leader, follower] {
+        let from = array.at(3).place().await?;
+        let to = (from + rt.num_pes() / 2) % rt.num_pes();
+        let moved = array.at(3).lead(to).await;
+        let place = if is_spread(&rt) {
+            let error = moved.expect_err("its coroutine does not go to another process").to_string();
+            assert!(error.contains("let the coroutine end"), "{error}");
+            from
+        } else {
+            moved?;
+            to
+        };
+        assert_eq!((leader.at(3).place().await?, follower.at(3).place().await?), (place, place));
+    }
     Ok(())
 }
 
