@@ -23,6 +23,8 @@ mod quiet;
 mod spread;
 mod staged;
 mod straight;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
@@ -257,6 +259,28 @@ impl Job {
             Err(error) => {
                 shared.stop(reason_of(&error));
                 true
+            }
+        }
+    }
+
+    /// Queues a frame; false if nothing is sent any more.
+    ///
+    /// A method that sends much need not end before what it has sent is under way: what fills a batch, is large, or comes behind more than is
+    /// to be queued, has all flushed that has credit. That takes nothing and waits for nothing, neither for credit nor for the driver, so
+    /// nothing waits for it in a circle. While there is no credit each such frame costs a look in vain, and is queued all the same.
+    #[inline(always)]
+    fn queue(&self, pe: &Pe, to: Rank, frame: Frame<'_>) -> bool {
+        match self.outbox.send(to, frame) {
+            Ok(Queued::Room) => true,
+            Ok(Queued::Full | Queued::Pressed) => {
+                self.flush(pe);
+                true
+            }
+            Err(error) => {
+                if error.refusal != Refusal::Closed {
+                    pe.shared().stop(Reason::Aborted(error.to_string()));
+                }
+                false
             }
         }
     }
@@ -680,20 +704,10 @@ impl Pe {
             self.send_simulated(rank, frame);
             return true;
         };
-        match job.outbox.send(rank, frame) {
-            Ok(queued) => {
-                self.crossing.has_sent.set(true);
-                // A method that sends much need not end before what it has sent is under way.
-                if queued == Queued::Full {
-                    job.flush(self);
-                }
-                true
-            }
-            Err(error) if error.refusal == Refusal::Closed => false,
-            Err(error) => {
-                self.shared().stop(Reason::Aborted(error.to_string()));
-                false
-            }
+        let is_queued = job.queue(self, rank, frame);
+        if is_queued {
+            self.crossing.has_sent.set(true);
         }
+        is_queued
     }
 }

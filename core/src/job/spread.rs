@@ -11,12 +11,11 @@
 //! sent there straight: so only what is numbered is spread, broadcasts and results of reductions; and the news that a collection is not
 //! created, which may come at any time.
 
-use chare_transport::{Frame, Rank, Refusal};
+use chare_transport::{Frame, Rank};
 
 use super::SPREAD;
 use crate::ids::PeId;
 use crate::message::Msg;
-use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::wire::{self, Beside, Decoder, WireError};
 
@@ -63,12 +62,8 @@ impl Pe {
                 self.send_simulated(child, frame);
                 continue;
             };
-            match job.outbox.send(child, frame) {
-                Err(error) if error.refusal != Refusal::Closed => {
-                    shared.stop(Reason::Aborted(error.to_string()));
-                }
-                _ => {}
-            }
+            // Where nothing is sent any more nobody needs it.
+            job.queue(self, child, frame);
         }
     }
 
