@@ -112,7 +112,11 @@ impl Sender {
 }
 
 /// A callback whose type the entry knows.
-pub(crate) struct ErasedCallback(Box<dyn AnyCallback>);
+pub(crate) struct ErasedCallback {
+    callback: Box<dyn AnyCallback>,
+    /// Who has sent the message. The callback may be for any PE.
+    from: Sender,
+}
 
 trait AnyCallback: Send {
     /// A `Callback` of the entry's output.
@@ -147,6 +151,8 @@ mod form {
     pub(super) const TRACKER: u8 = 5;
     /// The callback follows.
     pub(super) const CALLBACK: u8 = 6;
+    /// The PE that has sent the message follows, and the callback.
+    pub(super) const CALLBACK_FROM: u8 = 7;
 }
 
 impl Encoder {
@@ -166,8 +172,11 @@ impl To {
             To::Tracker { pe, key } => to.put_cell(form::TRACKER, pe, key),
             To::Callback(callback) => {
                 let begin = to.mark();
-                to.put_byte(form::CALLBACK);
-                let Err(why) = callback.0.encode(to) else { return };
+                match callback.from.get() {
+                    None => to.put_byte(form::CALLBACK),
+                    Some(pe) => to.put_byte_and_pe(form::CALLBACK_FROM, pe),
+                }
+                let Err(why) = callback.callback.encode(to) else { return };
                 to.rewind(begin);
                 let text = format!("its value cannot come back from another process: {why}");
                 current::on_pe("sending to another process", |pe| {
@@ -198,26 +207,34 @@ impl Reply {
 
     /// Notes which PE has sent the message that this belongs to, unless another was noted before.
     pub(crate) fn sent_by(&mut self, pe: PeId) {
-        if let To::Nobody(from) = &mut self.to
-            && from.get().is_none()
-        {
+        let from = match &mut self.to {
+            To::Nobody(from) => from,
+            To::Callback(callback) => &mut callback.from,
+            To::Cell { .. } | To::Tracker { .. } => return,
+        };
+        if from.get().is_none() {
             *from = Sender { knows: Sender::PE, pe, ..*from };
         }
     }
 
-    /// The PE that has sent the message, as far as that is known: whoever waits for the outcome is there.
+    /// The PE that has sent the message, as far as that is known: whoever waits for the outcome at a cell is there.
     pub(crate) fn sender(&self) -> Option<PeId> {
-        match self.to {
+        match &self.to {
             To::Nobody(from) => from.get(),
-            To::Cell { pe, .. } | To::Tracker { pe, .. } => Some(pe),
-            To::Callback(_) => None,
+            To::Callback(callback) => callback.from.get(),
+            To::Cell { pe, .. } | To::Tracker { pe, .. } => Some(*pe),
         }
     }
 
     /// The rank that the message is from, if that is known.
     pub(crate) fn rank(&self, pe: &Pe) -> Option<Rank> {
-        match self.to {
-            To::Nobody(Sender { knows: Sender::RANK, pe: rank, .. }) => Some(Rank(rank.index() as u32)),
+        let from = match &self.to {
+            To::Nobody(from) => *from,
+            To::Callback(callback) => callback.from,
+            To::Cell { .. } | To::Tracker { .. } => Sender::NONE,
+        };
+        match from {
+            Sender { knows: Sender::RANK, pe: rank, .. } => Some(Rank(rank.index() as u32)),
             _ => self
                 .sender()
                 .filter(|&sender| !pe.is_near(sender))
@@ -256,8 +273,16 @@ impl Reply {
 
     /// To a callback, whose values leave their process by `codec`.
     pub(crate) fn to_callback<R: Send + 'static>(callback: Callback<R>, codec: &'static Codec<R>) -> Reply {
-        let callback = CallbackBy(callback, codec);
-        Reply::new(To::Callback(Box::new(ErasedCallback(Box::new(callback)))))
+        Reply::to_callback_from(callback, codec, Sender::NONE)
+    }
+
+    fn to_callback_from<R: Send + 'static>(
+        callback: Callback<R>,
+        codec: &'static Codec<R>,
+        from: Sender,
+    ) -> Reply {
+        let callback = Box::new(CallbackBy(callback, codec));
+        Reply::new(To::Callback(Box::new(ErasedCallback { callback, from })))
     }
 
     /// Encodes the reply of a message that goes to another process. If it cannot leave, it learns that.
@@ -278,7 +303,7 @@ impl Reply {
     /// The reply of a message that says only that something is done: never a callback.
     pub(crate) fn decode(from: &mut Decoder<'_>) -> Result<Reply, WireError> {
         let reply = Reply::decode_plain(from)?;
-        reply.ok_or_else(|| WireError::new("only calls of entries are answered by callbacks"))
+        reply.map_err(|_| WireError::new("only calls of entries are answered by callbacks"))
     }
 
     /// The reply of a message whose outcome leaves its process by `codec`.
@@ -288,16 +313,19 @@ impl Reply {
         codec: &'static Codec<R>,
     ) -> Result<Reply, WireError> {
         match Reply::decode_plain(from)? {
-            Some(reply) => Ok(reply),
-            None => Ok(Reply::to_callback(Callback::decode(from, codec)?, codec)),
+            Ok(reply) => Ok(reply),
+            Err(sender) => Ok(Reply::to_callback_from(Callback::decode(from, codec)?, codec, sender)),
         }
     }
 
-    /// A reply; none if it is a callback, which follows.
-    fn decode_plain(from: &mut Decoder<'_>) -> Result<Option<Reply>, WireError> {
+    /// A reply; or who has sent the message, if it is a callback, which follows.
+    fn decode_plain(from: &mut Decoder<'_>) -> Result<Result<Reply, Sender>, WireError> {
         let form = from.take_byte()?;
         let to = match form {
-            form::CALLBACK => return Ok(None),
+            form::CALLBACK => return Ok(Err(Sender::of(from.rank, 0))),
+            form::CALLBACK_FROM => {
+                return Ok(Err(Sender { knows: Sender::PE, pe: from.take_pe()?, of_broadcast: 0 }));
+            }
             form::CELL => To::Cell { pe: from.take_pe()?, key: from.take_u64()? },
             form::TRACKER => To::Tracker { pe: from.take_pe()?, key: from.take_u64()? },
             _ if form > form::HAS_SENDER | form::OF_BROADCAST => {
@@ -312,7 +340,7 @@ impl Reply {
                 })
             }
         };
-        Ok(Some(Reply::new(to)))
+        Ok(Ok(Reply::new(to)))
     }
 
     fn into_destination(mut self) -> To {
@@ -363,11 +391,11 @@ impl Reply {
                 send_answer(pe, to, from.element, outcome, codec);
             }
             To::Callback(callback) => match outcome {
-                Ok(value) => match callback.0.into_any().downcast::<Callback<R>>() {
+                Ok(value) => match callback.callback.into_any().downcast::<Callback<R>>() {
                     Ok(callback) => callback.bring(value),
                     Err(_) => unreachable!("a reply callback has the entry's output type"),
                 },
-                Err(error) => callback.0.fail(error),
+                Err(error) => callback.callback.fail(error),
             },
         }
     }
@@ -387,7 +415,7 @@ impl Reply {
             To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
                 pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: false }));
             }
-            To::Callback(callback) => callback.0.fail(error),
+            To::Callback(callback) => callback.callback.fail(error),
         }
     }
 
@@ -401,7 +429,7 @@ impl Reply {
             To::Cell { pe: home, key } | To::Tracker { pe: home, key } => {
                 pe.post(home, Msg::for_pe(Refusal { key, from: from.element, error, owed: true }));
             }
-            To::Callback(callback) => callback.0.fail(error),
+            To::Callback(callback) => callback.callback.fail(error),
         }
     }
 }
@@ -488,5 +516,34 @@ impl Payload for Refusal {
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Refusal, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
         pe.cells.refuse(pe, self.key, self.from, self.error, self.owed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{Options, Runtime};
+
+    #[test]
+    fn it_is_known_elsewhere_who_has_sent_a_message() {
+        let report = Runtime::run(Options::default().with_pes(1), async |rt: Runtime| {
+            let (promise, _value) = rt.promise::<u64>();
+            let codec = Codec::by_serde();
+            for mut reply in [Reply::none(), Reply::to_callback(promise.into(), codec)] {
+                let came = current::on_pe("a test", |pe| {
+                    reply.sent_by(pe.id());
+                    let mut encoder = Encoder::default();
+                    let left = pe.encode(|| {
+                        reply.leave(&mut encoder);
+                        Ok::<_, WireError>(())
+                    });
+                    left.expect("a reply leaves");
+                    Reply::decode_by(&mut Decoder::new(&encoder.bytes, Vec::new()), codec)
+                });
+                assert_eq!(came.expect("it is as it left").sender(), Some(PeId::new(0)));
+            }
+        });
+        let report = report.expect("the host device is always there");
+        assert!(report.is_success(), "{report}");
     }
 }

@@ -39,7 +39,7 @@ impl Pe {
 }
 
 /// How a chare is called.
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 const ROUNDS: usize = 12;
 const MOVES: usize = 3;
 
@@ -65,12 +65,17 @@ impl Caller {
     }
 
     #[entry]
-    async fn visit(&self, to: Element<Nomad>, kind: usize) -> Result<()> {
+    async fn visit(&self, cx: &Cx<Self>, to: Element<Nomad>, kind: usize) -> Result<()> {
         match kind {
             0 => to.take().send(),
             1 => to.take().await?,
             2 => to.take().priority(7).send(),
-            _ => to.take().expedited().await?,
+            3 => to.take().expedited().await?,
+            _ => {
+                let (promise, taken) = cx.promise();
+                to.take().to(promise);
+                taken.await?;
+            }
         }
         Ok(())
     }
