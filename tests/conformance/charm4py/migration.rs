@@ -98,7 +98,7 @@ mod test_migrate {
     async fn what_moves_keeps_what_it_has(rt: Runtime) -> Result<()> {
         let constructions = rt.single::<Counter>().create(()).await?;
         let (done, moves) = rt.promise();
-        let array = rt.array::<Test>(rt.num_pes() * 4).create((constructions.clone(), done)).await?;
+        let array = rt.array::<Test>(rt.num_pes() * 4).create((constructions, done)).await?;
         array.work().send();
         assert_eq!(moves.await? > 0, rt.num_pes() > 1);
         rt.quiescence().await?;

@@ -51,9 +51,9 @@ mod future_bcast {
     async fn a_broadcast_is_over_when_all_have_finished(rt: Runtime) -> Result<()> {
         let count = rt.num_pes();
         let finished = rt.single::<Counter>().create(()).await?;
-        rt.array::<Cell>(count).create(()).send().work(count - 1, finished.clone()).await?;
+        rt.array::<Cell>(count).create(()).send().work(count - 1, finished).await?;
         assert_eq!(finished.counted().await?, count);
-        rt.group::<Member>().create(()).send().work(count - 1, finished.clone()).await?;
+        rt.group::<Member>().create(()).send().work(count - 1, finished).await?;
         assert_eq!(finished.counted().await?, 2 * count);
         Ok(())
     }
@@ -484,8 +484,8 @@ mod threaded_ctors1 {
     async fn a_creation_waits_for_its_constructors(rt: Runtime) -> Result<()> {
         let constructed = rt.single::<Counter>().create(()).await?;
         let pes = rt.num_pes();
-        let group = rt.group::<Member>().create((33, constructed.clone()));
-        let array = rt.array::<Cell>(pes * 4).create((50, constructed.clone()));
+        let group = rt.group::<Member>().create((33, constructed));
+        let array = rt.array::<Cell>(pes * 4).create((50, constructed));
         futures::try_join!(group, array)?;
         assert_eq!(constructed.counted().await?, pes * 5);
         Ok(())
