@@ -28,12 +28,15 @@ impl Patch {
 #[derive(Serialize, Deserialize)]
 struct Holder {
     patch: Patch,
+    got: Vec<String>,
 }
+
+type Rows = Array2<f32>;
 
 #[chare(index = usize)]
 impl Holder {
     fn new(cx: &Cx<Self>) -> Self {
-        Holder { patch: Patch::new(cx.index() as u32) }
+        Holder { patch: Patch::new(cx.index() as u32), got: Vec::new() }
     }
 
     #[entry]
@@ -62,6 +65,50 @@ impl Holder {
     fn fulfil(&self, sums: Promise<Vec<i64>>, table: Promise<Array2<f32>>) -> Result<()> {
         sums.send((0..1000).collect())?;
         Ok(table.send(Array2::from_shape_fn((100, 3).f(), |(i, j)| (i * j) as f32))?)
+    }
+
+    #[entry]
+    fn got_two(&mut self, values: Vec<f64>, count: u32) {
+        self.got.push(format!("{} values, {count}", values.len()));
+    }
+
+    #[entry]
+    fn got_alone(&mut self, values: Vec<f64>) {
+        self.got.push(format!("{} values", values.len()));
+    }
+
+    #[entry]
+    fn got_rows(&mut self, rows: Rows, points: Vec<[f64; 3]>) {
+        self.got.push(format!("{:?} rows, {} points", rows.shape(), points.len()));
+    }
+
+    #[entry]
+    fn got(&self) -> Vec<String> {
+        self.got.clone()
+    }
+
+    #[entry]
+    fn deliver(
+        &self,
+        two: Callback<(Vec<f64>, u32)>,
+        alone: Callback<Vec<f64>>,
+        rows: Callback<(Rows, Vec<[f64; 3]>)>,
+    ) -> Result<()> {
+        two.deliver((vec![0.5; 500], 7))?;
+        alone.deliver(vec![0.5; 400])?;
+        Ok(rows.deliver((Array2::zeros((30, 20)), vec![[1.0; 3]; 100]))?)
+    }
+
+    #[entry]
+    fn points(&self, count: usize) -> Vec<[f64; 3]> {
+        vec![[0.5; 3]; count]
+    }
+
+    /// Fulfils a promise by hand, and by what a call of another one answers.
+    #[entry]
+    fn find_points(&self, cx: &Cx<Self>, peer: usize, all: Promise<Vec<[f64; 3]>>) -> Result<()> {
+        cx.array().at(peer).points(300).to(all.clone());
+        Ok(all.send(vec![[0.5; 3]; 300])?)
     }
 
     #[entry]
@@ -121,5 +168,31 @@ async fn channels_promises_and_reductions_bring_arrays(rt: Runtime) -> Result<()
     let (to, total) = rt.promise();
     holders.add_up(to).await?;
     assert_eq!(total.await?, Array1::from_elem(500, (last * (last + 1) / 2) as f64));
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn callbacks_bring_them_alone_and_with_others(rt: Runtime) -> Result<()> {
+    let (holders, last) = holders(&rt).await?;
+    let near = holders.at(0);
+    let (two, alone) = (near.callback(Holder::GOT_TWO), near.callback(Holder::GOT_ALONE));
+    holders.at(last).deliver(two, alone, near.callback(Holder::GOT_ROWS)).await?;
+    rt.quiescence().await?;
+    let mut got = near.got().await?;
+    got.sort_unstable();
+    assert_eq!(got, ["400 values", "500 values, 7", "[30, 20] rows, 100 points"]);
+    Ok(())
+}
+
+/// An end of the promise leaves as an argument, and another one as what a call answers to.
+#[chare::test(pes = [1, 2, 4])]
+async fn ends_of_a_promise_bring_values_of_its_type_whichever_way_they_left(rt: Runtime) -> Result<()> {
+    let (holders, last) = holders(&rt).await?;
+    for (asked, peer) in [(last, last), (last, 0), (0, last), (last / 2, last)] {
+        let (all, points) = rt.promises(3);
+        holders.at(last).points(300).to(all.clone());
+        holders.at(asked).find_points(peer, all).await?;
+        assert_eq!(points.await?, vec![vec![[0.5; 3]; 300]; 3]);
+    }
     Ok(())
 }

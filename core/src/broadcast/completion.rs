@@ -171,6 +171,8 @@ impl Bundle {
 struct AsBundle;
 
 impl<R: Send + 'static> Way<Report<R>> for AsBundle {
+    type OfPromises = AsBundle;
+
     fn encode(report: Report<R>, to: &mut Encoder) -> Result<(), Stays> {
         report.into_bundle().write(to);
         Ok(())

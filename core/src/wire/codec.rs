@@ -15,22 +15,33 @@ use crate::scheduler::pe::Pe;
 pub(crate) type Encode<T> = fn(T, &mut Encoder) -> Result<(), Stays>;
 
 /// How values of a type leave a process and come into one.
-pub struct Codec<T> {
+pub struct Codec<T: 'static> {
     pub(crate) encode: Encode<T>,
     pub(crate) decode: fn(&mut Decoder<'_>) -> Result<T, WireError>,
     /// Brings an encoded value to the cell that waits for it.
     pub(crate) deposit: Deposit,
+    of_promises: fn() -> &'static Codec<T>,
 }
 
 /// A way of doing it.
 pub trait Way<T>: 'static {
+    /// That of values of promises: there is one for each type, since ends of one promise leave in arguments, where serde calls, and as what a call
+    /// answers to, where it does not.
+    type OfPromises: Way<T>;
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays>;
     fn decode(from: &mut Decoder<'_>) -> Result<T, WireError>;
 }
 
 impl<T: Send + 'static> Codec<T> {
     pub(crate) const fn by<W: Way<T>>() -> &'static Codec<T> {
-        const { &Codec { encode: W::encode, decode: W::decode, deposit: deposit_encoded::<T, W> } }
+        const {
+            &Codec {
+                encode: W::encode,
+                decode: W::decode,
+                deposit: deposit_encoded::<T, W>,
+                of_promises: Codec::<T>::by::<W::OfPromises>,
+            }
+        }
     }
 
     /// As serde says.
@@ -43,9 +54,21 @@ impl<T: Send + 'static> Codec<T> {
 }
 
 impl<T: 'static> Codec<T> {
+    /// Of values of promises of this type.
+    pub(crate) fn of_promises(&self) -> &'static Codec<T> {
+        (self.of_promises)()
+    }
+
     /// Not at all.
     pub(crate) const fn nowhere() -> &'static Codec<T> {
-        const { &Codec { encode: Nowhere::encode, decode: Nowhere::decode, deposit: deposit_nowhere::<T> } }
+        const {
+            &Codec {
+                encode: Nowhere::encode,
+                decode: Nowhere::decode,
+                deposit: deposit_nowhere::<T>,
+                of_promises: Codec::<T>::nowhere,
+            }
+        }
     }
 }
 
@@ -57,6 +80,8 @@ fn deposit_nowhere<T>(_: &Pe, _: u64, _: u64, from: &mut Decoder<'_>) -> Result<
 pub struct BySerde;
 
 impl<T: Serialize + Deserialize<'static> + 'static> Way<T> for BySerde {
+    type OfPromises = BySerde;
+
     #[inline]
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
         if is_number::<T>() { to.put_alone(&value) } else { to.put(&value) }
@@ -81,6 +106,8 @@ fn is_number<T: 'static>() -> bool {
 pub struct AsItLies;
 
 impl<T: Contiguous> Way<T> for AsItLies {
+    type OfPromises = AsItLies;
+
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
         to.has_plain = true;
         to.put_plain(value)
@@ -95,6 +122,8 @@ impl<T: Contiguous> Way<T> for AsItLies {
 pub struct Either;
 
 impl<T: Contiguous + Serialize + Deserialize<'static>> Way<T> for Either {
+    type OfPromises = BySerde;
+
     fn encode(value: T, to: &mut Encoder) -> Result<(), Stays> {
         AsItLies::encode(value, to)
     }
@@ -108,6 +137,8 @@ impl<T: Contiguous + Serialize + Deserialize<'static>> Way<T> for Either {
 pub struct Nowhere;
 
 impl<T> Way<T> for Nowhere {
+    type OfPromises = Nowhere;
+
     fn encode(value: T, _: &mut Encoder) -> Result<(), Stays> {
         drop(value);
         Err(Stays::of::<T>())

@@ -258,7 +258,7 @@ struct Form {
 }
 
 impl<T: Send + 'static> Promise<T> {
-    /// Lets an end leave the process; its values come back by `codec`.
+    /// Lets an end leave the process; its values come back by the codec of promises that goes with `codec`.
     fn form(&self, codec: &'static Codec<T>) -> Result<Form, Stays> {
         let inner = &*self.0;
         let (cell, expected) = (inner.cell, inner.expected);
@@ -273,7 +273,7 @@ impl<T: Send + 'static> Promise<T> {
             if end.is_some() {
                 pe.retain(cell, by, 1, end.clone());
             } else {
-                let promise = || Box::new(ExportedBy(self.clone(), codec)) as Box<dyn Exported>;
+                let promise = || Box::new(ExportedBy(self.clone(), codec.of_promises())) as Box<dyn Exported>;
                 pe.dealings().exports.retain(cell, by, promise);
             }
             pe.crossing.note_promises([Copied { cell, by, end }]);
@@ -290,7 +290,7 @@ impl<T: Send + 'static> Promise<T> {
             known.into_any().downcast::<Promise<T>>().ok()
         });
         known.map_or_else(
-            || Promise::made(cell, expected, Some(Away { encode: codec.encode, by })),
+            || Promise::made(cell, expected, Some(Away { encode: codec.of_promises().encode, by })),
             |promise| *promise,
         )
     }

@@ -148,7 +148,7 @@ pub struct Encoder {
     pub(crate) buffers: Vec<Beside>,
     /// What must not be gone before this is on its way.
     pub(crate) ends: Vec<End>,
-    /// An argument has gone in as it lies, and not as serde sees it.
+    /// A value has gone in as it lies, and not as serde sees it.
     has_plain: bool,
 }
 
@@ -244,6 +244,7 @@ impl Encoder {
     /// Adds a value: as it lies, if its type is known to be plain memory, and else as serde sees it.
     pub(crate) fn put<T: Serialize + 'static>(&mut self, value: &T) -> Result<(), Stays> {
         if self.put_if_known(value) {
+            self.has_plain = true;
             return Ok(());
         }
         let Encoder { bytes, buffers, .. } = self;
@@ -324,10 +325,12 @@ impl<'a> Decoder<'a> {
 
     /// Takes a value of the user's that [`Encoder::put`] has put. The number of a PE is a number like any other there.
     pub(crate) fn take_value<T: Deserialize<'static> + 'static>(&mut self) -> Result<T, WireError> {
-        match self.take_if_known() {
-            Some(taken) => taken,
-            None => self.take_by_serde(false),
+        if !self.is_by_serde
+            && let Some(taken) = self.take_if_known()
+        {
+            return taken;
         }
+        self.take_by_serde(false)
     }
 
     fn take_by_serde<T: Deserialize<'static>>(&mut self, is_ours: bool) -> Result<T, WireError> {
