@@ -40,8 +40,6 @@ pub(crate) struct Cargo {
 
 // SAFETY: a `Batch` owns its block, which is bytes and what may be sent.
 unsafe impl Send for Batch {}
-// SAFETY: as above; a shared one is only read.
-unsafe impl Sync for Batch {}
 
 impl Batch {
     /// An empty batch: its header, not written yet.
