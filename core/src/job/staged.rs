@@ -45,7 +45,7 @@ use crate::ids::{ChareId, PeId, RunId};
 use crate::message::{Msg, Name, Payload};
 use crate::reply::Reply;
 use crate::scheduler::pe::Pe;
-use crate::wire::{Beside, Decoder, Encoder, End, Leaves, Pledge, Spoiled, WireError};
+use crate::wire::{Beside, Decoder, Encoder, End, Leaves, MOST_BUFFERS, Pledge, Spoiled, WireError};
 
 /// Of one PE.
 #[derive(Default)]
@@ -132,28 +132,35 @@ impl Held {
             }
             Err(leaving) => Item::copied(courier, &leaving),
         };
-        let mut by = |path: DevicePath, leaving: Leaving| match path {
-            DevicePath::Mpi if leaving.place().is_some() => Item::shared(courier, leaving, None),
+        // What is packed, since there is more than a frame takes, is the host's (`packed`).
+        let packed_from = match encoder.buffers.len() {
+            count if count > MOST_BUFFERS => MOST_BUFFERS - 1,
+            count => count,
+        };
+        let mut by = |place: usize, path: DevicePath, leaving: Leaving| match path {
+            DevicePath::Mpi if leaving.place().is_some() && place < packed_from => {
+                Item::shared(courier, leaving, None)
+            }
             DevicePath::Ipc => match leaving.offer() {
                 Ok(offer) => Item::shared(courier, leaving, Some(offer)),
                 Err(_) => staged(leaving),
             },
             DevicePath::Mpi | DevicePath::Staged => staged(leaving),
         };
-        let begin = |beside| match beside {
+        let begin = |(place, beside)| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
             Beside::Spoiled(spoiled) => Item::Spoiled(spoiled),
-            Beside::Device(leaving) => by(path(&leaving), leaving),
+            Beside::Device(leaving) => by(place, path(&leaving), leaving),
             // These came so, and were not read. What is lent is not this process's to lend.
             Beside::Arrived(arrival) => {
                 let leaving = arrival.share();
-                by(path(&leaving), leaving)
+                by(place, path(&leaving), leaving)
             }
             Beside::Lent(Pledge { offer, token }) => {
-                by(DevicePath::Staged, Leaving::borrowed(devices, &offer, Box::new(token)))
+                by(place, DevicePath::Staged, Leaving::borrowed(devices, &offer, Box::new(token)))
             }
         };
-        let beside = std::mem::take(&mut encoder.buffers).into_iter().map(begin).collect();
+        let beside = std::mem::take(&mut encoder.buffers).into_iter().enumerate().map(begin).collect();
         let (header, ends) = (std::mem::take(&mut encoder.bytes), std::mem::take(&mut encoder.ends));
         (Held { to, header, beside, ends }, cuts)
     }
