@@ -74,6 +74,10 @@ fn all_processes_end_alike_and_one_says_why() {
         assert!(errors.contains(reason), "{args:?}: {errors}");
         let times = errors.matches("error: ").count();
         assert!(times <= 1, "{args:?}: told {times} times: {errors}");
+        // `main` waits in another process then.
+        let waits = "rank 2 has ended the run with an error; what was waited for in this process:\n";
+        let (tells, wanted) = (errors.contains(waits), args == ["error"]);
+        assert!(tells == wanted && (!wanted || errors.contains(" waits for ")), "{args:?}: {errors}");
     }
 }
 

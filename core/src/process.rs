@@ -252,7 +252,7 @@ impl Shared {
         drop(later);
         self.stopping.store(true, Ordering::SeqCst);
         if let Some(job) = self.job.as_ref().filter(|_| !is_loss) {
-            job.tell_end(|| self.lock_reason().as_ref().map_or(Ending::Code(1), Ending::of));
+            job.tell_end(|| self.lock_reason().as_ref().map_or(Ending::Failed(1), Ending::of));
         }
         for pe in 0..self.own_pe_count() {
             self.wake(PeId::new(self.first + pe));
@@ -275,7 +275,9 @@ impl Shared {
 
     /// Whether it ends in a way that has to be explained by what was waited for.
     pub(crate) fn tells_what_waits(&self) -> bool {
-        matches!(&*self.lock_reason(), Some(Reason::Hang | Reason::Lost(_)))
+        self.lock_reason().as_ref().is_some_and(|reason| {
+            matches!(reason, Reason::Hang | Reason::Lost(_)) || reason.is_error_elsewhere()
+        })
     }
 
     pub(crate) fn keep_profile(&self, profile: Option<PeProfile>) {

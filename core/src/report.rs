@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use chare_transport::Rank;
+
 use crate::caught;
 use crate::current;
 use crate::error::{BoxError, CallError, ExitWith};
@@ -31,7 +33,7 @@ pub(crate) enum Reason {
     /// The simulator cannot go on.
     NotSimulated(String),
     /// Another process has ended the run, and tells why.
-    Elsewhere(Ending),
+    Elsewhere { rank: Rank, ending: Ending },
     /// The processes of the job do not understand each other, or the network has failed.
     Processes(String),
     /// A process of the job is lost.
@@ -41,13 +43,28 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// Whether the program has ended as it wished, with whichever code.
+    pub(crate) fn is_wish(&self) -> bool {
+        match self {
+            Reason::Returned | Reason::Exit(_) => true,
+            Reason::Failed(error) => error.is::<ExitWith>(),
+            _ => false,
+        }
+    }
+
+    /// Whether an error in another process has ended the run.
+    pub(crate) fn is_error_elsewhere(&self) -> bool {
+        matches!(self, Reason::Elsewhere { ending: Ending::Failed(_), .. })
+    }
+
     /// The exit code.
     pub(crate) fn code(&self) -> i32 {
         match self {
             Reason::Returned => 0,
-            Reason::Exit(code) | Reason::Elsewhere(Ending::Code(code)) => *code,
+            Reason::Exit(code) => *code,
+            Reason::Elsewhere { ending, .. } => ending.code(),
             Reason::Failed(error) => error.downcast_ref::<ExitWith>().map_or(1, |exit| exit.code),
-            Reason::Hang | Reason::Elsewhere(Ending::Hang) => HANG_EXIT_CODE,
+            Reason::Hang => HANG_EXIT_CODE,
             Reason::Aborted(_)
             | Reason::Unawaited(_)
             | Reason::Reported(_)
@@ -163,7 +180,7 @@ impl fmt::Display for ExitReport {
 
 /// What a process says of the end of its run while it waits for others, if the end is a bad one and arose here.
 pub(crate) fn early(reason: &Reason) -> Option<String> {
-    let is_told_otherwise = matches!(reason, Reason::Hang | Reason::Lost(_) | Reason::Elsewhere(_));
+    let is_told_otherwise = matches!(reason, Reason::Hang | Reason::Lost(_) | Reason::Elsewhere { .. });
     let is_early = reason.code() != 0 && !is_told_otherwise;
     let text = is_early.then(|| current::silently(|| text_of(reason, "")).ok()).flatten()?;
     (!text.is_empty()).then_some(text)
@@ -171,8 +188,16 @@ pub(crate) fn early(reason: &Reason) -> Option<String> {
 
 fn text_of(reason: &Reason, hang: &str) -> String {
     match reason {
+        Reason::Returned | Reason::Exit(_) => String::new(),
         // Where it arose, it is told.
-        Reason::Returned | Reason::Exit(_) | Reason::Elsewhere(..) => String::new(),
+        Reason::Elsewhere { rank, .. } => match hang.trim_end() {
+            waits if reason.is_error_elsewhere() && !waits.is_empty() => {
+                format!(
+                    "{rank} has ended the run with an error; what was waited for in this process:\n{waits}"
+                )
+            }
+            _ => String::new(),
+        },
         Reason::Failed(error) => {
             let mut text = error.to_string();
             let mut source = error.source();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use chare_device::DeviceError;
-use chare_transport::{ConnectError, Process};
+use chare_transport::{ConnectError, Process, Rank};
 
 use crate::binding::NoSuchDevice;
 use crate::caught::{self, Caught, PanicPayload};
@@ -155,7 +155,9 @@ impl Runtime {
         begin: Begin<'_>,
     ) -> Result<ExitReport, StartError> {
         if options.simulation().is_some() {
-            return Err(OptionsError::not_in_a_job().into());
+            let error = OptionsError::not_in_a_job().into();
+            job::decline(process, &error);
+            return Err(error);
         }
         let is_first = process.outbox.facts().rank().index() == 0;
         Runtime::run_alone_or_joined(Some(process), options, is_first.then_some(begin))
@@ -167,8 +169,12 @@ impl Runtime {
         begin: Option<Begin<'_>>,
     ) -> Result<ExitReport, StartError> {
         caught::note_panics();
-        CodeTable::check()?;
+        let processes = process.as_ref().map_or(1, |process| process.outbox.facts().size());
         let prepare = || {
+            CodeTable::check()?;
+            if processes * options.pes() > MAX_PES {
+                return Err(OptionsError::too_many_pes(processes, options.pes()).into());
+            }
             let ranks_here = process.as_ref().map_or(1, |process| job::ranks_here(process.outbox.facts()));
             let devices = device_work::open(&options, ranks_here)?;
             let is_simulated = options.simulation().is_some();
@@ -183,10 +189,6 @@ impl Runtime {
                 return Err(error);
             }
         };
-        let processes = process.as_ref().map_or(1, |process| process.outbox.facts().size());
-        if processes * options.pes() > MAX_PES {
-            return Err(OptionsError::too_many_pes(processes, options.pes()).into());
-        }
         let job = process.map(|process| Job::new(process, &devices, &options)).transpose()?.flatten();
         let (shared, readers) = Shared::new(&enrolment, options, devices, job);
         enrolment.complete(&shared);
@@ -208,7 +210,7 @@ impl Runtime {
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
         let reason = match shared.take_reason() {
             // It is told once, by the process that was sent what all have written.
-            Reason::Hang if shared.first > 0 => Reason::Elsewhere(Ending::Hang),
+            Reason::Hang if shared.first > 0 => Reason::Elsewhere { rank: Rank(0), ending: Ending::Hang },
             reason => reason,
         };
         Ok(ExitReport::new(reason, hang, profile, restarted).with_simulation(simulation))
@@ -478,6 +480,9 @@ fn run_pe(
     shared.keep_profile(pe.take_profile());
     barrier.wait();
     if id == shared.first_pe() {
+        if let Some(job) = shared.job() {
+            job.begin_end();
+        }
         device_work::abandon_unless_ended_well(shared);
     }
     // All PEs see the same: the first reason counts, and one that is an error is never replaced (`Shared::spoil`).

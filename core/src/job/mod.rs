@@ -202,10 +202,8 @@ impl Job {
             return;
         }
         let ending = ending();
-        // Who hangs is idle, and polls.
-        if let Ending::Code(code) = ending
-            && code != 0
-        {
+        // Who hangs is idle, and polls. An exit waits for what runs, as in one process.
+        if let Ending::Failed(code) = ending {
             self.herald.tell_end(code);
         }
         self.tell_others(ending);
@@ -291,7 +289,7 @@ impl Job {
         if let Some(mut driver) = self.try_driver(pe)
             && let Some(Err(error)) = driver.as_mut().map(Driver::flush)
         {
-            pe.shared().stop(Reason::Processes(error.to_string()));
+            pe.shared().stop(reason_of(&error));
         }
     }
 
@@ -313,6 +311,11 @@ impl Job {
         }
     }
 
+    /// The PEs of this process do no more than end.
+    pub(crate) fn begin_end(&self) {
+        self.herald.begin_end();
+    }
+
     /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited. What it has
     /// to report goes to rank 0, which has that of all then.
     pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) {
@@ -327,7 +330,7 @@ impl Job {
         // What has gone wrong since the others were told how the run ends.
         if !shared.has_ended_well() {
             self.has_told_end.store(true, Ordering::SeqCst);
-            self.tell_others(shared.lock_reason().as_ref().map_or(Ending::Code(1), Ending::of));
+            self.tell_others(shared.lock_reason().as_ref().map_or(Ending::Failed(1), Ending::of));
         }
         let mut place = self.lock_driver();
         let Some(driver) = place.as_mut() else { return };
@@ -367,7 +370,7 @@ impl Job {
 
     fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {
         match note {
-            Note::End(ending) => shared.spoil(Reason::Elsewhere(ending)),
+            Note::End(ending) => shared.spoil(Reason::Elsewhere { rank: from, ending }),
             Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
             Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
             Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) | Note::Taken(_) => {}
@@ -380,7 +383,7 @@ impl Job {
                 self.has_told_end.store(true, Ordering::SeqCst);
                 let reason = match ending {
                     Ending::Hang => Reason::Hang,
-                    ending => Reason::Elsewhere(ending),
+                    ending => Reason::Elsewhere { rank: from, ending },
                 };
                 // Where this process has begun to end well by itself, it has not ended well after all.
                 if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
@@ -453,7 +456,8 @@ fn heed_alarm(shared: &Shared, alarm: &Alarm<'_>) {
 
 /// Says why the run has ended, if that arose here: a launcher ends this process when another one is aborted, before it says so at its own end.
 fn say_why(shared: &Shared) {
-    if let Some(why) = shared.lock_reason().as_ref().and_then(report::early) {
+    let why = shared.lock_reason().as_ref().and_then(report::early);
+    if let Some(why) = why {
         say(&format!("{why}\nthis process waits for others to end the run, too"));
     }
 }

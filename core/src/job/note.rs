@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{NOTE, quiet::Standing};
 use crate::profile::Profile;
-use crate::report::Reason;
+use crate::report::{HANG_EXIT_CODE, Reason};
 use crate::wire::Decoder;
 
 /// A note.
@@ -37,10 +37,12 @@ impl Note {
 }
 
 /// Why a process has ended the run, as the others know it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Ending {
-    /// With this exit code; the text has been told where it arose.
-    Code(i32),
+    /// As the program wished, with this exit code.
+    Exit(i32),
+    /// By an error, with this exit code; the text has been told where it arose.
+    Failed(i32),
     /// Nothing can go on in any process.
     Hang,
 }
@@ -49,7 +51,17 @@ impl Ending {
     pub(crate) fn of(reason: &Reason) -> Self {
         match reason {
             Reason::Hang => Ending::Hang,
-            reason => Ending::Code(reason.code()),
+            Reason::Elsewhere { ending, .. } => *ending,
+            reason if reason.is_wish() => Ending::Exit(reason.code()),
+            reason => Ending::Failed(reason.code()),
+        }
+    }
+
+    /// The exit code.
+    pub(crate) fn code(self) -> i32 {
+        match self {
+            Ending::Exit(code) | Ending::Failed(code) => code,
+            Ending::Hang => HANG_EXIT_CODE,
         }
     }
 }

@@ -374,6 +374,13 @@ impl Herald {
             lines.spread_end(BadEnd { rank: self.own, code });
         }
     }
+
+    /// Says that this process has begun to end, and may take its time.
+    pub fn begin_end(&self) {
+        if let Some(lines) = self.lines.upgrade() {
+            lines.is_closing.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// What the thread works with.
