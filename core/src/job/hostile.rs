@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::note::Note;
 use super::staged::Instead;
-use super::{Came, INSTEAD, NOTE, SPREAD, identity, read};
+use super::taking::{Came, read};
+use super::{INSTEAD, NOTE, SPREAD, identity};
 
 use crate::caught;
 use crate::guard::Decision;

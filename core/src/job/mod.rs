@@ -23,6 +23,7 @@ mod quiet;
 mod spread;
 mod staged;
 mod straight;
+mod taking;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -40,7 +41,6 @@ use chare_transport::{
 };
 
 use crate::binding::BoundDevices;
-use crate::caught;
 use crate::ids::PeId;
 use crate::launch::say;
 use crate::message::Msg;
@@ -52,7 +52,7 @@ use crate::runtime::StartError;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
 use crate::table::{CodeTable, SameId};
-use crate::wire::{self, Beside, Decoder, Encoder, Label, MOST_BUFFERS, WireError};
+use crate::wire::{Beside, Encoder, MOST_BUFFERS};
 use coming::Coming;
 use lending::Lent;
 pub(crate) use note::Ending;
@@ -60,8 +60,8 @@ use note::Note;
 use paths::Paths;
 pub(crate) use quiet::{Standing, Standings};
 pub(crate) use spread::{Others, children, parent};
-use staged::Instead;
 pub(crate) use staged::Staged;
+pub(crate) use taking::{Address, take_in};
 
 /// What stands before a note, where a message has the number of its PE in its process.
 const NOTE: u32 = u32::MAX;
@@ -466,162 +466,6 @@ fn reason_of(error: &Error) -> Reason {
     match error {
         Error::Lost { .. } | Error::Missed { .. } => Reason::Lost(error.to_string()),
         _ => Reason::Processes(error.to_string()),
-    }
-}
-
-/// Takes a frame in that has come.
-pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
-    let shared = pe.shared();
-    if shared.is_stopping()
-        && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_) | Note::Profile(_)))
-    {
-        return;
-    }
-    // What is decoded is the user's code.
-    let taken = caught::catch(pe, || {
-        match read(pe, from, frame)? {
-            Came::Message(to, msg) => hand_over(pe, to, msg, &to_queue),
-            Came::ForAll(messages) => {
-                pe.near_pes().zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
-            }
-            Came::Piece => {}
-            Came::Note(Note::Taken(number)) => pipeline::tell_taken(pe, from, number),
-            Came::Note(note) => {
-                if let Some(job) = shared.job() {
-                    job.heed(shared, from, note);
-                }
-            }
-        }
-        Ok::<_, WireError>(())
-    });
-    let outcome = match taken {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => error.to_string(),
-        // Who is asked to do what has come may have failed, and not who has sent it.
-        Err(panic) if panic.is_ours() => return pe.tell(&panic),
-        Err(panic) => panic.to_string(),
-    };
-    shared.stop(wire::nonsense_of(from, &outcome));
-}
-
-/// Gives a message that has come to the PE that it is for.
-#[inline(always)]
-fn hand_over(pe: &Pe, to: PeId, msg: Msg, to_queue: impl Fn(PeId) -> bool) {
-    if to_queue(to) {
-        pe.traffic.taken.set(pe.traffic.taken.get() + 1);
-        pe.sort_in(msg);
-    } else {
-        pe.shared().push(to, msg);
-    }
-}
-
-/// What a frame brings.
-enum Came {
-    Message(PeId, Msg),
-    /// One for each PE of this process.
-    ForAll(Vec<Msg>),
-    Note(Note),
-    /// Of device memory, which has been put where it belongs.
-    Piece,
-}
-
-#[inline(always)]
-fn read(pe: &Pe, from: Rank, frame: Frame<'_>) -> Result<Came, WireError> {
-    let Frame { header, buffers } = frame;
-    // Most have none.
-    let beside =
-        if buffers.is_empty() { Vec::new() } else { buffers.into_iter().map(Beside::come).collect() };
-    let mut decoder = Decoder::new(header, beside);
-    decoder.rank = Some(from);
-    let to = take_number(pe, from, &mut decoder)?;
-    let Some(to) = pe.near_pes().nth(to as usize) else {
-        return read_for_process(pe, from, to, header, decoder);
-    };
-    let msg = wire::decode_message(&mut decoder)?;
-    decoder.end()?;
-    Ok(Came::Message(to, msg))
-}
-
-/// What stands before a message, when what is not beside it is in its place.
-#[inline(always)]
-fn take_number(pe: &Pe, from: Rank, decoder: &mut Decoder<'_>) -> Result<u32, WireError> {
-    let number = decoder.take_u32()?;
-    if number != INSTEAD {
-        return Ok(number);
-    }
-    staged::put_instead(pe, from, decoder)?;
-    decoder.take_u32()
-}
-
-/// As `read`, of what is not for one PE.
-#[cold]
-#[inline(never)]
-fn read_for_process(
-    pe: &Pe,
-    from: Rank,
-    to: u32,
-    header: &[u8],
-    mut decoder: Decoder<'_>,
-) -> Result<Came, WireError> {
-    match to {
-        PIECE => {
-            let job = pe.shared().job();
-            let job = job.ok_or_else(|| WireError::new("it is a piece, which none but jobs send"))?;
-            job.coming.take_in(pe, from, decoder).map(|()| Came::Piece)
-        }
-        NOTE => {
-            let note = decoder.take()?;
-            decoder.end()?;
-            Ok(Came::Note(note))
-        }
-        SPREAD => pe.take_spread(header, decoder).map(Came::ForAll),
-        PACKED => {
-            packed::unpack(&mut decoder)?;
-            read_packed(pe, from, decoder)
-        }
-        _ => {
-            let count = pe.near_pes().len();
-            Err(WireError::new(format!("it is for PE {to} of this process, which has {count}")))
-        }
-    }
-}
-
-/// A message that was packed, which is for one PE.
-fn read_packed(pe: &Pe, from: Rank, mut decoder: Decoder<'_>) -> Result<Came, WireError> {
-    let to = take_number(pe, from, &mut decoder)?;
-    let to = pe.near_pes().nth(to as usize);
-    let to = to.ok_or_else(|| WireError::new("what is packed is a message for one PE"))?;
-    let msg = wire::decode_message(&mut decoder)?;
-    decoder.end()?;
-    Ok(Came::Message(to, msg))
-}
-
-/// What a simulated network has to know of a frame.
-pub(crate) struct Address {
-    /// The number of the PE in its process; none if it is for all.
-    pub(crate) to: Option<u32>,
-    pub(crate) label: Label,
-}
-
-impl Address {
-    /// That of a frame with this header, which is no note.
-    pub(crate) fn read(header: &[u8]) -> Result<Self, WireError> {
-        let mut decoder = Decoder::new(header, Vec::new());
-        let mut to = decoder.take_u32()?;
-        if to == PACKED {
-            packed::skip(&mut decoder)?;
-            to = decoder.take_u32()?;
-        }
-        if to == INSTEAD {
-            let _: Vec<(usize, Instead)> = decoder.take()?;
-            to = decoder.take_u32()?;
-        }
-        let to = Some(to).filter(|to| *to != SPREAD);
-        if to.is_none() {
-            // Whoever has spread it.
-            decoder.take_u32()?;
-        }
-        Ok(Address { to, label: Label::read(&mut decoder)? })
     }
 }
 
