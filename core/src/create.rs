@@ -216,9 +216,7 @@ impl<C: ArrayElement> SparseBuilder<C> {
         current::on_pe("creating an array", |pe| {
             let id = CollectionId::new(pe.id(), pe.next_creation());
             let info = Arc::new(CollectionInfo::new_sparse::<C>(id, self.map, None, pe.pe_count()));
-            for to in all_pes(pe.pe_count()).filter(|&to| to != pe.id()) {
-                pe.post(to, Msg::for_pe(Start { info: info.clone() }));
-            }
+            pe.post_to_others(|| Msg::for_pe(Start { info: info.clone() }));
             Start { info }.begin(pe);
             SparseArray::new(pe.run(), id)
         })
@@ -371,10 +369,10 @@ where
     let id = CollectionId::new(pe.id(), pe.next_creation());
     let info = Arc::new(info(id));
     // Messages first, the own part next: if either fails, no other PE has heard of the collection.
-    let others: Vec<_> = all_pes(pe.pe_count()).filter(|&to| to != pe.id()).collect();
-    let creation = |&to: &PeId| Create::<C> { info: info.clone(), init: init.clone(), root }.for_pe(pe, to);
-    let creations: Vec<_> = match others.iter().map(creation).collect::<Result<_, Stays>>() {
-        Ok(creations) => creations,
+    let creation =
+        |others| Create::<C> { info: info.clone(), init: init.clone(), root }.for_others(pe, others);
+    let mut creations = match pe.others().map(creation).collect::<Result<Vec<_>, Stays>>() {
+        Ok(creations) => creations.into_iter(),
         Err(why) => {
             let uncreated = || Uncreated(not_sent::<C>(&why));
             let all = ChareId { collection: id, element: UNKNOWN };
@@ -385,7 +383,7 @@ where
     };
     match (Create::<C> { info, init, root }).begin(pe) {
         Ok(()) => {
-            others.into_iter().zip(creations).for_each(|(to, creation)| pe.post(to, creation));
+            pe.post_to_others(|| creations.next().expect("there is one for each of the others"));
             Ok((id, root))
         }
         Err(text) => {

@@ -311,6 +311,37 @@ fn a_thousand_pes_are_simulated_with_their_messages_counted() {
     assert!(simulation.to_string().contains("0:processes=64:hosts=8:calm on 1024 PE(s)"), "{simulation}");
 }
 
+/// How many messages go from one of 16 processes to another one.
+fn between_processes<F, Fut>(main: F) -> u64
+where
+    F: FnOnce(Runtime) -> Fut,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    let report = simulate(64, Sim::new(0).calm().with_processes(16, 4), main);
+    assert!(report.is_success(), "{report}");
+    let simulation = simulation(&report);
+    simulation.between_processes.messages + simulation.between_hosts.messages
+}
+
+/// As in Charm++: over a tree of the processes, and not one for each PE.
+#[test]
+fn a_creation_is_one_message_to_each_other_process_and_one_back() {
+    let end = between_processes(async |_: Runtime| Ok(()));
+    let created = between_processes(async |rt: Runtime| {
+        rt.array::<Worker>(64).create(()).await?;
+        rt.array::<Worker>(1000).create(()).await?;
+        Ok(())
+    });
+    assert_eq!(created - end, 2 * (15 + 15));
+    let quiescence = between_processes(async |rt: Runtime| Ok(rt.quiescence().await?));
+    let empty = between_processes(async |rt: Runtime| {
+        rt.array_sparse::<Worker>().create_empty();
+        Ok(rt.quiescence().await?)
+    });
+    // Processes tell each other where they stand in its reductions, too.
+    assert!((15..=2 * 15).contains(&(empty - quiescence)), "{empty} - {quiescence}");
+}
+
 #[test]
 fn chares_move_at_random_and_nothing_is_lost() {
     let mut moves = 0;

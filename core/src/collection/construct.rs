@@ -14,8 +14,9 @@ use crate::chares::{Chare, Cx};
 use crate::collection::{Collection, CollectionInfo, Job, Place, Progress};
 use crate::entry::{self, EntryOf, Failure};
 use crate::error::CallError;
-use crate::ids::{ChareId, PeId};
+use crate::ids::ChareId;
 use crate::index::DenseIndex;
+use crate::job::Others;
 use crate::message::{Msg, Name, Payload};
 use crate::reduction;
 use crate::reply::{CellRef, Reply};
@@ -67,8 +68,8 @@ where
 }
 
 impl<C: Chare> Create<C> {
-    /// The message for a PE. An error if it cannot go there: then nothing has been done yet.
-    pub(crate) fn for_pe(self, pe: &Pe, to: PeId) -> Result<Msg, Stays>
+    /// The message for these PEs. An error if it cannot go there: then nothing has been done yet.
+    pub(crate) fn for_others(self, pe: &Pe, others: Others) -> Result<Msg, Stays>
     where
         C::Init: Clone,
     {
@@ -78,7 +79,11 @@ impl<C: Chare> Create<C> {
             info.leave::<C::Index>(to)?;
             C::encode_init(init, to)
         };
-        Ok(match Parcel::new(pe, to, self, encode)? {
+        let parcel = match others {
+            Others::Near(_) => Parcel::Here(self),
+            Others::Far(pes) => Parcel::encoded(pe, pes, self, encode)?,
+        };
+        Ok(match parcel {
             Parcel::Here(create) => Msg::for_pe(create),
             Parcel::Encoded(packed) => Msg::for_pe(CreateElsewhere::<false>(packed)),
         })
@@ -120,7 +125,7 @@ where
     }
 }
 
-/// A creation on a PE of another process.
+/// A creation on a PE of another process, or on all of those of others.
 struct CreateElsewhere<const IS_SINGLE: bool>(Packed);
 
 impl<const IS_SINGLE: bool> Payload for CreateElsewhere<IS_SINGLE> {
@@ -133,7 +138,7 @@ impl<const IS_SINGLE: bool> Payload for CreateElsewhere<IS_SINGLE> {
         },
     );
     fn run(self, _: ChareId, _: Reply, _: &Pe) {
-        unreachable!("it is for a PE of another process")
+        unreachable!("it is for PEs of other processes")
     }
 }
 

@@ -8,8 +8,8 @@
 //! where they are taken, so nothing is quiescent while the frame is on its way.
 //!
 //! What one process spreads takes one way to another, so it keeps its order. But it may overtake, and be overtaken by, what is
-//! sent there straight: so only what is numbered is spread, broadcasts and results of reductions; and the news that a collection is not
-//! created, which may come at any time.
+//! sent there straight: so only what is numbered is spread, broadcasts and results of reductions; and the news that a collection is
+//! created, or is not, which what comes before it waits for (`mailbox.rs`), whoever sends it.
 
 use chare_transport::{Frame, Rank};
 
