@@ -4,16 +4,23 @@
 //! It is written when all PEs have stopped, each PE its own part, in two passes: first every PE tells what the others need
 //! of it (names, who is lost, how far the reductions have come), then each writes. Invariant: how long a part is depends on
 //! the program's text, not on how many chares, coroutines and messages there are: what is not named is counted.
+//!
+//! Processes tell each other less ([`Tidings`]): how far the reductions have come, and names and fates of those whom somebody is about to name. Who
+//! these are is found by writing all parts once more than is needed.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::caught;
 use crate::cell::{ChareRef, State};
+use crate::channel;
 use crate::collection::{Collection, CollectionInfo, Place};
 use crate::condition::when::{self, Keeping};
 use crate::entry::EntryInfo;
@@ -37,9 +44,78 @@ pub(crate) struct HangReport {
     parts: Mutex<Vec<String>>,
 }
 
+/// What processes tell each other of a hang.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Tidings {
+    /// Of each collection: how many elements have contributed to how many reductions.
+    contributions: Vec<(CollectionId, BTreeMap<u64, u64>)>,
+    /// Who is about to be named.
+    mentioned: BTreeSet<ChareId>,
+    /// Names of singletons, and of elements of sparse arrays.
+    singles: Vec<(ChareId, Cow<'static, str>)>,
+    sparse: Vec<(ChareId, String)>,
+    lost: Vec<(ChareId, Lost)>,
+}
+
 impl HangReport {
-    pub(crate) fn new(pe_count: usize) -> Self {
-        HangReport { known: Mutex::default(), parts: Mutex::new(vec![String::new(); pe_count]) }
+    /// Of so many PEs, which may be some of the processes'.
+    pub(crate) fn new(pe_count: usize, is_all: bool) -> Self {
+        let known = Known { is_partial: !is_all, ..Known::default() };
+        HangReport { known: known.into(), parts: Mutex::new(vec![String::new(); pe_count]) }
+    }
+
+    /// Between the passes, where there are other processes: notes whom this PE is about to name.
+    pub(crate) fn mention(&self, pe: &Pe) {
+        part(pe, &lock(&self.known));
+    }
+
+    /// How far the reductions have come, as far as is known here, and whom somebody is about to name.
+    pub(crate) fn questions(&self) -> Tidings {
+        let known = lock(&self.known);
+        let contributions = known.contributions.iter().map(|(id, counts)| (*id, counts.clone())).collect();
+        let mentioned = known.mentioned.borrow().clone();
+        Tidings { contributions, mentioned, ..Tidings::default() }
+    }
+
+    /// Adds the questions of another process to the own.
+    pub(crate) fn add_questions(&self, of: Tidings) {
+        let mut known = lock(&self.known);
+        for (id, counts) in of.contributions {
+            let all = known.contributions.entry(id).or_default();
+            counts.into_iter().for_each(|(count, elements)| *all.entry(count).or_default() += elements);
+        }
+        known.mentioned.get_mut().extend(of.mentioned);
+    }
+
+    /// Takes the questions of all processes.
+    pub(crate) fn set_questions(&self, of_all: Tidings) {
+        let mut known = lock(&self.known);
+        known.contributions = of_all.contributions.into_iter().collect();
+        known.mentioned = of_all.mentioned.into();
+    }
+
+    /// What is known here of those whom somebody is about to name.
+    pub(crate) fn answers(&self) -> Tidings {
+        fn of<T: Clone>(asked: &BTreeSet<ChareId>, known: &FxHashMap<ChareId, T>) -> Vec<(ChareId, T)> {
+            asked.iter().filter_map(|id| Some((*id, known.get(id)?.clone()))).collect()
+        }
+        let known = lock(&self.known);
+        let asked = known.mentioned.borrow();
+        let (singles, sparse) = (of(&asked, &known.singles), of(&asked, &known.sparse));
+        Tidings { singles, sparse, lost: of(&asked, &known.lost), ..Tidings::default() }
+    }
+
+    /// Takes what another process knows of them.
+    pub(crate) fn add_answers(&self, of: Tidings) {
+        let mut known = lock(&self.known);
+        known.singles.extend(of.singles);
+        known.sparse.extend(of.sparse);
+        known.lost.extend(of.lost);
+    }
+
+    /// All processes have answered.
+    pub(crate) fn knows_all(&self) {
+        lock(&self.known).is_partial = false;
     }
 
     /// The first pass of a PE: what the others need to know of it.
@@ -63,7 +139,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Why a chare will never do anything again.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Lost {
     Poisoned,
     Unconstructed,
@@ -73,18 +149,22 @@ enum Lost {
 #[derive(Default)]
 struct Known {
     collections: FxHashMap<CollectionId, Arc<CollectionInfo>>,
-    singles: FxHashMap<ChareId, &'static str>,
+    singles: FxHashMap<ChareId, Cow<'static, str>>,
     /// Names of the elements of sparse arrays.
     sparse: FxHashMap<ChareId, String>,
     lost: FxHashMap<ChareId, Lost>,
     /// Of each collection: how many elements have contributed to how many reductions.
     contributions: FxHashMap<CollectionId, BTreeMap<u64, u64>>,
+    /// What other processes know is not known here.
+    is_partial: bool,
+    /// Who was named.
+    mentioned: RefCell<BTreeSet<ChareId>>,
 }
 
 impl Known {
     fn learn(&mut self, pe: &Pe) {
         pe.for_each_single(|chare| {
-            self.singles.insert(chare.id, chare.info().name);
+            self.singles.insert(chare.id, chare.info().name.into());
         });
         for_each_chare(pe, |chare| {
             if chare.state.get() == State::Poisoned {
@@ -94,7 +174,7 @@ impl Known {
         pe.for_each_stillborn(|id, error| {
             self.lost.insert(id, Lost::Unconstructed);
             if let (Some(_), Some(entry)) = (id.collection.single_home(), entry_of(error)) {
-                self.singles.insert(id, entry.chare);
+                self.singles.insert(id, entry.chare.into());
             }
         });
         for collection in pe.directory.iter() {
@@ -114,15 +194,17 @@ impl Known {
     }
 
     fn name(&self, id: ChareId) -> String {
+        self.mentioned.borrow_mut().insert(id);
         if let Some(info) = self.collections.get(&id.collection) {
             let name = self.sparse.get(&id).cloned().unwrap_or_else(|| info.name_of(id.element));
             return info.chare.name.to_owned() + &name;
         }
         let unknown = match id.collection.single_home() {
+            Some(_) if self.is_partial => "a singleton, perhaps of another process",
             Some(_) => "a singleton whose constructor has not ended",
             None => "a chare of a collection that was never created",
         };
-        self.singles.get(&id).copied().unwrap_or(unknown).to_owned()
+        self.singles.get(&id).map_or(unknown, |name| &**name).to_owned()
     }
 
     /// What follows the name of a chare that is lost.
@@ -360,8 +442,9 @@ fn reductions(pe: &Pe, known: &Known, lines: &mut Vec<String>) {
             *named += 1;
             let count = known.contributors(collection.id(), sequence);
             let missing = missing(pe, known, collection, sequence);
+            let of = if known.is_partial { " of this process" } else { "" };
             lines.push(format!(
-                "  reduction {sequence} of {chare}: {count} of {all} elements have contributed; missing here: {missing}\n"
+                "  reduction {sequence} of {chare}: {count} of {all} elements{of} have contributed; missing here: {missing}\n"
             ));
         }
     }
@@ -438,8 +521,7 @@ fn held(pe: &Pe, known: &Known) -> Held {
                 let (tag, peer) = (end.tag, end.peer);
                 let from = format!("in channel {tag} from {}", known.name(peer));
                 if unread > 0 && !end.is_opened(pe) {
-                    let line = format!("{} for {owner} {from}, which it has not opened", values(unread));
-                    held.add("in channels that were not opened", line);
+                    held.add_unopened(format!("{} for {owner} {from}", values(unread)));
                 }
                 if backlog > 0 {
                     let (values, peer) = (values(backlog), known.name_and_fate(peer));
@@ -449,6 +531,10 @@ fn held(pe: &Pe, known: &Known) -> Held {
             }
         });
     });
+    for ((owner, peer, tag), count) in channel::count_held(pe) {
+        let (owner, peer) = (known.name(owner), known.name(peer));
+        held.add_unopened(format!("{} for {owner} in channel {tag} from {peer}", values(count)));
+    }
     let mut add = |msg: &Msg, why| {
         let chare = match msg.name() {
             Name::Entry(entry) => entry.chare.to_owned(),
@@ -513,6 +599,10 @@ struct Held(BTreeMap<&'static str, BTreeMap<String, usize>>);
 impl Held {
     fn add(&mut self, why: &'static str, line: String) {
         *self.0.entry(why).or_default().entry(line).or_default() += 1;
+    }
+
+    fn add_unopened(&mut self, values: String) {
+        self.add("in channels that were not opened", format!("{values}, which it has not opened"));
     }
 
     fn write(self, lines: &mut Vec<String>) {

@@ -280,6 +280,11 @@ impl Shared {
         })
     }
 
+    /// Whether it ends since nothing can go on.
+    pub(crate) fn hangs(&self) -> bool {
+        matches!(*self.lock_reason(), Some(Reason::Hang))
+    }
+
     pub(crate) fn keep_profile(&self, profile: Option<PeProfile>) {
         lock(&self.profiles).extend(profile);
     }

@@ -425,7 +425,7 @@ fn run_pes(
     begin: Option<Begin<'_>>,
 ) -> Result<String, StartError> {
     let barrier = Barrier::new(shared.own_pe_count());
-    let hang = HangReport::new(shared.own_pe_count());
+    let hang = HangReport::new(shared.own_pe_count(), shared.process_count() == 1);
     let mut readers = readers.into_iter().map(ReaderForThread);
     let first = readers.next().expect("there is at least one PE");
     // Threads begin when all of them exist: they wait for this lock, and read whether to go.
@@ -456,7 +456,7 @@ struct ReaderForThread(InboxReader<Head>);
 unsafe impl Send for ReaderForThread {}
 
 /// The life of one PE, on its own thread. It ends in steps: (1) stop stepping; (2) wait until all have; (3) write the
-/// hang report if it is one, in two passes, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until
+/// hang report if it is one, in two passes, between which processes tell each other what they know, and wait until all have; (4) drop coroutines, chares, messages; (5) wait until
 /// all have; (6) drop what came meanwhile. Device work that is pending at (2) is given up there if the run ended badly;
 /// else it goes on, is waited for after (6), and its faults count.
 fn run_pe(
@@ -489,6 +489,15 @@ fn run_pe(
     if shared.tells_what_waits() {
         pe.guard(|| hang.tell(&pe));
         barrier.wait();
+        // All processes hang, or none.
+        if let Some(job) = shared.job().filter(|_| shared.hangs()) {
+            pe.guard(|| hang.mention(&pe));
+            barrier.wait();
+            if id == shared.first_pe() {
+                job.exchange_tidings(shared, hang);
+            }
+            barrier.wait();
+        }
         pe.guard(|| hang.write(&pe));
     }
     barrier.wait();

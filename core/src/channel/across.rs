@@ -123,6 +123,18 @@ pub(crate) fn take_held(pe: &Pe, chare: ChareId) -> Vec<Msg> {
     taken
 }
 
+/// How many values are held on this PE for each end that was not opened: of which chare, from which, by which tag.
+pub(crate) fn count_held(pe: &Pe) -> FxHashMap<(ChareId, ChareId, u64), usize> {
+    let mut counts = FxHashMap::default();
+    for (_, msg) in pe.dealings().value_types.lock().held.values().flatten().filter(|(at, _)| *at == pe.id())
+    {
+        if let Some(EncodedCarry { from, tag, .. }) = msg.payload() {
+            *counts.entry((msg.head().to, *from, *tag)).or_default() += 1;
+        }
+    }
+    counts
+}
+
 /// Drops what is held on this PE for a chare that ends or is poisoned: nobody takes it any more.
 pub(super) fn drop_held(pe: &Pe, chare: ChareId) {
     pe.drop_each(take_held(pe, chare));

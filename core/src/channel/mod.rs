@@ -30,7 +30,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-pub(crate) use across::{EncodedCarry, TypesMet, ValueTypes, take_held};
+pub(crate) use across::{EncodedCarry, TypesMet, ValueTypes, count_held, take_held};
 pub(crate) use carry::{Credit, Loss};
 pub(crate) use end::moved::{decode, encode};
 pub(crate) use table::{Channels, Ends, Uprooted};

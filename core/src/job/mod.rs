@@ -26,6 +26,7 @@ mod straight;
 mod taking;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod tidings;
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
@@ -41,6 +42,7 @@ use chare_transport::{
 };
 
 use crate::binding::BoundDevices;
+use crate::hang::Tidings;
 use crate::ids::PeId;
 use crate::launch::say;
 use crate::message::Msg;
@@ -100,9 +102,10 @@ fn build(options: &Options) -> String {
     format!("chare {version}, a program of {program} bytes, --pes {}", options.pes())
 }
 
-/// What processes tell rank 0 of the run when it has ended.
+/// What other processes have told of the run when it has ended.
 #[derive(Default)]
 struct Reports {
+    tidings: Vec<(u8, Tidings)>,
     hangs: Vec<(Rank, String)>,
     profiles: Vec<(Rank, Profile)>,
 }
@@ -359,7 +362,7 @@ impl Job {
         *place = None;
         self.lent.clear();
         self.coming.clear();
-        let Reports { mut hangs, mut profiles } = std::mem::take(&mut *lock(&self.reports));
+        let Reports { mut hangs, mut profiles, .. } = std::mem::take(&mut *lock(&self.reports));
         hangs.sort_by_key(|(rank, _)| *rank);
         hangs.into_iter().for_each(|(_, text)| hang.push_str(&text));
         profiles.sort_by_key(|(rank, _)| *rank);
@@ -371,6 +374,7 @@ impl Job {
     fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {
         match note {
             Note::End(ending) => shared.spoil(Reason::Elsewhere { rank: from, ending }),
+            Note::Tidings(round, tidings) => lock(&self.reports).tidings.push((round, tidings)),
             Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
             Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
             Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) | Note::Taken(_) => {}
@@ -388,7 +392,7 @@ impl Job {
                 // Where this process has begun to end well by itself, it has not ended well after all.
                 if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
             }
-            Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
+            Note::Tidings(..) | Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
             Note::Idle(standing) => self.standings.note(from, standing),
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),

@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::{NOTE, quiet::Standing};
+use crate::hang::Tidings;
 use crate::profile::Profile;
 use crate::report::{HANG_EXIT_CODE, Reason};
 use crate::wire::Decoder;
 
 /// A note.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) enum Note {
     /// The run ends.
     End(Ending),
+    /// What one process knows that hangs, and what all know, of this round (`tidings`).
+    Tidings(u8, Tidings),
     /// The part of a hang report that a process has written.
     Hang(String),
     /// What the PEs of a process have done.
@@ -33,6 +36,11 @@ impl Note {
     pub(super) fn read(header: &[u8]) -> Option<Note> {
         let mut decoder = Decoder::new(header, Vec::new());
         (decoder.take_u32().ok()? == NOTE).then(|| decoder.take().ok()).flatten()
+    }
+
+    /// Whether it means something to a process that ends.
+    pub(super) fn is_of_the_end(&self) -> bool {
+        matches!(self, Note::End(_) | Note::Tidings(..) | Note::Hang(_) | Note::Profile(_))
     }
 }
 

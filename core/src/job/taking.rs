@@ -14,9 +14,7 @@ use crate::wire::{self, Beside, Decoder, Label, WireError};
 /// Takes a frame in that has come.
 pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
     let shared = pe.shared();
-    if shared.is_stopping()
-        && !matches!(Note::read(frame.header), Some(Note::End(_) | Note::Hang(_) | Note::Profile(_)))
-    {
+    if shared.is_stopping() && !Note::read(frame.header).is_some_and(|note| note.is_of_the_end()) {
         return;
     }
     // What is decoded is the user's code.

@@ -367,7 +367,7 @@ impl Model {
 
     /// Returns the hang report, if it hung.
     fn dismantle(&mut self) -> String {
-        let hang = HangReport::new(self.pes.len());
+        let hang = HangReport::new(self.pes.len(), true);
         let reason = self.shared.take_reason();
         let hangs = matches!(reason, Reason::Hang);
         self.shared.stop(reason);

@@ -336,7 +336,7 @@ impl Simulator {
         let all = |f: &dyn Fn(&Pe)| pes.iter().for_each(|driven| guarded(&driven.pe, f));
         all(&|pe| shared.keep_profile(pe.take_profile()));
         device_work::abandon_unless_ended_well(&shared);
-        let hang = HangReport::new(pes.len());
+        let hang = HangReport::new(pes.len(), true);
         if shared.tells_what_waits() {
             all(&|pe| hang.tell(pe));
             all(&|pe| hang.write(pe));
