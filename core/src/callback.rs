@@ -187,8 +187,10 @@ impl<T: Send + 'static> Callback<T> {
 
     /// Delivers a value in the name of nobody who could be told that it is one too many: that ends the job.
     pub(crate) fn bring(&self, value: T) {
-        if let Err(Fulfilled { expected, .. }) = self.deliver(value) {
-            current::on_pe("a callback", |pe| pe.unawaited(CallError::Fulfilled { expected }));
+        match &self.0 {
+            To::Promise(promise) => promise.bring(value),
+            // Only promises take no more than so many.
+            _ => drop(self.deliver(value)),
         }
     }
 

@@ -51,6 +51,19 @@ impl<T: Send + 'static> Promise<T> {
     /// On a thread that has not entered the promise's run: a program that waits for such a thread would count as hanging.
     #[track_caller]
     pub fn send(&self, value: T) -> Result<(), Fulfilled<T>> {
+        self.take(value, false)
+    }
+
+    /// As [`Promise::send`], in the name of nobody who could be told: one that comes too late ends the job, wherever that is found out.
+    #[track_caller]
+    pub(crate) fn bring(&self, value: T) {
+        if let Err(Fulfilled { expected, .. }) = self.take(value, true) {
+            current::on_pe("a callback", |pe| pe.unawaited(CallError::Fulfilled { expected }));
+        }
+    }
+
+    #[track_caller]
+    fn take(&self, value: T, is_brought: bool) -> Result<(), Fulfilled<T>> {
         current::require(self.0.cell.run);
         let inner = &*self.0;
         if !self.has_room() {
@@ -59,7 +72,7 @@ impl<T: Send + 'static> Promise<T> {
         match &inner.away {
             None => reply::send_answer_from_anywhere(inner.cell, Ok(value)),
             Some(Away { encode, .. }) => {
-                inner.cell.post(Msg::for_pe(Value { end: self.clone(), value, encode: *encode }));
+                inner.cell.post(Msg::for_pe(Value { end: self.clone(), value, is_brought, encode: *encode }));
             }
         }
         Ok(())

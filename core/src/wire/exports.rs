@@ -3,7 +3,7 @@
 //! A promise that was made in this process and that others hold stands in [`Exports`], with the number of processes' ends out there. So it is
 //! not broken while any of these may still fulfil it. An end elsewhere sends what it is given to the home of its cell, where the
 //! promise counts it as if it had been given there. What comes when the promise has all that it takes is dropped: an end elsewhere knows only of
-//! what it has sent itself, so nobody is to blame.
+//! what it has sent itself, so nobody is to blame. But what a callback brings, which nobody sends, ends the job, as it does in one process.
 //!
 //! *Why none is forgotten, and none kept.* An end elsewhere counts for the process that it was copied by. Before an end is copied on to a third
 //! process, a [`Retain`] goes home, which counts for the process that copies; when the last of an end is dropped in its process, a [`Release`],
@@ -116,7 +116,7 @@ pub(crate) struct Away<T> {
 
 /// A promise whose type is known where its values arrive.
 trait Exported: Send {
-    fn fulfil(&self, from: &mut Decoder<'_>) -> Result<(), WireError>;
+    fn fulfil(&self, is_brought: bool, from: &mut Decoder<'_>) -> Result<(), WireError>;
     fn fail(&self, error: CallError);
     fn share(&self) -> Box<dyn Exported>;
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
@@ -125,9 +125,14 @@ trait Exported: Send {
 struct ExportedBy<T: 'static>(Promise<T>, &'static Codec<T>);
 
 impl<T: Send + 'static> Exported for ExportedBy<T> {
-    fn fulfil(&self, from: &mut Decoder<'_>) -> Result<(), WireError> {
-        // Its sender has gone on long ago, and may not have cared whether another one was first.
-        drop(self.0.send((self.1.decode)(from)?));
+    fn fulfil(&self, is_brought: bool, from: &mut Decoder<'_>) -> Result<(), WireError> {
+        let value = (self.1.decode)(from)?;
+        if is_brought {
+            self.0.bring(value);
+        } else {
+            // Its sender has gone on long ago, and may not have cared whether another one was first.
+            drop(self.0.send(value));
+        }
         Ok(())
     }
 
@@ -323,13 +328,15 @@ impl<'de, T: Wire> Deserialize<'de> for Promise<T> {
 pub(crate) struct Value<T> {
     pub(crate) end: Promise<T>,
     pub(crate) value: T,
+    /// By a callback: nobody could be told if it is one too many.
+    pub(crate) is_brought: bool,
     pub(crate) encode: Encode<T>,
 }
 
 impl<T: Send + 'static> Value<T> {
     fn leave(self, to: &mut Encoder) -> Result<(), Unsent> {
-        let Value { end: Promise(end), value, encode } = self;
-        to.put_own(&end.cell.key);
+        let Value { end: Promise(end), value, is_brought, encode } = self;
+        to.put_own(&(end.cell.key, is_brought));
         to.ends.push(end);
         Ok(encode(value, to)?)
     }
@@ -346,12 +353,14 @@ impl<T: Send + 'static> Payload for Value<T> {
 /// The value as it arrives.
 pub(crate) struct Fulfil {
     key: u64,
+    is_brought: bool,
     rest: Rest,
 }
 
 impl Arrives for Fulfil {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, WireError> {
-        Ok(Fulfil { key: from.take()?, rest: from.take_rest() })
+        let (key, is_brought) = from.take()?;
+        Ok(Fulfil { key, is_brought, rest: from.take_rest() })
     }
 }
 
@@ -359,9 +368,9 @@ impl Payload for Fulfil {
     const NAME: Name = Name::Runtime("the value of a promise");
     const LEAVES: Leaves<Self> = Leaves::Never;
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
-        let Fulfil { key, rest } = self;
+        let Fulfil { key, is_brought, rest } = self;
         let Some(promise) = pe.dealings().exports.find(pe.id(), key) else { return };
-        if let Err(error) = rest.decode(|rest| promise.fulfil(rest)) {
+        if let Err(error) = rest.decode(|rest| promise.fulfil(is_brought, rest)) {
             pe.received_nonsense(&error);
         }
     }
