@@ -394,7 +394,7 @@ pub mod __private {
     };
     pub use crate::reply::Reply;
     pub use crate::table::{CachedId, CodeId, Place, ROWS, Row};
-    pub use crate::testing::{Simulated, Test, test};
+    pub use crate::testing::{Simulated, Test, run, test};
     pub use crate::wire::{
         Alone, CallsOf, Codec, Decoder, Elements, Encoder, Kind, Of, Stays, WireError, ways,
     };

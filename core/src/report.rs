@@ -116,6 +116,11 @@ impl ExitReport {
         self
     }
 
+    /// Whether another process has ended the run, and says why.
+    pub(crate) fn is_told_elsewhere(&self) -> bool {
+        matches!(self.reason, Reason::Elsewhere { .. })
+    }
+
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
     pub fn code(&self) -> i32 {
         self.reason.code()

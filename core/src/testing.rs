@@ -13,13 +13,15 @@
 mod ranks;
 
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chare_transport::{Limits, local};
 
 use crate::job;
+use crate::launch::say;
 use crate::options::{Options, parse_device_path};
 use crate::report::ExitReport;
 use crate::runtime::{MainOutput, Runtime, STACK_BYTES, StartError, start_main};
@@ -47,6 +49,8 @@ pub struct Test {
     pub simulated: Simulated,
     /// It is never spread over several processes.
     pub one_process: bool,
+    /// What looks at the report of a run; without it runs are to end well.
+    pub ends: Option<fn(&ExitReport)>,
     /// The package that it is in.
     pub package: &'static str,
     /// Its name, with the modules.
@@ -131,6 +135,20 @@ impl Test {
         let name = path.split_once("::").map_or(*path, |(_, name)| name);
         format!("{SEED_VARIABLE}={sim} cargo test -p {package} {name} -- --exact")
     }
+
+    /// Panics if a run has not ended as it should have. What runs it again stands in the text, or is printed below what the test itself says.
+    #[track_caller]
+    fn expect_end(&self, outcome: Result<ExitReport, StartError>, how_to_replay: impl Fn() -> String) {
+        let report = outcome.unwrap_or_else(|error| panic!("{error}"));
+        let Some(ends) = self.ends else {
+            assert!(report.is_success(), "exit code {}: {report}{}", report.code(), how_to_replay());
+            return;
+        };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| ends(&report))) {
+            say(&how_to_replay());
+            resume_unwind(panic);
+        }
+    }
 }
 
 /// What `#[chare::test]` calls.
@@ -162,7 +180,7 @@ fn test_from(test: &Test, begin: BeginAgain<'_>) {
                 run_as_processes(processes, test.options().with_pes(test.pes / processes), begin)
             }
         };
-        return expect_success(report, String::new);
+        return test.expect_end(report, String::new);
     };
     let limit = env(SECONDS_VARIABLE).map(|text| {
         let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -180,6 +198,26 @@ fn test_from(test: &Test, begin: BeginAgain<'_>) {
     }
 }
 
+/// Runs a program whose end is looked at, spread over processes as `#[chare::test]` would be.
+#[doc(hidden)]
+pub fn run<F, Fut, R>(options: Options, main: F) -> Result<ExitReport, StartError>
+where
+    F: FnOnce(Runtime) -> Fut + Send,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    let pes = options.pes();
+    let is_spread = |processes: &usize| options.simulation().is_none() && pes.is_multiple_of(*processes);
+    let Some(processes) = processes(|name| std::env::var(name).ok()).filter(is_spread) else {
+        return Runtime::run(options, main);
+    };
+    let main = Mutex::new(Some(main));
+    let begin = |pe: &Pe| {
+        start_main(pe, main.lock().ok().and_then(|mut main| main.take()).expect("PE 0 begins once"))
+    };
+    run_as_processes(processes, options.with_pes(pes / processes), &begin)
+}
+
 /// Over how many processes the PEs of each test are spread, if their number is a multiple of it.
 fn processes(env: impl Fn(&str) -> Option<String>) -> Option<usize> {
     let text = env(PROCESSES_VARIABLE)?;
@@ -189,8 +227,8 @@ fn processes(env: impl Fn(&str) -> Option<String>) -> Option<usize> {
 }
 
 /// Runs a program as a job of several processes that are all inside of this one, joined by queues; each has the PEs that
-/// `options` says. What they send each other is encoded as for any other network. The report is that of the process which has
-/// something to tell; that all ended alike is checked.
+/// `options` says. What they send each other is encoded as for any other network. The report is that of the process where the reason
+/// arose; that all ended alike is checked.
 pub(crate) fn run_as_processes(
     processes: usize,
     options: Options,
@@ -209,8 +247,7 @@ pub(crate) fn run_as_processes(
         for other in others {
             let other = other.join().expect("a run panics nowhere")?;
             assert_eq!(other.code(), report.code(), "all processes end alike: {report} {other}");
-            // The one where the reason arose tells it.
-            if !other.to_string().is_empty() && report.to_string().is_empty() {
+            if report.is_told_elsewhere() {
                 report = other;
             }
         }
@@ -230,19 +267,10 @@ fn simulate(test: &Test, seeds: &Seeds, limit: Option<Duration>, begin: BeginAga
         let sim = if seeds.varies { test.shaped(sim) } else { sim };
         let options = options.clone().simulate(sim.clone());
         let report = Runtime::run_alone_or_joined(None, options, Some(Box::new(begin)));
-        expect_success(report, || {
+        test.expect_end(report, || {
             let replay = test.replay(&sim);
             format!("\nit failed at seed {seed}; this runs it again, and the same: {replay}")
         });
-    }
-}
-
-#[track_caller]
-fn expect_success(outcome: Result<ExitReport, StartError>, how_to_replay: impl Fn() -> String) {
-    match outcome {
-        Ok(report) if report.is_success() => {}
-        Ok(report) => panic!("exit code {}: {report}{}", report.code(), how_to_replay()),
-        Err(error) => panic!("{error}"),
     }
 }
 
@@ -251,8 +279,15 @@ mod tests {
     use super::*;
 
     fn seeds(simulated: Simulated, env: &[(&str, &str)]) -> Option<(String, u64)> {
-        let test =
-            Test { pes: 1, device: None, simulated, one_process: false, package: "p", path: "c::m::t" };
+        let test = Test {
+            pes: 1,
+            device: None,
+            simulated,
+            one_process: false,
+            ends: None,
+            package: "p",
+            path: "c::m::t",
+        };
         let env = |name: &str| env.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
         test.seeds(env).map(|Seeds { first, count, .. }| (first.to_string(), count))
     }
@@ -277,6 +312,7 @@ mod tests {
             device: None,
             simulated: Simulated::Maybe,
             one_process: false,
+            ends: None,
             package: "p",
             path: "krate::module::name",
         };
@@ -290,6 +326,7 @@ mod tests {
             device: None,
             simulated: Simulated::Maybe,
             one_process,
+            ends: None,
             package: "p",
             path: "c::t",
         };
@@ -305,6 +342,7 @@ mod tests {
             device: None,
             simulated: Simulated::Maybe,
             one_process,
+            ends: None,
             package: "p",
             path: "c::t",
         };

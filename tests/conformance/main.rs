@@ -9,16 +9,9 @@ mod charm4py;
 mod megatest;
 mod traps;
 
-use std::any::type_name;
-use std::sync::LazyLock;
-use std::{env, thread};
+use std::env;
 
 use chare::prelude::*;
-use chare::{Options, Sim};
-
-/// What asks for many seeds, and for one, as `#[chare::test]` has it.
-const SEEDS_VARIABLE: &str = "CHARE_SIM_SEEDS";
-const SEED_VARIABLE: &str = "CHARE_SEED";
 
 /// Mostly how much a program does of what it does often. In simulated runs it is less: they are many, and what they find lies
 /// in the orders that their seeds draw.
@@ -27,63 +20,7 @@ fn real_or_simulated<T>(real: T, simulated: T) -> T {
 }
 
 fn is_simulated() -> bool {
-    SEEDS.is_some()
-}
-
-/// The first simulated run that the environment asks for, and how many there are, of one seed after the other.
-static SEEDS: LazyLock<Option<(Sim, u64)>> = LazyLock::new(|| seeds(|name| env::var(name).ok()));
-
-fn seeds(env: impl Fn(&str) -> Option<String>) -> Option<(Sim, u64)> {
-    let parsed = |name| -> Option<Sim> {
-        let text = env(name)?;
-        Some(text.parse().unwrap_or_else(|error| panic!("{name}={text}: {error}")))
-    };
-    if let Some(one) = parsed(SEED_VARIABLE) {
-        return Some((one, 1));
-    }
-    let all = parsed(SEEDS_VARIABLE)?;
-    assert!(all.seed() > 0, "{SEEDS_VARIABLE} is 0: give at least one seed");
-    Some((all.clone().with_seed(0), all.seed()))
-}
-
-/// Does the runs of a program that `#[chare::test]` cannot run, at each number of PEs: one, or one for each of the seeds. A run that
-/// panics is named, with what does it again.
-fn each_run<F: Fn(Options)>(run: F) {
-    for pes in [1, 2, 4, 8] {
-        let options = Options::default().with_pes(pes);
-        let Some((first, count)) = &*SEEDS else {
-            let _named = NamedIfItPanics(format!("it failed at {pes} PE(s)"));
-            run(options);
-            continue;
-        };
-        for done in 0..*count {
-            let sim = first.clone().with_seed(first.seed() + done);
-            let replay = replay(&sim, type_name::<F>());
-            let seed = sim.seed();
-            let _named = NamedIfItPanics(format!(
-                "it failed at {pes} PE(s) and seed {seed}; this runs it again: {replay}"
-            ));
-            run(options.clone().simulate(sim));
-        }
-    }
-}
-
-/// How to run a seed again of the test that has this closure.
-fn replay(sim: &Sim, closure: &str) -> String {
-    let test =
-        closure.split("::").skip(1).take_while(|part| !part.starts_with('{')).collect::<Vec<_>>().join("::");
-    format!("{SEED_VARIABLE}={sim} cargo test -p chare-tests --test conformance {test} -- --exact")
-}
-
-/// Tells a run whose panic goes past it.
-struct NamedIfItPanics(String);
-
-impl Drop for NamedIfItPanics {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("{}", self.0);
-        }
-    }
+    ["CHARE_SIM_SEEDS", "CHARE_SEED"].iter().any(|name| env::var_os(name).is_some())
 }
 
 /// Ends `main` only with the run: for programs that a chare or a callback ends. One that nobody ends hangs, and fails.
@@ -131,25 +68,4 @@ impl Random {
             values.swap(last, self.below(last + 1));
         }
     }
-}
-
-#[test]
-fn the_environment_says_which_seeds_are_run() {
-    let asked = |env: &[(&str, &str)]| {
-        let value =
-            |name: &str| env.iter().find(|(one, _)| *one == name).map(|(_, value)| (*value).to_owned());
-        seeds(value).map(|(first, count)| (first.to_string(), count))
-    };
-    let (many, one) = ((SEEDS_VARIABLE, "200:calm"), (SEED_VARIABLE, "17:processes=2"));
-    assert_eq!(asked(&[]), None);
-    assert_eq!(asked(&[many]), Some(("0:calm".to_owned(), 200)));
-    assert_eq!(asked(&[many, one]), Some(("17:processes=2".to_owned(), 1)));
-}
-
-#[test]
-fn a_run_that_fails_is_named_with_what_runs_it_again() {
-    let closure = "conformance::traps::hangs::a_deadlock::{{closure}}";
-    let expected =
-        "CHARE_SEED=17 cargo test -p chare-tests --test conformance traps::hangs::a_deadlock -- --exact";
-    assert_eq!(replay(&Sim::new(17), closure), expected);
 }

@@ -50,7 +50,7 @@ async fn a_constructor_may_wait_for_others(rt: Runtime) -> Result<()> {
 }
 
 /// How a constructor shall end.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, serde::Serialize, serde::Deserialize)]
 enum End {
     Well,
     Error,

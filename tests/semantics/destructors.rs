@@ -11,7 +11,7 @@ use std::time::Duration;
 use chare::prelude::*;
 use chare::{ExitReport, Handle};
 
-use super::{PES, run};
+use super::{PES, run, run_in_one_process};
 
 #[track_caller]
 fn ended_by_the_user(report: &ExitReport, words: &[&str]) {
@@ -272,7 +272,7 @@ impl Wisher {
 #[test]
 fn a_destructor_at_the_end_may_create_and_broadcast() {
     for pes in PES {
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             let wish = |rt: &Runtime| {
                 let more = rt.array::<Wisher>(8).create(|_: &Runtime| ()).send();
                 more.hello().send();
@@ -434,7 +434,7 @@ fn many_destructors_that_panic_at_the_end_are_told_and_keep_nobody() {
     for pes in PES {
         for held in [false, true] {
             let (tell, told) = mpsc::channel();
-            let report = run(pes, async move |rt: Runtime| {
+            let report = run_in_one_process(pes, async move |rt: Runtime| {
                 tell.send(wait_outside(&rt)).expect("the test receives it");
                 leave_bombs(&rt, held).await?;
                 rt.exit(0);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chare::ExitReport;
 use chare::prelude::*;
 
-use super::{PES, run};
+use super::{PES, run_in_one_process};
 
 /// Counts values that live, that were made, and that were dropped where they should not have been.
 #[derive(Clone, Default)]
@@ -177,7 +177,7 @@ impl Late {
 fn filled(pes: usize, end: fn(&Runtime, Array<Holder>, &Census)) -> (ExitReport, Census) {
     let census = Census::default();
     let inner = census.clone();
-    let report = run(pes, async move |rt: Runtime| {
+    let report = run_in_one_process(pes, async move |rt: Runtime| {
         let holders = fill(&rt, &inner).await?;
         end(&rt, holders, &inner);
         let (_promise, never) = rt.promise::<()>();
@@ -233,7 +233,7 @@ fn messages_that_go_round_are_dropped_when_main_returns() {
     for pes in PES {
         let census = Census::default();
         let inner = census.clone();
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             let holders = rt.array::<Holder>(20).create(inner.make()).await?;
             (0..500).for_each(|number| holders.at(number % 20).pass_on(inner.make()).send());
             rt.sleep(Duration::from_millis(2)).await;
@@ -249,7 +249,7 @@ fn a_hundred_thousand_parked_coroutines_are_dropped() {
     for pes in PES {
         let census = Census::default();
         let inner = census.clone();
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             let holders = rt.array::<Holder>(20).create(inner.make()).await?;
             (0..100_000).for_each(|number| holders.at(number % 20).park(inner.make()).send());
             Result::<()>::Ok(rt.quiescence().await?)

@@ -8,7 +8,7 @@ use chare::{BoxError, CallError, ChannelError, Index, Placement};
 use reduce::{Gather, Sum};
 use serde::{Deserialize, Serialize};
 
-use super::{PES, run};
+use super::{PES, run, run_in_one_process};
 
 /// The value that no node takes.
 const THIRTEEN: u64 = 1 << 13;
@@ -340,7 +340,7 @@ async fn a_constructor_that_fails_is_an_error_of_its_insertion(rt: Runtime) -> R
 #[test]
 fn elements_of_dense_arrays_can_be_destroyed() {
     for pes in PES {
-        let report = run(pes, async |rt: Runtime| {
+        let report = run_in_one_process(pes, async |rt: Runtime| {
             let alive = Arc::new(AtomicUsize::new(0));
             let leaves = rt.array::<Leaf>((3, 4)).create(alive.clone()).await?;
             assert_eq!(alive.load(Ordering::Relaxed), 12);

@@ -1,10 +1,10 @@
 //! How a program ends: by main's return or error, by `exit` and `abort` from anywhere; the first reason counts.
 
 use chare::prelude::*;
-use chare::{CallFuture, ExitWith};
+use chare::{CallFuture, ExitReport, ExitWith};
 use futures::future::poll_immediate;
 
-use super::{PES, run};
+use super::{PES, run, run_in_one_process};
 
 struct Ender;
 
@@ -86,12 +86,12 @@ async fn failures(rt: &Runtime) -> Result<[CallFuture<()>; 2]> {
 #[test]
 fn an_error_of_main_is_not_hidden_by_what_it_drops() {
     for pes in PES {
-        let report = run(pes, async |rt: Runtime| {
+        let report = run_in_one_process(pes, async |rt: Runtime| {
             let _failures = failures(&rt).await?;
             Result::<()>::Err("main's own".into())
         });
         assert_eq!((report.code(), report.to_string().as_str()), (1, "error: main's own"));
-        let report = run(pes, async |rt: Runtime| {
+        let report = run_in_one_process(pes, async |rt: Runtime| {
             let _failures = failures(&rt).await;
             if rt.num_pes() > 0 {
                 panic!("main's own");
@@ -106,7 +106,7 @@ fn an_error_of_main_is_not_hidden_by_what_it_drops() {
 fn what_main_drops_ends_the_run_badly_if_main_does_not() {
     for pes in PES {
         for goes_on in [false, true] {
-            let report = run(pes, async move |rt: Runtime| {
+            let report = run_in_one_process(pes, async move |rt: Runtime| {
                 drop(failures(&rt).await?);
                 if goes_on {
                     rt.promise::<()>().1.await?;
@@ -171,3 +171,19 @@ fn returning_ends_what_still_runs() {
         assert!(report.is_success(), "{report}");
     }
 }
+
+fn somebody_has_had_enough(report: &ExitReport) {
+    assert_eq!(report.code(), 1);
+    assert!(report.to_string().contains("has had enough"), "{report}");
+}
+
+/// A test that is about another end than a good one looks at the report itself, however it is run.
+#[chare::test(pes = [1, 2, 4, 8], ends = somebody_has_had_enough)]
+async fn a_test_looks_at_the_end_of_its_run(rt: Runtime) -> Result<()> {
+    let group = rt.group::<Ender>().create(()).await?;
+    Ok(group.on(rt.num_pes() - 1).abort().await?)
+}
+
+#[chare::test(ends = |report| assert!(!report.is_success(), "it has ended well"))]
+#[should_panic(expected = "it has ended well")]
+async fn a_test_whose_end_is_another_one_fails(_: Runtime) {}

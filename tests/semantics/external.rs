@@ -11,7 +11,7 @@ use chare::{ExitReport, HANG_EXIT_CODE};
 use futures::future::{Either, join, join_all, pending, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
-use super::{PES, run};
+use super::{PES, run, run_in_one_process};
 
 /// Long enough that a wrong verdict would come before.
 const A_WHILE: Duration = Duration::from_millis(20);
@@ -410,7 +410,7 @@ fn a_set_beside_which_the_outside_is_no_longer_awaited_is_a_hang() {
     for pes in PES {
         let flag = Flag::default();
         let kept = Keep(flag.clone());
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
             Result::<()>::Ok(waiters.on(pes - 1).flag_then_known_set(kept).await?)
         });
@@ -422,7 +422,7 @@ fn a_set_beside_which_the_outside_is_no_longer_awaited_is_a_hang() {
 #[test]
 fn the_report_names_no_wait_that_has_moved_on() {
     for pes in PES {
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
             let (source, next) = (waiters.on(0), waiters.on(pes / 2));
             Result::<()>::Ok(waiters.on(pes - 1).hand_on_then_never(source, next).await?)
@@ -455,7 +455,7 @@ fn a_waker_that_an_earlier_wait_has_left_behind_hides_no_hang() {
     for pes in PES {
         let flags = [Flag::default(), Flag::default()];
         let kept = flags.clone().map(Keep);
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
             let [soon, later] = kept;
             waiters.on(pes - 1).flag_or_soon_then_never(soon).send();

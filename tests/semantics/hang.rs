@@ -9,7 +9,7 @@ use std::time::Duration;
 use chare::prelude::*;
 use chare::{ExitReport, HANG_EXIT_CODE};
 
-use super::{PES, run};
+use super::{PES, run, run_in_one_process};
 
 /// `file:line` of the line of this file that ends with `// here: <mark>`.
 fn place(mark: &str) -> String {
@@ -217,7 +217,7 @@ fn all_that_a_coroutine_waits_for_is_named() {
 #[test]
 fn a_reading_end_on_another_pe_is_named() {
     for pes in PES {
-        let report = run(pes, async |rt: Runtime| {
+        let report = run_in_one_process(pes, async |rt: Runtime| {
             let (_promise, value) = rt.promise(); // here: lent
             stuck(&rt).await?.at(15).on_a_value_of(value).await?;
             Result::<()>::Ok(())

@@ -3,12 +3,12 @@
 use chare::prelude::*;
 use chare::{HostId, PeId, Sim};
 
-use crate::{PES, run};
+use crate::{PES, run_in_one_process};
 
 #[test]
 fn a_program_alone_is_one_process_on_one_host() {
     for pes in PES {
-        let report = run(pes, async move |rt: Runtime| {
+        let report = run_in_one_process(pes, async move |rt: Runtime| {
             assert_eq!((rt.num_processes(), rt.num_hosts(), rt.my_host()), (1, 1, HostId::new(0)));
             assert_eq!(rt.pes_of(HostId::new(0)), rt.pes().collect::<Vec<_>>());
             let last = PeId::new(pes - 1);

@@ -60,8 +60,18 @@ use chare::{ExitReport, MainOutput, Options, Runtime};
 /// The PE counts that every promise is tested at.
 const PES: [usize; 4] = [1, 2, 4, 8];
 
-/// Runs a program whose end is what is tested.
+/// Runs a program whose end is what is tested, spread over processes as the tests are.
 fn run<F, Fut, R>(pes: usize, main: F) -> ExitReport
+where
+    F: FnOnce(Runtime) -> Fut + Send,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    chare::__private::run(Options::default().with_pes(pes), main).expect("the host device is always there")
+}
+
+/// As [`run`], in one process: of what does not leave it, or is told of by statics.
+fn run_in_one_process<F, Fut, R>(pes: usize, main: F) -> ExitReport
 where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,

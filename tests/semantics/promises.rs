@@ -371,7 +371,7 @@ async fn all_readers_learn_that_a_promise_is_broken(rt: Runtime) -> Result<()> {
 #[test]
 fn readers_that_wait_for_ever_are_in_the_hang_report() {
     for pes in [1, 2] {
-        let report = super::run(pes, async |rt: Runtime| {
+        let report = super::run_in_one_process(pes, async |rt: Runtime| {
             let readers = rt.array::<Reader>(1).create(()).await?;
             let (to, value) = rt.promise::<String>();
             let value = value.shared();

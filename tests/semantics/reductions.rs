@@ -18,7 +18,7 @@ fn value(index: usize) -> i64 {
 }
 
 /// The reducer that a call asks for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, serde::Serialize, serde::Deserialize)]
 enum Op {
     Sum,
     Min,

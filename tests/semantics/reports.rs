@@ -10,7 +10,7 @@ use super::{PES, run};
 /// The hang report of a program that must hang.
 fn hang_of<F, Fut>(pes: usize, main: F) -> String
 where
-    F: FnOnce(Runtime) -> Fut,
+    F: FnOnce(Runtime) -> Fut + Send,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let report = run(pes, main);
@@ -35,7 +35,7 @@ fn place(mark: &str) -> String {
 type Ends = Shared<Mutex<Vec<Promise<()>>>>;
 
 /// Which elements are never there.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Flaw {
     fails: usize,
     waits: usize,
@@ -341,6 +341,7 @@ fn a_channel_to_a_chare_that_has_panicked_says_so() {
 }
 
 /// How the constructor of an [`Other`] never succeeds, and who gets its proxy.
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Start {
     fails: bool,
     proxy: Promise<Element<Other>>,

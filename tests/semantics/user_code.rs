@@ -429,7 +429,7 @@ fn an_error_whose_text_panics_is_told_nevertheless() {
 }
 
 /// An index that panics when it is shown, or compared with another of its key.
-#[derive(Clone, Copy, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 struct Shy(u64);
 
 impl std::hash::Hash for Shy {

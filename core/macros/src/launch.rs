@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{Attribute, FnArg, ItemFn, Visibility, parse_quote};
+use syn::{Attribute, Expr, FnArg, ItemFn, Visibility, parse_quote};
 
 use crate::errors::Errors;
 use crate::options::{Pes, Seeds, Simulated, TestOptions};
@@ -54,13 +54,13 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> syn::Result<Token
         Simulated::Seeds(Seeds::Spec(spec)) => quote!(Seeds(#spec)),
         Simulated::Never => quote!(Never),
     };
-    // What a test is run with, but for the number of PEs and its name.
     let one_process = options.one_process;
     let how = quote! {
         device: #device,
         simulated: ::chare::__private::Simulated::#simulated,
         one_process: #one_process
     };
+    let how = How { how, ends: options.ends };
     let tests = match options.pes {
         Pes::One(pes) => one_test(function, &attributes, pes, &how),
         Pes::Each(counts) => test_per_count(function, &attributes, &counts, &how),
@@ -69,12 +69,12 @@ pub(crate) fn test(options: TokenStream, item: TokenStream) -> syn::Result<Token
 }
 
 /// A `#[test]` with the function inside.
-fn one_test(mut function: ItemFn, attributes: &TestAttributes, pes: usize, how: &TokenStream) -> TokenStream {
+fn one_test(mut function: ItemFn, attributes: &TestAttributes, pes: usize, how: &How) -> TokenStream {
     let TestAttributes { of_item, of_test } = attributes;
     let name = function.sig.ident.clone();
     function.vis = Visibility::Inherited;
     let run = quote_spanned!(name.span()=> ::chare::__private::test(&TEST, #name););
-    let test = a_test(pes, how, &quote!(#name));
+    let test = how.constant(pes, &TokenStream::new(), &quote!(#name));
     quote! {
         #(#of_item)*
         #[::core::prelude::v1::test]
@@ -87,31 +87,51 @@ fn one_test(mut function: ItemFn, attributes: &TestAttributes, pes: usize, how: 
     }
 }
 
-/// The constant that says how a test is run. `path` is its name, from its module on.
-fn a_test(pes: usize, how: &TokenStream, path: &TokenStream) -> TokenStream {
-    quote! {
-        const TEST: ::chare::__private::Test = ::chare::__private::Test {
-            pes: #pes,
-            #how,
-            package: ::core::env!("CARGO_PKG_NAME"),
-            path: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(#path)),
-        };
+/// What a test is run with, but for the number of PEs and its name.
+struct How {
+    how: TokenStream,
+    /// The user's function that looks at the report.
+    ends: Option<Expr>,
+}
+
+impl How {
+    /// The constant that says how a test is run. `scope` is what brings the names of the user's module; `path` is the test's name, from its
+    /// module on.
+    fn constant(&self, pes: usize, scope: &TokenStream, path: &TokenStream) -> TokenStream {
+        let How { how, ends } = self;
+        let ends = ends.as_ref().map_or(quote!(::core::option::Option::None), |ends| {
+            quote! {
+                ::core::option::Option::Some({
+                    #scope
+                    let ends: fn(&::chare::ExitReport) = #ends;
+                    ends
+                })
+            }
+        });
+        quote! {
+            const TEST: ::chare::__private::Test = ::chare::__private::Test {
+                pes: #pes,
+                #how,
+                ends: #ends,
+                package: ::core::env!("CARGO_PKG_NAME"),
+                path: ::core::concat!(::core::module_path!(), "::", ::core::stringify!(#path)),
+            };
+        }
     }
 }
 
 /// The function, and beside it a module of the same name (which is another namespace) with a `#[test]` per count.
-fn test_per_count(
-    function: ItemFn,
-    attributes: &TestAttributes,
-    counts: &[usize],
-    how: &TokenStream,
-) -> TokenStream {
+fn test_per_count(function: ItemFn, attributes: &TestAttributes, counts: &[usize], how: &How) -> TokenStream {
     let TestAttributes { of_item, of_test } = attributes;
     let name = &function.sig.ident;
     let tests = counts.iter().map(|pes| {
         let test = format_ident!("pes_{pes}", span = name.span());
         let run = quote_spanned!(name.span()=> ::chare::__private::test(&TEST, super::#name););
-        let how = a_test(*pes, how, &quote!(#test));
+        let of_module = quote! {
+            #[allow(unused_imports)]
+            use super::*;
+        };
+        let how = how.constant(*pes, &of_module, &quote!(#test));
         quote! {
             #[::core::prelude::v1::test]
             #(#of_test)*

@@ -144,6 +144,9 @@ pub fn main(options: TokenStream, item: TokenStream) -> TokenStream {
 /// function with one test for each count (`t::pes_1`, `t::pes_2`, ..); `device = "host:2"` sets the devices, in the
 /// words of the command line. `#[should_panic]` and `#[ignore]` mean what they mean on a plain test.
 ///
+/// A test fails unless its run ends well. One that is about another end looks at the `ExitReport` itself:
+/// `ends = |report| assert_eq!(report.code(), 3)`, or `ends = function`. Of several processes it is asked where the reason arose.
+///
 /// `seeds = 200` runs the test in the simulator, once for each seed from 0; `seeds = "200:processes=4:migrate=10"` with what
 /// `--sim` takes behind the seed. A seed that fails is named, with the command that runs it again:
 /// `CHARE_SEED=17 cargo test ..`; `CHARE_SEED=17:trace` tells each step. `CHARE_SIM_SEEDS=200` in the environment does so with

@@ -122,6 +122,8 @@ pub(crate) struct TestOptions {
     pub(crate) simulation: Simulated,
     /// It is not spread over processes.
     pub(crate) one_process: bool,
+    /// The function that looks at how a run has ended.
+    pub(crate) ends: Option<Expr>,
 }
 
 /// Whether a test is simulated.
@@ -156,6 +158,7 @@ impl TestOptions {
             device: None,
             simulation: Simulated::Maybe,
             one_process: false,
+            ends: None,
         };
         each_option(tokens, &mut Vec::new(), errors, |name, input, errors| {
             match name.to_string().as_str() {
@@ -197,12 +200,23 @@ impl TestOptions {
                     errors.on(name, "`one_process` needs the reason: `one_process = \"it shares a static\"`");
                     return skip_value(input);
                 }
+                "ends" if input.peek(Token![=]) => {
+                    input.parse::<Token![=]>()?;
+                    options.ends = Some(input.parse()?);
+                }
+                "ends" => {
+                    errors.on(
+                        name,
+                        "`ends` needs a function that looks at the report: `ends = |report| assert_eq!(report.code(), 3)`",
+                    );
+                    return skip_value(input);
+                }
                 _ => {
                     errors.on(
                         name,
                         format!(
                             "unknown option `{name}`: `#[chare::test]` takes `pes = ..`, `device = \"..\"`, `seeds = ..`, \
-                             `unsimulated = \"why\"` and `one_process = \"why\"`"
+                             `unsimulated = \"why\"`, `one_process = \"why\"` and `ends = <function>`"
                         ),
                     );
                     return skip_value(input);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use chare_transport::{Limits, mpi};
 
-use super::{BeginAgain, Test, expect_success};
+use super::{BeginAgain, Test};
 use crate::job;
 use crate::launch::say;
 use crate::report::ExitReport;
@@ -40,11 +40,12 @@ pub(super) fn run(test: &Test, begin: BeginAgain<'_>, env: impl Fn(&str) -> Opti
     drop(turn);
     match report {
         Ok(None) => {}
-        Ok(Some(report)) if !report.is_success() && report.to_string().is_empty() => {
+        Ok(Some(report)) if report.is_told_elsewhere() && test.ends.is_some() => {}
+        Ok(Some(report)) if !report.is_success() && report.to_string().is_empty() && test.ends.is_none() => {
             panic!("exit code {}: another process tells why", report.code())
         }
-        Ok(Some(report)) => expect_success(Ok(report), String::new),
-        Err(error) => expect_success(Err(error), String::new),
+        Ok(Some(report)) => test.expect_end(Ok(report), String::new),
+        Err(error) => test.expect_end(Err(error), String::new),
     }
 }
 

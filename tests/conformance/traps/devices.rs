@@ -1,11 +1,10 @@
 //! Devices, on two virtual ones that compute on threads of their own, two kernels each at once.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::Random;
-use chare::Options;
 use chare::device::{Account, DeviceError, DeviceSlice, DeviceVec, InOut, Kernel, Launch};
 use chare::prelude::*;
 
@@ -16,48 +15,35 @@ const ADD: Kernel<(InOut<f64>, f64)> =
 const FAIL: Kernel<(InOut<f64>,)> =
     Kernel::new("fail", |_: &Launch, (buffer,): (&mut [f64],)| buffer[0] = buffer[buffer.len()]);
 
-/// Runs a program on two devices, at each number of PEs. It is never simulated, where a kernel that waits is waited for.
-#[track_caller]
-fn on_two_devices<F, Fut>(main: F)
-where
-    F: Fn(Runtime) -> Fut,
-    Fut: Future<Output = Result<()>> + Send + 'static,
-{
-    for pes in [1, 2, 4, 8] {
-        on("host:2:workers=4", Options::default().with_pes(pes), &main);
+/// Kernels that wait until their gate is open: each test has its own, as kernels capture nothing. All processes have them.
+static GATES: [AtomicBool; 64] = [const { AtomicBool::new(false) }; 64];
+const WAIT: Kernel<(InOut<f64>, u64)> =
+    Kernel::new("wait", |_: &Launch, (buffer, gate): (&mut [f64], u64)| {
+        while !GATES[gate as usize].load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        buffer.fill(7.0);
+    });
+
+/// One of a test for each number of PEs, which run at once.
+fn gate_of(test: u64, rt: &Runtime) -> u64 {
+    test * 16 + rt.num_pes() as u64
+}
+
+/// Opens gates in its process.
+struct Porter;
+
+#[chare]
+impl Porter {
+    fn new() -> Self {
+        Porter
+    }
+
+    #[entry]
+    fn open(&self, gate: u64) {
+        GATES[gate as usize].store(true, Ordering::Release);
     }
 }
-
-#[track_caller]
-fn on<F, Fut>(device: &str, options: Options, main: &F)
-where
-    F: Fn(Runtime) -> Fut,
-    Fut: Future<Output = Result<()>> + Send + 'static,
-{
-    let options = options.with_device(device.parse().expect("a device"));
-    let run = format!("{} PE(s), {device}", options.pes());
-    let report = Runtime::run(options, main).expect("the host device is always there");
-    assert!(report.is_success(), "{run}: {report}");
-}
-
-/// Kernels that wait: each test has its own gate, since kernels capture nothing.
-macro_rules! gate {
-    ($gate:ident, $kernel:ident) => {
-        static $gate: AtomicBool = AtomicBool::new(false);
-        const $kernel: Kernel<(InOut<f64>,)> = Kernel::new("wait", |_: &Launch, (buffer,): (&mut [f64],)| {
-            while !$gate.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
-            buffer.fill(7.0);
-        });
-    };
-}
-
-gate!(SLOW_GATE, SLOW);
-gate!(PENDING_GATE, PENDING);
-gate!(QUIET_GATE, QUIET);
-
-static QUIET_FINISHED: AtomicUsize = AtomicUsize::new(0);
 
 struct Worker {
     buffer: DeviceVec<f64>,
@@ -85,26 +71,26 @@ impl Worker {
     }
 
     #[entry]
-    async fn be_slow(&mut self, cx: &Cx<Self>) -> Result<f64> {
+    async fn be_slow(&mut self, cx: &Cx<Self>, gate: u64) -> Result<f64> {
         let dev = cx.device();
-        dev.launch(&SLOW, 8, (&mut self.buffer,))?.await?;
+        dev.launch(&WAIT, 8, (&mut self.buffer, gate))?.await?;
         Ok(dev.download(&self.buffer)?.await?[0])
     }
 
     /// Whether the completion waited for its own kernel.
     #[entry]
-    async fn be_pending(&mut self, cx: &Cx<Self>, launched: Promise<()>) -> Result<bool> {
-        let completion = cx.device().launch(&PENDING, 8, (&mut self.buffer,))?;
+    async fn be_pending(&mut self, cx: &Cx<Self>, gate: u64, launched: Promise<()>) -> Result<bool> {
+        let completion = cx.device().launch(&WAIT, 8, (&mut self.buffer, gate))?;
         let is_pending = !completion.is_ready();
         launched.send(())?;
         completion.await?;
-        Ok(is_pending && PENDING_GATE.load(Ordering::Acquire))
+        Ok(is_pending && GATES[gate as usize].load(Ordering::Acquire))
     }
 
     #[entry]
-    fn launch_quietly(&mut self, cx: &Cx<Self>, to: Callback<()>) -> Result<()> {
+    fn launch_quietly(&mut self, cx: &Cx<Self>, gate: u64, to: Callback<()>) -> Result<()> {
         let dev = cx.device();
-        let completion = dev.launch(&QUIET, 8, (&mut self.buffer,))?;
+        let completion = dev.launch(&WAIT, 8, (&mut self.buffer, gate))?;
         cx.this().wait_for(completion, to).send();
         Ok(())
     }
@@ -112,83 +98,71 @@ impl Worker {
     #[entry]
     async fn wait_for(&self, completion: chare::device::Completion<()>, to: Callback<()>) -> Result<()> {
         completion.await?;
-        QUIET_FINISHED.fetch_add(1, Ordering::AcqRel);
         Ok(to.deliver(())?)
     }
 }
 
 /// HAPI until 2026, and cudarc: an error of an event reads as "still pending", so a kernel that fails is a hang.
-#[test]
-fn a_fault_is_an_error_and_no_hang() {
-    let main = async |rt: Runtime| {
-        let workers = rt.array::<Worker>(8).create(()).await?;
-        for (index, fault) in workers.fail().gather().await?.into_iter().enumerate() {
-            assert!(fault.contains("`fail`") && fault.contains(&format!("Worker[{index}]")), "{fault}");
-        }
-        Ok(())
-    };
-    crate::each_run(|options| on("host:2:workers=4", options, &main));
+#[chare::test(pes = [1, 2, 4, 8], device = "host:2:workers=4")]
+async fn a_fault_is_an_error_and_no_hang(rt: Runtime) -> Result<()> {
+    let workers = rt.array::<Worker>(8).create(()).await?;
+    for (index, fault) in workers.fail().gather().await?.into_iter().enumerate() {
+        assert!(fault.contains("`fail`") && fault.contains(&format!("Worker[{index}]")), "{fault}");
+    }
+    Ok(())
 }
 
 /// HAPI: completions are looked at in one queue per PE, up to the first that is not finished.
-#[test]
-fn a_slow_stream_hides_no_finished_one() {
-    on_two_devices(async |rt: Runtime| {
-        SLOW_GATE.store(false, Ordering::Release);
-        let workers = rt.array::<Worker>(8).create(()).await?;
-        let slow = workers.at(0).be_slow().future();
-        for value in 1..=3 {
-            for index in 1..8 {
-                assert_eq!(workers.at(index).add(1.0).await?, [f64::from(value); 8]);
-            }
+#[chare::test(pes = [1, 2, 4, 8], device = "host:2:workers=4", unsimulated = "its kernels wait for the program")]
+async fn a_slow_stream_hides_no_finished_one(rt: Runtime) -> Result<()> {
+    let (gate, porters) = (gate_of(0, &rt), rt.group::<Porter>().create(()).await?);
+    let workers = rt.array::<Worker>(8).create(()).await?;
+    let slow = workers.at(0).be_slow(gate).future();
+    for value in 1..=3 {
+        for index in 1..8 {
+            assert_eq!(workers.at(index).add(1.0).await?, [f64::from(value); 8]);
         }
-        assert!(!slow.is_ready());
-        SLOW_GATE.store(true, Ordering::Release);
-        assert_eq!(slow.await?, 7.0);
-        Ok(())
-    });
+    }
+    assert!(!slow.is_ready());
+    porters.open(gate).await?;
+    assert_eq!(slow.await?, 7.0);
+    Ok(())
 }
 
 /// charm4py: an event recorded on a stream of another device than the current one was never recorded, and such an event
 /// counts as finished; its example of several devices records on streams that nothing was launched on.
-#[test]
-fn a_completion_is_of_its_kernel_on_every_device() {
-    on_two_devices(async |rt: Runtime| {
-        let workers = rt.array::<Worker>(8).create(()).await?;
-        // Of the first and the last PE, so on both devices if there are several PEs.
-        PENDING_GATE.store(false, Ordering::Release);
-        let (to, launched) = rt.promises(2);
-        let pending = [0, 7].map(|index| workers.at(index).be_pending(to.clone()).future());
-        launched.await?;
-        assert!(pending.iter().all(|pending| !pending.is_ready()));
-        PENDING_GATE.store(true, Ordering::Release);
-        for pending in pending {
-            assert!(pending.await?, "a completion came before its kernel had finished");
-        }
-        Ok(())
-    });
+#[chare::test(pes = [1, 2, 4, 8], device = "host:2:workers=4", unsimulated = "its kernels wait for the program")]
+async fn a_completion_is_of_its_kernel_on_every_device(rt: Runtime) -> Result<()> {
+    let (gate, porters) = (gate_of(1, &rt), rt.group::<Porter>().create(()).await?);
+    let workers = rt.array::<Worker>(8).create(()).await?;
+    // Of the first and the last PE, so on both devices if there are several PEs.
+    let (to, launched) = rt.promises(2);
+    let pending = [0, 7].map(|index| workers.at(index).be_pending(gate, to.clone()).future());
+    launched.await?;
+    assert!(pending.iter().all(|pending| !pending.is_ready()));
+    porters.open(gate).await?;
+    for pending in pending {
+        assert!(pending.await?, "a completion came before its kernel had finished");
+    }
+    Ok(())
 }
 
 /// As HAPI has it, and a port may lose it: device work that is pending is no quiescence.
-#[test]
-fn pending_kernels_are_no_quiescence() {
-    on_two_devices(async |rt: Runtime| {
-        QUIET_GATE.store(false, Ordering::Release);
-        QUIET_FINISHED.store(0, Ordering::Release);
-        let workers = rt.array::<Worker>(8).create(()).await?;
-        let (to, finished) = rt.promises(2);
-        for index in [0, 7] {
-            workers.at(index).launch_quietly((&to).into()).await?;
-        }
-        let mut quiescence = rt.quiescence();
-        rt.timeout(Duration::from_millis(2), &mut quiescence).await.expect_err("kernels are pending");
-        assert_eq!(QUIET_FINISHED.load(Ordering::Acquire), 0);
-        QUIET_GATE.store(true, Ordering::Release);
-        quiescence.await?;
-        assert_eq!(QUIET_FINISHED.load(Ordering::Acquire), 2);
-        finished.await?;
-        Ok(())
-    });
+#[chare::test(pes = [1, 2, 4, 8], device = "host:2:workers=4", unsimulated = "its kernels wait for the program")]
+async fn pending_kernels_are_no_quiescence(rt: Runtime) -> Result<()> {
+    let (gate, porters) = (gate_of(2, &rt), rt.group::<Porter>().create(()).await?);
+    let workers = rt.array::<Worker>(8).create(()).await?;
+    let (to, finished) = rt.promises(2);
+    for index in [0, 7] {
+        workers.at(index).launch_quietly(gate, (&to).into()).await?;
+    }
+    let mut quiescence = rt.quiescence();
+    rt.timeout(Duration::from_millis(2), &mut quiescence).await.expect_err("kernels are pending");
+    assert!(!finished.is_ready());
+    porters.open(gate).await?;
+    quiescence.await?;
+    assert!(finished.is_ready(), "what waits for the kernels has run");
+    Ok(())
 }
 
 const CARRIERS: usize = 8;
@@ -285,41 +259,53 @@ async fn read(dev: &Account, snapshot: DeviceSlice<f64>) -> Result<Vec<f64>> {
 
 /// Charm++ addresses device memory to a PE when it is sent, so a migration meanwhile leaves it behind: an abort, or a
 /// message that nobody ever matches. Here it follows its chare, by channels and as an argument.
-#[test]
-fn device_memory_follows_a_chare_that_moves() {
-    // Simulated, all that work by themselves are alike.
-    let devices = ["host:2:inline", "host:2:polled", "host:2:workers=4"];
-    for device in &devices[..crate::real_or_simulated(3, 2)] {
-        let main = async |rt: Runtime| {
-            let carriers = rt.array::<Carrier>(CARRIERS).create(()).await?;
-            // Each is on another device than its mate: of another PE, or the less loaded one of the only PE.
-            let mate = |carrier: Element<Carrier>| carriers.at(CARRIERS - 1 - carrier.index());
-            let work: Vec<_> = carriers
-                .elements()
-                .flat_map(|carrier| {
-                    let mate = mate(carrier);
-                    [carrier.send_all(mate).future(), carrier.receive_all(mate).future()]
-                })
-                .collect();
-            for work in work {
-                work.await?;
-            }
-            rt.quiescence().await?;
-            let is_alone = rt.num_pes() == 1;
-            let mut moves = 0;
-            for (moved, arguments, [own, all, from_peers]) in carriers.account().gather().await? {
-                moves += moved;
-                assert_eq!(arguments, rounds());
-                // Where there are several PEs chares have other devices now, and their buffers too.
-                assert_eq!((own, all % BYTES), (BYTES, 0), "snapshots are gone");
-                if is_alone {
-                    assert_eq!(all, (CARRIERS / 2) as u64 * BYTES);
-                    assert_eq!(from_peers, (CARRIERS * rounds()) as u64);
-                }
-            }
-            assert!((moves == 0) == is_alone, "{moves} moves");
-            Ok(())
-        };
-        crate::each_run(|options| on(device, options, &main));
+async fn device_memory_follows_a_chare_that_moves(rt: Runtime) -> Result<()> {
+    let carriers = rt.array::<Carrier>(CARRIERS).create(()).await?;
+    // Each is on another device than its mate: of another PE, or the less loaded one of the only PE.
+    let mate = |carrier: Element<Carrier>| carriers.at(CARRIERS - 1 - carrier.index());
+    let work: Vec<_> = carriers
+        .elements()
+        .flat_map(|carrier| {
+            let mate = mate(carrier);
+            [carrier.send_all(mate).future(), carrier.receive_all(mate).future()]
+        })
+        .collect();
+    for work in work {
+        work.await?;
     }
+    rt.quiescence().await?;
+    let is_alone = rt.num_pes() == 1;
+    let mut moves = 0;
+    for (moved, arguments, [own, all, from_peers]) in carriers.account().gather().await? {
+        moves += moved;
+        assert_eq!(arguments, rounds());
+        // Where there are several PEs chares have other devices now, and their buffers too.
+        assert_eq!((own, all % BYTES), (BYTES, 0), "snapshots are gone");
+        if is_alone {
+            assert_eq!(all, (CARRIERS / 2) as u64 * BYTES);
+            assert_eq!(from_peers, (CARRIERS * rounds()) as u64);
+        }
+    }
+    assert!((moves == 0) == is_alone, "{moves} moves");
+    Ok(())
+}
+
+macro_rules! on_devices {
+    ($($name:ident: $device:literal $(, $option:ident = $why:literal)*;)*) => {$(
+        #[chare::test(
+            pes = [1, 2, 4, 8],
+            device = $device,
+            one_process = "its chares move with their coroutines"
+            $(, $option = $why)*
+        )]
+        async fn $name(rt: Runtime) -> Result<()> {
+            device_memory_follows_a_chare_that_moves(rt).await
+        }
+    )*};
+}
+
+on_devices! {
+    device_memory_follows_a_chare_on_devices_that_work_at_once: "host:2:inline";
+    device_memory_follows_a_chare_on_devices_that_are_polled: "host:2:polled";
+    device_memory_follows_a_chare_on_devices_with_workers: "host:2:workers=4", unsimulated = "all that work by themselves are alike";
 }

@@ -45,32 +45,28 @@ fn text_of_hang(report: &ExitReport) -> String {
     text
 }
 
+fn all_are_named(report: &ExitReport) {
+    let text = text_of_hang(report);
+    for index in 0..5 {
+        assert!(text.contains(&format!("Philosopher[{index}]")), "{text}");
+    }
+    assert!(text.contains("eat") && text.contains("lend") && text.contains("hangs.rs"), "{text}");
+}
+
 /// charm4py and Charm++: a program that waits for what never comes waits for ever; SpECTRE: a deadlock ends as a success
 /// (issue 907).
-#[test]
-fn a_deadlock_ends_with_a_report_of_who_waits_for_what() {
-    crate::each_run(|options| {
-        let report = Runtime::run(options, async |rt: Runtime| -> Result<()> {
-            Ok(rt.array::<Philosopher>(5).create(()).await?.eat().await?)
-        })
-        .expect("the host device is always there");
-        let text = text_of_hang(&report);
-        for index in 0..5 {
-            assert!(text.contains(&format!("Philosopher[{index}]")), "{text}");
-        }
-        assert!(text.contains("eat") && text.contains("lend") && text.contains("hangs.rs"), "{text}");
-    });
+#[chare::test(pes = [1, 2, 4, 8], ends = all_are_named)]
+async fn a_deadlock_ends_with_a_report_of_who_waits_for_what(rt: Runtime) -> Result<()> {
+    Ok(rt.array::<Philosopher>(5).create(()).await?.eat().await?)
+}
+
+fn who_waits_is_named(report: &ExitReport) {
+    let text = text_of_hang(report);
+    assert!(text.contains("wait_for_nobody") && text.contains("Philosopher[0]"), "{text}");
 }
 
 /// charm4py: of two ends of a channel one is never opened, and nobody is told.
-#[test]
-fn a_value_that_nobody_sends_is_reported() {
-    crate::each_run(|options| {
-        let report = Runtime::run(options, async |rt: Runtime| -> Result<()> {
-            Ok(rt.array::<Philosopher>(2).create(()).await?.at(1).wait_for_nobody().await?)
-        })
-        .expect("the host device is always there");
-        let text = text_of_hang(&report);
-        assert!(text.contains("wait_for_nobody") && text.contains("Philosopher[0]"), "{text}");
-    });
+#[chare::test(pes = [1, 2, 4, 8], ends = who_waits_is_named)]
+async fn a_value_that_nobody_sends_is_reported(rt: Runtime) -> Result<()> {
+    Ok(rt.array::<Philosopher>(2).create(()).await?.at(1).wait_for_nobody().await?)
 }

@@ -283,7 +283,7 @@ struct Keeper {
     step: u32,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 struct Unshown(u32);
 
 #[derive(Default)]

@@ -17,7 +17,7 @@ use chare::{BoxError, CallError, Options, PeId};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::{PES, run};
+use super::{PES, run, run_in_one_process};
 
 /// The PE after this one.
 fn next(pe: PeId, rt: &Runtime) -> usize {
@@ -467,7 +467,7 @@ async fn combinators_go_along(rt: Runtime) -> Result<()> {
 #[test]
 fn a_coroutine_that_has_moved_can_still_be_known_to_hang() {
     for pes in [2, 4] {
-        let report = run(pes, async |rt: Runtime| {
+        let report = run_in_one_process(pes, async |rt: Runtime| {
             let talkers = talkers(&rt, 2).1.await?;
             talkers.at(0).wait_for_ever(1).send();
             rt.quiescence().await?;
@@ -489,7 +489,7 @@ fn a_run_may_end_while_everything_is_on_its_way() {
         for _ in 0..20 {
             let alive = Arc::new(AtomicUsize::new(0));
             let counted = alive.clone();
-            let report = run(pes, async move |rt: Runtime| {
+            let report = run_in_one_process(pes, async move |rt: Runtime| {
                 let talkers = rt.array::<Talker>(30).create(alive).await?;
                 talkers.wander().send();
                 for i in 0..30 {

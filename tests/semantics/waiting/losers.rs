@@ -8,7 +8,7 @@ use chare::{CallFuture, Permit};
 use futures::future::poll_immediate;
 
 use super::*;
-use crate::{PES, run};
+use crate::{PES, run, run_in_one_process};
 
 /// Values that a chare may send before it needs credit, or reserve at once.
 const WINDOW: usize = 1024;
@@ -188,7 +188,7 @@ fn expect_unseen(report: &chare::ExitReport) {
 fn the_error_of_a_call_that_has_lost_is_one_that_nobody_awaits() {
     for pes in PES {
         for polled in [false, true] {
-            let report = run(pes, async move |rt: Runtime| {
+            let report = run_in_one_process(pes, async move |rt: Runtime| {
                 let server = rt.array::<Server>(NODES).create(()).await?.at(NODES - 1);
                 let (open, gate) = rt.promise();
                 let call = server.fail_after(gate);
@@ -210,7 +210,7 @@ fn the_error_of_a_call_that_has_lost_is_one_that_nobody_awaits() {
 fn nor_is_it_lost_when_the_future_goes_elsewhere() {
     for pes in PES {
         for (opens_first, index) in [(false, 0), (true, 0), (false, NODES - 1), (true, NODES - 1)] {
-            let report = run(pes, async move |rt: Runtime| {
+            let report = run_in_one_process(pes, async move |rt: Runtime| {
                 let server = rt.array::<Server>(NODES).create(()).await?.at(NODES / 2);
                 let loser = rt.array::<Loser>(NODES).create(()).await?.at(index);
                 let ((open, gate), (let_go, told)) = (rt.promise(), rt.promise());

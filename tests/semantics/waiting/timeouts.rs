@@ -7,7 +7,7 @@ use chare::{Elapsed, HANG_EXIT_CODE};
 use futures::future::poll_immediate;
 
 use super::*;
-use crate::{PES, run};
+use crate::{PES, run, run_in_one_process};
 
 /// Waits with limits, owning its chare.
 struct Limited;
@@ -178,7 +178,7 @@ fn a_timeout_that_has_its_value_sets_no_alarm() {
 #[test]
 fn a_timer_that_is_dropped_elsewhere_is_forgotten() {
     for pes in PES {
-        let report = run(pes, async |rt: Runtime| {
+        let report = run_in_one_process(pes, async |rt: Runtime| {
             let mut hour = Box::pin(rt.sleep(HOUR));
             let mut limited = Box::pin(rt.timeout(HOUR, futures::future::pending::<()>()));
             assert!(poll_immediate(hour.as_mut()).await.is_none());

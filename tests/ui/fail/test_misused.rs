@@ -43,6 +43,9 @@ async fn no_reason_to_stay() {}
 #[chare::test(one_process = " ")]
 async fn empty_reason_to_stay() {}
 
+#[chare::test(ends)]
+async fn no_end() {}
+
 #[chare::test]
 #[test]
 async fn test_twice() {}
