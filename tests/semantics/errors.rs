@@ -143,6 +143,16 @@ fn taken<T>(heard: &Heard<T>) -> Vec<T> {
 
 fn run_with<F, Fut, R>(pes: usize, options: Options, main: F) -> ExitReport
 where
+    F: FnOnce(Runtime) -> Fut + Send,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    crate::run_with(options.with_pes(pes), main)
+}
+
+/// As [`run_with`], in one process: of those who count there, or use the run that they are of.
+fn run_in_one_process_with<F, Fut, R>(pes: usize, options: Options, main: F) -> ExitReport
+where
     F: FnOnce(Runtime) -> Fut,
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
@@ -153,7 +163,7 @@ where
 /// Runs a program whose unawaited errors meet `fate`; brings its end and their texts, sorted.
 fn decided<F, Fut>(pes: usize, fate: Unawaited, main: F) -> (ExitReport, Vec<String>)
 where
-    F: FnOnce(Runtime) -> Fut,
+    F: FnOnce(Runtime) -> Fut + Send,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let heard = Heard::default();
@@ -289,7 +299,7 @@ fn a_reported_error_is_a_warning_and_spoils_the_end() {
                 other => panic!("{other}"),
             }
         });
-        let report = run_with(pes, options.clone(), async |rt: Runtime| {
+        let report = run_in_one_process_with(pes, options.clone(), async |rt: Runtime| {
             let cups = rt.array::<Cup>(8).create(()).await?;
             cups.at(3).spill("tea".into()).send();
             cups.at(7).spill("tea".into()).send();
@@ -307,7 +317,7 @@ fn a_reported_error_is_a_warning_and_spoils_the_end() {
             assert_eq!(text, format!("error: {error} (nobody awaited the call; the program goes on)"));
         }
         // The program's own end counts if it is not a good one.
-        let report = run_with(pes, options, async |rt: Runtime| {
+        let report = run_in_one_process_with(pes, options, async |rt: Runtime| {
             let cups = rt.array::<Cup>(8).create(()).await?;
             cups.at(7).spill("tea".into()).send();
             rt.quiescence().await?;
@@ -346,7 +356,7 @@ fn who_decides_may_use_the_runtime_and_is_where_the_error_arose() {
                 Unawaited::Ignore
             }
         });
-        let report = run_with(pes, options, async move |rt: Runtime| {
+        let report = run_in_one_process_with(pes, options, async move |rt: Runtime| {
             let cups = rt.array::<Cup>(rt.num_pes()).create(()).await?;
             place.get_or_init(|| (rt.clone(), cups));
             cups.spill("all".into()).send();
@@ -418,7 +428,7 @@ fn errors_of_main_end_the_run_whatever_is_decided() {
 /// What a program with this budget is warned of.
 fn warnings_of<F, Fut>(pes: usize, budget: usize, main: F) -> Vec<MailboxWarning>
 where
-    F: FnOnce(Runtime) -> Fut,
+    F: FnOnce(Runtime) -> Fut + Send,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let heard = Heard::default();

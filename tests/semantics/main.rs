@@ -67,7 +67,16 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    chare::__private::run(Options::default().with_pes(pes), main).expect("the host device is always there")
+    run_with(Options::default().with_pes(pes), main)
+}
+
+fn run_with<F, Fut, R>(options: Options, main: F) -> ExitReport
+where
+    F: FnOnce(Runtime) -> Fut + Send,
+    Fut: Future<Output = R> + Send + 'static,
+    R: MainOutput,
+{
+    chare::__private::run(options, main).expect("its devices are there")
 }
 
 /// As [`run`], in one process: of what does not leave it, or is told of by statics.

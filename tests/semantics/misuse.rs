@@ -13,10 +13,10 @@ use crate::misuse::Cloned::{Fails, Good};
 
 fn run<F, Fut>(pes: usize, main: F) -> ExitReport
 where
-    F: FnOnce(Runtime) -> Fut,
+    F: FnOnce(Runtime) -> Fut + Send,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    Runtime::run(Options::default().with_pes(pes), main).expect("the run starts")
+    crate::run_with(Options::default().with_pes(pes), main)
 }
 
 struct Text(String);
@@ -160,17 +160,17 @@ impl Looker {
 #[test]
 fn a_panic_in_a_destructor_at_the_end_is_reported_and_hangs_nobody() {
     for pes in [1, 2, 4, 8] {
-        let report = run(pes, |rt| async move {
+        let report = crate::run_in_one_process(pes, |rt| async move {
             let keepers = rt.array::<Keeper>(pes).create(()).await?;
             keepers.at(pes - 1).keep(vec![Bomb]).await?;
-            Ok(())
+            Result::<()>::Ok(())
         });
         assert_eq!(report.code(), 1);
         assert!(report.to_string().contains("destructor"), "{report}");
-        let report = run(pes, |rt| async move {
+        let report = crate::run_in_one_process(pes, |rt| async move {
             let keepers = rt.array::<Keeper>(pes).create(()).await?;
             keepers.at(pes - 1).keep(vec![Bomb]).send();
-            Ok(())
+            Result::<()>::Ok(())
         });
         assert_eq!(report.code(), 1);
         assert!(report.to_string().contains("destructor"), "{report}");

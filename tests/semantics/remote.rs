@@ -265,9 +265,9 @@ async fn a_panic_is_told_with_its_place_and_poisons(rt: Runtime) -> Result<()> {
 /// Runs a program that ends badly.
 fn report_of<F: Future<Output = Result<()>> + Send + 'static>(
     pes: usize,
-    main: impl FnOnce(Runtime) -> F,
+    main: impl FnOnce(Runtime) -> F + Send,
 ) -> ExitReport {
-    Runtime::run(Options::default().with_pes(pes), main).expect("it starts")
+    crate::run_with(Options::default().with_pes(pes), main)
 }
 
 #[test]

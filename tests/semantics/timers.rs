@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use chare::HANG_EXIT_CODE;
 use chare::prelude::*;
-use chare::{HANG_EXIT_CODE, Options};
 
 #[derive(Default)]
 struct Sleeper {
@@ -91,7 +91,7 @@ async fn the_longest_and_the_shortest_sleep(rt: Runtime) -> Result<()> {
 #[test]
 fn a_dropped_timer_is_forgotten() {
     for pes in [1, 2, 4, 8] {
-        let report = Runtime::run(Options::default().with_pes(pes), |rt| async move {
+        let report = crate::run(pes, |rt| async move {
             let mut hour = Box::pin(rt.sleep(Duration::from_secs(3600)));
             poll_fn(|context| {
                 assert!(hour.as_mut().poll(context).is_pending());
@@ -102,7 +102,7 @@ fn a_dropped_timer_is_forgotten() {
             let (_promise, never) = rt.promise::<()>();
             never.await
         });
-        assert_eq!(report.expect("it starts").code(), HANG_EXIT_CODE);
+        assert_eq!(report.code(), HANG_EXIT_CODE, "{report}");
     }
 }
 
