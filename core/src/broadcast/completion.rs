@@ -209,7 +209,8 @@ impl Relays {
         let relay = relays
             .entry(cell)
             .or_insert_with(|| Relay { missing: reporters(pe, cell.pe), bundle: Bundle::default() });
-        let is_too_much = relay.bundle.buffer_count() + bundle.buffer_count() > MOST_BUFFERS;
+        let has = relay.bundle.buffer_count();
+        let is_too_much = has > 0 && has + bundle.buffer_count() > MOST_BUFFERS;
         let early = is_too_much.then(|| std::mem::take(&mut relay.bundle));
         relay.missing -= usize::from(bundle.is_last);
         relay.bundle.add(bundle);

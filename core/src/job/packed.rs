@@ -1,5 +1,6 @@
-//! Messages with more buffers than a frame takes: a chare that moves brings what it has not read yet, however much there is. The last of them are put into
-//! one buffer, in their order, and taken out of it where they come. That copies them twice, which only these messages pay for.
+//! Messages with more buffers than a frame takes: device memory, of which each share has one, and what a chare that moves has not read yet, however much there
+//! is. The last of them are put into one buffer, in their order, and taken out of it where they come. That copies them twice, which only these messages
+//! pay for. What is for all PEs is packed for each process, and comes apart in each before it goes on.
 
 use chare_transport::{Buffer, Frame, HostBuf, MOST_ALIGN};
 
@@ -9,9 +10,13 @@ use crate::wire::{Beside, Decoder, Encoder, WireError};
 /// How long each of the buffers is, and what it is aligned to.
 type Parts = Vec<(usize, usize)>;
 
-/// The header and the buffers of a frame with so many at most, if it has more. None if some of the last ones are no memory of the host's: then nothing
-/// has changed.
+/// The header of the frame, which has so many buffers at most from here on, if it has more. None if it has not, or if some of the last ones are no memory
+/// of the host's: then nothing has changed.
+#[cold]
 pub(super) fn pack(frame: &mut Frame<'_>, most: usize) -> Option<Vec<u8>> {
+    if frame.buffers.len() <= most {
+        return None;
+    }
     let (kept, last) = frame.buffers.split_at(most - 1);
     let last: Option<Vec<&HostBuf>> = last
         .iter()
@@ -82,6 +87,7 @@ mod tests {
 
     #[test]
     fn what_was_packed_comes_apart_as_it_was() {
+        assert!(pack(&mut frame(b"header", 4), 4).is_none(), "so many are not too many");
         for count in [5, 6, 100] {
             let mut packed = frame(b"header", count);
             let header = pack(&mut packed, 4).expect("all are memory of the host");

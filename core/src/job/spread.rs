@@ -13,11 +13,11 @@
 
 use chare_transport::{Frame, Rank};
 
-use super::SPREAD;
+use super::{SPREAD, packed};
 use crate::ids::PeId;
 use crate::message::Msg;
 use crate::scheduler::pe::Pe;
-use crate::wire::{self, Beside, Decoder, WireError};
+use crate::wire::{self, Beside, Decoder, MOST_BUFFERS, WireError};
 
 /// How many processes one passes a frame on to.
 const FAN_OUT: usize = 4;
@@ -56,8 +56,9 @@ impl Pe {
             // In the place of what is spoiled are no bytes.
             let nothing = || Vec::<u8>::new().into();
             let buffer = |beside: &Beside| beside.copied().into_host().unwrap_or_else(nothing);
-            let buffers = beside.iter().map(buffer).collect();
-            let frame = Frame { header, buffers };
+            let mut frame = Frame { header, buffers: beside.iter().map(buffer).collect() };
+            let packed = packed::pack(&mut frame, MOST_BUFFERS);
+            frame.header = packed.as_deref().unwrap_or(header);
             let Some(job) = shared.job() else {
                 self.send_simulated(child, frame);
                 continue;

@@ -117,7 +117,8 @@ fn read_for_process(
         SPREAD => pe.take_spread(header, decoder).map(Came::ForAll),
         PACKED => {
             packed::unpack(&mut decoder)?;
-            read_packed(pe, from, decoder)
+            let header = &header[header.len() - decoder.bytes_left()..];
+            read_packed(pe, from, header, decoder)
         }
         _ => {
             let count = pe.near_pes().len();
@@ -126,11 +127,14 @@ fn read_for_process(
     }
 }
 
-/// A message that was packed, which is for one PE.
-fn read_packed(pe: &Pe, from: Rank, mut decoder: Decoder<'_>) -> Result<Came, WireError> {
+/// A message that was packed, with this header, which is for one PE or for all.
+fn read_packed(pe: &Pe, from: Rank, header: &[u8], mut decoder: Decoder<'_>) -> Result<Came, WireError> {
     let to = take_number(pe, from, &mut decoder)?;
+    if to == SPREAD {
+        return pe.take_spread(header, decoder).map(Came::ForAll);
+    }
     let to = pe.near_pes().nth(to as usize);
-    let to = to.ok_or_else(|| WireError::new("what is packed is a message for one PE"))?;
+    let to = to.ok_or_else(|| WireError::new("what is packed is a message for one PE, or for all"))?;
     let msg = wire::decode_message(&mut decoder)?;
     decoder.end()?;
     Ok(Came::Message(to, msg))

@@ -16,7 +16,7 @@ use chare_transport::{Buffer, HostBuf};
 use linkme::distributed_slice;
 use serde::{Deserialize, Serialize};
 
-use super::{MOST_BUFFERS, side};
+use super::side;
 use crate::current;
 
 /// One thing beside a header.
@@ -102,10 +102,9 @@ fn load(leaving: Leaving) -> Result<(), String> {
     if !side::is_encoding() {
         return Err("device memory is serialised in messages of the runtime only".to_owned());
     }
-    if side::add_buffer(MOST_BUFFERS, || Beside::Device(leaving)) {
-        return Ok(());
-    }
-    Err(format!("a message takes at most {MOST_BUFFERS} buffers to another process: send several messages"))
+    // However many there are: what is more than a frame takes is packed (`job/packed`).
+    side::add_buffer(usize::MAX, || Beside::Device(leaving));
+    Ok(())
 }
 
 fn unload() -> Result<Come, String> {

@@ -136,7 +136,7 @@ impl WireError {
 
 /// Vectors up to this many bytes travel in the header: a buffer of its own costs more than the copy.
 const INLINE_BYTES: usize = 256;
-/// A frame has no more buffers than that; what is more goes in the header.
+/// A frame has no more buffers than that. Of more, the host's memory goes in the header, and that of devices is packed (`job/packed`).
 pub(crate) const MOST_BUFFERS: usize = 1000;
 /// Messages inside of one another. One with a rank may hold one that asks where its chare is, that a call which waits for its turn.
 const MOST_DEPTH: u32 = 16;

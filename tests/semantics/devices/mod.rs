@@ -1,11 +1,12 @@
 //! Devices: kernels compute while coroutines wait, no fault is lost, and what is pending at the end of a run ends with it;
 //! in `memory`, whose memory it is; in `binding`, which device a chare gets; in `sleep`, that nobody is busy waiting; in `records`, what
-//! a device has done; in `limit`, how long a kernel may take; in `across`, device memory in messages; in `pieces`, long ones. On devices that compute at once, on devices with threads of
+//! a device has done; in `limit`, how long a kernel may take; in `across`, device memory in messages; in `pieces`, long ones; in `many`, more than a frame takes. On devices that compute at once, on devices with threads of
 //! their own, and on devices that compute when a PE looks.
 
 mod across;
 mod binding;
 mod limit;
+mod many;
 mod memory;
 mod pieces;
 mod records;
