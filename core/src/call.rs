@@ -17,7 +17,7 @@ use crate::current::{self, Here};
 use crate::direct::{self, Direct};
 use crate::entry::{Entry, Runs};
 use crate::error::{CallError, NoElement};
-use crate::guard::{ByMessage, Decision, Guard, Guarded};
+use crate::guard::{ByMessage, Decision, Guard, Guarded, MOST_GUARDS};
 use crate::ids::{ChareId, CollectionId, RunId};
 use crate::message::Msg;
 use crate::pending::{Pending, pending_future};
@@ -69,7 +69,7 @@ impl<E: Entry> Call<E> {
     /// Lets `guard` decide at the last moment, when the call would run: whether it does, waits until the chare's state has
     /// changed, or never runs, which whoever awaits it learns as [`CallError::Dropped`]. Calls that wait keep their order of
     /// arrival among all that the chare keeps; if the entry has a condition (`when`), the guard is asked once that holds.
-    /// Several guards are asked in the order in which they were given. A guard should only look: what it changes makes
+    /// Several guards are asked in the order in which they were given; more than 64 of one call are an error of the compiler's. A guard should only look: what it changes makes
     /// nobody look again. Calls of entries with `#[entry(inline)]` or `#[entry(local)]` have none: their callers cannot wait.
     ///
     /// ```
@@ -117,6 +117,7 @@ impl<E: Entry> Call<E> {
     where
         E: ByMessage,
     {
+        const { assert!(E::GUARDS < MOST_GUARDS, "a call has 64 guards at most") };
         let Call { to, state, rank, at } = self;
         let CallState::Unsent(args) = state else { panic!("the call was sent before it got this guard") };
         let guard = Guard::new::<P, E::Chare>(guard.function());

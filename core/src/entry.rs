@@ -79,6 +79,9 @@ pub trait Entry: Sized + 'static {
     /// Whether its coroutines can be started again.
     #[doc(hidden)]
     const IS_RESTARTABLE: bool = false;
+    /// How many guards a call has.
+    #[doc(hidden)]
+    const GUARDS: u32 = 0;
     /// What has to hold for a call to run.
     #[doc(hidden)]
     fn when() -> impl When<Self> {

@@ -25,6 +25,54 @@ use crate::scheduler::pe::Pe;
 use crate::table::CodeId;
 use crate::wire::{self, Codec, Decoder, Encoder, Kind, Leaves, Unsent, WireError};
 
+/// A call has no more guards than that, wherever it goes: each is one message more around it, and how deep these are is limited
+/// where they come from other processes. The compiler counts them.
+///
+/// ```no_run
+/// # use chare::prelude::*;
+/// # use chare::Decision::Run;
+/// # struct One;
+/// # #[chare]
+/// # impl One {
+/// #     fn new() -> Self { One }
+/// #     #[entry]
+/// #     fn poke(&self) {}
+/// # }
+/// # macro_rules! four { ($call:expr, $g:ident) => { $call.when($g).when($g).when($g).when($g) } }
+/// # macro_rules! sixteen { ($call:expr, $g:ident) => { four!(four!(four!(four!($call, $g), $g), $g), $g) } }
+/// # async fn ask(one: Element<One>) {
+/// let guard = remote!(|_: &One| Run);
+/// let call = sixteen!(sixteen!(sixteen!(sixteen!(one.poke(), guard), guard), guard), guard);
+/// call.send();
+/// # }
+/// # #[chare::main]
+/// # async fn main(rt: Runtime) -> Result<()> { Ok(ask(rt.single::<One>().create(()).await?).await) }
+/// ```
+///
+/// One more is too many.
+///
+/// ```compile_fail,E0080
+/// # use chare::prelude::*;
+/// # use chare::Decision::Run;
+/// # struct One;
+/// # #[chare]
+/// # impl One {
+/// #     fn new() -> Self { One }
+/// #     #[entry]
+/// #     fn poke(&self) {}
+/// # }
+/// # macro_rules! four { ($call:expr, $g:ident) => { $call.when($g).when($g).when($g).when($g) } }
+/// # macro_rules! sixteen { ($call:expr, $g:ident) => { four!(four!(four!(four!($call, $g), $g), $g), $g) } }
+/// # async fn ask(one: Element<One>) {
+/// let guard = remote!(|_: &One| Run);
+/// let call = sixteen!(sixteen!(sixteen!(sixteen!(one.poke(), guard), guard), guard), guard);
+/// call.when(guard).send();
+/// # }
+/// # #[chare::main]
+/// # async fn main(rt: Runtime) -> Result<()> { Ok(ask(rt.single::<One>().create(()).await?).await) }
+/// ```
+pub(crate) const MOST_GUARDS: u32 = 64;
+
 /// What a guard decides about its call; see [`Call::when`](crate::Call::when).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Decision {
@@ -176,6 +224,7 @@ impl<E: Entry> Entry for Guarded<E> {
     type Args = (Guard, E::Args);
     type Output = E::Output;
     const INFO: &'static EntryInfo = E::INFO;
+    const GUARDS: u32 = E::GUARDS + 1;
 
     fn message(to: ChareId, reply: Reply, (guard, args): Self::Args) -> Msg {
         Msg::new(to, Reply::none(), UnderGuard { guard, call: E::message(to, reply, args) })

@@ -505,20 +505,24 @@ fn a_collection_that_nobody_has_made_is_an_error() {
 
 #[test]
 fn messages_are_inside_of_one_another_only_so_deep() {
-    let mut header = Encoder::default();
-    header.put_u32(0);
-    for _ in 0..100_000 {
-        header.put_byte(Kind::Ranked as u8 | 0x80);
-        header.put_own(&(crate::priority::Rank::Normal, false));
+    // As many as may be, and more.
+    for (count, is_too_deep) in [(80, false), (81, true), (100_000, true)] {
+        let mut header = Encoder::default();
+        header.put_u32(0);
+        for _ in 0..count {
+            header.put_byte(Kind::Ranked as u8 | 0x80);
+            header.put_own(&(crate::priority::Rank::Normal, false));
+        }
+        let mut text = None;
+        let (report, _) = run(
+            &Options::default().with_pes(2),
+            Box::new(|pe| {
+                pe.shared().stop(Reason::Exit(0));
+                text = read(pe, Rank(1), Frame::new(&header.bytes)).err().map(|error| error.to_string());
+            }),
+        );
+        assert!(report.is_success(), "{report}");
+        let text = text.expect("there is no message inside of all others");
+        assert_eq!(text == "too many messages inside of one another", is_too_deep, "{count}: {text}");
     }
-    let mut text = None;
-    let (report, _) = run(
-        &Options::default().with_pes(2),
-        Box::new(|pe| {
-            pe.shared().stop(Reason::Exit(0));
-            text = read(pe, Rank(1), Frame::new(&header.bytes)).err().map(|error| error.to_string());
-        }),
-    );
-    assert!(report.is_success(), "{report}");
-    assert_eq!(text.as_deref(), Some("too many messages inside of one another"));
 }

@@ -36,6 +36,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::collection::Collection;
 use crate::current;
+use crate::guard::MOST_GUARDS;
 use crate::ids::CollectionId;
 use crate::reply::Reply;
 use crate::report::Reason;
@@ -138,8 +139,9 @@ impl WireError {
 const INLINE_BYTES: usize = 256;
 /// A frame has no more buffers than that. Of more, the host's memory goes in the header, and that of devices is packed (`job/packed`).
 pub(crate) const MOST_BUFFERS: usize = 1000;
-/// Messages inside of one another. One with a rank may hold one that asks where its chare is, that a call which waits for its turn.
-const MOST_DEPTH: u32 = 16;
+/// Messages inside of one another, for the sake of the stack where they are read. One with a rank may hold one that asks where its chare is, that a call
+/// which waits for its turn, that its guards, and a chare that moves brings such calls; of all but guards that is far from so many.
+const MOST_DEPTH: u32 = 16 + MOST_GUARDS;
 
 /// Takes a message apart, for its way to another process.
 #[derive(Default)]

@@ -170,6 +170,41 @@ async fn several_guards_all_decide(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
+macro_rules! four {
+    ($call:expr, $guard:ident) => {
+        $call.when($guard).when($guard).when($guard).when($guard)
+    };
+}
+
+/// A call with as many guards as one may have.
+macro_rules! all {
+    ($call:expr, $g:ident) => {{
+        let sixteen = four!(four!(four!(four!($call, $g), $g), $g), $g);
+        let more = four!(four!(four!(four!(sixteen, $g), $g), $g), $g);
+        let more = four!(four!(four!(four!(more, $g), $g), $g), $g);
+        four!(four!(four!(four!(more, $g), $g), $g), $g)
+    }};
+}
+
+#[chare::test(pes = [1, 2, 4])]
+async fn a_call_has_64_guards_wherever_it_goes(rt: Runtime) -> Result<()> {
+    let account = account(&rt).await?;
+    let in_business = remote!(while_in_business);
+    let one = all!(account.deposit(1), in_business).future();
+    let other = all!(account.deposit(2).priority(-1), in_business).future();
+    rt.quiescence().await?;
+    // They wait, and go along.
+    account.migrate(0).await?;
+    account.migrate(rt.num_pes() - 1).await?;
+    rt.quiescence().await?;
+    account.open().await?;
+    let sums = (one.await?, other.await?);
+    assert!([(1, 3), (3, 2)].contains(&sums), "{sums:?}");
+    let drops = remote!(|_: &Account| Drop);
+    assert!(matches!(all!(account.deposit(2), drops).await, Err(CallError::Dropped)));
+    Ok(())
+}
+
 #[chare::test(pes = [1, 2, 4])]
 async fn coroutines_have_guards_too(rt: Runtime) -> Result<()> {
     let (account, other) = (account(&rt).await?, account(&rt).await?);
