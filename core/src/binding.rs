@@ -276,6 +276,14 @@ impl BoundDevices {
     pub(crate) fn by_pe(&self) -> &[Vec<usize>] {
         &self.by_pe
     }
+
+    /// The ordinals of the devices that any PE uses.
+    pub(crate) fn used(&self) -> Vec<usize> {
+        let mut ordinals = self.by_pe.concat();
+        ordinals.sort_unstable();
+        ordinals.dedup();
+        ordinals
+    }
 }
 
 impl Deref for BoundDevices {

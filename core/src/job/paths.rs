@@ -1,7 +1,7 @@
 //! Which path device memory takes to each other process: what all find out about each other before the run, and what they choose.
 //!
 //! Each process tells all what devices it has, and samples of the memory of those that its PEs use. Each tries the samples of those on
-//! its host, and tells all how that went. Where all say that MPI may reach their devices, it sends a sample around, and all tell what came. So all know the
+//! its host, and tells all how that went. Where all say that MPI may reach their devices, it sends samples around, and all tell what came. So all know the
 //! same, choose alike, and refuse alike what is not possible.
 //!
 //! Invariant: nothing has been sent before, and all samples live until all have tried them, and have closed what they had opened for that: the second
@@ -27,8 +27,8 @@ struct Said {
     uuids: Vec<String>,
     /// Of the devices that its PEs use; or why it lends none.
     samples: Result<Vec<(Offer, u32)>, String>,
-    /// Whether it lets MPI try its devices; or why not.
-    straight: Result<(), String>,
+    /// How many devices it lets MPI try, which its PEs use; or why none.
+    straight: Result<usize, String>,
 }
 
 /// What it tells then: those of its host whose memory it has tried, in order, and why it cannot use it.
@@ -53,7 +53,7 @@ struct Known<'a> {
     facts: &'a Facts,
     /// By rank. Nothing, if all processes are parts of one process of the system.
     told: Option<(Vec<Said>, Vec<Tried>)>,
-    /// Whether MPI has sent a sample from each process to the next; or what has gone wrong where.
+    /// Whether MPI has sent samples from and to all devices; or what has gone wrong where.
     straight: Result<(), String>,
 }
 
@@ -199,15 +199,16 @@ fn may_try(
     driver: &Driver,
     devices: Option<&BoundDevices>,
     wanted: Option<DevicePath>,
-) -> Result<(), String> {
-    let reach = devices.ok_or("its devices cannot be opened")?.reach();
-    match (wanted, reach) {
-        (Some(DevicePath::Staged | DevicePath::Ipc), _) => Err("it is to go another way".to_owned()),
-        (_, None) => Err("the memory of the devices has no addresses".to_owned()),
-        (Some(DevicePath::Mpi), Some(_)) => Ok(()),
-        (None, Some(Reach::Host)) => Err("the memory of the devices is the host's".to_owned()),
-        (None, Some(Reach::Cuda)) => driver.reaches_cuda().map_err(str::to_owned),
+) -> Result<usize, String> {
+    let devices = devices.ok_or("its devices cannot be opened")?;
+    match (wanted, devices.reach()) {
+        (Some(DevicePath::Staged | DevicePath::Ipc), _) => return Err("it is to go another way".to_owned()),
+        (_, None) => return Err("the memory of the devices has no addresses".to_owned()),
+        (Some(DevicePath::Mpi), Some(_)) => {}
+        (None, Some(Reach::Host)) => return Err("the memory of the devices is the host's".to_owned()),
+        (None, Some(Reach::Cuda)) => driver.reaches_cuda()?,
     }
+    Ok(devices.used().len())
 }
 
 /// Has MPI send samples, if all processes let it.
@@ -217,11 +218,13 @@ fn try_straight(
     devices: &BoundDevices,
     all: &[Said],
 ) -> Result<Result<(), String>, StartError> {
-    let refusal = |(rank, said): (usize, &Said)| Some(of_rank(rank, said.straight.as_ref().err()?));
-    if let Some(why) = all.iter().enumerate().find_map(refusal) {
-        return Ok(Err(why));
-    }
-    let own = straight::exchange(outbox, driver, devices);
+    let count =
+        |(rank, said): (usize, &Said)| said.straight.as_ref().copied().map_err(|why| of_rank(rank, why));
+    let counts: Vec<usize> = match all.iter().enumerate().map(count).collect() {
+        Ok(counts) => counts,
+        Err(why) => return Ok(Err(why)),
+    };
+    let own = straight::exchange(outbox, driver, devices, &counts);
     let all = tell(driver, &own)?.unwrap_or_default();
     let failure =
         |(rank, outcome): (usize, &Result<(), String>)| Some(of_rank(rank, outcome.as_ref().err()?));
@@ -238,10 +241,7 @@ fn samples(facts: &Facts, devices: Option<&BoundDevices>) -> Result<Vec<Sample>,
     if facts.host_of(facts.rank()).is_none_or(|host| host.ranks.len() == 1) {
         return Err("it is alone on its host".to_owned());
     }
-    let mut ordinals = devices.by_pe().concat();
-    ordinals.sort_unstable();
-    ordinals.dedup();
-    ordinals.into_iter().map(|ordinal| devices.sample(ordinal)).collect()
+    devices.used().into_iter().map(|ordinal| devices.sample(ordinal)).collect()
 }
 
 /// Tries the samples of all others of this host.

@@ -7,13 +7,21 @@
 //!
 //! Pinned memory of the host that copies from and to devices use (`pipeline`) is such a buffer too: all networks reach it, and it stays where it is.
 //!
-//! Whether MPI reaches the devices is tried before the run, by a sample of four bytes from a device of each process to one of the next.
+//! *Whether MPI reaches the devices* is tried before the run, by samples of four bytes. A library takes one way between processes of a host and another between
+//! hosts, and it may reach some devices and not others. So each device that a process's PEs use sends a sample and gets one, by each of these two ways that there
+//! is: the processes of a host are a ring, and the hosts are one, in which as many samples go from a host to the next as the larger one has processes, to
+//! different ones as long as there are such ([`ways`]). So there are at most three times as many ways as processes, and where hosts have equally many each process sends
+//! to two others, a sample for each device, however large the job is. A device goes by MPI only if it has sent and received by both ways, but not each pair of devices has
+//! been tried: a library that reaches both ends has to find a way between them. All must have come, each with the contents that only it has: then all processes
+//! use MPI, and otherwise none does, which all are told ([`paths`](super::paths)).
 
+use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::thread;
 
 use chare_device::{__Arrival as Arrival, __Come as Come, __Leaving as Leaving, HostVec};
-use chare_transport::{Buffer, DeviceBuf, Driver, Frame, Outbox, Progress, Rank};
+use chare_transport::{Buffer, DeviceBuf, Driver, Facts, Frame, Host, Outbox, Progress, Rank};
+use rustc_hash::FxHashMap;
 
 use super::coming;
 use crate::binding::BoundDevices;
@@ -50,38 +58,137 @@ pub(super) fn make_room(shared: &Shared, header: &[u8], len: usize) -> Option<De
     to_receive(shared.devices(), coming::device_of(shared, to)?, len)
 }
 
-/// Sends a sample from a device to the next process, and receives that of the one before: all processes do so at once, and have sent nothing else. Why
-/// nothing has come, if nothing has.
-pub(super) fn exchange(outbox: &Outbox, driver: &mut Driver, devices: &BoundDevices) -> Result<(), String> {
-    let (own, size) = (outbox.facts().rank().index(), outbox.facts().size());
-    let (next, before) = ((own + 1) % size, (own + size - 1) % size);
-    let ordinal = devices.of_pe(0)[0];
-    let sample = devices.sample_of(ordinal, word(own));
-    let mut room = to_receive(devices, ordinal, size_of::<u32>());
-    driver.set_device_memory(move |_, _, _| room.take());
-    let buffer = sample.as_ref().ok().cloned().and_then(|sample| to_send(sample).ok());
-    // The other one is told in any case, and waits for it.
-    let frame = Frame { header: &[], buffers: buffer.into_iter().collect() };
-    if outbox.send(Rank(next as u32), frame).is_err() {
-        return Err("the transport is closed".to_owned());
+/// Who sends samples to whom. Of each process at least one other gets some, and it gets some of one: on its host, if it is not alone there, and on another
+/// host, if there is one.
+fn ways(facts: &Facts) -> Vec<(Rank, Rank)> {
+    let hosts = facts.hosts();
+    let mut ways = Vec::new();
+    for (number, Host { ranks, .. }) in hosts.iter().enumerate() {
+        let count = ranks.len();
+        if count > 1 {
+            ways.extend((0..count).map(|place| (ranks[place], ranks[(place + 1) % count])));
+        }
+        if hosts.len() > 1 {
+            let next = &hosts[(number + 1) % hosts.len()].ranks;
+            let between = 0..count.max(next.len());
+            ways.extend(between.map(|place| (ranks[place % count], next[place % next.len()])));
+        }
     }
-    let mut came = None;
-    while came.is_none() {
-        let progress = driver.poll(&mut |_, frame| came = Some(frame.buffers.into_iter().next()));
+    ways
+}
+
+/// The places of the devices that the samples of a way go from and to, where there are so many: each sends one, and each gets one.
+fn pairs(from: usize, to: usize) -> impl ExactSizeIterator<Item = (usize, usize)> {
+    (0..from.max(to)).map(move |number| (number % from, number % to))
+}
+
+/// Sends samples of the devices of this process, and receives those of others: all processes do so at once, and have sent nothing else. `counts` says of how many
+/// devices each has them. Why one has not come, if that is so.
+pub(super) fn exchange(
+    outbox: &Outbox,
+    driver: &mut Driver,
+    devices: &BoundDevices,
+    counts: &[usize],
+) -> Result<(), String> {
+    let (own, used, ways) = (outbox.facts().rank(), devices.used(), ways(outbox.facts()));
+    let pairs = |from: Rank, to: Rank| pairs(counts[from.index()], counts[to.index()]);
+    let senders: Vec<Rank> = ways.iter().filter(|(_, to)| *to == own).map(|(from, _)| *from).collect();
+    let room = |(_, place): (usize, usize)| to_receive(devices, used[place], size_of::<u32>());
+    let rooms_for = |from: Rank| pairs(from, own).map(room).collect::<VecDeque<_>>();
+    let mut rooms: FxHashMap<Rank, VecDeque<_>> =
+        senders.iter().map(|from| (*from, rooms_for(*from))).collect();
+    driver.set_device_memory(move |from, _, _| rooms.get_mut(&from)?.pop_front()?);
+    let mut outcome = Ok(());
+    for (_, to) in ways.iter().filter(|(from, _)| *from == own) {
+        let mut buffers = Vec::new();
+        for (number, (place, _)) in pairs(own, *to).enumerate() {
+            match devices.sample_of(used[place], word(own, *to, number)) {
+                Ok(sample) => buffers.extend(to_send(sample)),
+                Err(why) => outcome = Err(why),
+            }
+        }
+        // The other one is told in any case, and waits for it.
+        if outbox.send(*to, Frame { header: &[], buffers }).is_err() {
+            return Err("the transport is closed".to_owned());
+        }
+    }
+    let mut came = FxHashMap::default();
+    while came.len() < senders.len() {
+        let progress = driver.poll(&mut |from, frame| drop(came.insert(from, frame.buffers)));
         if progress.map_err(|error| error.to_string())? != Progress::Busy {
             thread::yield_now();
         }
     }
-    sample?;
-    let Some(Some(Buffer::Device(memory))) = came else { return Err("no sample came".to_owned()) };
-    let arrival = memory.into_owner().downcast::<Arrival>().map_err(|_| "the sample came to other memory")?;
-    if devices.word_of(Come::arrived(*arrival))? == word(before) {
-        return Ok(());
-    }
-    Err("the sample came with other contents".to_owned())
+    outcome?;
+    senders.into_iter().try_for_each(|from| {
+        let samples = came.remove(&from).unwrap_or_default();
+        if samples.len() < pairs(from, own).len() {
+            return Err(format!("no sample of rank {} came", from.0));
+        }
+        let mut all = samples.into_iter().enumerate();
+        all.try_for_each(|(number, sample)| compare(devices, sample, word(from, own, number)))
+            .map_err(|why| format!("a sample of rank {} came {why}", from.0))
+    })
 }
 
-/// What a rank sends.
-fn word(rank: usize) -> u32 {
-    0x5A3C_96E1 ^ rank as u32
+/// How a sample has come, if not as it should.
+fn compare(devices: &BoundDevices, sample: Buffer, word: u32) -> Result<(), String> {
+    let Buffer::Device(memory) = sample else { return Err("to the host's memory".to_owned()) };
+    let arrival = memory.into_owner().downcast::<Arrival>().map_err(|_| "to other memory")?;
+    let found =
+        devices.word_of(Come::arrived(*arrival)).map_err(|why| format!("and cannot be read: {why}"))?;
+    if found == word { Ok(()) } else { Err("with other contents".to_owned()) }
+}
+
+/// What a sample holds, another for each: what is left in memory must not pass.
+fn word(from: Rank, to: Rank, number: usize) -> u32 {
+    let way = (from.0 << 16 ^ to.0).wrapping_mul(0x9E37_79B1);
+    way ^ (number as u32 + 1).wrapping_mul(0x85EB_CA6B)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use chare_transport::{Identity, Limits, local};
+
+    use super::*;
+
+    /// The facts of processes on these hosts.
+    fn facts(hosts: &[usize]) -> Facts {
+        let identity = |host: &usize| Identity::new(7, "a test").on_host(format!("host {host}"));
+        let identities: Vec<_> = hosts.iter().map(identity).collect();
+        let processes = local::connect(&identities, &Limits::default()).expect("they are alike");
+        processes[0].outbox.facts().clone()
+    }
+
+    #[test]
+    fn each_process_sends_and_gets_samples_on_its_host_and_between_hosts() {
+        let uneven = [vec![0; 40], vec![1], vec![2; 3]].concat();
+        let scattered = (0..60).map(|rank| rank * rank % 7).collect();
+        for hosts in [vec![0, 0], vec![0, 1], vec![0; 5], vec![0, 1, 2, 3], vec![0, 1, 0], uneven, scattered]
+        {
+            let facts = facts(&hosts);
+            let ways = ways(&facts);
+            assert_eq!(ways.iter().collect::<BTreeSet<_>>().len(), ways.len(), "none twice: {ways:?}");
+            assert!(ways.iter().all(|(from, to)| from != to) && ways.len() <= 3 * hosts.len(), "{ways:?}");
+            let is_near = |(from, to): &(Rank, Rank)| hosts[from.index()] == hosts[to.index()];
+            let (near, far): (Vec<(Rank, Rank)>, Vec<_>) = ways.iter().copied().partition(is_near);
+            for rank in (0..hosts.len()).map(|rank| Rank(rank as u32)) {
+                let has_near = facts.host_of(rank).is_some_and(|host| host.ranks.len() > 1);
+                for (ways, exist) in [(&near, has_near), (&far, facts.hosts().len() > 1)] {
+                    assert_eq!(ways.iter().any(|way| way.0 == rank), exist, "{rank} sends: {ways:?}");
+                    assert_eq!(ways.iter().any(|way| way.1 == rank), exist, "{rank} gets: {ways:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_device_of_a_way_sends_and_gets_a_sample() {
+        for (from, to) in [(1, 1), (1, 4), (4, 1), (3, 2), (8, 8)] {
+            let (sending, getting): (BTreeSet<_>, BTreeSet<_>) = pairs(from, to).unzip();
+            assert_eq!((sending.len(), getting.len()), (from, to));
+        }
+    }
 }
