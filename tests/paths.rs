@@ -6,9 +6,11 @@
 #[path = "../device/tests/stand_in/kernels.rs"]
 mod kernels;
 mod launcher;
+mod mixed;
+mod spoiled;
 
 use std::env;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{ExitCode, Output, Stdio};
 use std::sync::Once;
 
 use chare::device::{Account, DeviceSlice, DeviceVec, In, InOut, Kernel, Launch, Out};
@@ -444,6 +446,7 @@ mod program {
             Some("faults") => faults(rt).await,
             Some("long") => long_shares(rt).await,
             Some("pinned") => pinned_memory_comes_back(rt).await,
+            Some("mixed") => mixed::mixed_paths(rt).await,
             Some("astray") => a_fault_between_pieces(rt).await,
             other => Err(format!("{other:?} is no program").into()),
         }
@@ -482,10 +485,17 @@ fn main() -> ExitCode {
         trial("a_fault_between_pieces_spoils_what_has_come", || {
             run("astray", "staged", ["1", "cuda", "2"]).map(drop)
         }),
+        trial("one_message_goes_by_several_paths", || {
+            ["auto", "staged", "ipc"]
+                .iter()
+                .try_for_each(|path| run("mixed", path, ["2", "cuda", "2"]).map(drop))?;
+            on_host("mixed", &[["2", "host:2:inline", "0"], ["2", "host:2:workers=2", "0"]])
+        }),
+        trial("paths_inside_of_a_process_are_forced_or_refused", paths_inside),
         trial("what_is_chosen_is_told", what_is_chosen_is_told),
         trial("a_path_that_is_impossible_is_an_error_at_the_start", impossible_paths),
-        trial("a_library_that_spoils_samples_is_not_used", spoiled_samples_are_noticed),
-        trial("each_device_and_each_way_is_tried", each_sample_counts),
+        trial("a_library_that_spoils_samples_is_not_used", spoiled::samples_are_noticed),
+        trial("each_device_and_each_way_is_tried", spoiled::each_sample_counts),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -505,6 +515,8 @@ fn mpirun_with(processes: &str, command: &[&str], path: &str, gpus: &str) -> Out
         .env("LD_LIBRARY_PATH", format!("{}:{inherited}", cuda_stand_in::folder().display()))
         .env("STAND_IN_DEVICES", gpus)
         .env(PATH, path)
+        // Each process uses all, if it has PEs for them.
+        .env("CHARE_DEVICE_MAP", "cyclic")
         .stdin(Stdio::null());
     mpirun.output().expect("mpirun is there")
 }
@@ -595,58 +607,36 @@ fn impossible_paths() -> Result<(), Failed> {
     check(code == Some(0), || format!("{said}{errors}"))
 }
 
-/// Puts `mpi-shim.c` before the library of MPI.
-fn shim() -> Result<String, Failed> {
-    let [source, shim] = [
-        concat!(env!("CARGO_MANIFEST_DIR"), "/mpi-shim.c"),
-        concat!(env!("CARGO_TARGET_TMPDIR"), "/mpi-shim.so"),
-    ];
-    let compiler = env::var("MPICC").unwrap_or_else(|_| "mpicc".into());
-    let built = Command::new(&compiler).args(["-shared", "-fPIC", "-o", shim, source]).output()?;
-    check(built.status.success(), || format!("{compiler}: {}", texts(&built).1))?;
-    Ok(format!("LD_PRELOAD={shim}"))
-}
-
-/// MPI says that it reaches GPUs, and does not: each process has one that the other has not got, so memory is staged, and all say why.
-fn spoiled_samples_are_noticed() -> Result<(), Failed> {
-    let (this, shim) = (env::current_exe()?, shim()?);
+/// What has several paths in one process has equal results by those that are asked for, and does not start where there are others.
+fn paths_inside() -> Result<(), Failed> {
+    let this = env::current_exe()?;
     let this = this.to_str().ok_or("the path of the target folder is no text")?;
-    let on =
-        |program, gpu| ["env", &shim, "CHARE_TEST_SPOIL=all", this, program, "--pes", "1", "--device", gpu];
-    for program in ["info", "results"] {
-        let both = [&on(program, "cuda:0")[..], &[":", "-n", "1"], &on(program, "cuda:1")].concat();
-        let (said, errors, code) = texts_and_code(&mpirun_with("1", &both, "auto", "2"));
-        check(code == Some(0), || format!("{program}: {said}{errors}"))?;
-        for (rank, other) in [(0, 1), (1, 0)].into_iter().filter(|_| program == "info") {
-            let begin = format!("rank {other}    staged: not ipc, since ");
-            let told = "; not mpi, since a sample of rank 1 came with other contents (rank 0)";
-            let is_told = said.lines().any(|line| line.contains(&begin) && line.ends_with(told));
-            check(is_told, || format!("rank {rank}: {begin}..{told}: {said}"))?;
-        }
-    }
-    Ok(())
-}
-
-/// Of two devices in each of three processes, one sample comes with other contents.
-fn each_sample_counts() -> Result<(), Failed> {
-    let (program, shim) = (env!("CARGO_BIN_EXE_across"), shim()?);
-    let run = |spoil: &str| {
-        let spoil = format!("CHARE_TEST_SPOIL={spoil}");
-        let devices = ["--pes", "2", "--device", "host:2", "--device-map", "cyclic"];
-        let command = [&["env", &shim, &spoil, program][..], &devices].concat();
-        texts_and_code(&mpirun_with("3", &command, "mpi", "0"))
+    let run = |processes, path, [pes, device, reach]: [&str; 3]| {
+        let reach = format!("STAND_IN_PEER={reach}");
+        let command = ["env", &reach, this, "results", "--pes", pes, "--device", device];
+        texts_and_code(&mpirun_with(processes, &command, path, "2"))
     };
-    let (said, errors, code) = run("3:0");
-    check(code == Some(0), || format!("there is no rank 3: {said}{errors}"))?;
-    for rank in 0..3 {
-        for number in 0..2 {
-            let (said, errors, code) = run(&format!("{rank}:{number}"));
-            let next = (rank + 1) % 3;
-            let told = format!("a sample of rank {rank} came with other contents (rank {next})");
-            check(code == Some(2) && errors.contains(&told), || {
-                format!("sample {number} of {rank}: {said}{errors}")
-            })?;
-        }
+    for (path, on) in [
+        ("same", ["2", "host", "1"]),
+        ("same", ["2", "cuda:1", "1"]),
+        ("peer", ["2", "host:2:inline", "1"]),
+        ("peer", ["2", "host:2:workers=2", "1"]),
+        ("peer", ["2", "cuda", "1"]),
+        ("auto", ["2", "cuda", "0"]),
+    ] {
+        let (said, errors, code) = run("1", path, on);
+        check(code == Some(0), || format!("{path} {on:?}: {said}{errors}"))?;
+    }
+    let far = "the GPUs do not reach each other's memory, and the driver copies by way of its own";
+    for (processes, path, on, why) in [
+        ("1", "same", ["2", "host:2", "1"], "from host:0 to host:1: they are two devices"),
+        ("1", "peer", ["2", "cuda", "0"], &format!("from cuda:0 to cuda:1: {far}")),
+        ("2", "same", ["1", "host", "1"], "from rank 0 to rank 1: they are two processes"),
+        ("2", "peer", ["1", "host", "1"], "from rank 0 to rank 1: they are two processes"),
+    ] {
+        let (said, errors, code) = run(processes, path, on);
+        let told = format!("error: --device-path {path} is impossible {why}; give `staged`, or leave it out");
+        check(code == Some(2) && errors.contains(&told), || format!("{path} {on:?}: {said}{errors}"))?;
     }
     Ok(())
 }

@@ -16,7 +16,9 @@ use chare_device::{Account, Cpus, Device, DeviceError, Devices, Vitals};
 use crate::cell::{ChareRef, Extra};
 use crate::chares::{Chare, Cx};
 use crate::current;
+use crate::device_path::DevicePath;
 use crate::ids::ChareId;
+use crate::options::OptionsError;
 use crate::scheduler::pe::Pe;
 use crate::warning::Warning;
 
@@ -275,6 +277,21 @@ impl BoundDevices {
     /// By PE: the ordinals of its devices.
     pub(crate) fn by_pe(&self) -> &[Vec<usize>] {
         &self.by_pe
+    }
+
+    /// Whether memory goes as is asked for from each device that a PE uses to each other.
+    ///
+    /// # Errors
+    /// Between which it does not, and why.
+    pub(crate) fn check_path(&self, wanted: DevicePath) -> Result<(), OptionsError> {
+        let used = self.used();
+        let pairs = used.iter().flat_map(|&from| used.iter().map(move |&to| (from, to)));
+        pairs.filter(|(from, to)| from != to).try_for_each(|(from, to)| {
+            wanted.allows(self.path(from, to)).map_err(|why| {
+                let between = format!("from {} to {}", self.get(from).name(), self.get(to).name());
+                OptionsError::impossible_path(&wanted.to_string(), &between, why)
+            })
+        })
     }
 
     /// The ordinals of the devices that any PE uses.

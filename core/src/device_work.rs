@@ -81,7 +81,9 @@ pub(crate) fn open(options: &Options, ranks_here: usize) -> Result<BoundDevices,
     };
     let devices = Devices::open(&spec, mode)
         .map_err(|error| StartError::Device { spec: options.device().to_string(), error })?;
-    Ok(BoundDevices::new(devices, options.pes(), options.device_map())?)
+    let bound = BoundDevices::new(devices, options.pes(), options.device_map())?;
+    options.device_path().map_or(Ok(()), |path| bound.check_path(path))?;
+    Ok(bound)
 }
 
 /// Why a run ends that has these faults, which nobody was given; `None` if there are none.

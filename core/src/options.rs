@@ -23,7 +23,8 @@ pub const OPTIONS_HELP: &str = "\
   --device-map MAP
                   Which device each PE uses: block, cyclic, or a list as 0,0,1,1 [default: block] [env: CHARE_DEVICE_MAP]
   --device-path PATH
-                  How device memory goes to other processes: auto, staged, ipc, mpi [default: auto] [env: CHARE_DEVICE_PATH]
+                  How device memory goes to other processes: auto, staged, ipc, mpi; or, in one process, that all goes to other devices by one copy,
+                  or to none: peer, same [default: auto] [env: CHARE_DEVICE_PATH]
   --device-timeout SECONDS
                   A kernel that runs longer is a fault, and its device counts as lost [default: no limit]
   --heartbeat SECONDS
@@ -78,7 +79,7 @@ impl OptionsError {
         ))
     }
 
-    /// Between which processes it was asked for, and why it is impossible.
+    /// Between which processes or devices it was asked for, and why it is impossible.
     pub(crate) fn impossible_path(path: &str, between: &str, why: &str) -> Self {
         OptionsError(format!(
             "--device-path {path} is impossible {between}: {why}; give `staged`, or leave it out to have the best path for each"
@@ -213,7 +214,8 @@ impl Options {
     }
 
     /// Sends device memory to other processes by this path only, or by the best for each if it is none. If one of them cannot be reached by it
-    /// the run does not start. What is for all PEs is staged all the same, and so is what this process has from another one.
+    /// the run does not start; nor does it with [`DevicePath::Same`] or [`DevicePath::Peer`], which are for one process, if two devices that its PEs use
+    /// have another path to each other. What is for all PEs is staged all the same, and so is what this process has from another one.
     pub fn with_device_path(mut self, path: impl Into<Option<DevicePath>>) -> Self {
         self.device_path = path.into();
         self
@@ -509,7 +511,7 @@ mod tests {
             ("prog --heartbeat 0.01", ["--heartbeat 0.01", "or 0 for any time"]),
             ("prog --device-timeout", ["--device-timeout needs a value", "--device-timeout=VALUE"]),
             ("prog --device host:timeout=0", ["`timeout=0`", "more than 0"]),
-            ("prog --device-path mail", ["--device-path mail", "`ipc` or `mpi`"]),
+            ("prog --device-path mail", ["--device-path mail", "`peer`, `staged`, `ipc` or `mpi`"]),
             ("prog --device-path", ["--device-path needs a value", "--device-path=VALUE"]),
             ("prog --device-map", ["--device-map needs a value", "--device-map=VALUE"]),
             ("prog --device host:2@1e-300,1", ["--device host:2@1e-300,1", "at most 1000000 times as fast"]),

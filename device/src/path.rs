@@ -47,6 +47,14 @@ impl Path {
         }
     }
 
+    /// Whether memory goes from the one device to the other by one copy, and nothing else.
+    pub fn is_direct(self) -> bool {
+        match self {
+            Path::Host | Path::Peer | Path::Adapter => true,
+            Path::SameDevice | Path::Driver | Path::Staged => false,
+        }
+    }
+
     /// Why it is this one.
     pub fn reason(self) -> &'static str {
         match self {

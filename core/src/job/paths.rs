@@ -95,7 +95,9 @@ impl Paths {
     ) -> Result<Paths, StartError> {
         let facts = driver.facts().clone();
         let samples = match wanted {
-            Some(DevicePath::Staged | DevicePath::Mpi) => Err("it is to go another way".to_owned()),
+            Some(DevicePath::Same | DevicePath::Peer | DevicePath::Staged | DevicePath::Mpi) => {
+                Err("it is to go another way".to_owned())
+            }
             None | Some(DevicePath::Ipc) => samples(&facts, devices),
         };
         let uuids = devices.map(|devices| devices.iter().map(|device| device.uuid().to_owned()).collect());
@@ -202,7 +204,9 @@ fn may_try(
 ) -> Result<usize, String> {
     let devices = devices.ok_or("its devices cannot be opened")?;
     match (wanted, devices.reach()) {
-        (Some(DevicePath::Staged | DevicePath::Ipc), _) => return Err("it is to go another way".to_owned()),
+        (Some(DevicePath::Same | DevicePath::Peer | DevicePath::Staged | DevicePath::Ipc), _) => {
+            return Err("it is to go another way".to_owned());
+        }
         (_, None) => return Err("the memory of the devices has no addresses".to_owned()),
         (Some(DevicePath::Mpi), Some(_)) => {}
         (None, Some(Reach::Host)) => return Err("the memory of the devices is the host's".to_owned()),

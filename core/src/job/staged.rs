@@ -145,7 +145,8 @@ impl Held {
                 Ok(offer) => Item::shared(courier, leaving, Some(offer)),
                 Err(_) => staged(leaving),
             },
-            DevicePath::Mpi | DevicePath::Staged => staged(leaving),
+            // The first two are never chosen between processes.
+            DevicePath::Same | DevicePath::Peer | DevicePath::Mpi | DevicePath::Staged => staged(leaving),
         };
         let begin = |(place, beside)| match beside {
             Beside::Host(buffer) => Item::Host(buffer),
