@@ -4,9 +4,11 @@ mod launcher;
 
 use std::process::{Command, Output};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{fs, thread};
 
+/// How soon after a process is lost, or has panicked, all have ended, and the launcher with them.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// Launchers may return a moment before the processes have gone.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Held by the job that runs. Processes of MPI never sleep, and several jobs at a time on few cores would keep each other from theirs for seconds.
@@ -23,9 +25,25 @@ fn mpirun_with(options: &[&str], processes: usize, pes: usize, args: &[&str]) ->
     run(command)
 }
 
+/// Runs a job. If something goes wrong there, as its program says, all of its processes have to end in time, and none is left behind.
 fn run(mut command: Command) -> Output {
     let _alone = JOB.lock().unwrap_or_else(PoisonError::into_inner);
-    command.output().expect("mpirun is there")
+    let output = command.output().expect("mpirun is there");
+    let ended = SystemTime::now();
+    let (_, errors) = texts(&output);
+    if let Some(at) = told(&errors, "it goes wrong at ") {
+        let at: u64 = at.strip_suffix(" ms").and_then(|at| at.parse().ok()).expect("a number of ms");
+        let took = ended.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(at));
+        assert!(took.expect("it ends later") < ENDS_WITHIN, "{errors}");
+    }
+    let processes = told(&errors, "processes ").map(|all| all.trim_matches(['[', ']']).split(", "));
+    processes.into_iter().flatten().for_each(|number| assert_gone(number, &errors));
+    output
+}
+
+/// What a program tells on a line that begins so.
+fn told<'a>(errors: &'a str, begin: &str) -> Option<&'a str> {
+    errors.lines().find_map(|line| line.strip_prefix(begin))
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -76,6 +94,9 @@ fn all_processes_end_alike_and_one_says_why() {
         assert!(times <= 1, "{args:?}: told {times} times: {errors}");
         // `main` waits in another process then.
         let waits = "rank 2 has ended the run with an error; what was waited for in this process:\n";
+        if args == ["panic"] {
+            assert_went_wrong(&errors);
+        }
         let (tells, wanted) = (errors.contains(waits), args == ["error"]);
         assert!(tells == wanted && (!wanted || errors.contains(" waits for ")), "{args:?}: {errors}");
     }
@@ -116,19 +137,25 @@ fn processes_that_differ_do_not_start() {
     assert!(errors.contains("--pes 1") && errors.contains("--pes 2"), "{errors}");
 }
 
-/// What the processes that are left say of rank 2, which is lost, and of what they waited for. It is not left behind.
+/// What the processes that are left say of rank 2, which is lost, and of what they waited for.
 fn lost(output: &Output, how: &str) {
     let (said, errors) = texts(output);
     let times = errors.matches("error: rank 2 is lost: ").count();
     assert!(times == 2 && errors.contains(how), "told {times} times: {said}{errors}");
     let waits = "what was waited for in this process:\non PE 0:";
     assert!(errors.contains(waits) && errors.contains("the outcome of Member["), "{errors}");
-    assert_gone(&errors);
+    assert_went_wrong(&errors);
 }
 
-/// Waits until the process that has told its number is there no more, a dead one that nobody has asked for aside.
-fn assert_gone(errors: &str) {
-    let number = errors.lines().find_map(|line| line.strip_prefix("process ")).expect("it tells its number");
+/// That it has gone wrong has been told, and who was there: so `run` has seen to it that all have ended in time.
+fn assert_went_wrong(errors: &str) {
+    for begin in ["it goes wrong at ", "processes ["] {
+        assert!(told(errors, begin).is_some(), "{errors}");
+    }
+}
+
+/// Waits until a process is there no more, a dead one that nobody has asked for aside.
+fn assert_gone(number: &str, errors: &str) {
     let stat = format!("/proc/{number}/stat");
     let begin = Instant::now();
     while fs::read_to_string(&stat).is_ok_and(|stat| stat.contains("(across)") && !stat.contains(") Z")) {
@@ -151,7 +178,7 @@ fn a_process_that_is_killed_is_lost() {
     let output = mpirun(3, 1, &["kill"]);
     let (said, errors) = texts(&output);
     assert!(!output.status.success() && errors.contains("rank 2"), "{said}{errors}");
-    assert_gone(&errors);
+    assert_went_wrong(&errors);
 }
 
 #[test]
@@ -170,6 +197,7 @@ fn a_process_that_computes_ends_too_when_another_is_lost() {
     // Where the one that does not compute is the last that there is to see, the launcher has ended the other.
     let is_ended = launcher::ends_all_at_an_error() && errors.contains("error: rank 2 is lost: ");
     assert!(has_waited || is_ended, "{said}{errors}");
+    assert_went_wrong(&errors);
 }
 
 #[test]
@@ -181,6 +209,7 @@ fn a_process_that_computes_ends_too_when_another_panics() {
     // It has said so before the launcher ends it, since another one is aborted.
     let why = "Member[5].panic panicked";
     assert!(errors.contains(stuck) && errors.contains(why), "{said}{errors}");
+    assert_went_wrong(&errors);
 }
 
 #[test]

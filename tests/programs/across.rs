@@ -7,7 +7,7 @@
 
 use std::hint::black_box;
 use std::process::{self, Command};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use chare::Bulk;
 use chare::prelude::*;
@@ -104,8 +104,15 @@ impl Member {
         Err(format!("PE {} has no such thing", cx.my_pe()))
     }
 
+    /// The system's number of the process.
+    #[entry]
+    fn process(&self) -> u32 {
+        process::id()
+    }
+
     #[entry]
     fn panic(&self) {
+        goes_wrong();
         panic!("told to");
     }
 
@@ -118,7 +125,7 @@ impl Member {
     /// Sends the own process a signal.
     #[entry]
     fn signal(&self, name: String) {
-        eprintln!("process {}", process::id());
+        goes_wrong();
         let sent = Command::new("kill").args(["-s", &name, &process::id().to_string()]).status();
         assert!(sent.expect("there is a kill").success());
     }
@@ -139,6 +146,12 @@ impl Member {
     }
 }
 
+/// Says when something goes wrong, by the clock that other programs see too.
+fn goes_wrong() {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
+    eprintln!("it goes wrong at {} ms", now.as_millis());
+}
+
 /// Waits for a process that a signal keeps from answering.
 async fn lose(last: &Element<Member>, signal: &str) -> Result<()> {
     last.signal(signal.into()).send();
@@ -150,6 +163,11 @@ async fn main(rt: Runtime) -> Result<()> {
     let members = rt.group::<Member>().create(0).await?;
     let last = members.on(rt.num_pes() - 1);
     let args = rt.args();
+    if args.len() > 1 {
+        let mut processes = members.process().gather().await?;
+        processes.dedup();
+        eprintln!("processes {processes:?}");
+    }
     match args.get(1).map(String::as_str) {
         None => {}
         Some("panic") => return Ok(last.panic().await?),
