@@ -30,20 +30,20 @@ fn run(mut command: Command) -> Output {
     let _alone = JOB.lock().unwrap_or_else(PoisonError::into_inner);
     let output = command.output().expect("mpirun is there");
     let ended = SystemTime::now();
-    let (_, errors) = texts(&output);
-    if let Some(at) = told(&errors, "it goes wrong at ") {
+    let (said, errors) = texts(&output);
+    if let Some(at) = told(&said, "it goes wrong at ") {
         let at: u64 = at.strip_suffix(" ms").and_then(|at| at.parse().ok()).expect("a number of ms");
         let took = ended.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(at));
         assert!(took.expect("it ends later") < ENDS_WITHIN, "{errors}");
     }
-    let processes = told(&errors, "processes ").map(|all| all.trim_matches(['[', ']']).split(", "));
+    let processes = told(&said, "processes ").map(|all| all.trim_matches(['[', ']']).split(", "));
     processes.into_iter().flatten().for_each(|number| assert_gone(number, &errors));
     output
 }
 
 /// What a program tells on a line that begins so.
-fn told<'a>(errors: &'a str, begin: &str) -> Option<&'a str> {
-    errors.lines().find_map(|line| line.strip_prefix(begin))
+fn told<'a>(said: &'a str, begin: &str) -> Option<&'a str> {
+    said.lines().find_map(|line| line.strip_prefix(begin))
 }
 
 fn texts(output: &Output) -> (String, String) {
@@ -95,7 +95,7 @@ fn all_processes_end_alike_and_one_says_why() {
         // `main` waits in another process then.
         let waits = "rank 2 has ended the run with an error; what was waited for in this process:\n";
         if args == ["panic"] {
-            assert_went_wrong(&errors);
+            assert_went_wrong(&said);
         }
         let (tells, wanted) = (errors.contains(waits), args == ["error"]);
         assert!(tells == wanted && (!wanted || errors.contains(" waits for ")), "{args:?}: {errors}");
@@ -144,13 +144,13 @@ fn lost(output: &Output, how: &str) {
     assert!(times == 2 && errors.contains(how), "told {times} times: {said}{errors}");
     let waits = "what was waited for in this process:\non PE 0:";
     assert!(errors.contains(waits) && errors.contains("the outcome of Member["), "{errors}");
-    assert_went_wrong(&errors);
+    assert_went_wrong(&said);
 }
 
 /// That it has gone wrong has been told, and who was there: so `run` has seen to it that all have ended in time.
-fn assert_went_wrong(errors: &str) {
+fn assert_went_wrong(said: &str) {
     for begin in ["it goes wrong at ", "processes ["] {
-        assert!(told(errors, begin).is_some(), "{errors}");
+        assert!(told(said, begin).is_some(), "{said}");
     }
 }
 
@@ -178,7 +178,7 @@ fn a_process_that_is_killed_is_lost() {
     let output = mpirun(3, 1, &["kill"]);
     let (said, errors) = texts(&output);
     assert!(!output.status.success() && errors.contains("rank 2"), "{said}{errors}");
-    assert_went_wrong(&errors);
+    assert_went_wrong(&said);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_process_that_computes_ends_too_when_another_is_lost() {
     // Where the one that does not compute is the last that there is to see, the launcher has ended the other.
     let is_ended = launcher::ends_all_at_an_error() && errors.contains("error: rank 2 is lost: ");
     assert!(has_waited || is_ended, "{said}{errors}");
-    assert_went_wrong(&errors);
+    assert_went_wrong(&said);
 }
 
 #[test]
@@ -209,7 +209,37 @@ fn a_process_that_computes_ends_too_when_another_panics() {
     // It has said so before the launcher ends it, since another one is aborted.
     let why = "Member[5].panic panicked";
     assert!(errors.contains(stuck) && errors.contains(why), "{said}{errors}");
-    assert_went_wrong(&errors);
+    assert_went_wrong(&said);
+}
+
+/// Has a program run with a pipe as standard error that is full, and that nobody reads.
+const UNREAD: &str = r#"
+    folder=$(mktemp -d) && mkfifo "$folder/pipe" && exec 3<>"$folder/pipe" && rm -r "$folder"
+    dd if=/dev/zero of=/dev/fd/3 bs=4096 count=100000 oflag=nonblock 2>/dev/null
+    exec "$0" "$@" 2>&3 3>&-
+"#;
+
+#[test]
+fn a_process_whose_words_nobody_reads_ends_all_the_same() {
+    for (unread, ending, told) in [
+        (
+            2,
+            "panic-unawaited",
+            "rank 2 has ended the run with an error; what was waited for in this process:",
+        ),
+        (0, "compute-and-panic", "Member[5].panic panicked"),
+    ] {
+        let mut command = launcher::mpirun();
+        for rank in 0..3 {
+            command.args(if rank > 0 { &[":"][..] } else { &[] }).args(["-n", "1"]);
+            command.args(if rank == unread { &["bash", "-c", UNREAD][..] } else { &[] });
+            command.args([env!("CARGO_BIN_EXE_across"), "--pes", "2", "--device", "host", ending]);
+        }
+        let output = run(command);
+        let (said, errors) = texts(&output);
+        assert!(!output.status.success() && errors.contains(told), "{said}{errors}");
+        assert_went_wrong(&said);
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use chare_device::Capability;
+use chare_transport::say_within;
 #[cfg(feature = "mpi")]
 use chare_transport::{Heartbeat, Limits, Process, mpi};
 
@@ -17,6 +18,8 @@ use crate::options::Options;
 use crate::report::ExitReport;
 use crate::runtime::{MainOutput, Runtime, StartError};
 
+/// How long the words may take of a process that others wait for, or that is aborted.
+pub(crate) const WORDS_WITHIN: Duration = Duration::from_secs(2);
 /// How long a process stays that ends since another one is lost.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -52,18 +55,19 @@ fn end(report: Result<ExitReport, StartError>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(profile) = report.profile() {
-        say(&profile.to_string());
-    }
-    if let Some(count) = report.restarted() {
-        say(&format!("coroutines started again at sync points: {count}"));
-    }
-    if let Some(simulation) = report.simulation() {
-        say(&simulation.to_string());
-    }
-    let text = report.to_string();
-    if !text.is_empty() {
-        say(&text);
+    let words = [
+        report.profile().map(ToString::to_string),
+        report.restarted().map(|count| format!("coroutines started again at sync points: {count}")),
+        report.simulation().map(ToString::to_string),
+        Some(report.to_string())
+            .filter(|text| !text.is_empty() && !report.parting().is_some_and(|parting| parting.is_told)),
+    ];
+    let say_all = move || words.iter().flatten().for_each(|text| say(text));
+    if report.parting().is_some() && !report.is_success() {
+        // The others wait for this process to go, and nobody may read what it says.
+        say_within(WORDS_WITHIN, say_all);
+    } else {
+        say_all();
     }
     if report.has_lost_a_process() {
         // Launchers end all processes when one has gone, and the others have something to say, too.

@@ -12,7 +12,7 @@ use crate::binding::BoundDevices;
 use crate::channel::ValueTypes;
 use crate::cores::are_too_many;
 use crate::ids::{ChareId, PeId, RunId};
-use crate::job::{Ending, Job, ranks_here};
+use crate::job::{Job, ranks_here};
 use crate::message::{Head, Msg, Name, Payload};
 use crate::options::Options;
 use crate::priority::{self, Ranked};
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     inboxes: Box<[Inbox<Head>]>,
     pub(crate) threads: Box<[OnceLock<Thread>]>,
     stopping: AtomicBool,
-    reason: Mutex<Option<Reason>>,
+    reason: Mutex<Option<Arc<Reason>>>,
     pub(crate) profiles: Mutex<Vec<PeProfile>>,
     /// Coroutines that were started again.
     pub(crate) restarted: AtomicU64,
@@ -242,17 +242,13 @@ impl Shared {
     pub(crate) fn stop(&self, reason: Reason) {
         // Of a loss each process learns by itself, and says what it was waiting for.
         let is_loss = matches!(reason, Reason::Lost(_));
-        let mut place = self.lock_reason();
-        let later = match &*place {
-            Some(_) => Some(reason),
-            None => place.replace(reason),
-        };
-        // The reason that came too late holds user values, whose destructors may stop the run once more.
-        drop(place);
-        drop(later);
+        // One that comes too late holds user values, whose destructors may stop the run once more: it goes when the lock has.
+        let reason = Arc::new(reason);
+        let first = self.lock_reason().get_or_insert_with(|| reason.clone()).clone();
+        drop(reason);
         self.stopping.store(true, Ordering::SeqCst);
         if let Some(job) = self.job.as_ref().filter(|_| !is_loss) {
-            job.tell_end(|| self.lock_reason().as_ref().map_or(Ending::Failed(1), Ending::of));
+            job.tell_end(&first);
         }
         for pe in 0..self.own_pe_count() {
             self.wake(PeId::new(self.first + pe));
@@ -263,7 +259,7 @@ impl Shared {
     pub(crate) fn spoil(&self, reason: Reason) {
         let mut place = self.lock_reason();
         let ended_well = place.as_ref().is_none_or(|reason| reason.code() == 0);
-        let other = if ended_well { place.replace(reason) } else { Some(reason) };
+        let other = if ended_well { place.replace(Arc::new(reason)) } else { Some(Arc::new(reason)) };
         drop(place);
         drop(other);
     }
@@ -276,13 +272,13 @@ impl Shared {
     /// Whether it ends in a way that has to be explained by what was waited for.
     pub(crate) fn tells_what_waits(&self) -> bool {
         self.lock_reason().as_ref().is_some_and(|reason| {
-            matches!(reason, Reason::Hang | Reason::Lost(_)) || reason.is_error_elsewhere()
+            matches!(**reason, Reason::Hang | Reason::Lost(_)) || reason.is_error_elsewhere()
         })
     }
 
     /// Whether it ends since nothing can go on.
     pub(crate) fn hangs(&self) -> bool {
-        matches!(*self.lock_reason(), Some(Reason::Hang))
+        matches!(self.lock_reason().as_deref(), Some(Reason::Hang))
     }
 
     pub(crate) fn keep_profile(&self, profile: Option<PeProfile>) {
@@ -290,11 +286,11 @@ impl Shared {
     }
 
     /// Why the run has ended.
-    pub(crate) fn take_reason(&self) -> Reason {
-        self.lock_reason().take().unwrap_or(Reason::Returned)
+    pub(crate) fn take_reason(&self) -> Arc<Reason> {
+        self.lock_reason().take().unwrap_or_else(|| Arc::new(Reason::Returned))
     }
 
-    pub(crate) fn lock_reason(&self) -> MutexGuard<'_, Option<Reason>> {
+    pub(crate) fn lock_reason(&self) -> MutexGuard<'_, Option<Arc<Reason>>> {
         lock(&self.reason)
     }
 }

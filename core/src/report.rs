@@ -1,6 +1,7 @@
 //! How a run ended, and what is said about it: the exit report. What a hang is about is said in `hang`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chare_transport::Rank;
 
@@ -57,6 +58,12 @@ impl Reason {
         matches!(self, Reason::Elsewhere { ending: Ending::Failed(_), .. })
     }
 
+    /// Whether the end is a bad one and arose in this process, which has to say why.
+    pub(crate) fn is_error_here(&self) -> bool {
+        let is_told_otherwise = matches!(self, Reason::Hang | Reason::Lost(_) | Reason::Elsewhere { .. });
+        self.code() != 0 && !is_told_otherwise
+    }
+
     /// The exit code.
     pub(crate) fn code(&self) -> i32 {
         match self {
@@ -80,12 +87,20 @@ impl Reason {
 /// How a run ended.
 #[derive(Debug)]
 pub struct ExitReport {
-    reason: Reason,
+    reason: Arc<Reason>,
     text: String,
     hang: String,
     profile: Option<Profile>,
     restarted: Option<u64>,
     simulation: Option<Simulation>,
+    parting: Option<Parting>,
+}
+
+/// What has become of the other processes of the run.
+#[derive(Debug)]
+pub(crate) struct Parting {
+    /// While this one waited for them it has said why the run has ended.
+    pub(crate) is_told: bool,
 }
 
 /// The exit code of a program that hangs.
@@ -94,7 +109,7 @@ pub const HANG_EXIT_CODE: i32 = 3;
 impl ExitReport {
     /// `hang` is the hang report, if the run hung.
     pub(crate) fn new(
-        reason: Reason,
+        reason: Arc<Reason>,
         hang: String,
         profile: Option<Profile>,
         restarted: Option<u64>,
@@ -103,7 +118,12 @@ impl ExitReport {
         let text = current::silently(|| text_of(&reason, &hang)).unwrap_or_else(|panic| {
             format!("error: an error of the program, whose own text panicked: {}", caught::text(panic))
         });
-        ExitReport { reason, text, hang, profile, restarted, simulation: None }
+        ExitReport { reason, text, hang, profile, restarted, simulation: None, parting: None }
+    }
+
+    pub(crate) fn with_parting(mut self, parting: Option<Parting>) -> Self {
+        self.parting = parting;
+        self
     }
 
     pub(crate) fn with_simulation(mut self, simulation: Option<Simulation>) -> Self {
@@ -118,7 +138,7 @@ impl ExitReport {
 
     /// Whether another process has ended the run, and says why.
     pub(crate) fn is_told_elsewhere(&self) -> bool {
-        matches!(self.reason, Reason::Elsewhere { .. })
+        matches!(*self.reason, Reason::Elsewhere { .. })
     }
 
     /// The exit code: 0 after `main` returned, that of `exit(code)` or [`ExitWith`], 3 for a hang, 1 for other errors.
@@ -133,7 +153,7 @@ impl ExitReport {
 
     /// The error that ended the run, if an error of a call that nobody awaited did (see [`crate::Options::on_unawaited`]).
     pub fn unawaited(&self) -> Option<&CallError> {
-        match &self.reason {
+        match &*self.reason {
             Reason::Unawaited(error) => Some(error),
             _ => None,
         }
@@ -141,7 +161,7 @@ impl ExitReport {
 
     /// The error that `main` returned.
     pub fn main_error(&self) -> Option<&BoxError> {
-        match &self.reason {
+        match &*self.reason {
             Reason::Failed(error) => Some(error),
             _ => None,
         }
@@ -149,12 +169,17 @@ impl ExitReport {
 
     /// Whether the run ended since a process of the job was lost.
     pub(crate) fn has_lost_a_process(&self) -> bool {
-        matches!(self.reason, Reason::Lost(_))
+        matches!(*self.reason, Reason::Lost(_))
+    }
+
+    /// What has become of the other processes, if the run had any.
+    pub(crate) fn parting(&self) -> Option<&Parting> {
+        self.parting.as_ref()
     }
 
     /// The hang report, if the program hung.
     pub fn hang(&self) -> Option<&str> {
-        matches!(self.reason, Reason::Hang).then_some(self.hang.as_str())
+        matches!(*self.reason, Reason::Hang).then_some(self.hang.as_str())
     }
 
     /// What the PEs have done, if the run was profiled (`--profile`, [`crate::Options::with_profile`]). `#[chare::main]`
@@ -183,12 +208,9 @@ impl fmt::Display for ExitReport {
     }
 }
 
-/// What a process says of the end of its run while it waits for others, if the end is a bad one and arose here.
+/// What a process says of a bad end of its run, which arose here, while it waits for others.
 pub(crate) fn early(reason: &Reason) -> Option<String> {
-    let is_told_otherwise = matches!(reason, Reason::Hang | Reason::Lost(_) | Reason::Elsewhere { .. });
-    let is_early = reason.code() != 0 && !is_told_otherwise;
-    let text = is_early.then(|| current::silently(|| text_of(reason, "")).ok()).flatten()?;
-    (!text.is_empty()).then_some(text)
+    current::silently(|| text_of(reason, "")).ok().filter(|text| !text.is_empty())
 }
 
 fn text_of(reason: &Reason, hang: &str) -> String {

@@ -35,7 +35,7 @@ use crate::profile::Profile;
 use crate::promise::{Promise, PromiseFuture, PromisesFuture, Several};
 use crate::quiescence::Quiescence;
 use crate::reply::CellRef;
-use crate::report::{ExitReport, Reason};
+use crate::report::{ExitReport, Parting, Reason};
 use crate::scheduler::inbox::InboxReader;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::task::{self, Mode};
@@ -208,12 +208,14 @@ impl Runtime {
             job.close(&shared, &mut hang, &mut profile);
         }
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
-        let reason = match shared.take_reason() {
-            // It is told once, by the process that was sent what all have written.
-            Reason::Hang if shared.first > 0 => Reason::Elsewhere { rank: Rank(0), ending: Ending::Hang },
-            reason => reason,
-        };
-        Ok(ExitReport::new(reason, hang, profile, restarted).with_simulation(simulation))
+        let mut reason = shared.take_reason();
+        // It is told once, by the process that was sent what all have written.
+        if shared.first > 0 && matches!(*reason, Reason::Hang) {
+            reason = Arc::new(Reason::Elsewhere { rank: Rank(0), ending: Ending::Hang });
+        }
+        let parting = shared.job().map(|job| Parting { is_told: job.words.end() });
+        let report = ExitReport::new(reason, hang, profile, restarted);
+        Ok(report.with_simulation(simulation).with_parting(parting))
     }
 
     /// An array of `shape` (`8`, `(4, 4)`, ... up to six dimensions), not yet created.

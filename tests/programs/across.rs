@@ -1,6 +1,6 @@
 //! A program that uses every kind of message, and ends as it is told. `mpirun.rs` starts it on several processes.
 //!
-//! `across` prints what it has computed, which is the same on any number of processes; `across panic`, `across error`, `across hang` and
+//! `across` prints what it has computed, which is the same on any number of processes; `across panic`, `across panic-unawaited`, `across error`, `across hang` and
 //! `across exit 7` end in that way, each by code that runs on the last PE. In `across kill` that code sends its process the signal KILL, in `across stop`
 //! the signal STOP; in `across compute 3` it computes for so many seconds. In `across compute-and-kill`
 //! and `across compute-and-panic` the first PE computes for ever besides.
@@ -149,7 +149,7 @@ impl Member {
 /// Says when something goes wrong, by the clock that other programs see too.
 fn goes_wrong() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later");
-    eprintln!("it goes wrong at {} ms", now.as_millis());
+    println!("it goes wrong at {} ms", now.as_millis());
 }
 
 /// Waits for a process that a signal keeps from answering.
@@ -166,11 +166,15 @@ async fn main(rt: Runtime) -> Result<()> {
     if args.len() > 1 {
         let mut processes = members.process().gather().await?;
         processes.dedup();
-        eprintln!("processes {processes:?}");
+        println!("processes {processes:?}");
     }
     match args.get(1).map(String::as_str) {
         None => {}
         Some("panic") => return Ok(last.panic().await?),
+        Some("panic-unawaited") => {
+            last.panic().send();
+            rt.sleep(Duration::MAX).await;
+        }
         Some("error") => {
             last.fail().send();
             rt.sleep(Duration::MAX).await;

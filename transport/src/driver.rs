@@ -80,8 +80,8 @@ impl Driver {
     }
 
     /// Has `hook` called, by a thread of this crate's, when a process is lost, where processes watch each other. It may also be called
-    /// now. As long as there is none, alarms are told on standard error, and [`Alarm::Stuck`] aborts the process.
-    pub fn on_alarm(&mut self, hook: impl FnMut(Alarm<'_>) + Send + 'static) {
+    /// now. It may wait, though what comes next is not told meanwhile: the signs of life of this process are another thread's. As long as there is none, alarms are told on standard error, and [`Alarm::Stuck`] aborts the process.
+    pub fn on_alarm(&mut self, hook: impl FnMut(Alarm) + Send + 'static) {
         self.watched.set_hook(Box::new(hook));
     }
 

@@ -41,6 +41,7 @@ mod start;
 )]
 mod watch;
 mod wire;
+mod words;
 
 pub use batch::Batch;
 pub use buffer::{Buffer, DeviceBuf, HostBuf, Landing, MOST_ALIGN};
@@ -54,3 +55,4 @@ pub use outbox::{Outbox, Queued, Refusal, SendError};
 pub use start::{Identity, Process};
 pub use watch::{Alarm, Heartbeat, Herald};
 pub use wire::WireError;
+pub use words::{abort_after, say_within};

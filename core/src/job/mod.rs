@@ -27,29 +27,30 @@ mod taking;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod tidings;
+mod words;
 
 use std::cell::Cell;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
-use std::{process, thread};
+use std::thread;
+use std::time::Duration;
 
 use chare_device::Rest;
 use chare_transport::{
     Alarm, Driver, Error, Facts, Frame, Herald, Identity, Nap, Outbox, Process, Progress, Queued, Rank,
-    Refusal,
+    Refusal, abort_after, say_within,
 };
 
 use crate::binding::BoundDevices;
 use crate::hang::Tidings;
 use crate::ids::PeId;
-use crate::launch::say;
+use crate::launch::{WORDS_WITHIN, say};
 use crate::message::Msg;
 use crate::options::Options;
 use crate::process::{Shared, lock};
 use crate::profile::Profile;
-use crate::report::{self, Reason};
+use crate::report::Reason;
 use crate::runtime::StartError;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
@@ -64,6 +65,7 @@ pub(crate) use quiet::{Standing, Standings};
 pub(crate) use spread::{Others, children, parent};
 pub(crate) use staged::Staged;
 pub(crate) use taking::{Address, take_in};
+pub(crate) use words::Words;
 
 /// What stands before a note, where a message has the number of its PE in its process.
 const NOTE: u32 = u32::MAX;
@@ -80,8 +82,6 @@ const NAP: Duration = Duration::from_micros(50);
 /// What a busy PE sends goes at the end of a method, unless its last look at the network has ended within as long as it took, which is taken
 /// for so long at least and at most.
 const LOOKS_APART_NS: RangeInclusive<u64> = 3_000..=30_000;
-/// How long a process whose run has ended badly waits for the others before it says why: they may be aborted 5 s after the end.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How often another one looks whether that PE has become busy with something long.
 const WATCH: Duration = Duration::from_millis(1);
 
@@ -123,6 +123,8 @@ pub(crate) struct Job {
     has_told_end: AtomicBool,
     /// Tells others that are busy, and do not poll, that the run has ended badly.
     herald: Herald,
+    /// Why it has ended badly.
+    pub(crate) words: Arc<Words>,
     pub(crate) standings: Standings,
     /// What other processes have told of the run, at rank 0.
     reports: Mutex<Reports>,
@@ -163,6 +165,7 @@ impl Job {
             herald: driver.herald(),
             driver: Mutex::new(Some(driver)),
             has_told_end: AtomicBool::new(false),
+            words: Arc::default(),
             standings: Standings::new(size),
             reports: Mutex::default(),
             paths,
@@ -200,11 +203,12 @@ impl Job {
     }
 
     /// Lets the other processes end too, unless they know.
-    pub(crate) fn tell_end(&self, ending: impl FnOnce() -> Ending) {
+    pub(crate) fn tell_end(&self, reason: &Arc<Reason>) {
         if self.has_told_end.swap(true, Ordering::SeqCst) {
             return;
         }
-        let ending = ending();
+        self.words.say_in_time(reason);
+        let ending = Ending::of(reason);
         // Who hangs is idle, and polls. An exit waits for what runs, as in one process.
         if let Ending::Failed(code) = ending {
             self.herald.tell_end(code);
@@ -323,7 +327,7 @@ impl Job {
     /// to report goes to rank 0, which has that of all then.
     pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) {
         if self.rank() != Rank(0) {
-            if let Some(Reason::Hang) = *shared.lock_reason() {
+            if let Some(Reason::Hang) = shared.lock_reason().as_deref() {
                 self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
             }
             if let Some(profile) = profile.take() {
@@ -333,17 +337,12 @@ impl Job {
         // What has gone wrong since the others were told how the run ends.
         if !shared.has_ended_well() {
             self.has_told_end.store(true, Ordering::SeqCst);
-            self.tell_others(shared.lock_reason().as_ref().map_or(Ending::Failed(1), Ending::of));
+            self.tell_others(shared.lock_reason().as_deref().map_or(Ending::Failed(1), Ending::of));
         }
         let mut place = self.lock_driver();
         let Some(driver) = place.as_mut() else { return };
         driver.close();
-        let mut say_why_by = Some(Instant::now() + PATIENCE);
         loop {
-            if say_why_by.is_some_and(|by| Instant::now() > by) {
-                say_why_by = None;
-                say_why(shared);
-            }
             let polled = driver.poll(&mut |from, frame| {
                 if let Some(note) = Note::read(frame.header) {
                     self.heed_at_end(shared, from, note);
@@ -444,25 +443,22 @@ pub(crate) fn let_driver_tell(shared: &Arc<Shared>) {
     }
 }
 
-/// Does what is to be done on the thread that watches the other processes.
-fn heed_alarm(shared: &Shared, alarm: &Alarm<'_>) {
+/// Does what is to be done when the thread that watches the other processes has told something.
+fn heed_alarm(shared: &Shared, alarm: &Alarm) {
+    let text = alarm.to_string();
     match alarm {
         Alarm::Lost(error) => shared.stop(reason_of(error)),
         // Nothing milder is sure to end a process whose threads may wait inside of MPI for the one that is lost.
         Alarm::Stuck(_) => {
-            say_why(shared);
-            say(&alarm.to_string());
-            process::abort();
+            let words = shared.job().map(|job| job.words.clone());
+            abort_after(WORDS_WITHIN, move || {
+                words.iter().for_each(|words| words.say());
+                say(&text);
+            });
         }
-        Alarm::Unwatched { .. } => say(&alarm.to_string()),
-    }
-}
-
-/// Says why the run has ended, if that arose here: a launcher ends this process when another one is aborted, before it says so at its own end.
-fn say_why(shared: &Shared) {
-    let why = shared.lock_reason().as_ref().and_then(report::early);
-    if let Some(why) = why {
-        say(&format!("{why}\nthis process waits for others to end the run, too"));
+        Alarm::Unwatched { .. } => {
+            say_within(WORDS_WITHIN, move || say(&text));
+        }
     }
 }
 

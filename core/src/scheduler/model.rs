@@ -368,9 +368,9 @@ impl Model {
     /// Returns the hang report, if it hung.
     fn dismantle(&mut self) -> String {
         let hang = HangReport::new(self.pes.len(), true);
-        let reason = self.shared.take_reason();
-        let hangs = matches!(reason, Reason::Hang);
-        self.shared.stop(reason);
+        // If there is a reason, that stays.
+        self.shared.stop(Reason::Returned);
+        let hangs = matches!(self.shared.lock_reason().as_deref(), Some(Reason::Hang));
         if hangs {
             (0..self.pes.len()).for_each(|pe| self.on(pe, |pe| hang.tell(pe)));
             (0..self.pes.len()).for_each(|pe| self.on(pe, |pe| hang.write(pe)));

@@ -213,6 +213,12 @@ pub(super) fn abort(exit_code: i32) {
     unsafe { ffi::MPI_Abort(ffi::RSMPI_COMM_WORLD, exit_code) };
 }
 
+/// Has this process end at once when it aborts. Libraries of MPI would write first where it was, for which they wait as long as nobody reads it.
+pub(crate) fn die_silently() {
+    // SAFETY: nobody has a handler of this signal called after that, which is what a process begins with.
+    unsafe { libc::signal(libc::SIGABRT, libc::SIG_DFL) };
+}
+
 fn ended(status: &ffi::MPI_Status) -> Result<Ended, Failure> {
     let mut count = 0;
     // SAFETY: the status is that of a request that has ended.

@@ -23,6 +23,7 @@ use crate::start::{self, Hello, Identity, Process};
 use crate::watch::{self, Address, Heartbeat, Post};
 
 use call::Comm;
+pub(crate) use call::die_silently;
 use network::Mpi;
 
 /// MPI, started.

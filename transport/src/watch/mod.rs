@@ -16,7 +16,6 @@ mod tests;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -26,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::facts::Facts;
 use crate::frame::Rank;
+use crate::words::{abort_after, say_within};
 use door::Door;
 use ring::{BadEnd, MESSAGE_BYTES, Message, News, Ring};
 
@@ -35,6 +35,8 @@ const END_GRACE: Duration = Duration::from_secs(5);
 const LEAST_MEETING: Duration = Duration::from_secs(10);
 /// How long a process that has closed waits for its neighbours, which lived then.
 const CLOSING_GRACE: Duration = Duration::from_secs(2);
+/// How long the words may take of a process that is aborted.
+const WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// How often a process that waits for its neighbour looks.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -57,14 +59,14 @@ impl Heartbeat {
     }
 }
 
-/// What the thread that watches tells, on that thread.
-#[derive(Debug)]
-pub enum Alarm<'a> {
+/// What the thread that watches tells, by another thread, since who is told may write for somebody who does not read.
+#[derive(Clone, Debug)]
+pub enum Alarm {
     /// A process is lost, or the others took this one for lost. Polling fails from now on, with this error.
-    Lost(&'a Error),
+    Lost(Error),
     /// A process was lost 5 s ago, and the driver of this one is still there: its threads are busy with something long, or wait for
     /// the one that is lost. Or one has told 5 s ago that it has ended badly ([`Herald`]), and this one has not closed.
-    Stuck(&'a Error),
+    Stuck(Error),
     /// A neighbour cannot be watched, unless it comes late, and so its loss not be noticed. The job goes on.
     Unwatched {
         /// Which.
@@ -74,7 +76,7 @@ pub enum Alarm<'a> {
     },
 }
 
-impl fmt::Display for Alarm<'_> {
+impl fmt::Display for Alarm {
     /// What a user is told.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -92,7 +94,7 @@ impl fmt::Display for Alarm<'_> {
     }
 }
 
-type Hook = Box<dyn FnMut(Alarm<'_>) + Send>;
+type Hook = Box<dyn FnMut(Alarm) + Send>;
 
 /// What the thread that watches shares with the driver.
 #[derive(Default)]
@@ -111,12 +113,21 @@ impl Watched {
     pub(crate) fn set_hook(&self, mut hook: Hook) {
         let mut place = lock(&self.hook);
         if let Some(error) = self.lost() {
-            hook(Alarm::Lost(error));
+            hook(Alarm::Lost(error.clone()));
         }
         *place = Some(hook);
     }
 
-    fn tell(&self, alarm: Alarm<'_>) {
+    /// Tells by a thread of its own, unless there can be none; they wait for each other.
+    fn tell(self: &Arc<Self>, alarm: Alarm) {
+        let (watched, same) = (self.clone(), alarm.clone());
+        let thread = thread::Builder::new().name("alarm".into());
+        if thread.spawn(move || watched.tell_here(same)).is_err() {
+            self.tell_here(alarm);
+        }
+    }
+
+    fn tell_here(&self, alarm: Alarm) {
         match lock(&self.hook).as_mut() {
             Some(hook) => hook(alarm),
             None => tell_user(&alarm),
@@ -126,11 +137,17 @@ impl Watched {
 
 /// Does what is to be done as long as nobody has said what. A process that has just met the others may wait for them inside of MPI, to agree on
 /// something, and for ever for one that is lost.
-fn tell_user(alarm: &Alarm<'_>) {
-    // Where nobody reads it, the end still tells.
-    let _ = writeln!(io::stderr(), "{alarm}");
-    if let Alarm::Stuck(_) = alarm {
-        process::abort();
+fn tell_user(alarm: &Alarm) {
+    let text = alarm.to_string();
+    let say = move || {
+        // Where nobody reads it, the end still tells.
+        let _ = writeln!(io::stderr(), "{text}");
+    };
+    match alarm {
+        Alarm::Stuck(_) => abort_after(WORDS_WITHIN, say),
+        Alarm::Lost(_) | Alarm::Unwatched { .. } => {
+            say_within(WORDS_WITHIN, say);
+        }
     }
 }
 
@@ -346,7 +363,7 @@ impl Drop for Watch {
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             // It waits for a period at most, whatever for. A thread that still connects is left to end by itself.
-            // A hook may drop this on the very thread.
+            // A hook may drop this on the very thread, if there is no other for it.
             if thread.thread().id() != thread::current().id() {
                 // A panic of the hook has been told.
                 let _ = thread.join();
@@ -547,7 +564,7 @@ impl Watcher {
         let Some(news) = news else { return };
         self.lines.spread(news);
         let error = self.watched.lost.get_or_init(|| news.loss.error(self.ring.own));
-        self.watched.tell(Alarm::Lost(error));
+        self.watched.tell(Alarm::Lost(error.clone()));
         self.end_by = Some(Instant::now() + END_GRACE);
     }
 
@@ -556,7 +573,7 @@ impl Watcher {
         let (Some(error), Some(end_by)) = (self.watched.lost(), self.end_by) else { return };
         let left = end_by.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            self.watched.tell(Alarm::Stuck(error));
+            self.watched.tell(Alarm::Stuck(error.clone()));
             self.end_by = None;
         } else if is_idle {
             thread::park_timeout(left);
@@ -570,7 +587,7 @@ impl Watcher {
         let is_ending = self.lines.is_closing.load(Ordering::SeqCst) || self.watched.lost().is_some();
         if self.may_go_on.is_none() && !is_ending {
             let BadEnd { rank, code } = *end;
-            self.watched.tell(Alarm::Stuck(&Error::Ended { rank, code }));
+            self.watched.tell(Alarm::Stuck(Error::Ended { rank, code }));
         }
     }
 }

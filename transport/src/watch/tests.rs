@@ -19,6 +19,16 @@ fn posts(size: usize, heartbeat: Heartbeat) -> (Vec<Post>, Vec<Address>) {
 }
 
 fn begin(post: Post, rank: usize, addresses: &[Address]) -> One {
+    begin_with(post, rank, addresses, || {})
+}
+
+/// Its hook does something besides telling the test.
+fn begin_with(
+    post: Post,
+    rank: usize,
+    addresses: &[Address],
+    mut and_then: impl FnMut() + Send + 'static,
+) -> One {
     let names = vec!["here".to_owned(); addresses.len()];
     let facts = Facts::new(Rank(rank as u32), &names, ThreadLevel::Multiple);
     let (tell, told) = mpsc::channel();
@@ -30,6 +40,7 @@ fn begin(post: Post, rank: usize, addresses: &[Address]) -> One {
             Alarm::Unwatched { rank, why } => format!("{rank} is not watched: {why}"),
         };
         tell.send(text).expect("the test listens");
+        and_then();
     }));
     let watch = post.watch(&facts, addresses, watched.clone()).expect("there are several");
     One { watched, watch, told }
@@ -168,9 +179,16 @@ fn one_that_is_silent_is_lost_and_a_stranger_is_none() {
 
 /// The second of three processes, of which the first has not come yet, and its connection to the third.
 fn one_between(heartbeat: Heartbeat) -> (One, TcpStream, Address) {
+    one_between_with(heartbeat, || {})
+}
+
+fn one_between_with(
+    heartbeat: Heartbeat,
+    and_then: impl FnMut() + Send + 'static,
+) -> (One, TcpStream, Address) {
     let (mut posts, addresses) = posts(3, heartbeat);
     let third = posts.pop().expect("there are three");
-    let one = begin(posts.remove(1), 1, &addresses);
+    let one = begin_with(posts.remove(1), 1, &addresses, and_then);
     third.listener.set_nonblocking(false).expect("a socket can wait");
     let (mut stream, _) = third.listener.accept().expect("it connects");
     let mut said = [0; 8];
@@ -188,6 +206,27 @@ fn one_whose_neighbour_is_late_gives_signs_of_life_to_the_other() {
         assert_eq!(Message::read(&beat, 3), Some(Message::Beat));
     }
     assert!(!one.watch.has_met());
+}
+
+#[test]
+fn one_whose_hook_waits_gives_signs_of_life() {
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let wait = move || {
+        let _ = may_go_on.recv();
+    };
+    let (one, mut third, _) = one_between_with(Heartbeat { limit: 5 * SOON, meeting: SOON }, wait);
+    // The test may fail, and then this goes before what would wait for the hook.
+    let go_on = go_on;
+    one.told.recv().expect("it is told, and waits");
+    // Signs of life from before that are none.
+    third.set_nonblocking(true).expect("a socket can do that");
+    while third.read(&mut [0; MESSAGE_BYTES]).is_ok() {}
+    third.set_nonblocking(false).expect("a socket can do that");
+    third.set_read_timeout(Some(100 * SOON)).expect("a socket can do that");
+    for _ in 0..2 {
+        third.read_exact(&mut [0; MESSAGE_BYTES]).expect("it lives");
+    }
+    drop((go_on, one));
 }
 
 #[test]
