@@ -212,6 +212,27 @@ fn a_process_that_computes_ends_too_when_another_panics() {
     assert_went_wrong(&said);
 }
 
+#[test]
+fn a_process_says_once_why_it_waits_for_others() {
+    let why = "Member[5].panic panicked";
+    let (_, errors) = texts(&mpirun(3, 2, &["compute-and-panic", "4"]));
+    let waits = "this process waits for others to end the run, too";
+    assert!(errors.matches(why).count() == 1 && errors.contains(waits), "{errors}");
+    // It says so before another one is aborted, though it is busy itself for almost as long.
+    let (_, errors) = texts(&mpirun(3, 2, &["compute-and-panic", "1000000", "4"]));
+    assert!(errors.matches(why).count() == 1 && errors.contains(waits), "{errors}");
+}
+
+#[test]
+fn a_process_that_computes_ends_too_when_a_good_end_turns_bad() {
+    let output = mpirun(3, 2, &["compute-and-panic-at-end"]);
+    let (said, errors) = texts(&output);
+    let why = "a destructor at the end of the run: panic at ";
+    let stuck = "error: rank 2 has ended the run with exit code 1; this process is aborted, since one of its threads is still busy";
+    assert!(!output.status.success() && errors.contains(why) && errors.contains(stuck), "{said}{errors}");
+    assert_went_wrong(&said);
+}
+
 /// Has a program run with a pipe as standard error that is full, and that nobody reads.
 const UNREAD: &str = r#"
     folder=$(mktemp -d) && mkfifo "$folder/pipe" && exec 3<>"$folder/pipe" && rm -r "$folder"

@@ -20,7 +20,7 @@ use crate::runtime::{MainOutput, Runtime, StartError};
 
 /// How long the words may take of a process that others wait for, or that is aborted.
 pub(crate) const WORDS_WITHIN: Duration = Duration::from_secs(2);
-/// How long a process stays that ends since another one is lost.
+/// How long a process stays that ends while others have not ended their part, as when one is lost.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What `#[chare::main]` calls: options from the command line, the report on standard error, its code as exit code.
@@ -69,7 +69,7 @@ fn end(report: Result<ExitReport, StartError>) -> ExitCode {
     } else {
         say_all();
     }
-    if report.has_lost_a_process() {
+    if report.parting().is_some_and(|parting| !parting.have_all_closed) {
         // Launchers end all processes when one has gone, and the others have something to say, too.
         thread::sleep(LAST_WORDS);
     }

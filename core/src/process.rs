@@ -259,9 +259,13 @@ impl Shared {
     pub(crate) fn spoil(&self, reason: Reason) {
         let mut place = self.lock_reason();
         let ended_well = place.as_ref().is_none_or(|reason| reason.code() == 0);
-        let other = if ended_well { place.replace(Arc::new(reason)) } else { Some(Arc::new(reason)) };
+        let reason = Arc::new(reason);
+        let before = if ended_well { place.replace(reason.clone()) } else { None };
         drop(place);
-        drop(other);
+        drop(before);
+        if let Some(job) = self.job.as_ref().filter(|_| ended_well) {
+            job.tell_of_error(&reason);
+        }
     }
 
     /// Whether no error has ended the run so far.

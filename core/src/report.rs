@@ -58,9 +58,14 @@ impl Reason {
         matches!(self, Reason::Elsewhere { ending: Ending::Failed(_), .. })
     }
 
+    /// Whether another process has ended the run.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self, Reason::Elsewhere { .. })
+    }
+
     /// Whether the end is a bad one and arose in this process, which has to say why.
     pub(crate) fn is_error_here(&self) -> bool {
-        let is_told_otherwise = matches!(self, Reason::Hang | Reason::Lost(_) | Reason::Elsewhere { .. });
+        let is_told_otherwise = self.is_elsewhere() || matches!(self, Reason::Hang | Reason::Lost(_));
         self.code() != 0 && !is_told_otherwise
     }
 
@@ -101,6 +106,8 @@ pub struct ExitReport {
 pub(crate) struct Parting {
     /// While this one waited for them it has said why the run has ended.
     pub(crate) is_told: bool,
+    /// All have ended their part, and wait for each other: no launcher ends one before it has said what it has to say.
+    pub(crate) have_all_closed: bool,
 }
 
 /// The exit code of a program that hangs.
@@ -165,11 +172,6 @@ impl ExitReport {
             Reason::Failed(error) => Some(error),
             _ => None,
         }
-    }
-
-    /// Whether the run ended since a process of the job was lost.
-    pub(crate) fn has_lost_a_process(&self) -> bool {
-        matches!(*self.reason, Reason::Lost(_))
     }
 
     /// What has become of the other processes, if the run had any.

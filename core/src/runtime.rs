@@ -204,16 +204,14 @@ impl Runtime {
         shared.spoil_if_reported();
         let profiles = std::mem::take(&mut *lock(&shared.profiles));
         let mut profile = shared.options.is_profiled().then(|| Profile::new(profiles, &shared.devices));
-        if let Some(job) = shared.job() {
-            job.close(&shared, &mut hang, &mut profile);
-        }
+        let have_all_closed = shared.job().is_none_or(|job| job.close(&shared, &mut hang, &mut profile));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
         let mut reason = shared.take_reason();
         // It is told once, by the process that was sent what all have written.
         if shared.first > 0 && matches!(*reason, Reason::Hang) {
             reason = Arc::new(Reason::Elsewhere { rank: Rank(0), ending: Ending::Hang });
         }
-        let parting = shared.job().map(|job| Parting { is_told: job.words.end() });
+        let parting = shared.job().map(|job| Parting { is_told: job.words.end(), have_all_closed });
         let report = ExitReport::new(reason, hang, profile, restarted);
         Ok(report.with_simulation(simulation).with_parting(parting))
     }

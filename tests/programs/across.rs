@@ -3,7 +3,8 @@
 //! `across` prints what it has computed, which is the same on any number of processes; `across panic`, `across panic-unawaited`, `across error`, `across hang` and
 //! `across exit 7` end in that way, each by code that runs on the last PE. In `across kill` that code sends its process the signal KILL, in `across stop`
 //! the signal STOP; in `across compute 3` it computes for so many seconds. In `across compute-and-kill`
-//! and `across compute-and-panic` the first PE computes for ever besides.
+//! and `across compute-and-panic` the first PE computes for ever besides, or so many seconds, and the last but one so many: `across compute-and-panic 4 4`. In
+//! `across compute-and-panic-at-end` the second PE computes for ever, and the last one panics when all have been told of a good end.
 
 use std::hint::black_box;
 use std::process::{self, Command};
@@ -74,12 +75,22 @@ impl Strip {
 /// One on each PE.
 struct Member {
     heard: u64,
+    panics_at_end: bool,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if self.panics_at_end {
+            goes_wrong();
+            panic!("told to, at the end");
+        }
+    }
 }
 
 #[chare]
 impl Member {
     fn new(start: u64) -> Self {
-        Member { heard: start }
+        Member { heard: start, panics_at_end: false }
     }
 
     /// Passes a token around all PEs, until it has been everywhere `rounds` times.
@@ -140,6 +151,18 @@ impl Member {
         count.min(1)
     }
 
+    /// As `compute`, and says when it begins.
+    #[entry]
+    fn keep_busy(&self, began: Promise<()>, seconds: u64) {
+        began.send(()).expect("it is the only one");
+        self.compute(seconds);
+    }
+
+    #[entry]
+    fn panic_at_end(&mut self) {
+        self.panics_at_end = true;
+    }
+
     #[entry]
     fn exit(&self, cx: &Cx<Self>, code: i32) {
         cx.exit(code);
@@ -156,6 +179,13 @@ fn goes_wrong() {
 async fn lose(last: &Element<Member>, signal: &str) -> Result<()> {
     last.signal(signal.into()).send();
     Ok(last.wait_for_ever().await?)
+}
+
+/// Has one compute; returns when it has begun.
+async fn keep_busy(rt: &Runtime, member: &Element<Member>, seconds: u64) -> Result<()> {
+    let (to, began) = rt.promise();
+    member.keep_busy(to, seconds).send();
+    Ok(began.await?)
 }
 
 #[chare::main]
@@ -192,8 +222,16 @@ async fn main(rt: Runtime) -> Result<()> {
             members.on(0).compute(u64::MAX).await?;
         }
         Some("compute-and-panic") => {
+            let seconds = |at: usize| args.get(at).map(|seconds| seconds.parse()).transpose();
+            if let Some(seconds) = seconds(3)? {
+                keep_busy(&rt, &members.on(rt.num_pes() - 2), seconds).await?;
+            }
             last.panic().send();
-            members.on(0).compute(u64::MAX).await?;
+            members.on(0).compute(seconds(2)?.unwrap_or(u64::MAX)).await?;
+        }
+        Some("compute-and-panic-at-end") => {
+            keep_busy(&rt, &members.on(1), u64::MAX).await?;
+            return Ok(last.panic_at_end().await?);
         }
         Some(other) => return Err(format!("`{other}` is no way to end").into()),
     }

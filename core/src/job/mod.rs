@@ -207,13 +207,20 @@ impl Job {
         if self.has_told_end.swap(true, Ordering::SeqCst) {
             return;
         }
+        self.tell_of_error(reason);
+        self.tell_others(Ending::of(reason));
+    }
+
+    /// Tells of an error in this process those that do not poll, be it that the others have been told of a good end before.
+    pub(crate) fn tell_of_error(&self, reason: &Arc<Reason>) {
+        if !reason.is_error_here() {
+            return;
+        }
         self.words.say_in_time(reason);
-        let ending = Ending::of(reason);
         // Who hangs is idle, and polls. An exit waits for what runs, as in one process.
-        if let Ending::Failed(code) = ending {
+        if let Ending::Failed(code) = Ending::of(reason) {
             self.herald.tell_end(code);
         }
-        self.tell_others(ending);
     }
 
     fn tell_others(&self, ending: Ending) {
@@ -325,7 +332,8 @@ impl Job {
 
     /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited. What it has
     /// to report goes to rank 0, which has that of all then.
-    pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) {
+    /// Whether all others have ended theirs, too.
+    pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) -> bool {
         if self.rank() != Rank(0) {
             if let Some(Reason::Hang) = shared.lock_reason().as_deref() {
                 self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
@@ -334,30 +342,31 @@ impl Job {
                 self.tell(Rank(0), &Note::Profile(profile));
             }
         }
-        // What has gone wrong since the others were told how the run ends.
-        if !shared.has_ended_well() {
+        // What has gone wrong here since the others were told how the run ends. What has elsewhere they hear from there.
+        let reason = shared.lock_reason().clone();
+        if let Some(reason) = reason.filter(|reason| reason.code() != 0 && !reason.is_elsewhere()) {
             self.has_told_end.store(true, Ordering::SeqCst);
-            self.tell_others(shared.lock_reason().as_deref().map_or(Ending::Failed(1), Ending::of));
+            self.tell_others(Ending::of(&reason));
         }
         let mut place = self.lock_driver();
-        let Some(driver) = place.as_mut() else { return };
+        let Some(driver) = place.as_mut() else { return true };
         driver.close();
-        loop {
+        let have_all_closed = loop {
             let polled = driver.poll(&mut |from, frame| {
                 if let Some(note) = Note::read(frame.header) {
                     self.heed_at_end(shared, from, note);
                 }
             });
             match polled {
-                Ok(Progress::Closed) => break,
+                Ok(Progress::Closed) => break true,
                 Ok(Progress::Busy) => {}
                 Ok(Progress::Idle) => thread::yield_now(),
                 Err(error) => {
                     shared.spoil(reason_of(&error));
-                    break;
+                    break false;
                 }
             }
-        }
+        };
         *place = None;
         self.lent.clear();
         self.coming.clear();
@@ -368,6 +377,7 @@ impl Job {
         if let Some(profile) = profile {
             profiles.into_iter().for_each(|(rank, other)| profile.add(rank, other));
         }
+        have_all_closed
     }
 
     fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {

@@ -1,9 +1,11 @@
 //! What is sent to other processes is under way as soon as that is of use.
 
+use chare_transport::{Limits, local};
+
 use super::*;
 use crate::current;
 use crate::prelude::*;
-use crate::runtime::start_main;
+use crate::runtime::{Runtime, start_main};
 use crate::testing::run_as_processes;
 use crate::wire::Fail;
 
@@ -63,4 +65,18 @@ fn what_is_large_is_under_way_before_the_method_ends_that_has_sent_it() {
     let report = run_as_processes(2, Options::default().with_pes(1), &|pe| start_main(pe, main));
     let report = report.expect("the host device is always there");
     assert!(report.is_success(), "{report}");
+}
+
+#[test]
+fn who_ends_by_an_error_knows_that_a_process_is_lost_besides() {
+    let options = Options::default().with_pes(1);
+    let identities = vec![identity(&options).expect("this program has code"); 2];
+    let mut joined = local::connect(&identities, &Limits::default()).expect("they are alike");
+    // It is gone before the other one looks, and the error is there before that.
+    joined.truncate(1);
+    let fail = |pe: &Pe| pe.shared().stop(Reason::Aborted("told to".into()));
+    let report = Runtime::run_joined(joined.remove(0), options, Box::new(&fail));
+    let report = report.expect("the host device is always there");
+    assert_eq!(report.to_string(), "error: aborted: told to");
+    assert!(!report.parting().expect("there are two").have_all_closed);
 }
