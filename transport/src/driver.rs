@@ -246,6 +246,9 @@ impl Driver {
 
     fn fail(&mut self, error: Error) -> Error {
         self.shared.close();
+        if let (Error::Lost { rank, .. }, None, Some(watch)) = (&error, self.watched.lost(), &self.watch) {
+            watch.tell_unreached(*rank);
+        }
         self.state = State::Failed(error.clone());
         error
     }
@@ -392,6 +395,8 @@ mod tests {
     #[derive(Clone, Default)]
     struct Slow {
         is_behind: Arc<AtomicBool>,
+        /// To the network a process is lost.
+        misses: Arc<Mutex<Option<Rank>>>,
         batches: Arc<Mutex<Vec<(Rank, usize)>>>,
         buffers: Arc<Mutex<Vec<usize>>>,
     }
@@ -417,7 +422,8 @@ mod tests {
             Ok(())
         }
         fn poll(&mut self, _: &mut FreeBatches, _: &mut Vec<Event>) -> Result<(), Error> {
-            Ok(())
+            let missed = *self.misses.lock().expect("no test panics here");
+            missed.map_or(Ok(()), |rank| Err(Error::Lost { rank, why: "it has failed".into() }))
         }
         fn is_behind(&self, to: Rank) -> bool {
             to == Rank(1) && self.is_behind.load(Ordering::SeqCst)
@@ -498,5 +504,37 @@ mod tests {
         assert_eq!(driver.announce_nap(), Nap::Stay, "there is something to send");
         poll(&mut driver);
         assert_eq!(slow.batches_to(2), 1);
+    }
+
+    #[cfg(feature = "mpi")]
+    #[test]
+    fn what_the_network_of_one_has_lost_is_lost_to_all() {
+        use crate::watch::{Address, Heartbeat, Post};
+
+        let heartbeat = Heartbeat::new(Duration::from_secs(600));
+        let posts = [(); 3].map(|()| Post::open(Some(heartbeat), true).expect("a port is free"));
+        let addresses = posts.each_ref().map(|post| Address::read(&Post::address(Some(post)).to_bytes()));
+        let hosts = vec!["here".to_owned(); 3];
+        let networks = [(); 3].map(|()| Slow::default());
+        let mut drivers = Vec::new();
+        for (rank, (post, network)) in posts.into_iter().zip(networks.clone()).enumerate() {
+            let (rank, limits) = (Rank(rank as u32), Limits::default());
+            let process = start::process(rank, &hosts, ThreadLevel::Multiple, &limits, |_| Box::new(network));
+            let mut driver = process.driver;
+            driver.watch(|facts, watched| post.watch(facts, &addresses, watched));
+            driver.on_alarm(|_| {});
+            drivers.push(driver);
+        }
+        *networks[0].misses.lock().expect("no test panics here") = Some(Rank(2));
+        let fail = |driver: &mut Driver| loop {
+            match driver.poll(&mut |_, _| unreachable!("nothing comes")) {
+                Ok(_) => thread::yield_now(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(fail(&mut drivers[0]), Error::Lost { rank: Rank(2), why: "it has failed".into() });
+        let why = "rank 0 does not reach it over the network".to_owned();
+        assert_eq!(fail(&mut drivers[1]), Error::Lost { rank: Rank(2), why: why.clone() });
+        assert_eq!(fail(&mut drivers[2]), Error::Missed { rank: Rank(2), why });
     }
 }

@@ -256,6 +256,8 @@ struct Lines {
     has_closed: AtomicBool,
     /// The loss that this process tells, on each side that it is for.
     news: OnceLock<News>,
+    /// The process that the network has missed first.
+    unreached: OnceLock<Rank>,
     /// The first bad end that this process has heard of, or come to.
     bad_end: OnceLock<BadEnd>,
     /// This process ends its part, as all should.
@@ -337,6 +339,12 @@ impl Watch {
     /// This process has begun to close.
     pub(crate) fn begin_close(&self) {
         self.lines.is_closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Tells all of a process that the network has lost: the others may be busy and not use it, or know nothing of it.
+    pub(crate) fn tell_unreached(&self, rank: Rank) {
+        // Another one later is no news any more.
+        let _ = self.lines.unreached.set(rank);
     }
 
     /// What tells the others that this process has ended badly.
@@ -479,6 +487,9 @@ impl Watcher {
             let passed = looked.elapsed().min(period);
             looked = Instant::now();
             let news = self.ring.passed(passed);
+            self.spread(news);
+            let unreached = self.lines.unreached.get().copied();
+            let news = unreached.and_then(|rank| self.ring.unreached(rank));
             self.spread(news);
             self.await_end(is_alone);
             self.await_closing(passed);

@@ -36,17 +36,54 @@ pub(crate) struct BadEnd {
 pub(crate) struct Loss {
     pub(super) rank: Rank,
     pub(super) by: Rank,
-    /// For how long nothing was heard; none if its connection has ended.
-    pub(super) silence: Option<Duration>,
+    pub(super) sign: Sign,
+}
+
+/// What a loss is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// The connection beside the network has ended.
+    End,
+    /// For so long nothing was heard.
+    Silence(Duration),
+    /// The network says so, where all is well beside it.
+    Network,
+}
+
+impl Sign {
+    /// No silence is so long.
+    const END: u32 = u32::MAX;
+    const NETWORK: u32 = u32::MAX - 1;
+
+    fn to_number(self) -> u32 {
+        match self {
+            Sign::End => Sign::END,
+            Sign::Network => Sign::NETWORK,
+            Sign::Silence(silence) => {
+                u32::try_from(silence.as_millis()).unwrap_or(u32::MAX).min(Sign::NETWORK - 1)
+            }
+        }
+    }
+
+    fn of_number(number: u32) -> Sign {
+        match number {
+            Sign::END => Sign::End,
+            Sign::NETWORK => Sign::Network,
+            ms => Sign::Silence(Duration::from_millis(ms.into())),
+        }
+    }
 }
 
 impl Loss {
     /// What it is to one process.
     pub(crate) fn error(self, own: Rank) -> Error {
-        let Loss { rank, by, silence } = self;
-        let why = match silence {
-            None => format!("its connection to {by} has ended"),
-            Some(silence) => format!("{by} has heard nothing of it for {:.1} s", silence.as_secs_f64()),
+        let Loss { rank, by, sign } = self;
+        let why = match sign {
+            Sign::End => format!("its connection to {by} has ended"),
+            Sign::Network => format!("{by} does not reach it over the network"),
+            Sign::Silence(silence) => {
+                format!("{by} has heard nothing of it for {:.1} s", silence.as_secs_f64())
+            }
         };
         if rank == own { Error::Missed { rank, why } } else { Error::Lost { rank, why } }
     }
@@ -59,14 +96,11 @@ impl Message {
         match self {
             Message::Beat => put(0, 1),
             Message::Bye => put(0, 2),
-            Message::Lost(Loss { rank, by, silence }) => {
+            Message::Lost(Loss { rank, by, sign }) => {
                 put(0, 3);
                 put(4, rank.0);
                 put(8, by.0);
-                let ms = silence.map_or(u32::MAX, |silence| {
-                    u32::try_from(silence.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1)
-                });
-                put(12, ms);
+                put(12, sign.to_number());
             }
             Message::Ended(BadEnd { rank, code }) => {
                 put(0, 4);
@@ -85,8 +119,7 @@ impl Message {
             1 => Some(Message::Beat),
             2 => Some(Message::Bye),
             3 => {
-                let silence = (number(12) != u32::MAX).then(|| Duration::from_millis(number(12).into()));
-                Some(Message::Lost(Loss { rank: rank(4)?, by: rank(8)?, silence }))
+                Some(Message::Lost(Loss { rank: rank(4)?, by: rank(8)?, sign: Sign::of_number(number(12)) }))
             }
             4 => Some(Message::Ended(BadEnd { rank: rank(4)?, code: number(8).cast_signed() })),
             _ => None,
@@ -176,8 +209,13 @@ impl Ring {
         let was_watched = self.is_watched(side);
         self.leave(side);
         was_watched
-            .then(|| Loss { rank: self.neighbour(side), by: self.own, silence: None })
+            .then(|| Loss { rank: self.neighbour(side), by: self.own, sign: Sign::End })
             .and_then(|loss| self.news(loss, None))
+    }
+
+    /// The network says that a process is lost.
+    pub(super) fn unreached(&mut self, rank: Rank) -> Option<News> {
+        self.news(Loss { rank, by: self.own, sign: Sign::Network }, None)
     }
 
     /// Time has passed in which this process was there to listen.
@@ -188,7 +226,7 @@ impl Ring {
         let silent = self.neighbours.iter().position(|one| one.is_watched && one.silence > one.limit)?;
         self.leave(silent);
         let Neighbour { rank, silence, .. } = self.neighbours[silent];
-        self.news(Loss { rank, by: self.own, silence: Some(silence) }, None)
+        self.news(Loss { rank, by: self.own, sign: Sign::Silence(silence) }, None)
     }
 
     fn news(&mut self, loss: Loss, from: Option<usize>) -> Option<News> {
@@ -238,7 +276,7 @@ mod tests {
                 let learned = spread(&mut rings, Rank(after), news);
                 for rank in (0..size).filter(|rank| *rank != lost) {
                     let loss = learned[rank as usize].expect("everybody learns it");
-                    assert_eq!((loss.rank, loss.by, loss.silence), (Rank(lost), Rank(after), None));
+                    assert_eq!((loss.rank, loss.by, loss.sign), (Rank(lost), Rank(after), Sign::End));
                 }
             }
         }
@@ -253,7 +291,7 @@ mod tests {
         assert_eq!(ring.heard(0, Message::Beat), None);
         assert_eq!(ring.passed(SECOND), None);
         let news = ring.passed(SECOND / 2).expect("rank 2 is silent for longer than the limit");
-        assert_eq!((news.loss.rank, news.loss.silence), (Rank(2), Some(SECOND * 11 / 2)));
+        assert_eq!((news.loss.rank, news.loss.sign), (Rank(2), Sign::Silence(SECOND * 11 / 2)));
         assert_eq!(news.tell, [true, false]);
         let why = "rank 1 has heard nothing of it for 5.5 s";
         assert_eq!(news.loss.error(Rank(0)).to_string(), format!("rank 2 is lost: {why}"));
@@ -267,7 +305,7 @@ mod tests {
         assert_eq!(ring.passed(LIMIT * 2), None);
         assert_eq!(ring.heard(0, Message::Beat), None);
         let news = ring.passed(SECOND).expect("rank 2 never gives a sign of life");
-        assert_eq!((news.loss.rank, news.loss.silence), (Rank(2), Some(LIMIT * 2 + SECOND)));
+        assert_eq!((news.loss.rank, news.loss.sign), (Rank(2), Sign::Silence(LIMIT * 2 + SECOND)));
         let mut ring = Ring::new(Rank(1), 3, LIMIT, LIMIT * 2);
         assert_eq!([0, 1].map(|side| ring.heard(side, Message::Beat)), [None; 2]);
         let news = ring.passed(LIMIT + SECOND).expect("they have begun");
@@ -289,9 +327,9 @@ mod tests {
         for bytes in [[0; MESSAGE_BYTES], [255; MESSAGE_BYTES]] {
             assert_eq!(Message::read(&bytes, 4), None);
         }
-        let loss = Loss { rank: Rank(4), by: Rank(0), silence: None };
+        let loss = Loss { rank: Rank(4), by: Rank(0), sign: Sign::End };
         assert_eq!(Message::read(&Message::Lost(loss).to_bytes(), 4), None);
-        let silent = Message::Lost(Loss { silence: Some(SECOND), ..loss });
+        let silent = Message::Lost(Loss { sign: Sign::Silence(SECOND), ..loss });
         let ended = Message::Ended(BadEnd { rank: Rank(3), code: -7 });
         for message in [Message::Beat, Message::Bye, silent, ended] {
             assert_eq!(Message::read(&message.to_bytes(), 5), Some(message));

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::facts::ThreadLevel;
-use ring::Loss;
+use ring::{Loss, Sign};
 
 /// A process of a job on this host that watches, and what its hook is told.
 struct One {
@@ -71,6 +71,22 @@ fn all_are_told_of_one_whose_connections_end() {
         assert!(said.starts_with("rank 2 is lost: its connection to rank "), "{said}");
         assert_eq!(watched.lost().map(ToString::to_string), Some(said));
     }
+}
+
+#[test]
+fn all_are_told_of_one_that_only_the_network_misses() {
+    let job = job(4);
+    meet(&job);
+    job[0].watch.tell_unreached(Rank(2));
+    for (rank, One { told, .. }) in job.iter().enumerate() {
+        let (said, why) = (told.recv().expect("it is told"), "rank 0 does not reach it over the network");
+        let whom =
+            if rank == 2 { "the other processes took this one, rank 2, for lost" } else { "rank 2 is lost" };
+        assert_eq!(said, format!("{whom}: {why}"));
+    }
+    let One { watched, watch: _watch, told } = &job[0];
+    assert!(watched.lost().is_some());
+    assert!(told.recv().expect("it is told").starts_with("stuck: rank 2 is lost"));
 }
 
 #[test]
@@ -246,7 +262,7 @@ fn one_whose_neighbour_is_late_tells_it_of_a_loss_and_who_stays_is_told_so() {
     let mut first = come(address);
     let mut news = [0; MESSAGE_BYTES];
     first.read_exact(&mut news).expect("it tells");
-    let loss = Loss { rank: Rank(2), by: Rank(1), silence: None };
+    let loss = Loss { rank: Rank(2), by: Rank(1), sign: Sign::End };
     assert_eq!(Message::read(&news, 3), Some(Message::Lost(loss)));
     // Nobody is left to be watched, and one is still there.
     drop(first);
@@ -293,7 +309,7 @@ fn one_that_comes_late_is_told_of_a_loss() {
     assert!(said.starts_with("rank 2 is lost"), "{said}");
     let mut news = [0; MESSAGE_BYTES];
     come(address).read_exact(&mut news).expect("it tells");
-    let loss = Loss { rank: Rank(2), by: Rank(1), silence: None };
+    let loss = Loss { rank: Rank(2), by: Rank(1), sign: Sign::End };
     assert_eq!(Message::read(&news, 3), Some(Message::Lost(loss)));
 }
 
