@@ -84,7 +84,7 @@ impl Shared {
         let process = self.process_of(pe);
         HostId::new(match (self.job(), self.options().simulation()) {
             (Some(job), _) => job.facts().host_index_of(Rank(process as u32)).unwrap_or(0),
-            (None, Some(sim)) => process * sim.hosts() / sim.processes(),
+            (None, Some(sim)) => sim.host_of(process),
             (None, None) => 0,
         })
     }

@@ -74,6 +74,23 @@ impl Worker {
         cx.elapsed()
     }
 
+    /// Gives so many bytes to each of these, and says when the last of them have come, by what they say.
+    #[entry]
+    async fn give(this: This<Self>, bytes: usize, to: Vec<usize>) -> Result<Duration> {
+        let taken = to.iter().map(|to| this.array().at(*to).take(vec![0; bytes]).future());
+        let taken: Vec<_> = taken.collect();
+        let mut last = Duration::ZERO;
+        for taken in taken {
+            last = last.max(taken.await?);
+        }
+        Ok(last)
+    }
+
+    #[entry]
+    fn take(&self, cx: &Cx<Self>, _bytes: Vec<u8>) -> Duration {
+        cx.elapsed()
+    }
+
     #[entry]
     fn add_up(&self, cx: &Cx<Self>, sum: Promise<usize>) {
         cx.contribute(cx.index(), reduce::Sum, sum);
@@ -280,6 +297,48 @@ fn a_calm_run_takes_as_long_as_the_network_says() {
     network.pairs_of_hosts.insert((0, 1), link(100, 0));
     let measured = times(&network);
     assert!(own.contains(&(measured[3] - 200)), "{measured:?}");
+}
+
+/// How many milliseconds it takes until each of six processes on so many hosts has given a megabyte to these, all at once, at a gigabyte
+/// a second, in order of the givers.
+fn milliseconds_of(hosts: usize, to: impl Fn(usize) -> Vec<usize> + Send + 'static) -> Vec<u64> {
+    let link = Link { latency: Duration::ZERO, bytes_per_s: 1_000_000_000 };
+    let network = Network { between_processes: link, between_hosts: link, ..Network::default() };
+    let times = Arc::new(Mutex::new(Vec::new()));
+    let kept = times.clone();
+    let sim = Sim::new(0).calm().with_processes(6, hosts).with_network(network);
+    let report = simulate(6, sim, async move |rt: Runtime| {
+        let workers = rt.array::<Worker>(6).create(()).await?;
+        workers.add(0).await?;
+        let began = rt.elapsed();
+        let given: Vec<_> =
+            (0..6).map(|giver| workers.at(giver).give(1_000_000, to(giver)).future()).collect();
+        for given in given {
+            let took = given.await?.saturating_sub(began);
+            kept.lock().expect("not poisoned").push((took.as_micros() as u64 + 500) / 1000);
+        }
+        Result::<()>::Ok(())
+    });
+    assert!(report.is_success(), "{report}");
+    Arc::try_unwrap(times).expect("the run is over").into_inner().expect("not poisoned")
+}
+
+#[test]
+fn processes_of_two_hosts_share_what_lies_between_them() {
+    // Those of host 0 give to those of host 1, each to another one.
+    let three_to_three = |giver| if giver < 3 { vec![giver + 3] } else { Vec::new() };
+    assert_eq!(milliseconds_of(2, three_to_three), [1, 2, 3, 0, 0, 0]);
+    // On one host each two processes have a way of their own, and on the way to itself a process has none.
+    assert_eq!(milliseconds_of(1, three_to_three), [1, 1, 1, 0, 0, 0]);
+    // The way back is another one.
+    assert_eq!(milliseconds_of(2, |giver| vec![(giver + 3) % 6]), [1, 2, 3, 1, 2, 3]);
+    // Nor do three hosts share one: 0 to 2 and 4, 2 to 4, of two processes each.
+    let of_three = |giver| match giver {
+        0 => vec![2, 4],
+        2 => vec![4],
+        _ => Vec::new(),
+    };
+    assert_eq!(milliseconds_of(3, of_three), [1, 0, 1, 0, 0, 0]);
 }
 
 #[test]

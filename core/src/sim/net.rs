@@ -115,10 +115,19 @@ struct Inner {
     free: Vec<usize>,
     /// The arrival of the last message that keeps its order.
     ordered_ns: FxHashMap<Lane, u64>,
-    /// When the link from one process to another is free, if they are two.
-    link_free_ns: FxHashMap<(usize, usize), u64>,
+    /// When each cable is free.
+    free_ns: FxHashMap<Cable, u64>,
     carried: [Carried; 3],
     trace: Trace,
+}
+
+/// What the bytes of messages go over one after the other, in one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Cable {
+    /// From one process to another of its host.
+    Processes(usize, usize),
+    /// From one host to another, for all of their processes.
+    Hosts(usize, usize),
 }
 
 /// What lies between two PEs.
@@ -161,7 +170,7 @@ impl World {
             flying: Vec::new(),
             free: Vec::new(),
             ordered_ns: FxHashMap::default(),
-            link_free_ns: FxHashMap::default(),
+            free_ns: FxHashMap::default(),
             carried: Default::default(),
             trace: Trace::default(),
         };
@@ -284,26 +293,21 @@ impl World {
     /// When a message that sets out at `sent_ns` is there, if nothing holds it up but those before it.
     fn travel(&self, inner: &mut Inner, [here, there]: [usize; 2], sent_ns: u64, bytes: u64) -> u64 {
         let network = self.sim.network();
-        let hosts = [here, there].map(|process| process * self.sim.hosts() / self.sim.processes());
-        let (way, link) = if here == there {
-            (Way::WithinProcess, network.within_process)
-        } else if hosts[0] == hosts[1] {
-            (Way::BetweenProcesses, network.between_processes)
+        let [host, other] = [here, there].map(|process| self.sim.host_of(process));
+        let (way, link, cable) = if here == there {
+            (Way::WithinProcess, network.within_process, None)
+        } else if host == other {
+            (Way::BetweenProcesses, network.between_processes, Some(Cable::Processes(here, there)))
         } else {
-            (Way::BetweenHosts, network.between(hosts[0], hosts[1]))
+            (Way::BetweenHosts, network.between(host, other), Some(Cable::Hosts(host, other)))
         };
         let carried = &mut inner.carried[way as usize];
         carried.messages += 1;
         carried.bytes += bytes;
         let occupied_ns = link.occupied_ns(bytes);
-        let gone_ns = match way {
-            Way::WithinProcess => sent_ns.saturating_add(occupied_ns),
-            _ => {
-                let free_ns = inner.link_free_ns.entry((here, there)).or_default();
-                *free_ns = sent_ns.max(*free_ns).saturating_add(occupied_ns);
-                *free_ns
-            }
-        };
+        let free_ns = cable.and_then(|cable| inner.free_ns.get(&cable)).copied().unwrap_or(0);
+        let gone_ns = sent_ns.max(free_ns).saturating_add(occupied_ns);
+        inner.free_ns.extend(cable.map(|cable| (cable, gone_ns)));
         gone_ns.saturating_add(nanoseconds(link.latency))
     }
 

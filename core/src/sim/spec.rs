@@ -22,8 +22,8 @@ const MAX_STEPS: u64 = 50_000_000;
 /// | `:processes=4` | 1 | the PEs are in as many virtual processes, in blocks; see [`with_processes`](Self::with_processes) |
 /// | `:hosts=2` | 1 | and these on as many hosts |
 /// | `:latency=2us` | 2us | how long a message takes between hosts |
-/// | `:bandwidth=10GB/s` | 10GB/s | how fast its bytes go between hosts |
-/// | `:process-latency=500ns`, `:process-bandwidth=20GB/s` | 500ns, 20GB/s | the same between processes of one host |
+/// | `:bandwidth=10GB/s` | 10GB/s | how fast bytes go from one host to another, in all |
+/// | `:process-latency=500ns`, `:process-bandwidth=20GB/s` | 500ns, 20GB/s | the same from one process to another of its host |
 /// | `:pe-latency=100ns`, `:pe-bandwidth=0B/s` | 100ns, 0B/s | the same between PEs of one process; 0 is no limit |
 /// | `:overhead=100ns` | 100ns | how long a PE takes for each message and each resume of a coroutine |
 /// | `:calm` | | nothing is delayed at random: for modelled times |
@@ -55,6 +55,9 @@ pub struct Sim {
 }
 
 /// How long messages take in a simulated run.
+///
+/// A message goes over one link, which it shares with others: from one process to another of its host over that of these two; from
+/// one host to another over that of the two hosts, which all of their processes share. The two directions do not disturb each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
     /// Between PEs of one process.
@@ -67,8 +70,8 @@ pub struct Network {
     pub pairs_of_hosts: BTreeMap<(usize, usize), Link>,
 }
 
-/// How long a message takes on one kind of way: its bytes go one after the other, and behind those of the messages before it
-/// from the same process to the same process; then the latency passes.
+/// How long a message takes on one kind of way: its bytes go one after the other, and behind those of the messages that set out before
+/// it and share the link; then the latency passes. Inside of a process no message waits for another one's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// How long the last byte is under way.
@@ -199,6 +202,11 @@ impl Sim {
     /// How many hosts there are.
     pub fn hosts(&self) -> usize {
         self.hosts
+    }
+
+    /// The host that a process is on.
+    pub(crate) fn host_of(&self, process: usize) -> usize {
+        process * self.hosts / self.processes
     }
 
     pub(super) fn network(&self) -> &Network {
