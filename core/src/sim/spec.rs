@@ -24,6 +24,7 @@ const MAX_STEPS: u64 = 50_000_000;
 /// | `:latency=2us` | 2us | how long a message takes between hosts |
 /// | `:bandwidth=10GB/s` | 10GB/s | how fast bytes go from one host to another, in all |
 /// | `:process-latency=500ns`, `:process-bandwidth=20GB/s` | 500ns, 20GB/s | the same from one process to another of its host |
+/// | `:link-0-3=5us,1GB/s` | | the same between hosts 0 and 3, where that differs; for as many pairs of hosts as are given |
 /// | `:pe-latency=100ns`, `:pe-bandwidth=0B/s` | 100ns, 0B/s | the same between PEs of one process; 0 is no limit |
 /// | `:overhead=100ns` | 100ns | how long a PE takes for each message and each resume of a coroutine |
 /// | `:calm` | | nothing is delayed at random: for modelled times |
@@ -66,7 +67,7 @@ pub struct Network {
     pub between_processes: Link,
     /// Between hosts.
     pub between_hosts: Link,
-    /// Between two hosts, lower number first, where that differs. It has no text, so a program sets it again to replay a run.
+    /// Between two hosts, lower number first, where that differs.
     pub pairs_of_hosts: BTreeMap<(usize, usize), Link>,
 }
 
@@ -148,7 +149,14 @@ impl Sim {
     }
 
     /// Messages take as long as this says.
+    ///
+    /// # Panics
+    /// If a pair of hosts has not the lower number first.
+    #[track_caller]
     pub fn with_network(mut self, network: Network) -> Self {
+        for (one, other) in network.pairs_of_hosts.keys() {
+            assert!(one < other, "hosts {one} and {other}: the lower number is the first of a pair");
+        }
         self.network = network;
         self
     }
@@ -252,6 +260,15 @@ impl Sim {
             "process-bandwidth" => network.between_processes.bytes_per_s = rate(value)?,
             "pe-latency" => network.within_process.latency = time(value)?,
             "pe-bandwidth" => network.within_process.bytes_per_s = rate(value)?,
+            _ if let Some(hosts) = key.strip_prefix("link-") => {
+                let pair = parse_pair(hosts)
+                    .ok_or("give two hosts, the lower number first, as in `link-0-3=5us,1GB/s`")?;
+                let (latency, bandwidth) = value
+                    .split_once(',')
+                    .ok_or("give a time and bytes per second, as in `link-0-3=5us,1GB/s`")?;
+                let link = Link { latency: time(latency)?, bytes_per_s: rate(bandwidth)? };
+                network.pairs_of_hosts.insert(pair, link);
+            }
             "overhead" => self.overhead = time(value)?,
             "migrate" => {
                 let steps = value.parse().ok().filter(|&steps: &usize| steps > 0);
@@ -263,7 +280,7 @@ impl Sim {
             _ => {
                 return Err(
                     "there is `processes=`, `hosts=`, `latency=`, `bandwidth=`, `process-latency=`, \
-                            `process-bandwidth=`, `pe-latency=`, `pe-bandwidth=`, `overhead=`, `migrate=`, `steps=`, `calm` and `trace`",
+                            `process-bandwidth=`, `link-0-1=`, `pe-latency=`, `pe-bandwidth=`, `overhead=`, `migrate=`, `steps=`, `calm` and `trace`",
                 );
             }
         }
@@ -289,6 +306,13 @@ impl FromStr for Sim {
                 "`hosts={hosts}` with {processes} process(es): give `processes={hosts}` or more"
             )));
         }
+        if let Some((one, other)) = sim.network.pairs_of_hosts.keys().find(|(_, other)| *other >= sim.hosts) {
+            return Err(SimError(format!(
+                "`link-{one}-{other}` with {} host(s): give `hosts={}` or more, or a link between others",
+                sim.hosts,
+                other + 1
+            )));
+        }
         Ok(sim)
     }
 }
@@ -301,6 +325,7 @@ impl fmt::Display for Sim {
             if own == usual { Ok(()) } else { write!(f, ":{name}={own}") }
         };
         let time = |time: Duration| format!("{}ns", nanoseconds(time));
+        let rate = |link: Link| format!("{}B/s", link.bytes_per_s);
         let (own, default) = (&self.network, &usual.network);
         part("processes", self.processes.to_string(), usual.processes.to_string())?;
         part("hosts", self.hosts.to_string(), usual.hosts.to_string())?;
@@ -310,8 +335,12 @@ impl fmt::Display for Sim {
             ("pe-", own.within_process, default.within_process),
         ] {
             part(&format!("{prefix}latency"), time(own.latency), time(default.latency))?;
-            let rate = |link: Link| format!("{}B/s", link.bytes_per_s);
             part(&format!("{prefix}bandwidth"), rate(own), rate(default))?;
+        }
+        // Hosts that there are not have no part in the run.
+        for ((one, other), link) in own.pairs_of_hosts.iter().filter(|((_, other), _)| *other < self.hosts) {
+            let text = format!("{},{}", time(link.latency), rate(*link));
+            part(&format!("link-{one}-{other}"), text, String::new())?;
         }
         part("overhead", time(self.overhead), time(usual.overhead))?;
         part("steps", self.max_steps.to_string(), usual.max_steps.to_string())?;
@@ -332,21 +361,30 @@ fn parse_count(text: &str) -> Option<usize> {
     text.parse().ok().filter(|count| (1..=MAX_PES).contains(count))
 }
 
-/// A number and its unit, the longest of `units` that fits.
-fn parse_scaled(text: &str, units: &[(&str, f64)]) -> Option<f64> {
-    let (number, scale) = units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))?;
-    let number: f64 = number.parse().ok().filter(|number: &f64| (0.0..=1e12).contains(number))?;
-    Some(number * scale)
+/// The numbers of two hosts, the lower one first.
+fn parse_pair(text: &str) -> Option<(usize, usize)> {
+    let (one, other) = text.split_once('-')?;
+    let pair = (one.parse().ok()?, other.parse().ok()?);
+    (pair.0 < pair.1 && pair.1 < MAX_PES).then_some(pair)
+}
+
+/// A number and its unit, the first of `units` that fits. Whole numbers are exact: what is printed is parsed to the same.
+fn parse_scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let (number, scale) = units.iter().find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, *scale)))?;
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(scale);
+    }
+    let scaled = number.parse::<f64>().ok()? * scale as f64;
+    (0.0..=1e18).contains(&scaled).then(|| scaled.round() as u64)
 }
 
 fn parse_time(text: &str) -> Option<Duration> {
-    let ns = parse_scaled(text, &[("ns", 1.0), ("us", 1e3), ("ms", 1e6), ("s", 1e9)])?;
-    Some(Duration::from_nanos(ns.round() as u64))
+    let units = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000)];
+    parse_scaled(text, &units).map(Duration::from_nanos)
 }
 
 fn parse_rate(text: &str) -> Option<u64> {
-    let rate = parse_scaled(text, &[("GB/s", 1e9), ("MB/s", 1e6), ("kB/s", 1e3), ("B/s", 1.0)])?;
-    Some(rate.round() as u64)
+    parse_scaled(text, &[("GB/s", 1_000_000_000), ("MB/s", 1_000_000), ("kB/s", 1_000), ("B/s", 1)])
 }
 
 #[cfg(test)]
@@ -361,6 +399,8 @@ mod tests {
             "3:processes=4:hosts=2:latency=3000ns:bandwidth=1000B/s",
             "3:process-latency=0ns:process-bandwidth=0B/s:pe-latency=7ns:pe-bandwidth=9B/s:overhead=0ns",
             "18446744073709551615:steps=10:migrate=20:calm:trace",
+            "1:processes=12:hosts=12:link-0-1=5000ns,7B/s:link-2-11=0ns,0B/s:overhead=1ns",
+            "1:latency=18446744073709551615ns:bandwidth=18446744073709551615B/s",
         ] {
             assert_eq!(text.parse::<Sim>().map(|sim| sim.to_string()).as_deref(), Ok(text));
         }
@@ -379,6 +419,13 @@ mod tests {
             ("1:latency=-2us", ["`latency=-2us`", "2us"]),
             ("1:bandwidth=fast", ["`bandwidth=fast`", "GB/s"]),
             ("1:migrate=0", ["`migrate=0`", "one step in how many"]),
+            ("1:processes=2:hosts=2:link-1-0=5us,1GB/s", ["`link-1-0=5us,1GB/s`", "the lower number first"]),
+            ("1:processes=2:hosts=2:link-1-1=5us,1GB/s", ["`link-1-1=5us,1GB/s`", "the lower number first"]),
+            ("1:processes=2:hosts=2:link-0=5us,1GB/s", ["`link-0=5us,1GB/s`", "`link-0-3=5us,1GB/s`"]),
+            ("1:processes=2:hosts=2:link-0-1=5us", ["`link-0-1=5us`", "`link-0-3=5us,1GB/s`"]),
+            ("1:processes=2:hosts=2:link-0-1=5us,1", ["`link-0-1=5us,1`", "GB/s"]),
+            ("1:processes=2:hosts=2:link-0-1=5,1GB/s", ["`link-0-1=5,1GB/s`", "500ns"]),
+            ("1:processes=2:hosts=2:link-0-2=5us,1GB/s", ["`link-0-2` with 2 host(s)", "`hosts=3`"]),
             ("1:calm=yes", ["`calm=yes`", "there is"]),
             ("1:speed=2", ["`speed=2`", "`processes=`"]),
         ] {
@@ -402,5 +449,16 @@ mod tests {
         let network = Network { pairs_of_hosts: BTreeMap::from([((1, 2), near)]), ..Network::default() };
         assert_eq!((network.between(2, 1), network.between(1, 2)), (near, near));
         assert_eq!(network.between(0, 1), network.between_hosts);
+        let sim = Sim::new(1).with_processes(3, 3).with_network(network);
+        assert_eq!(sim.to_string(), "1:processes=3:hosts=3:link-1-2=1ns,0B/s");
+        assert_eq!(sim.to_string().parse(), Ok(sim.clone()));
+        assert_eq!(sim.with_processes(2, 2).to_string(), "1:processes=2:hosts=2", "there is no host 2");
+    }
+
+    #[test]
+    #[should_panic(expected = "hosts 2 and 1: the lower number is the first of a pair")]
+    fn a_pair_of_hosts_has_one_order() {
+        let pairs_of_hosts = BTreeMap::from([((2, 1), Network::default().between_hosts)]);
+        let _ = Sim::new(1).with_network(Network { pairs_of_hosts, ..Network::default() });
     }
 }
