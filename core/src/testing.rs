@@ -267,9 +267,13 @@ fn simulate(test: &Test, seeds: &Seeds, limit: Option<Duration>, begin: BeginAga
         let sim = if seeds.varies { test.shaped(sim) } else { sim };
         let options = options.clone().simulate(sim.clone());
         let report = Runtime::run_alone_or_joined(None, options, Some(Box::new(begin)));
+        let trace =
+            report.as_ref().ok().and_then(ExitReport::simulation).map(|simulation| simulation.trace_hash);
         test.expect_end(report, || {
-            let replay = test.replay(&sim);
-            format!("\nit failed at seed {seed}; this runs it again, and the same: {replay}")
+            let (trace, replay) = (trace.unwrap_or_default(), test.replay(&sim));
+            format!(
+                "\nit failed at seed {seed}, trace {trace:016x}; this runs it again, and the same: {replay}"
+            )
         });
     }
 }

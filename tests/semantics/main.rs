@@ -44,6 +44,7 @@ mod reducers;
 mod reductions;
 mod reentrancy;
 mod remote;
+mod replays;
 mod reports;
 mod restarts;
 mod rooted;

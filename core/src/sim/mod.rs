@@ -176,6 +176,7 @@ impl Simulator {
                     // Any PE of the process may be the one that holds the driver.
                     let near = self.shared.pes_of_process(at);
                     let by = near.start + self.world.below(near.len());
+                    self.world.tell(|| format!("PE {by} reads it"));
                     let frame = Frame { header: &header, buffers };
                     self.on(by, |pe| job::take_in(pe, from, frame, |_| false));
                     to.for_each(|pe| self.look(at_ns, pe));
