@@ -48,6 +48,7 @@ mod replays;
 mod reports;
 mod restarts;
 mod rooted;
+mod seeds;
 mod simulation;
 mod singles;
 mod threads;
