@@ -4,6 +4,7 @@
 //! Each runs at 1, 2, 4 and 8 PEs. Where an original needs more PEs than there are, ours shares them.
 //!
 //! With `CHARE_SIM_SEEDS=200` each is simulated with so many seeds, but for three in `traps::devices` whose kernels wait for more than a stream.
+//! `CHARE_SIM_SEEDS=200:migrate=20` moves chares at random, too; `./test` names the programs that rely on where theirs are.
 
 mod charm4py;
 mod megatest;
