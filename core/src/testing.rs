@@ -234,8 +234,18 @@ pub(crate) fn run_as_processes(
     options: Options,
     begin: BeginAgain<'_>,
 ) -> Result<ExitReport, StartError> {
+    run_within_limits(&Limits::default(), processes, options, begin)
+}
+
+/// The same with other limits of what they send each other.
+pub(crate) fn run_within_limits(
+    limits: &Limits,
+    processes: usize,
+    options: Options,
+    begin: BeginAgain<'_>,
+) -> Result<ExitReport, StartError> {
     let identities = vec![job::identity(&options)?; processes];
-    let mut joined = local::connect(&identities, &Limits::default())?.into_iter();
+    let mut joined = local::connect(&identities, limits)?.into_iter();
     let first = joined.next().expect("there is at least one process");
     thread::scope(|scope| {
         let run = |process| {

@@ -1,5 +1,8 @@
 //! Limits of all that a process holds for others, the same on all ranks.
 
+use crate::frame::Frame;
+use crate::outbox::Refusal;
+
 /// How much may be queued, in flight and in one frame. All ranks of a job need the same; `connect` compares them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -91,6 +94,21 @@ impl Limits {
         } else {
             None
         }
+    }
+
+    /// How many bytes a frame has, if it may be sent. [`Outbox::send`](crate::Outbox::send) asks this; so can who only models a network.
+    ///
+    /// # Errors
+    /// If it has too many buffers or bytes.
+    pub fn admit(&self, frame: &Frame<'_>) -> Result<u64, Refusal> {
+        if frame.buffers.len() > self.buffers {
+            return Err(Refusal::TooManyBuffers { count: frame.buffers.len(), limit: self.buffers });
+        }
+        let bytes = frame.len_bytes();
+        if bytes > self.frame_bytes {
+            return Err(Refusal::TooLarge { bytes, limit: self.frame_bytes });
+        }
+        Ok(bytes)
     }
 
     /// What a buffer of this length takes of the bulk window.

@@ -254,15 +254,8 @@ impl Shared {
 
     #[cold]
     fn plan_any(&self, frame: &Frame<'_>) -> Result<(Plan, u64), Refusal> {
-        let limits = &self.limits;
-        if frame.buffers.len() > limits.buffers {
-            return Err(Refusal::TooManyBuffers { count: frame.buffers.len(), limit: limits.buffers });
-        }
-        let bytes = frame.len_bytes();
-        if bytes > limits.frame_bytes {
-            return Err(Refusal::TooLarge { bytes, limit: limits.frame_bytes });
-        }
-        Ok((Plan::of(frame, limits), bytes))
+        let bytes = self.limits.admit(frame)?;
+        Ok((Plan::of(frame, &self.limits), bytes))
     }
 
     /// A lane has frames.

@@ -39,7 +39,7 @@ use std::time::Duration;
 use chare_device::Rest;
 use chare_transport::{
     Alarm, Driver, Error, Facts, Frame, Herald, Identity, Nap, Outbox, Process, Progress, Queued, Rank,
-    Refusal, abort_after, say_within,
+    Refusal, SendError, abort_after, say_within,
 };
 
 use crate::binding::BoundDevices;
@@ -289,9 +289,7 @@ impl Job {
                 true
             }
             Err(error) => {
-                if error.refusal != Refusal::Closed {
-                    pe.shared().stop(Reason::Aborted(error.to_string()));
-                }
+                end_by_refusal(pe, &error);
                 false
             }
         }
@@ -472,6 +470,13 @@ fn heed_alarm(shared: &Shared, alarm: &Alarm) {
     }
 }
 
+/// A frame was refused. If that is because nothing is sent any more, whoever has ended the run has told why.
+pub(crate) fn end_by_refusal(pe: &Pe, error: &SendError<'_>) {
+    if error.refusal != Refusal::Closed {
+        pe.shared().stop(Reason::Aborted(error.to_string()));
+    }
+}
+
 fn reason_of(error: &Error) -> Reason {
     match error {
         Error::Lost { .. } | Error::Missed { .. } => Reason::Lost(error.to_string()),
@@ -559,8 +564,7 @@ impl Pe {
     #[inline(always)]
     fn send_frame_of(&self, rank: Rank, frame: Frame<'_>) -> bool {
         let Some(job) = self.shared().job() else {
-            self.send_simulated(rank, frame);
-            return true;
+            return self.send_simulated(rank, frame);
         };
         let is_queued = job.queue(self, rank, frame);
         if is_queued {

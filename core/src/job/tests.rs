@@ -5,8 +5,10 @@ use chare_transport::{Limits, local};
 use super::*;
 use crate::current;
 use crate::prelude::*;
+use crate::report::ExitReport;
 use crate::runtime::{Runtime, start_main};
-use crate::testing::run_as_processes;
+use crate::sim::Sim;
+use crate::testing::{run_as_processes, run_within_limits};
 use crate::wire::Fail;
 
 /// So much in one message leaves its sender pressed.
@@ -79,4 +81,49 @@ fn who_ends_by_an_error_knows_that_a_process_is_lost_besides() {
     let report = report.expect("the host device is always there");
     assert_eq!(report.to_string(), "error: aborted: told to");
     assert!(!report.parting().expect("there are two").have_all_closed);
+}
+
+struct Refused;
+
+#[chare]
+impl Refused {
+    fn new() -> Self {
+        Refused
+    }
+
+    #[entry]
+    fn take(&mut self, _one: Vec<u8>, _other: Vec<u8>, _third: Vec<u8>) {}
+}
+
+/// Sends three buffers of so many bytes to another process, within these limits, really and simulated.
+fn refused(limits: &Limits, bytes: usize) -> [ExitReport; 2] {
+    let main = async move |rt: Runtime| -> Result<()> {
+        let last = rt.group::<Refused>().create(()).await?.on(1);
+        last.take(vec![0; bytes], vec![0; bytes], vec![0; bytes]).await?;
+        Ok(())
+    };
+    let options = Options::default();
+    let real = run_within_limits(limits, 2, options.clone().with_pes(1), &|pe| start_main(pe, main));
+    let sim = Sim::new(1).with_processes(2, 1).with_limits(limits.clone());
+    let simulated = Runtime::run(options.with_pes(2).simulate(sim), main);
+    [real, simulated].map(|report| report.expect("the host device is always there"))
+}
+
+#[test]
+fn a_simulated_network_takes_what_a_real_one_takes_and_refuses_the_rest_in_its_words() {
+    let mut buffers = Limits::default();
+    buffers.buffers = 2;
+    let mut bytes = Limits::default();
+    bytes.frame_bytes = 3000;
+    for (limits, words) in [
+        (&buffers, "a frame was not sent to rank 1: it has 3 buffers, and the limit is 2"),
+        (&bytes, "a frame was not sent to rank 1: it has 30"),
+    ] {
+        let [real, simulated] = refused(limits, 1000).map(|report| report.to_string());
+        assert!(real.contains(words), "{real}");
+        assert_eq!(real.lines().next(), simulated.lines().next());
+        for report in refused(limits, 100).into_iter().chain(refused(&Limits::default(), 1000)) {
+            assert!(report.is_success(), "{report}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
-use chare_transport::{Frame, Rank as ProcessRank};
+use chare_transport::{Frame, Rank as ProcessRank, SendError};
 use rustc_hash::FxHashMap;
 
 use crate::answer::Cells;
@@ -22,6 +22,7 @@ use crate::chares::Chare;
 use crate::collection::{Collection, Directory};
 use crate::direct::Chain;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::job;
 use crate::location::Locations;
 use crate::mailbox::Mailbox;
 use crate::message::{Head, Msg};
@@ -58,8 +59,8 @@ pub(crate) trait Mail {
     fn is_empty(&self) -> bool;
     /// Sends to another PE.
     fn send(&self, to: PeId, msg: Msg);
-    /// Sends to another process, where these are simulated. Others are joined by a transport.
-    fn send_frame(&self, to: ProcessRank, _: Frame<'_>) {
+    /// Sends to another process, where these are simulated, what a transport would take. Others are joined by one.
+    fn send_frame<'a>(&self, to: ProcessRank, _: Frame<'a>) -> Result<(), SendError<'a>> {
         unreachable!("{to} is reached by a transport")
     }
     /// Takes back the pinned block, whose contents are gone.
@@ -293,9 +294,9 @@ impl Pe {
         pe.index().wrapping_sub(self.near.0) < self.near.1
     }
 
-    /// Gives a frame to the network that is simulated.
-    pub(crate) fn send_simulated(&self, to: ProcessRank, frame: Frame<'_>) {
-        self.mail.send_frame(to, frame);
+    /// Gives a frame to the network that is simulated; false if it was refused, which ends the run as anywhere.
+    pub(crate) fn send_simulated(&self, to: ProcessRank, frame: Frame<'_>) -> bool {
+        self.mail.send_frame(to, frame).inspect_err(|error| job::end_by_refusal(self, error)).is_ok()
     }
 
     /// Sends a message to another PE that shares its memory with this one.

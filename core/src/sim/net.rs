@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use chare_transport::{Buffer, Frame, Rank};
+use chare_transport::{Buffer, Frame, Rank, SendError};
 use rustc_hash::FxHashMap;
 
 use super::report::{Carried, Trace};
@@ -268,13 +268,16 @@ impl World {
         inner.let_fly(&self.sim, flying, travelled_ns, &[Lane::Inbox(to)], !is_plain);
     }
 
-    /// A frame of a PE sets out for another process.
-    fn send_frame(&self, from: usize, to: Rank, frame: Frame<'_>) {
+    /// A frame of a PE sets out for another process, if a transport would take it.
+    fn send_frame<'a>(&self, from: usize, to: Rank, frame: Frame<'a>) -> Result<(), SendError<'a>> {
+        let bytes = match self.sim.limits().admit(&frame) {
+            Ok(bytes) => bytes,
+            Err(refusal) => return Err(SendError { to, refusal, frame }),
+        };
         let sent_ns = self.now_ns.get().saturating_add(self.charged_ns.get());
         let Address { to: number, label } = Address::read(frame.header).expect("it was encoded here");
         let first = self.shared.pes_of_process(to).start;
         let pe = number.map(|number| PeId::new(first + number as usize));
-        let bytes = frame.len_bytes();
         self.tell(|| {
             let to = pe.map_or_else(|| format!("all PEs of process {}", to.0), |pe| format!("PE {pe}"));
             format!("    PE {from} sends {label} to {to}, {bytes} bytes")
@@ -288,6 +291,7 @@ impl World {
         let Frame { header, buffers } = frame;
         let what = Sent::Frame(Bytes { header: header.to_vec(), buffers, to, pe });
         inner.let_fly(&self.sim, Flying { what, from }, travelled_ns, &lanes, !label.is_plain());
+        Ok(())
     }
 
     /// When a message that sets out at `sent_ns` is there, if nothing holds it up but those before it.
@@ -434,8 +438,8 @@ impl Mail for WorldMail {
         self.world.send(self.inbox.pe.index(), to.index(), msg);
     }
 
-    fn send_frame(&self, to: Rank, frame: Frame<'_>) {
-        self.world.send_frame(self.inbox.pe.index(), to, frame);
+    fn send_frame<'a>(&self, to: Rank, frame: Frame<'a>) -> Result<(), SendError<'a>> {
+        self.world.send_frame(self.inbox.pe.index(), to, frame)
     }
 
     fn release_pinned(&self, block: NonNull<Head>) {

@@ -7,6 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use chare_transport::Limits;
+
 use crate::scheduler::waker::MAX_PES;
 
 /// Steps after which a run that does not end is given up, if nothing else is said.
@@ -53,6 +55,7 @@ pub struct Sim {
     migrate_once_in: Option<usize>,
     max_steps: u64,
     is_traced: bool,
+    limits: Limits,
 }
 
 /// How long messages take in a simulated run.
@@ -127,6 +130,7 @@ impl Sim {
             migrate_once_in: None,
             max_steps: MAX_STEPS,
             is_traced: false,
+            limits: Limits::default(),
         }
     }
 
@@ -239,6 +243,17 @@ impl Sim {
 
     pub(super) fn is_traced(&self) -> bool {
         self.is_traced
+    }
+
+    /// What a message between processes must keep, as where they are joined by a transport.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Changes what `part` says, of the text behind the seed.
