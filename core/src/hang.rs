@@ -5,7 +5,7 @@
 //! of it (names, who is lost, how far the reductions have come), then each writes. Invariant: how long a part is depends on
 //! the program's text, not on how many chares, coroutines and messages there are: what is not named is counted.
 //!
-//! Processes tell each other less ([`Tidings`]): how far the reductions have come, and names and fates of those whom somebody is about to name. Who
+//! Processes tell each other less ([`Findings`]): how far the reductions have come, and names and fates of those whom somebody is about to name. Who
 //! these are is found by writing all parts once more than is needed.
 
 use std::borrow::Cow;
@@ -46,7 +46,7 @@ pub(crate) struct HangReport {
 
 /// What processes tell each other of a hang.
 #[derive(Default, Serialize, Deserialize)]
-pub(crate) struct Tidings {
+pub(crate) struct Findings {
     /// Of each collection: how many elements have contributed to how many reductions.
     contributions: Vec<(CollectionId, BTreeMap<u64, u64>)>,
     /// Who is about to be named.
@@ -70,15 +70,15 @@ impl HangReport {
     }
 
     /// How far the reductions have come, as far as is known here, and whom somebody is about to name.
-    pub(crate) fn questions(&self) -> Tidings {
+    pub(crate) fn questions(&self) -> Findings {
         let known = lock(&self.known);
         let contributions = known.contributions.iter().map(|(id, counts)| (*id, counts.clone())).collect();
         let mentioned = known.mentioned.borrow().clone();
-        Tidings { contributions, mentioned, ..Tidings::default() }
+        Findings { contributions, mentioned, ..Findings::default() }
     }
 
     /// Adds the questions of another process to the own.
-    pub(crate) fn add_questions(&self, of: Tidings) {
+    pub(crate) fn add_questions(&self, of: Findings) {
         let mut known = lock(&self.known);
         for (id, counts) in of.contributions {
             let all = known.contributions.entry(id).or_default();
@@ -88,25 +88,25 @@ impl HangReport {
     }
 
     /// Takes the questions of all processes.
-    pub(crate) fn set_questions(&self, of_all: Tidings) {
+    pub(crate) fn set_questions(&self, of_all: Findings) {
         let mut known = lock(&self.known);
         known.contributions = of_all.contributions.into_iter().collect();
         known.mentioned = of_all.mentioned.into();
     }
 
     /// What is known here of those whom somebody is about to name.
-    pub(crate) fn answers(&self) -> Tidings {
+    pub(crate) fn answers(&self) -> Findings {
         fn of<T: Clone>(asked: &BTreeSet<ChareId>, known: &FxHashMap<ChareId, T>) -> Vec<(ChareId, T)> {
             asked.iter().filter_map(|id| Some((*id, known.get(id)?.clone()))).collect()
         }
         let known = lock(&self.known);
         let asked = known.mentioned.borrow();
         let (singles, sparse) = (of(&asked, &known.singles), of(&asked, &known.sparse));
-        Tidings { singles, sparse, lost: of(&asked, &known.lost), ..Tidings::default() }
+        Findings { singles, sparse, lost: of(&asked, &known.lost), ..Findings::default() }
     }
 
     /// Takes what another process knows of them.
-    pub(crate) fn add_answers(&self, of: Tidings) {
+    pub(crate) fn add_answers(&self, of: Findings) {
         let mut known = lock(&self.known);
         known.singles.extend(of.singles);
         known.sparse.extend(of.sparse);

@@ -494,7 +494,7 @@ fn run_pe(
             pe.guard(|| hang.mention(&pe));
             barrier.wait();
             if id == shared.first_pe() {
-                job.exchange_tidings(shared, hang);
+                job.exchange_findings(shared, hang);
             }
             barrier.wait();
         }

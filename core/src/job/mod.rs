@@ -12,6 +12,7 @@
 //! run that has gone wrong anywhere has gone wrong everywhere.
 
 mod coming;
+mod findings;
 #[cfg(all(test, not(loom)))]
 mod hostile;
 mod lending;
@@ -26,7 +27,6 @@ mod straight;
 mod taking;
 #[cfg(all(test, not(loom)))]
 mod tests;
-mod tidings;
 mod words;
 
 use std::cell::Cell;
@@ -43,7 +43,7 @@ use chare_transport::{
 };
 
 use crate::binding::BoundDevices;
-use crate::hang::Tidings;
+use crate::hang::Findings;
 use crate::ids::PeId;
 use crate::launch::{WORDS_WITHIN, say};
 use crate::message::Msg;
@@ -105,7 +105,7 @@ fn build(options: &Options) -> String {
 /// What other processes have told of the run when it has ended.
 #[derive(Default)]
 struct Reports {
-    tidings: Vec<(u8, Tidings)>,
+    findings: Vec<(u8, Findings)>,
     hangs: Vec<(Rank, String)>,
     profiles: Vec<(Rank, Profile)>,
 }
@@ -381,7 +381,7 @@ impl Job {
     fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {
         match note {
             Note::End(ending) => shared.spoil(Reason::Elsewhere { rank: from, ending }),
-            Note::Tidings(round, tidings) => lock(&self.reports).tidings.push((round, tidings)),
+            Note::Findings(round, findings) => lock(&self.reports).findings.push((round, findings)),
             Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
             Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
             Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) | Note::Taken(_) => {}
@@ -399,7 +399,7 @@ impl Job {
                 // Where this process has begun to end well by itself, it has not ended well after all.
                 if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
             }
-            Note::Tidings(..) | Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
+            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
             Note::Idle(standing) => self.standings.note(from, standing),
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),

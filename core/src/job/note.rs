@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{NOTE, quiet::Standing};
-use crate::hang::Tidings;
+use crate::hang::Findings;
 use crate::profile::Profile;
 use crate::report::{HANG_EXIT_CODE, Reason};
 use crate::wire::Decoder;
@@ -13,8 +13,8 @@ use crate::wire::Decoder;
 pub(super) enum Note {
     /// The run ends.
     End(Ending),
-    /// What one process knows that hangs, and what all know, of this round (`tidings`).
-    Tidings(u8, Tidings),
+    /// What one process knows that hangs, and what all know, of this round (`findings`).
+    Findings(u8, Findings),
     /// The part of a hang report that a process has written.
     Hang(String),
     /// What the PEs of a process have done.
@@ -40,7 +40,7 @@ impl Note {
 
     /// Whether it means something to a process that ends.
     pub(super) fn is_of_the_end(&self) -> bool {
-        matches!(self, Note::End(_) | Note::Tidings(..) | Note::Hang(_) | Note::Profile(_))
+        matches!(self, Note::End(_) | Note::Findings(..) | Note::Hang(_) | Note::Profile(_))
     }
 }
 

@@ -11,10 +11,10 @@ use chare_transport::{Driver, Rank};
 
 use super::Job;
 use super::note::Note;
-use crate::hang::{HangReport, Tidings};
+use crate::hang::{Findings, HangReport};
 use crate::process::{Shared, lock};
 
-/// How long to wait for the tidings of all.
+/// How long to wait for the findings of all.
 const WITHIN: Duration = Duration::from_secs(2);
 
 const QUESTIONS: u8 = 0;
@@ -22,18 +22,18 @@ const ANSWERS: u8 = 1;
 
 impl Job {
     /// Tells the other processes what is known here, and learns what they know. Blocks, for a time.
-    pub(crate) fn exchange_tidings(&self, shared: &Shared, report: &HangReport) {
+    pub(crate) fn exchange_findings(&self, shared: &Shared, report: &HangReport) {
         let mut place = self.lock_driver();
         let Some(driver) = place.as_mut() else { return };
         let by = Instant::now() + WITHIN;
-        let mut meet = |round, own: fn(&HangReport) -> Tidings, add: fn(&HangReport, Tidings)| {
+        let mut meet = |round, own: fn(&HangReport) -> Findings, add: fn(&HangReport, Findings)| {
             if self.rank() != Rank(0) {
-                self.tell(Rank(0), &Note::Tidings(round, own(report)));
-                return self.await_tidings(shared, driver, (round, 1), by);
+                self.tell(Rank(0), &Note::Findings(round, own(report)));
+                return self.await_findings(shared, driver, (round, 1), by);
             }
-            let of_others = self.await_tidings(shared, driver, (round, self.facts().size() - 1), by)?;
-            of_others.into_iter().for_each(|tidings| add(report, tidings));
-            self.others().for_each(|rank| self.tell(rank, &Note::Tidings(round, own(report))));
+            let of_others = self.await_findings(shared, driver, (round, self.facts().size() - 1), by)?;
+            of_others.into_iter().for_each(|findings| add(report, findings));
+            self.others().for_each(|rank| self.tell(rank, &Note::Findings(round, own(report))));
             Some(Vec::new())
         };
         let Some(questions) = meet(QUESTIONS, HangReport::questions, HangReport::add_questions) else {
@@ -45,14 +45,14 @@ impl Job {
         report.knows_all();
     }
 
-    /// The tidings of a round, when so many have come; none if they do not in time.
-    fn await_tidings(
+    /// The findings of a round, when so many have come; none if they do not in time.
+    fn await_findings(
         &self,
         shared: &Shared,
         driver: &mut Driver,
         (round, count): (u8, usize),
         by: Instant,
-    ) -> Option<Vec<Tidings>> {
+    ) -> Option<Vec<Findings>> {
         let mut come = Vec::new();
         while come.len() < count {
             let polled = driver.poll(&mut |from, frame| {
@@ -64,8 +64,8 @@ impl Job {
                 return None;
             }
             let of_round =
-                lock(&self.reports).tidings.extract_if(.., |(of, _)| *of == round).collect::<Vec<_>>();
-            come.extend(of_round.into_iter().map(|(_, tidings)| tidings));
+                lock(&self.reports).findings.extract_if(.., |(of, _)| *of == round).collect::<Vec<_>>();
+            come.extend(of_round.into_iter().map(|(_, findings)| findings));
             thread::yield_now();
         }
         Some(come)
