@@ -37,6 +37,8 @@ use crate::waiting::{Waiter, What};
 const LINES_PER_KIND: usize = 20;
 /// Different things in the line of one coroutine that waits for several.
 const WAITS_PER_LINE: usize = 8;
+/// Chares of other processes whose names and fates these are asked for; the others are described.
+const MOST_MENTIONED: usize = 10_000;
 
 /// The hang report of a run, while the PEs write it.
 pub(crate) struct HangReport {
@@ -60,7 +62,7 @@ pub(crate) struct Findings {
 impl HangReport {
     /// Of so many PEs, which may be some of the processes'.
     pub(crate) fn new(pe_count: usize, is_all: bool) -> Self {
-        let known = Known { is_partial: !is_all, ..Known::default() };
+        let known = Known { is_partial: !is_all, counts_are_partial: !is_all, ..Known::default() };
         HangReport { known: known.into(), parts: Mutex::new(vec![String::new(); pe_count]) }
     }
 
@@ -82,9 +84,17 @@ impl HangReport {
         let mut known = lock(&self.known);
         for (id, counts) in of.contributions {
             let all = known.contributions.entry(id).or_default();
-            counts.into_iter().for_each(|(count, elements)| *all.entry(count).or_default() += elements);
+            for (count, elements) in counts {
+                let sum = all.entry(count).or_default();
+                *sum = sum.saturating_add(elements);
+            }
         }
         known.mentioned.get_mut().extend(of.mentioned);
+    }
+
+    /// All processes have asked.
+    pub(crate) fn counts_all(&self) {
+        lock(&self.known).counts_are_partial = false;
     }
 
     /// Takes the questions of all processes.
@@ -157,6 +167,8 @@ struct Known {
     contributions: FxHashMap<CollectionId, BTreeMap<u64, u64>>,
     /// What other processes know is not known here.
     is_partial: bool,
+    /// Nor how many of their elements have contributed.
+    counts_are_partial: bool,
     /// Who was named.
     mentioned: RefCell<BTreeSet<ChareId>>,
 }
@@ -193,11 +205,26 @@ impl Known {
         }
     }
 
+    /// Somebody is about to be named of whom another process may know more.
+    fn mention(&self, id: ChareId) {
+        let mut mentioned = self.mentioned.borrow_mut();
+        if self.is_partial && mentioned.len() < MOST_MENTIONED {
+            mentioned.insert(id);
+        }
+    }
+
     fn name(&self, id: ChareId) -> String {
-        self.mentioned.borrow_mut().insert(id);
         if let Some(info) = self.collections.get(&id.collection) {
-            let name = self.sparse.get(&id).cloned().unwrap_or_else(|| info.name_of(id.element));
+            let name = self.sparse.get(&id).cloned().unwrap_or_else(|| {
+                if info.is_sparse() {
+                    self.mention(id);
+                }
+                info.name_of(id.element)
+            });
             return info.chare.name.to_owned() + &name;
+        }
+        if !self.singles.contains_key(&id) {
+            self.mention(id);
         }
         let unknown = match id.collection.single_home() {
             Some(_) if self.is_partial => "a singleton, perhaps of another process",
@@ -217,6 +244,9 @@ impl Known {
     }
 
     fn name_and_fate(&self, id: ChareId) -> String {
+        if !self.lost.contains_key(&id) {
+            self.mention(id);
+        }
         self.name(id) + self.fate(id)
     }
 
@@ -229,12 +259,18 @@ impl Known {
     /// How many elements have contributed to a reduction.
     fn contributors(&self, collection: CollectionId, sequence: u64) -> u64 {
         let counts = self.contributions.get(&collection);
-        counts.map_or(0, |counts| counts.range(sequence + 1..).map(|(_, elements)| elements).sum())
+        counts.map_or(0, |counts| {
+            counts
+                .range(sequence.saturating_add(1)..)
+                .fold(0, |sum: u64, (_, elements)| sum.saturating_add(*elements))
+        })
     }
 
     /// How many elements there are.
     fn contributors_of_all(&self, collection: CollectionId) -> u64 {
-        self.contributions.get(&collection).map_or(0, |counts| counts.values().sum())
+        self.contributions
+            .get(&collection)
+            .map_or(0, |counts| counts.values().fold(0, |sum: u64, elements| sum.saturating_add(*elements)))
     }
 
     fn describe(&self, what: &What) -> String {
@@ -442,7 +478,7 @@ fn reductions(pe: &Pe, known: &Known, lines: &mut Vec<String>) {
             *named += 1;
             let count = known.contributors(collection.id(), sequence);
             let missing = missing(pe, known, collection, sequence);
-            let of = if known.is_partial { " of this process" } else { "" };
+            let of = if known.counts_are_partial { " of this process" } else { "" };
             lines.push(format!(
                 "  reduction {sequence} of {chare}: {count} of {all} elements{of} have contributed; missing here: {missing}\n"
             ));
@@ -519,9 +555,9 @@ fn held(pe: &Pe, known: &Known) -> Held {
             for end in extra.channels.iter() {
                 let (unread, backlog) = end.queued(pe);
                 let (tag, peer) = (end.tag, end.peer);
-                let from = format!("in channel {tag} from {}", known.name(peer));
                 if unread > 0 && !end.is_opened(pe) {
-                    held.add_unopened(format!("{} for {owner} {from}", values(unread)));
+                    let from = known.name(peer);
+                    held.add_unopened(format!("{} for {owner} in channel {tag} from {from}", values(unread)));
                 }
                 if backlog > 0 {
                     let (values, peer) = (values(backlog), known.name_and_fate(peer));

@@ -207,8 +207,8 @@ impl Runtime {
         let have_all_closed = shared.job().is_none_or(|job| job.close(&shared, &mut hang, &mut profile));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
         let mut reason = shared.take_reason();
-        // It is told once, by the process that was sent what all have written.
-        if shared.first > 0 && matches!(*reason, Reason::Hang) {
+        // It is told once, by the process that was sent what all have written; by each where that is lost.
+        if shared.first > 0 && have_all_closed && matches!(*reason, Reason::Hang) {
             reason = Arc::new(Reason::Elsewhere { rank: Rank(0), ending: Ending::Hang });
         }
         let parting = shared.job().map(|job| Parting { is_told: job.words.end(), have_all_closed });
@@ -494,7 +494,7 @@ fn run_pe(
             pe.guard(|| hang.mention(&pe));
             barrier.wait();
             if id == shared.first_pe() {
-                job.exchange_findings(shared, hang);
+                pe.guard(|| job.exchange_findings(shared, hang));
             }
             barrier.wait();
         }

@@ -32,6 +32,8 @@ pub struct Driver {
     events: Vec<Event>,
     state: State,
     has_announced_nap: bool,
+    /// All have been told by the watch that a process is lost.
+    has_told_loss: bool,
     watched: Arc<Watched>,
     /// Dropped last: until then this process is not missed.
     watch: Option<Watch>,
@@ -67,6 +69,7 @@ impl Driver {
             events: Vec::new(),
             state: State::Open,
             has_announced_nap: false,
+            has_told_loss: false,
             watched: Arc::default(),
             watch: None,
             not_shared: PhantomData,
@@ -80,7 +83,8 @@ impl Driver {
     }
 
     /// Has `hook` called, by a thread of this crate's, when a process is lost, where processes watch each other. It may also be called
-    /// now. It may wait, though what comes next is not told meanwhile: the signs of life of this process are another thread's. As long as there is none, alarms are told on standard error, and [`Alarm::Stuck`] aborts the process.
+    /// now. It may wait, though what comes next is not told meanwhile: the signs of life of this process are another thread's. As long as there is none,
+    /// alarms are told on standard error, and [`Alarm::Stuck`] aborts the process.
     pub fn on_alarm(&mut self, hook: impl FnMut(Alarm) + Send + 'static) {
         self.watched.set_hook(Box::new(hook));
     }
@@ -246,8 +250,12 @@ impl Driver {
 
     fn fail(&mut self, error: Error) -> Error {
         self.shared.close();
-        if let (Error::Lost { rank, .. }, None, Some(watch)) = (&error, self.watched.lost(), &self.watch) {
-            watch.tell_unreached(*rank);
+        // One that has left has told all of that itself.
+        if let (Error::Lost { rank, .. }, None, Some(watch)) = (&error, self.watched.lost(), &self.watch)
+            && self.engine.left() != Some(*rank)
+        {
+            watch.tell_unreached(self.facts().rank(), *rank);
+            self.has_told_loss = true;
         }
         self.state = State::Failed(error.clone());
         error
@@ -348,7 +356,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.shared.close();
         // Who is lost would be told in vain, and all others know.
-        if matches!(self.state, State::Closed) || self.watched.lost().is_some() {
+        if matches!(self.state, State::Closed) || self.has_told_loss || self.watched.lost().is_some() {
             return;
         }
         let myself = self.facts().rank();
@@ -532,9 +540,12 @@ mod tests {
                 Err(error) => break error,
             }
         };
-        assert_eq!(fail(&mut drivers[0]), Error::Lost { rank: Rank(2), why: "it has failed".into() });
+        let mut first = drivers.remove(0);
+        assert_eq!(fail(&mut first), Error::Lost { rank: Rank(2), why: "it has failed".into() });
+        // As it does that ends: the others are told before that.
+        drop(first);
         let why = "rank 0 does not reach it over the network".to_owned();
-        assert_eq!(fail(&mut drivers[1]), Error::Lost { rank: Rank(2), why: why.clone() });
-        assert_eq!(fail(&mut drivers[2]), Error::Missed { rank: Rank(2), why });
+        assert_eq!(fail(&mut drivers[0]), Error::Lost { rank: Rank(2), why: why.clone() });
+        assert_eq!(fail(&mut drivers[1]), Error::Missed { rank: Rank(2), why });
     }
 }

@@ -4,6 +4,7 @@
 
 use std::process;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -11,12 +12,22 @@ use std::time::Duration;
 pub fn say_within(limit: Duration, words: impl FnOnce() + Send + 'static) -> bool {
     // Nobody is sent anything: what counts is that it is dropped, by a panic too.
     let (done, is_done) = mpsc::channel::<()>();
+    let words = Arc::new(Mutex::new(Some(words)));
+    let of_thread = words.clone();
     let speak = move || {
-        words();
+        take(&of_thread).into_iter().for_each(|words| words());
         drop(done);
     };
-    let spawned = thread::Builder::new().name("words".into()).spawn(speak);
-    spawned.is_ok() && is_done.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    if thread::Builder::new().name("words".into()).spawn(speak).is_err() {
+        // Better late than never.
+        take(&words).into_iter().for_each(|words| words());
+        return true;
+    }
+    is_done.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+}
+
+fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Aborts this process when it has said something, or has had so much time for it.

@@ -7,67 +7,95 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chare_transport::{Driver, Rank};
+use chare_transport::{Driver, Progress, Rank};
 
 use super::Job;
-use super::note::Note;
+use super::note::{Note, Round};
 use crate::hang::{Findings, HangReport};
 use crate::process::{Shared, lock};
 
 /// How long to wait for the findings of all.
 const WITHIN: Duration = Duration::from_secs(2);
 
-const QUESTIONS: u8 = 0;
-const ANSWERS: u8 = 1;
-
 impl Job {
     /// Tells the other processes what is known here, and learns what they know. Blocks, for a time.
     pub(crate) fn exchange_findings(&self, shared: &Shared, report: &HangReport) {
         let mut place = self.lock_driver();
         let Some(driver) = place.as_mut() else { return };
-        let by = Instant::now() + WITHIN;
-        let mut meet = |round, own: fn(&HangReport) -> Findings, add: fn(&HangReport, Findings)| {
-            if self.rank() != Rank(0) {
-                self.tell(Rank(0), &Note::Findings(round, own(report)));
-                return self.await_findings(shared, driver, (round, 1), by);
-            }
-            let of_others = self.await_findings(shared, driver, (round, self.facts().size() - 1), by)?;
-            of_others.into_iter().for_each(|findings| add(report, findings));
-            self.others().for_each(|rank| self.tell(rank, &Note::Findings(round, own(report))));
-            Some(Vec::new())
-        };
-        let Some(questions) = meet(QUESTIONS, HangReport::questions, HangReport::add_questions) else {
+        let exchange = Exchange { job: self, shared, by: Instant::now() + WITHIN };
+        let own = || report.questions();
+        if !exchange.meet(
+            driver,
+            Round::Questions,
+            own,
+            |of| report.add_questions(of),
+            |all| report.set_questions(all),
+        ) {
             return;
-        };
-        questions.into_iter().for_each(|of_all| report.set_questions(of_all));
-        let Some(answers) = meet(ANSWERS, HangReport::answers, HangReport::add_answers) else { return };
-        answers.into_iter().for_each(|of_all| report.add_answers(of_all));
-        report.knows_all();
+        }
+        report.counts_all();
+        let (own, add) = (|| report.answers(), |of| report.add_answers(of));
+        if exchange.meet(driver, Round::Answers, own, add, add) {
+            report.knows_all();
+        }
+    }
+}
+
+struct Exchange<'a> {
+    job: &'a Job,
+    shared: &'a Shared,
+    by: Instant,
+}
+
+impl Exchange<'_> {
+    /// One round, in which all learn the same; false if somebody is late.
+    fn meet(
+        &self,
+        driver: &mut Driver,
+        round: Round,
+        own: impl Fn() -> Findings,
+        add: impl Fn(Findings),
+        set: impl Fn(Findings),
+    ) -> bool {
+        let job = self.job;
+        if job.rank() != Rank(0) {
+            job.tell(Rank(0), &Note::Findings(round, own()));
+            return self.poll_until(driver, || self.take(Rank(0), round).map(&set).is_some());
+        }
+        for rank in job.others() {
+            if !self.poll_until(driver, || self.take(rank, round).map(&add).is_some()) {
+                return false;
+            }
+        }
+        job.tell_others(&Note::Findings(round, own()));
+        // The others wait for it, and this process may have much to do before it polls again.
+        let is_gone = || job.others().all(|rank| job.outbox.queued_bytes(rank) == 0);
+        self.poll_until(driver, is_gone);
+        true
     }
 
-    /// The findings of a round, when so many have come; none if they do not in time.
-    fn await_findings(
-        &self,
-        shared: &Shared,
-        driver: &mut Driver,
-        (round, count): (u8, usize),
-        by: Instant,
-    ) -> Option<Vec<Findings>> {
-        let mut come = Vec::new();
-        while come.len() < count {
+    /// What this process has told of the round, if that has come.
+    fn take(&self, from: Rank, round: Round) -> Option<Findings> {
+        lock(&self.job.reports).findings.remove(&(from, round))
+    }
+
+    /// Polls until that is so; false if it is not in time.
+    fn poll_until(&self, driver: &mut Driver, is_so: impl Fn() -> bool) -> bool {
+        while !is_so() {
             let polled = driver.poll(&mut |from, frame| {
                 if let Some(note) = Note::read(frame.header) {
-                    self.heed_at_end(shared, from, note);
+                    self.job.heed_at_end(self.shared, from, note);
                 }
             });
-            if polled.is_err() || Instant::now() > by {
-                return None;
+            match polled {
+                Ok(Progress::Idle) => thread::yield_now(),
+                Ok(Progress::Busy) => {}
+                Ok(Progress::Closed) | Err(_) => return false,
             }
-            let of_round =
-                lock(&self.reports).findings.extract_if(.., |(of, _)| *of == round).collect::<Vec<_>>();
-            come.extend(of_round.into_iter().map(|(_, findings)| findings));
-            thread::yield_now();
+            if Instant::now() > self.by {
+                return false;
+            }
         }
-        Some(come)
+        true
     }
 }

@@ -42,6 +42,8 @@ use chare_transport::{
     Refusal, SendError, abort_after, say_within,
 };
 
+use rustc_hash::FxHashMap;
+
 use crate::binding::BoundDevices;
 use crate::hang::Findings;
 use crate::ids::PeId;
@@ -55,11 +57,11 @@ use crate::runtime::StartError;
 use crate::scheduler::pe::Pe;
 use crate::scheduler::waker;
 use crate::table::{CodeTable, SameId};
-use crate::wire::{Beside, Encoder, MOST_BUFFERS};
+use crate::wire::{Beside, MOST_BUFFERS};
 use coming::Coming;
 use lending::Lent;
 pub(crate) use note::Ending;
-use note::Note;
+use note::{Note, Round};
 use paths::Paths;
 pub(crate) use quiet::{Standing, Standings};
 pub(crate) use spread::{Others, children, parent};
@@ -105,7 +107,8 @@ fn build(options: &Options) -> String {
 /// What other processes have told of the run when it has ended.
 #[derive(Default)]
 struct Reports {
-    findings: Vec<(u8, Findings)>,
+    /// From whom, and of which round.
+    findings: FxHashMap<(Rank, Round), Findings>,
     hangs: Vec<(Rank, String)>,
     profiles: Vec<(Rank, Profile)>,
 }
@@ -196,19 +199,16 @@ impl Job {
 
     /// Sends a note. After the end nobody needs it.
     fn tell(&self, to: Rank, note: &Note) {
-        let mut encoder = Encoder::default();
-        encoder.put_u32(NOTE);
-        encoder.put_own(note);
-        let _ = self.outbox.send(to, Frame::new(&encoder.bytes));
+        let _ = self.outbox.send(to, Frame::new(&note.to_bytes()));
     }
 
     /// Lets the other processes end too, unless they know.
     pub(crate) fn tell_end(&self, reason: &Arc<Reason>) {
-        if self.has_told_end.swap(true, Ordering::SeqCst) {
-            return;
-        }
+        // Also if others have told of an end: what they know of may be a good one.
         self.tell_of_error(reason);
-        self.tell_others(Ending::of(reason));
+        if !self.has_told_end.swap(true, Ordering::SeqCst) {
+            self.tell_others(&Note::End(Ending::of(reason)));
+        }
     }
 
     /// Tells of an error in this process those that do not poll, be it that the others have been told of a good end before.
@@ -223,9 +223,9 @@ impl Job {
         }
     }
 
-    fn tell_others(&self, ending: Ending) {
-        let note = Note::End(ending);
-        self.others().for_each(|rank| self.tell(rank, &note));
+    fn tell_others(&self, note: &Note) {
+        let bytes = note.to_bytes();
+        self.others().for_each(|rank| drop(self.outbox.send(rank, Frame::new(&bytes))));
     }
 
     fn lock_driver(&self) -> MutexGuard<'_, Option<Driver>> {
@@ -334,7 +334,7 @@ impl Job {
     pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) -> bool {
         if self.rank() != Rank(0) {
             if let Some(Reason::Hang) = shared.lock_reason().as_deref() {
-                self.tell(Rank(0), &Note::Hang(std::mem::take(hang)));
+                self.tell(Rank(0), &Note::Hang(hang.clone()));
             }
             if let Some(profile) = profile.take() {
                 self.tell(Rank(0), &Note::Profile(profile));
@@ -344,7 +344,7 @@ impl Job {
         let reason = shared.lock_reason().clone();
         if let Some(reason) = reason.filter(|reason| reason.code() != 0 && !reason.is_elsewhere()) {
             self.has_told_end.store(true, Ordering::SeqCst);
-            self.tell_others(Ending::of(&reason));
+            self.tell_others(&Note::End(Ending::of(&reason)));
         }
         let mut place = self.lock_driver();
         let Some(driver) = place.as_mut() else { return true };
@@ -381,7 +381,11 @@ impl Job {
     fn heed_at_end(&self, shared: &Shared, from: Rank, note: Note) {
         match note {
             Note::End(ending) => shared.spoil(Reason::Elsewhere { rank: from, ending }),
-            Note::Findings(round, findings) => lock(&self.reports).findings.push((round, findings)),
+            // Rank 0 hears them from all, and the others from rank 0.
+            Note::Findings(round, findings) if self.rank() == Rank(0) || from == Rank(0) => {
+                lock(&self.reports).findings.insert((from, round), findings);
+            }
+            Note::Findings(..) => {}
             Note::Hang(text) => lock(&self.reports).hangs.push((from, text)),
             Note::Profile(profile) => lock(&self.reports).profiles.push((from, profile)),
             Note::Idle(_) | Note::Ask(_) | Note::Confirm(_) | Note::Returned(_) | Note::Taken(_) => {}
@@ -399,7 +403,11 @@ impl Job {
                 // Where this process has begun to end well by itself, it has not ended well after all.
                 if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
             }
-            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
+            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) if shared.is_stopping() => {
+                self.heed_at_end(shared, from, note);
+            }
+            // Nobody has said that the run ends.
+            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) => return,
             Note::Idle(standing) => self.standings.note(from, standing),
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),

@@ -6,7 +6,7 @@ use super::{NOTE, quiet::Standing};
 use crate::hang::Findings;
 use crate::profile::Profile;
 use crate::report::{HANG_EXIT_CODE, Reason};
-use crate::wire::Decoder;
+use crate::wire::{Decoder, Encoder};
 
 /// A note.
 #[derive(Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub(super) enum Note {
     /// The run ends.
     End(Ending),
     /// What one process knows that hangs, and what all know, of this round (`findings`).
-    Findings(u8, Findings),
+    Findings(Round, Findings),
     /// The part of a hang report that a process has written.
     Hang(String),
     /// What the PEs of a process have done.
@@ -31,7 +31,22 @@ pub(super) enum Note {
     Taken(u32),
 }
 
+/// What processes that hang tell each other in turn.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) enum Round {
+    Questions,
+    Answers,
+}
+
 impl Note {
+    /// The header of its frame.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut encoder = Encoder::default();
+        encoder.put_u32(NOTE);
+        encoder.put_own(self);
+        encoder.bytes
+    }
+
     /// The note in a frame, if it is one.
     pub(super) fn read(header: &[u8]) -> Option<Note> {
         let mut decoder = Decoder::new(header, Vec::new());

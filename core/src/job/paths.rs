@@ -212,7 +212,10 @@ fn may_try(
         (None, Some(Reach::Host)) => return Err("the memory of the devices is the host's".to_owned()),
         (None, Some(Reach::Cuda)) => driver.reaches_cuda()?,
     }
-    Ok(devices.used().len())
+    match devices.used().len() {
+        0 => Err("its PEs use no device".to_owned()),
+        count => Ok(count),
+    }
 }
 
 /// Has MPI send samples, if all processes let it.

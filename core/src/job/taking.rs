@@ -14,11 +14,13 @@ use crate::wire::{self, Beside, Decoder, Label, WireError};
 /// Takes a frame in that has come.
 pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(PeId) -> bool) {
     let shared = pe.shared();
-    if shared.is_stopping() && !Note::read(frame.header).is_some_and(|note| note.is_of_the_end()) {
-        return;
-    }
     // What is decoded is the user's code.
     let taken = caught::catch(pe, || {
+        if shared.is_stopping() {
+            let note = Note::read(frame.header).filter(Note::is_of_the_end);
+            note.into_iter().zip(shared.job()).for_each(|(note, job)| job.heed(shared, from, note));
+            return Ok(());
+        }
         match read(pe, from, frame)? {
             Came::Message(to, msg) => hand_over(pe, to, msg, &to_queue),
             Came::ForAll(messages) => {

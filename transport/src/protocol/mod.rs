@@ -53,6 +53,7 @@ pub(crate) struct Engine {
     open_links: usize,
     pub(crate) actions: VecDeque<Action>,
     pub(crate) free: FreeBatches,
+    left: Option<Rank>,
     /// Makes memory for what comes from memory of devices.
     pub(crate) device_memory: Option<Box<DeviceMemory>>,
 }
@@ -64,6 +65,11 @@ pub(crate) type DeviceMemory = dyn FnMut(Rank, &[u8], usize) -> Option<DeviceBuf
 const MOST_REASON_BYTES: usize = 4096;
 
 impl Engine {
+    /// The last process that has ended its part before its time, and has said so.
+    pub(crate) fn left(&self) -> Option<Rank> {
+        self.left
+    }
+
     pub(crate) fn new(ranks: usize, limits: Limits) -> Engine {
         let link = || Link {
             out: outgoing::Pending::default(),
@@ -77,6 +83,7 @@ impl Engine {
             open_links: ranks,
             actions: VecDeque::new(),
             free: FreeBatches::new(limits.batch_bytes),
+            left: None,
             device_memory: None,
             limits,
         }
@@ -197,6 +204,7 @@ impl Engine {
             let said = &batch.bytes()[wire::HEADER_BYTES..];
             let said = String::from_utf8_lossy(&said[..said.len().min(MOST_REASON_BYTES)]);
             let (said, left) = (said.into_owned(), header.flags & wire::LAST != 0);
+            self.left = left.then_some(from);
             return Err(if left {
                 Error::Lost { rank: from, why: said }
             } else {

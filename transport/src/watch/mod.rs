@@ -27,7 +27,7 @@ use crate::facts::Facts;
 use crate::frame::Rank;
 use crate::words::{abort_after, say_within};
 use door::Door;
-use ring::{BadEnd, MESSAGE_BYTES, Message, News, Ring};
+use ring::{BadEnd, Loss, MESSAGE_BYTES, Message, News, Ring, Sign};
 
 /// How long a process that has lost another one, or been told that one has ended badly, may take for its own end before [`Alarm::Stuck`].
 const END_GRACE: Duration = Duration::from_secs(5);
@@ -342,9 +342,13 @@ impl Watch {
     }
 
     /// Tells all of a process that the network has lost: the others may be busy and not use it, or know nothing of it.
-    pub(crate) fn tell_unreached(&self, rank: Rank) {
+    /// They are when this returns, but for those that come late: this process ends next.
+    pub(crate) fn tell_unreached(&self, own: Rank, rank: Rank) {
         // Another one later is no news any more.
-        let _ = self.lines.unreached.set(rank);
+        if self.lines.unreached.set(rank).is_ok() {
+            let loss = Loss { rank, by: own, sign: Sign::Network };
+            self.lines.spread(News { loss, tell: [true; 2] });
+        }
     }
 
     /// What tells the others that this process has ended badly.

@@ -77,7 +77,7 @@ fn all_are_told_of_one_whose_connections_end() {
 fn all_are_told_of_one_that_only_the_network_misses() {
     let job = job(4);
     meet(&job);
-    job[0].watch.tell_unreached(Rank(2));
+    job[0].watch.tell_unreached(Rank(0), Rank(2));
     for (rank, One { told, .. }) in job.iter().enumerate() {
         let (said, why) = (told.recv().expect("it is told"), "rank 0 does not reach it over the network");
         let whom =
