@@ -18,7 +18,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chare_transport::{Limits, local};
+use chare_transport::{Limits, Process, local};
 
 use crate::job;
 use crate::launch::say;
@@ -245,7 +245,16 @@ pub(crate) fn run_within_limits(
     begin: BeginAgain<'_>,
 ) -> Result<ExitReport, StartError> {
     let identities = vec![job::identity(&options)?; processes];
-    let mut joined = local::connect(&identities, limits)?.into_iter();
+    run_joined(local::connect(&identities, limits)?, options, begin)
+}
+
+/// The same of processes that are joined already.
+pub(crate) fn run_joined(
+    processes: Vec<Process>,
+    options: Options,
+    begin: BeginAgain<'_>,
+) -> Result<ExitReport, StartError> {
+    let mut joined = processes.into_iter();
     let first = joined.next().expect("there is at least one process");
     thread::scope(|scope| {
         let run = |process| {

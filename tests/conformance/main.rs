@@ -3,7 +3,10 @@
 //!
 //! Each runs at 1, 2, 4 and 8 PEs. Where an original needs more PEs than there are, ours shares them.
 //!
-//! With `CHARE_SIM_SEEDS=200` each is simulated with so many seeds, but for three in `traps::devices` whose kernels wait for more than a stream.
+//! With `CHARE_SIM_SEEDS=200` each is simulated with so many seeds, but for three in `traps::devices` whose kernels wait for more than a stream,
+//! and for devices that are alike there.
+//!
+//! Under `mpirun` they are spread over its processes, but for those that say why not: what they move, or what they hand on, stays in its process.
 //! `CHARE_SIM_SEEDS=200:migrate=20` moves chares at random, too; `./test` names the programs that rely on where theirs are.
 
 mod charm4py;
@@ -12,6 +15,7 @@ mod traps;
 
 use std::env;
 
+use chare::PeId;
 use chare::prelude::*;
 
 /// Mostly how much a program does of what it does often. In simulated runs it is less: they are many, and what they find lies
@@ -50,6 +54,13 @@ impl Counter {
     fn counted(&self) -> usize {
         self.counted
     }
+}
+
+/// One of the PEs of this process: where a chare can go with its coroutines.
+fn pe_here(rt: &Runtime, random: &mut Random) -> PeId {
+    let own = rt.process_of(rt.my_pe());
+    let here: Vec<_> = rt.pes().filter(|pe| rt.process_of(*pe) == own).collect();
+    here[random.below(here.len())]
 }
 
 /// Numbers that look random and are the same in every run (`splitmix64`).

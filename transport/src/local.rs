@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::thread::{self, ThreadId};
 
 use crate::batch::Batch;
 use crate::buffer::{Buffer, Landing};
@@ -44,6 +45,18 @@ use crate::start::{self, Identity, Process};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn connect(identities: &[Identity], limits: &Limits) -> Result<Vec<Process>, ConnectError> {
+    connect_at(ThreadLevel::Multiple, identities, limits)
+}
+
+/// As [`connect`], where no more is granted to threads than this: below [`ThreadLevel::Serialized`] each driver stays on the thread that polls it first.
+///
+/// # Errors
+/// Likewise; and of [`Driver::poll`](crate::Driver::poll), when another thread polls.
+pub fn connect_at(
+    level: ThreadLevel,
+    identities: &[Identity],
+    limits: &Limits,
+) -> Result<Vec<Process>, ConnectError> {
     start::check_limits(limits)?;
     let hellos: Vec<_> =
         identities.iter().map(|identity| start::hello(identity, limits, "localhost")).collect();
@@ -51,11 +64,12 @@ pub fn connect(identities: &[Identity], limits: &Limits) -> Result<Vec<Process>,
     let hub: Arc<[Mailbox]> = identities.iter().map(|_| Mailbox::default()).collect();
     let process = |index| {
         let rank = Rank(index as u32);
-        start::process(rank, &hosts, ThreadLevel::Multiple, limits, |shared| {
+        start::process(rank, &hosts, level, limits, |shared| {
             hub[rank.index()].owner.get_or_init(|| Arc::downgrade(shared));
             Box::new(Local {
                 hub: hub.clone(),
                 rank,
+                stays_on: (!level.lets_drivers_move()).then(OnceLock::new),
                 peers: identities.iter().map(|_| Peer::default()).collect(),
                 taken: VecDeque::new(),
             })
@@ -101,6 +115,8 @@ impl Mailbox {
 struct Local {
     hub: Arc<[Mailbox]>,
     rank: Rank,
+    /// The thread that has polled first, if no other one may.
+    stays_on: Option<OnceLock<ThreadId>>,
     peers: Vec<Peer>,
     /// Messages being worked on; kept for its memory.
     taken: VecDeque<Message>,
@@ -157,6 +173,10 @@ impl Network for Local {
     }
 
     fn poll(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
+        let own = thread::current().id();
+        if self.stays_on.as_ref().is_some_and(|first| *first.get_or_init(|| own) != own) {
+            return Err(Error::WrongThread { granted: "less than MPI_THREAD_SERIALIZED" });
+        }
         let mut taken = std::mem::take(&mut self.taken);
         {
             let mut inside = self.mailbox().lock();

@@ -1,6 +1,6 @@
 //! What is sent to other processes is under way as soon as that is of use.
 
-use chare_transport::{Limits, local};
+use chare_transport::{Limits, ThreadLevel, local};
 
 use super::*;
 use crate::current;
@@ -8,7 +8,7 @@ use crate::prelude::*;
 use crate::report::ExitReport;
 use crate::runtime::{Runtime, start_main};
 use crate::sim::Sim;
-use crate::testing::{run_as_processes, run_within_limits};
+use crate::testing::{run_as_processes, run_joined, run_within_limits};
 use crate::wire::Fail;
 
 /// So much in one message leaves its sender pressed.
@@ -67,6 +67,55 @@ fn what_is_large_is_under_way_before_the_method_ends_that_has_sent_it() {
     let report = run_as_processes(2, Options::default().with_pes(1), &|pe| start_main(pe, main));
     let report = report.expect("the host device is always there");
     assert!(report.is_success(), "{report}");
+}
+
+struct Ring {
+    sum: u64,
+}
+
+#[chare]
+impl Ring {
+    fn new() -> Self {
+        Ring { sum: 0 }
+    }
+
+    /// Goes around all PEs so often, and then tells that it has.
+    #[entry]
+    fn pass(&mut self, cx: &Cx<Self>, left: u64, done: Promise<()>) -> Result<()> {
+        self.sum += left;
+        if left == 0 {
+            return Ok(done.send(())?);
+        }
+        let next = (cx.my_pe().index() + 1) % cx.num_pes();
+        cx.group().ok_or("a member of a group")?.on(next).pass(left - 1, done).send();
+        Ok(())
+    }
+
+    #[entry]
+    fn sum(&self) -> u64 {
+        self.sum
+    }
+}
+
+/// The others of a process do not poll then, however busy the first one is.
+#[test]
+fn where_only_one_thread_may_poll_no_other_one_does() {
+    let main = async |rt: Runtime| -> Result<()> {
+        let ring = rt.group::<Ring>().create(()).await?;
+        let (done, is_done) = rt.promises(6);
+        (0..6).for_each(|pe| ring.on(pe).pass(1000, done.clone()).send());
+        is_done.await?;
+        assert_eq!(ring.sum().gather().await?.into_iter().sum::<u64>(), 6 * 1000 * 1001 / 2);
+        Ok(())
+    };
+    for level in [ThreadLevel::Funneled, ThreadLevel::Serialized] {
+        let options = Options::default().with_pes(3);
+        let identities = vec![identity(&options).expect("this program has code"); 2];
+        let joined = local::connect_at(level, &identities, &Limits::default()).expect("they are alike");
+        let report = run_joined(joined, options, &|pe| start_main(pe, main));
+        let report = report.expect("the host device is always there");
+        assert!(report.is_success(), "{level:?}: {report}");
+    }
 }
 
 #[test]

@@ -142,8 +142,8 @@ mod test_nonmigratables {
             for _ in 0..rounds() {
                 let before = this.my_pe();
                 this.with(|test| test.has_migrated = false);
-                let to = random.below(this.num_pes());
-                let is_here = to == before.index();
+                let to = crate::pe_here(&this, &mut random);
+                let is_here = to == before;
                 let moved = this.this().migrate(to).await;
                 this.barrier().await?;
                 let (original, has_migrated) = this.with(|test| (test.original, test.has_migrated));
@@ -160,7 +160,7 @@ mod test_nonmigratables {
         }
     }
 
-    #[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
+    #[chare::test(pes = [1, 2, 4, 8])]
     async fn who_must_stay_stays(rt: Runtime) -> Result<()> {
         Ok(rt.array::<Test>(rt.num_pes() * 8).create(()).send().run().await?)
     }

@@ -6,11 +6,13 @@ pub(super) mod templates {
 
     use std::ops::AddAssign;
 
+    use chare::Wire;
+
     use chare::prelude::*;
 
-    trait Number: Clone + Default + AddAssign + PartialEq + std::fmt::Debug + From<u8> + Send + Sync + 'static {}
+    trait Number: Clone + Default + AddAssign + PartialEq + std::fmt::Debug + From<u8> + Sync + Wire {}
 
-    impl<N: Clone + Default + AddAssign + PartialEq + std::fmt::Debug + From<u8> + Send + Sync + 'static> Number for N {}
+    impl<N: Clone + Default + AddAssign + PartialEq + std::fmt::Debug + From<u8> + Sync + Wire> Number for N {}
 
     /// Sums what all PEs submit and tells the collector on PE 0.
     struct Reduction<N> {
@@ -19,7 +21,7 @@ pub(super) mod templates {
         collector: Option<Callback<N>>,
     }
 
-    #[chare]
+    #[chare(types = [Reduction<i32>, Reduction<f64>, Reduction<u8>])]
     impl<N: Number> Reduction<N> {
         fn new() -> Self {
             Reduction { total: N::default(), reported: 0, collector: None }
@@ -56,7 +58,7 @@ pub(super) mod templates {
         done: Promise<N>,
     }
 
-    #[chare]
+    #[chare(types = [Collector<i32>, Collector<f64>, Collector<u8>])]
     impl<N: Number> Collector<N> {
         fn new(cx: &Cx<Self>, reduction: Group<Reduction<N>>, done: Promise<N>) -> Self {
             let pe = cx.my_pe();
@@ -77,8 +79,11 @@ pub(super) mod templates {
         data: N,
     }
 
-    #[chare(index = usize)]
-    impl<N: Number, const LENGTH: usize> Cell<N, LENGTH> {
+    #[chare(index = usize, types = [Cell<i32, 3>, Cell<f64, 3>, Cell<u8, 3>])]
+    impl<N: Number, const LENGTH: usize> Cell<N, LENGTH>
+    where
+        [N; LENGTH]: Wire,
+    {
         fn new() -> Self {
             Cell { data: N::default() }
         }

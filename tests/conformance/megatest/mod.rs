@@ -8,13 +8,13 @@ use chare::prelude::*;
 use futures::future::{BoxFuture, try_join_all};
 
 macro_rules! megatest {
-    ($($subject:ident { $($program:ident $((one_process = $why:literal))?)* })*) => {
+    ($($subject:ident { $($program:ident)* })*) => {
         $( mod $subject; )*
 
         mod alone {
             use super::*;
             $($(
-                #[chare::test(pes = [1, 2, 4, 8] $(, one_process = $why)?)]
+                #[chare::test(pes = [1, 2, 4, 8])]
                 async fn $program(rt: Runtime) -> Result<()> {
                     super::$subject::$program::run(rt).await
                 }
@@ -24,7 +24,7 @@ macro_rules! megatest {
         mod five_at_once {
             use super::*;
             $($(
-                #[chare::test(pes = [1, 2, 4, 8] $(, one_process = $why)?)]
+                #[chare::test(pes = [1, 2, 4, 8])]
                 async fn $program(rt: Runtime) -> Result<()> {
                     try_join_all((0..5).map(|_| super::$subject::$program::run(rt.clone()))).await?;
                     Ok(())
@@ -32,16 +32,8 @@ macro_rules! megatest {
             )*)*
         }
 
-        /// All that can run where this runs.
         fn all(rt: &Runtime) -> Vec<BoxFuture<'static, Result<()>>> {
-            let mut all: Vec<BoxFuture<'static, Result<()>>> = Vec::new();
-            $($(
-                let stays: &[&str] = &[$($why)?];
-                if stays.is_empty() || rt.num_processes() == 1 {
-                    all.push(Box::pin($subject::$program::run(rt.clone())));
-                }
-            )*)*
-            all
+            vec![$($( Box::pin($subject::$program::run(rt.clone())), )*)*]
         }
     };
 }
@@ -56,7 +48,7 @@ megatest! {
     callbacks { callback }
     priorities { priotest priolongtest priomsg bitvector }
     search { fib queens }
-    kinds { templates (one_process = "serde does not know arrays of any length") inherit }
+    kinds { templates inherit }
     reductions { reduction statistics completion_test }
     inline { inlineem }
 }

@@ -45,7 +45,7 @@ impl Mover {
         for (round, sum) in (0..).zip(sums) {
             this.contribute(round * this.index() as u64, reduce::Sum, sum);
             if random.below(3) == 0 {
-                this.this().migrate(random.below(this.num_pes())).send();
+                this.this().migrate(crate::pe_here(&this, &mut random)).send();
             }
             if random.below(2) == 0 {
                 this.sleep(std::time::Duration::ZERO).await;
@@ -65,7 +65,7 @@ impl Mover {
 }
 
 /// charm4py: a chare with a coroutine that waits cannot be moved; it aborts.
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it hands on the reading end of a promise")]
 async fn a_chare_moves_while_its_coroutines_wait(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let (sums, sum) = rt.promise();
@@ -98,7 +98,7 @@ async fn a_chare_moves_while_its_coroutines_wait(rt: Runtime) -> Result<()> {
 }
 
 /// Charm++: reductions were lost when elements moved at any time (issue 3939).
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn no_reduction_is_lost_while_chares_move(rt: Runtime) -> Result<()> {
     let movers = rt.array::<Mover>(COUNT).create(()).send();
     let (promises, sums): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| rt.promise()).unzip();
@@ -157,7 +157,7 @@ async fn a_broadcast_reaches_who_was_inserted_before_it_exactly_once(rt: Runtime
 }
 
 /// An index that is used again is another chare: nothing of the first one reaches it.
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it hands on the reading end of a promise")]
 async fn an_index_that_is_used_again_starts_anew(rt: Runtime) -> Result<()> {
     let movers = rt.array_sparse::<Mover>().create_empty();
     let mut random = Random(5);
