@@ -7,6 +7,7 @@ With processes (of a build with the feature mpi) only results under mpirun are c
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -31,6 +32,15 @@ RELATIVE = {np.dtype("f8"): 1e-6, np.dtype("f4"): 1e-4}
 RUN_LIMIT_S = 120
 # What a remedy is introduced by.
 REMEDY = re.compile(r"; \w|--help|did you mean|at least|at most|\buse\b|\btry\b|\bexpected\b|\bsuch as\b|for example")
+
+
+@functools.cache
+def launcher():
+    """OpenMPI's `mpirun`, or that of another, which `MPIRUN` names."""
+    name = os.environ.get("MPIRUN", "mpirun")
+    version = subprocess.run([name, "--version"], capture_output=True, text=True, check=True)
+    # More processes than cores; and as root, in a container. Others ask for neither.
+    return [name, "--oversubscribe", "--allow-run-as-root"] if "Open MPI" in version.stdout else [name]
 
 
 def jacobi(field, steps, tolerance=None):
@@ -70,8 +80,7 @@ class Checks:
     def run(self, *arguments, processes=None):
         command = [str(self.binary), *map(str, arguments)]
         if processes:
-            # More processes than cores; and as root, in a container.
-            command = ["mpirun", "--oversubscribe", "--allow-run-as-root", "-n", str(processes), *command]
+            command = [*launcher(), "-n", str(processes), *command]
         try:
             return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=RUN_LIMIT_S,
                                   stdin=subprocess.DEVNULL)

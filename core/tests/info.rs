@@ -1,5 +1,9 @@
 //! What `chare info` prints, on the host, on a stand-in for NVIDIA's driver, and on an adapter of wgpu.
 
+#[cfg(feature = "mpi")]
+#[path = "../../tests/launcher/mod.rs"]
+mod launcher;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -157,9 +161,9 @@ fn mistakes_are_told_in_one_line() {
 #[cfg(feature = "mpi")]
 #[test]
 fn of_all_processes_of_a_job() {
-    let mut command = Command::new("mpirun");
-    command.args(["--oversubscribe", "--allow-run-as-root", "--timeout", "300", "-n", "3"]);
-    command.arg(env!("CARGO_BIN_EXE_chare")).args(["info", "--pes", "2", "--device", "host:2"]);
+    let mut command = launcher::mpirun();
+    command.args(["-n", "3", env!("CARGO_BIN_EXE_chare")]);
+    command.args(["info", "--pes", "2", "--device", "host:2"]);
     let output = command.output().expect("mpirun is there");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
     let (said, errors) = (text(output.stdout), text(output.stderr));
@@ -173,9 +177,8 @@ fn of_all_processes_of_a_job() {
     assert_eq!(said.matches("host:0 to host:1    host memory").count(), 3, "{said}");
 
     // What is wrong in all is told by all, and none waits for another.
-    let output = Command::new("mpirun")
-        .args(["--oversubscribe", "--allow-run-as-root", "--timeout", "300", "-n", "2"])
-        .arg(env!("CARGO_BIN_EXE_chare"))
+    let output = launcher::mpirun()
+        .args(["-n", "2", env!("CARGO_BIN_EXE_chare")])
         .args(["info", "--pes", "1", "--device", "host:1", "--device-map", "7"])
         .output()
         .expect("mpirun is there");
