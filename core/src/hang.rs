@@ -123,9 +123,10 @@ impl HangReport {
         known.lost.extend(of.lost);
     }
 
-    /// All processes have answered.
+    /// All processes have answered, so there is nobody else than those whom they know, unless not all could be asked for.
     pub(crate) fn knows_all(&self) {
-        lock(&self.known).is_partial = false;
+        let mut known = lock(&self.known);
+        known.is_partial = known.mentioned.get_mut().len() >= MOST_MENTIONED;
     }
 
     /// The first pass of a PE: what the others need to know of it.

@@ -207,7 +207,7 @@ impl Runtime {
         let have_all_closed = shared.job().is_none_or(|job| job.close(&shared, &mut hang, &mut profile));
         let restarted = shared.options.restarts().map(|_| shared.restarted.load(Ordering::Relaxed));
         let mut reason = shared.take_reason();
-        // It is told once, by the process that was sent what all have written; by each where that is lost.
+        // It is told once, by the process that was sent what all have written; by each where some process is lost, which may be that one.
         if shared.first > 0 && have_all_closed && matches!(*reason, Reason::Hang) {
             reason = Arc::new(Reason::Elsewhere { rank: Rank(0), ending: Ending::Hang });
         }

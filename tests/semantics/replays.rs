@@ -45,7 +45,7 @@ fn name_of(test: &str) -> String {
 
 /// Runs a command that starts this program, where nothing asks for other simulated runs than it says.
 fn this_program(command: &mut Command, and: impl FnOnce(&mut Command) -> &mut Command) -> Output {
-    for variable in ["CHARE_SEED", "CHARE_SIM_SEEDS", "CHARE_SIM_SECONDS"] {
+    for variable in ["CHARE_SEED", "CHARE_SIM_SEEDS", "CHARE_SIM_SECONDS", "RUST_TEST_NOCAPTURE"] {
         command.env_remove(variable);
     }
     and(command).output().expect("it can be started")

@@ -254,8 +254,7 @@ impl Driver {
         if let (Error::Lost { rank, .. }, None, Some(watch)) = (&error, self.watched.lost(), &self.watch)
             && self.engine.left() != Some(*rank)
         {
-            watch.tell_unreached(self.facts().rank(), *rank);
-            self.has_told_loss = true;
+            self.has_told_loss = watch.tell_unreached(self.facts().rank(), *rank);
         }
         self.state = State::Failed(error.clone());
         error
@@ -532,6 +531,9 @@ mod tests {
             driver.watch(|facts, watched| post.watch(facts, &addresses, watched));
             driver.on_alarm(|_| {});
             drivers.push(driver);
+        }
+        while !drivers.iter().flat_map(|driver| &driver.watch).all(Watch::has_met) {
+            thread::yield_now();
         }
         *networks[0].misses.lock().expect("no test panics here") = Some(Rank(2));
         let fail = |driver: &mut Driver| loop {

@@ -133,6 +133,19 @@ impl Local {
     fn mailbox(&self) -> &Mailbox {
         &self.hub[self.rank.index()]
     }
+
+    fn check_thread(&self) -> Result<(), Error> {
+        let is_another = |first: &OnceLock<ThreadId>| {
+            let own = thread::current().id();
+            *first.get_or_init(|| own) != own
+        };
+        match &self.stays_on {
+            Some(first) if is_another(first) => {
+                Err(Error::WrongThread { granted: "less than MPI_THREAD_SERIALIZED" })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Peer {
@@ -158,11 +171,13 @@ impl Peer {
 
 impl Network for Local {
     fn send_batch(&mut self, to: Rank, batch: Batch, _free: &mut FreeBatches) -> Result<(), Error> {
+        self.check_thread()?;
         self.hub[to.index()].push(Message::Batch { from: self.rank, batch });
         Ok(())
     }
 
     fn send_bulk(&mut self, to: Rank, buffer: Buffer) -> Result<(), Error> {
+        self.check_thread()?;
         self.hub[to.index()].push(Message::Bulk { from: self.rank, buffer });
         Ok(())
     }
@@ -173,10 +188,7 @@ impl Network for Local {
     }
 
     fn poll(&mut self, free: &mut FreeBatches, events: &mut Vec<Event>) -> Result<(), Error> {
-        let own = thread::current().id();
-        if self.stays_on.as_ref().is_some_and(|first| *first.get_or_init(|| own) != own) {
-            return Err(Error::WrongThread { granted: "less than MPI_THREAD_SERIALIZED" });
-        }
+        self.check_thread()?;
         let mut taken = std::mem::take(&mut self.taken);
         {
             let mut inside = self.mailbox().lock();

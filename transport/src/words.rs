@@ -10,6 +10,15 @@ use std::time::Duration;
 
 /// Has a thread of its own say something, and waits until it has, for so long at most; whether it has. It goes on by itself if it has not.
 pub fn say_within(limit: Duration, words: impl FnOnce() + Send + 'static) -> bool {
+    say_by_another(limit, words).unwrap_or_else(|words| {
+        // Better late than never.
+        words.into_iter().for_each(|words| words());
+        true
+    })
+}
+
+/// The same; the words, if there can be no thread.
+fn say_by_another<W: FnOnce() + Send + 'static>(limit: Duration, words: W) -> Result<bool, Option<W>> {
     // Nobody is sent anything: what counts is that it is dropped, by a panic too.
     let (done, is_done) = mpsc::channel::<()>();
     let words = Arc::new(Mutex::new(Some(words)));
@@ -18,12 +27,9 @@ pub fn say_within(limit: Duration, words: impl FnOnce() + Send + 'static) -> boo
         take(&of_thread).into_iter().for_each(|words| words());
         drop(done);
     };
-    if thread::Builder::new().name("words".into()).spawn(speak).is_err() {
-        // Better late than never.
-        take(&words).into_iter().for_each(|words| words());
-        return true;
-    }
-    is_done.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected)
+    let spawned = thread::Builder::new().name("words".into()).spawn(speak);
+    spawned.map_err(|_| take(&words))?;
+    Ok(is_done.recv_timeout(limit) == Err(RecvTimeoutError::Disconnected))
 }
 
 fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
@@ -32,7 +38,8 @@ fn take<T>(place: &Mutex<Option<T>>) -> Option<T> {
 
 /// Aborts this process when it has said something, or has had so much time for it.
 pub fn abort_after(limit: Duration, words: impl FnOnce() + Send + 'static) -> ! {
-    say_within(limit, words);
+    // Without a thread for it nothing is said: that might take for ever.
+    drop(say_by_another(limit, words));
     #[cfg(feature = "mpi")]
     crate::mpi::die_silently();
     process::abort()

@@ -4,6 +4,7 @@
 //! knows of those whom anybody names. A process that has come to its end for another reason, or is lost, takes no part: the others
 //! give up after [`WITHIN`], and write what they know. So nobody waits for long, and a report that is not complete says so.
 
+use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,11 +63,12 @@ impl Exchange<'_> {
             job.tell(Rank(0), &Note::Findings(round, own()));
             return self.poll_until(driver, || self.take(Rank(0), round).map(&set).is_some());
         }
-        for rank in job.others() {
-            if !self.poll_until(driver, || self.take(rank, round).map(&add).is_some()) {
-                return false;
-            }
+        let come = RefCell::new(Vec::new());
+        let takes = |rank| self.take(rank, round).map(|findings| come.borrow_mut().push(findings)).is_some();
+        if !job.others().all(|rank| self.poll_until(driver, || takes(rank))) {
+            return false;
         }
+        come.into_inner().into_iter().for_each(add);
         job.tell_others(&Note::Findings(round, own()));
         // The others wait for it, and this process may have much to do before it polls again.
         let is_gone = || job.others().all(|rank| job.outbox.queued_bytes(rank) == 0);

@@ -403,11 +403,9 @@ impl Job {
                 // Where this process has begun to end well by itself, it has not ended well after all.
                 if shared.is_stopping() { shared.spoil(reason) } else { shared.stop(reason) }
             }
-            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) if shared.is_stopping() => {
-                self.heed_at_end(shared, from, note);
-            }
-            // Nobody has said that the run ends.
-            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) => return,
+            // Of a hang rank 0 has told before. What has been done may come before the news of the end, from another process than that.
+            Note::Findings(..) | Note::Hang(_) if !shared.is_stopping() => return,
+            Note::Findings(..) | Note::Hang(_) | Note::Profile(_) => self.heed_at_end(shared, from, note),
             Note::Idle(standing) => self.standings.note(from, standing),
             Note::Ask(round) => self.standings.asked(round),
             Note::Confirm(round) => self.standings.confirmed(from, round),

@@ -331,7 +331,7 @@ impl Watch {
     }
 
     /// Whether the neighbours are connected, or have been given up: so it is after the time of meeting, at the latest.
-    fn has_met(&self) -> bool {
+    pub(crate) fn has_met(&self) -> bool {
         let is_gone = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
         is_gone || self.lines.has_met.load(Ordering::SeqCst)
     }
@@ -342,13 +342,14 @@ impl Watch {
     }
 
     /// Tells all of a process that the network has lost: the others may be busy and not use it, or know nothing of it.
-    /// They are when this returns, but for those that come late: this process ends next.
-    pub(crate) fn tell_unreached(&self, own: Rank, rank: Rank) {
+    /// Some have been when this returns, since this process ends next; false if none is connected.
+    pub(crate) fn tell_unreached(&self, own: Rank, rank: Rank) -> bool {
         // Another one later is no news any more.
         if self.lines.unreached.set(rank).is_ok() {
             let loss = Loss { rank, by: own, sign: Sign::Network };
             self.lines.spread(News { loss, tell: [true; 2] });
         }
+        self.lines.sides.iter().any(|side| lock(side).is_some())
     }
 
     /// What tells the others that this process has ended badly.
