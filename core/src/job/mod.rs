@@ -329,8 +329,7 @@ impl Job {
     }
 
     /// Ends the process's part in the job, when its PEs have ended: what was sent is delivered, to nobody, and the others are awaited. What it has
-    /// to report goes to rank 0, which has that of all then.
-    /// Whether all others have ended theirs, too.
+    /// to report goes to rank 0, which has that of all then. Returns whether all others have ended theirs, too.
     pub(crate) fn close(&self, shared: &Shared, hang: &mut String, profile: &mut Option<Profile>) -> bool {
         if self.rank() != Rank(0) {
             if let Some(Reason::Hang) = shared.lock_reason().as_deref() {

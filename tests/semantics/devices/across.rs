@@ -538,25 +538,6 @@ async fn a_fault_holds_nobody_up(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-macro_rules! on_each_kind {
-    ($($scenario:ident: $inline:ident $workers:ident $polled:ident,)*) => {$(
-        #[chare::test(pes = [1, 2, 4], device = "host:2:inline")]
-        async fn $inline(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-
-        #[chare::test(pes = [1, 2, 4], device = "host:2:workers=2")]
-        async fn $workers(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-
-        #[chare::test(pes = [1, 2, 4], device = "host:2:polled")]
-        async fn $polled(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-    )*};
-}
-
 on_each_kind! {
     shares_come_as_they_were_sent: shares_inline shares_workers shares_polled,
     buffers_get_another_owner: buffers_inline buffers_workers buffers_polled,

@@ -196,25 +196,6 @@ async fn a_chare_moves_with_many(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-macro_rules! on_each_kind {
-    ($($scenario:ident: $inline:ident $workers:ident $polled:ident,)*) => {$(
-        #[chare::test(pes = [1, 2, 4], device = "host:2:inline")]
-        async fn $inline(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-
-        #[chare::test(pes = [1, 2, 4], device = "host:2:workers=2")]
-        async fn $workers(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-
-        #[chare::test(pes = [1, 2, 4], device = "host:2:polled")]
-        async fn $polled(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-    )*};
-}
-
 on_each_kind! {
     many_are_gathered_from_one_pe: gathered_inline gathered_workers gathered_polled,
     many_are_arguments: arguments_inline arguments_workers arguments_polled,
