@@ -7,10 +7,10 @@ mod job;
 use std::fmt;
 
 use chare_device::{BackendKind, Device, Devices, HostMode, Language, Path, backend_kinds};
+#[cfg(feature = "mpi")]
+use chare_transport::is_launched;
 
 use crate::binding::{BoundDevices, NodeRank};
-#[cfg(feature = "mpi")]
-use crate::launch;
 use crate::options::Options;
 use crate::runtime::StartError;
 
@@ -93,7 +93,7 @@ impl Info {
     /// If a run with these options could not start.
     pub fn of_job(options: &Options) -> Result<String, StartError> {
         #[cfg(feature = "mpi")]
-        if launch::is_launched_by_mpi() {
+        if is_launched() {
             return job::text(options);
         }
         Ok(Info::of(options)?.to_string())

@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use chare_device::Capability;
+#[cfg(not(feature = "mpi"))]
+use chare_transport::launched_size;
 use chare_transport::say_within;
 #[cfg(feature = "mpi")]
-use chare_transport::{Heartbeat, Limits, Process, mpi};
+use chare_transport::{Heartbeat, Limits, Process, is_launched, mpi};
 
 #[cfg(feature = "mpi")]
 use crate::job;
@@ -85,7 +87,7 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    if !is_launched_by_mpi() {
+    if !is_launched() {
         return end(Runtime::run(options, main));
     }
     let (environment, options, process) = match meet(options) {
@@ -118,21 +120,12 @@ where
     Fut: Future<Output = R> + Send + 'static,
     R: MainOutput,
 {
-    let size = |name| std::env::var(name).ok()?.parse::<u32>().ok();
-    if ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().filter_map(size).any(|size| size > 1) {
+    if launched_size().is_some_and(|size| size > 1) {
         say(
             "warning: this program runs by itself in each process of `mpirun`: build it with `--features mpi` to make one job of them",
         );
     }
     end(Runtime::run(options, main))
-}
-
-/// Whether a launcher of MPI has started this process: OpenMPI's, or one that speaks PMI or PMIx, as MPICH's and Slurm's do.
-#[cfg(feature = "mpi")]
-pub(crate) fn is_launched_by_mpi() -> bool {
-    ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some())
 }
 
 /// Compiles the kernels of the program for machines elsewhere.

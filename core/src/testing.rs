@@ -171,7 +171,7 @@ fn test_from(test: &Test, begin: BeginAgain<'_>) {
     let env = |name: &str| std::env::var(name).ok();
     let Some(seeds) = test.seeds(env) else {
         #[cfg(feature = "mpi")]
-        if crate::launch::is_launched_by_mpi() {
+        if chare_transport::is_launched() {
             return ranks::run(test, begin, env);
         }
         let report = match processes(env).filter(|processes| test.spreads_over(*processes)) {

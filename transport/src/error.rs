@@ -84,6 +84,16 @@ pub enum ConnectError {
     /// The limits cannot work.
     #[error("these limits cannot work: {0}")]
     Limits(String),
+    /// The launcher is that of another library: each process is alone for MPI, and would do by itself what all are to do.
+    #[error(
+        "{started} processes were started by a launcher that the MPI of this program, {library}, knows nothing of: use the `mpirun` that comes with it"
+    )]
+    OtherLauncher {
+        /// How many processes the launcher has started.
+        started: usize,
+        /// The library that this program uses, in its own words.
+        library: String,
+    },
     /// The network does not start.
     #[error("the network does not start: {0}")]
     Network(String),

@@ -27,6 +27,7 @@ mod driver;
 mod error;
 mod facts;
 mod frame;
+mod launcher;
 mod limits;
 pub mod local;
 #[cfg(feature = "mpi")]
@@ -49,6 +50,7 @@ pub use driver::{Driver, Progress};
 pub use error::{ConnectError, Error};
 pub use facts::{Facts, Host, ThreadLevel};
 pub use frame::{Frame, Rank};
+pub use launcher::{is_launched, launched_size};
 pub use limits::Limits;
 pub use network::Nap;
 pub use outbox::{Outbox, Queued, Refusal, SendError};

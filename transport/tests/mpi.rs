@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         trial("scenarios_without_a_launcher", || scenarios_succeed(run_alone("scenarios"), 1)),
         trial("scenarios_on_2_processes", || scenarios_succeed(run(2, "scenarios"), 2)),
         trial("scenarios_on_4_processes", || scenarios_succeed(run(4, "scenarios"), 4)),
+        trial("a_launcher_of_another_library_is_told", a_launcher_of_another_library_is_told),
         trial("memory_goes_by_address_to_memory_that_the_receiver_makes", || {
             scenarios_succeed(run(3, "device"), 3)
         }),
@@ -104,9 +105,13 @@ fn run(size: usize, case: &str) -> Output {
 
 /// Runs a case without a launcher.
 fn run_alone(case: &str) -> Output {
+    finish(alone(), case)
+}
+
+fn alone() -> Command {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=10", LIMIT_S]).arg(this_program());
-    finish(command, case)
+    command
 }
 
 fn this_program() -> std::path::PathBuf {
@@ -134,6 +139,19 @@ fn scenarios_succeed(output: Output, size: usize) -> Result<(), Failed> {
     let said = text(&output);
     check(output.status.success(), &output)?;
     (0..size).try_for_each(|rank| check(said.contains(&format!("rank {rank} of {size} is done")), &output))
+}
+
+/// Each process is alone then, and all of them would do the whole work.
+fn a_launcher_of_another_library_is_told() -> Result<(), Failed> {
+    let mut command = alone();
+    command.env("OMPI_COMM_WORLD_SIZE", "3");
+    let output = finish(command, "scenarios");
+    let said = text(&output);
+    check(!output.status.success() && said.contains("3 processes were started by a launcher that"), &output)?;
+    check(
+        ["the MPI of this program, Open MPI v", "MPICH Version: "].iter().any(|name| said.contains(name)),
+        &output,
+    )
 }
 
 fn ranks_that_differ_all_say_so() -> Result<(), Failed> {

@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ThreadId};
 
 use ::mpi::Threading;
-use ::mpi::environment::{Universe, initialize_with_threading, processor_name};
+use ::mpi::environment::{Universe, initialize_with_threading, library_version, processor_name};
 
 use crate::error::ConnectError;
 use crate::facts::ThreadLevel;
 use crate::frame::Rank;
+use crate::launcher::launched_size;
 use crate::limits::Limits;
 use crate::start::{self, Hello, Identity, Process};
 use crate::watch::{self, Address, Heartbeat, Post};
@@ -54,7 +55,8 @@ impl Environment {
     /// `MALLOC_MMAP_THRESHOLD_` or `GLIBC_TUNABLES`).
     ///
     /// # Errors
-    /// If MPI was started before in this process, by this or by another library.
+    /// If MPI was started before in this process, by this or by another library. If a launcher has started several processes, and is not that of
+    /// this library, which then finds this process alone.
     pub fn start() -> Result<Environment, ConnectError> {
         Environment::start_with(ThreadLevel::Multiple)
     }
@@ -80,14 +82,20 @@ impl Environment {
             Threading::Serialized => ThreadLevel::Serialized,
             Threading::Multiple => ThreadLevel::Multiple,
         };
-        Ok(Environment {
+        let environment = Environment {
             started: Arc::new(Started {
                 universe: Some(universe),
                 level,
                 thread: thread::current().id(),
                 is_broken: AtomicBool::new(false),
             }),
-        })
+        };
+        match launched_size() {
+            Some(started) if started > 1 && environment.size()? == 1 => {
+                Err(ConnectError::OtherLauncher { started, library: library() })
+            }
+            _ => Ok(environment),
+        }
     }
 
     /// The number of processes of the MPI program.
@@ -171,6 +179,14 @@ impl Environment {
         }
         Ok(process)
     }
+}
+
+/// Name and version of the library, without what else it says on its first line.
+fn library() -> String {
+    let words = library_version().unwrap_or_default();
+    let first = words.lines().next().unwrap_or_default();
+    let name = first.split(',').next().unwrap_or_default();
+    name.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl Started {
