@@ -1,5 +1,5 @@
 //! What a program runs on, and what it says about it, as a user starts it: `--device`, with GPUs (a stand-in for NVIDIA's
-//! driver) and without.
+//! driver) and without. And that it runs alone where it can do no other.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,10 @@ struct Answer {
 
 /// Runs a program on two PEs, with a driver in `gpus` or with none.
 fn answer(program: &str, arguments: &[&str], gpus: Option<&Path>) -> Answer {
-    let mut command = Command::new(program);
+    answer_of(Command::new(program), arguments, gpus)
+}
+
+fn answer_of(mut command: Command, arguments: &[&str], gpus: Option<&Path>) -> Answer {
     command.args(["--pes", "2"]).args(arguments).env_remove("LD_LIBRARY_PATH").env_remove("CHARE_DEVICE");
     if let Some(folder) = gpus {
         command.env("LD_LIBRARY_PATH", folder);
@@ -52,6 +55,19 @@ fn auto_says_what_it_took_and_why() {
     assert_eq!(answer(EVERYWHERE, &["--device", "auto", "--quiet"], None), answered(host, ""));
     let said = "--device auto: the host, since the specification says where its kernels run\n";
     assert_eq!(answer(EVERYWHERE, &["--device=auto:inline"], None), answered(host, said));
+}
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_build_without_mpi_warns_under_its_launchers() {
+    let warning = "warning: this program runs by itself in each process of `mpirun`: build it with `--features mpi` to make one job of them\n";
+    for (variable, processes, said) in
+        [("OMPI_COMM_WORLD_SIZE", "4", warning), ("PMI_SIZE", "2", warning), ("PMI_SIZE", "1", "")]
+    {
+        let mut command = Command::new(EVERYWHERE);
+        command.env(variable, processes);
+        assert_eq!(answer_of(command, &["--device=host"], None), answered("runs on host:0\n42\n", said));
+    }
 }
 
 #[test]
