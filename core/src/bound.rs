@@ -18,6 +18,12 @@
 //! in the tables before the first `migrated` method runs. While the constructor of a companion is running, as a coroutine, the
 //! request waits for its end.
 //!
+//! **Whoever creates a follower** need not have heard of its leader: who has got a proxy of that may be told by another way than of the
+//! creation, which takes the tree of the processes. Only where the leader is known can be said where the follower's elements have their homes, so the
+//! creation waits on that PE, with what comes for the follower, broadcasts included, until the leader's has come, or the news that there is
+//! none. No other PE hears of the follower before. The waiting creation is released in the step that makes the leader known, so nothing is quiescent
+//! between the two.
+//!
 //! **A PE that does not know an array** holds what comes for it, the message with companions included. It knows no follower before
 //! it knows the leader, so that what it takes for the class of an array is the class of those that it knows, and
 //! an element of an array that it does not know is not on it.
@@ -34,15 +40,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::cell::ChareRef;
 use crate::chares::Chare;
-use crate::collection::{Collection, Construct, Kind};
+use crate::collection::{Collection, CollectionInfo, Construct};
+use crate::create::Everywhere;
 use crate::destruction;
 use crate::entry::EntryOf;
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, PeId, RunId};
+use crate::index::DenseIndex;
 use crate::location::Place;
 use crate::message::{Msg, Name, Payload};
 use crate::proxy::Array;
-use crate::reply::Reply;
+use crate::reply::{CellRef, Reply};
 use crate::scheduler::pe::{Pe, Unborn};
 use crate::wire::{Arrives, Decoder, Encoder, Kind as Message, Leaves, Unsent, WireError};
 
@@ -58,20 +66,71 @@ impl<I: Copy> Leader<I> {
         let (run, id, shape) = array.parts();
         Leader { run, id, shape }
     }
+}
 
-    /// Which elements its followers have, and where their homes are.
-    pub(crate) fn kind(&self, pe: &Pe) -> Result<Kind, String> {
-        if self.run != pe.run() {
-            return Err("an array cannot be bound to one of another run".to_owned());
-        }
-        let array = pe.collection(self.id).ok_or_else(|| {
-            format!(
-                "PE {} has not heard of the array that is to be bound to: await its creation first",
-                pe.id()
-            )
-        })?;
-        Ok(array.info.kind.clone())
+/// Creates an array that is bound to another, now, or when this PE hears of that. Fails, and says why, if it does not fit in memory.
+pub(crate) fn create<C: Chare<Index: DenseIndex>>(
+    pe: &Pe,
+    leader: &Leader<C::Index>,
+    init: C::Init,
+    awaited: bool,
+) -> Result<(CollectionId, Option<CellRef>), String>
+where
+    C::Init: Clone,
+{
+    if leader.run != pe.run() {
+        return Err("an array cannot be bound to one of another run".to_owned());
     }
+    let array = Everywhere::<C>::new(pe, init, awaited);
+    let begun = array.begun();
+    let later = CreateLater { leader: leader.id, shape: leader.shape, array };
+    match later.info(pe) {
+        Some(info) => later.array.create(pe, info)?,
+        None => {
+            pe.expect_collection(begun.0);
+            pe.hold_for_collection(leader.id, Msg::for_pe(later));
+        }
+    }
+    Ok(begun)
+}
+
+/// The creation of a follower that waits on the PE which creates it, until that has heard of the leader.
+struct CreateLater<C: Chare> {
+    leader: CollectionId,
+    shape: C::Index,
+    array: Everywhere<C>,
+}
+
+impl<C: Chare<Index: DenseIndex>> CreateLater<C> {
+    /// What the array will be, where its leader is known: it has the homes of that.
+    fn info(&self, pe: &Pe) -> Option<CollectionInfo> {
+        let kind = pe.collection(self.leader)?.info.kind.clone();
+        let info = CollectionInfo::new::<C>(self.array.begun().0, self.shape, kind, pe.pe_count());
+        Some(info.bound_to(Some(self.leader)))
+    }
+}
+
+impl<C: Chare<Index: DenseIndex>> Payload for CreateLater<C>
+where
+    C::Init: Clone,
+{
+    const NAME: Name = Name::Runtime("the creation of a bound array");
+    const LEAVES: Leaves<Self> = Leaves::Never;
+    fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        let info = self.info(pe).expect("it was held until its leader was known");
+        self.array.create_later(pe, info);
+    }
+
+    /// There is no leader.
+    fn lost(self, _: ChareId, _: Reply, pe: &Pe, error: CallError) {
+        self.array.give_up(pe, nothing_to_be_bound_to::<C>(&error));
+    }
+}
+
+/// The error of a companion, or of all, that has no leader, for this reason.
+fn nothing_to_be_bound_to<C: Chare>(why: &CallError) -> CallError {
+    let text = format!("{} is not created, since it has nothing to be bound to: {why}", C::INFO.name);
+    CallError::Refused(text.into())
 }
 
 /// What a PE knows of the class of an array.
@@ -209,8 +268,7 @@ impl<C: Chare> Payload for Follow<C> {
         let Follow { array, init, home } = self;
         pe.guard(|| drop(init));
         let id = ChareId { collection: array, element: leader.element };
-        let text = format!("{} is not created, since it has nothing to be bound to: {error}", C::INFO.name);
-        let error = CallError::Refused(text.into());
+        let error = nothing_to_be_bound_to::<C>(&error);
         pe.post(home, Msg::new(id, Reply::none(), Orphaned(error.clone())));
         reply.refuse(pe, id, error);
     }

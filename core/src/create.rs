@@ -6,13 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::bound::Leader;
+use crate::bound::{self, Leader};
 use crate::broadcast;
 use crate::callback::{self, Callback};
 use crate::caught::blame_caller;
 use crate::chares::{ArrayElement, Chare, ChareInfo};
 use crate::collection::{CollectionInfo, Create, CreateSingle, Initial, Kind, Start};
 use crate::current;
+use crate::entry::{self, EntryOf};
 use crate::error::CallError;
 use crate::ids::{ChareId, CollectionId, IntoPe, PeId};
 use crate::index::DenseIndex;
@@ -21,6 +22,7 @@ use crate::pending::{Pending, pending_future};
 use crate::placement::Placement;
 use crate::proxy::{Array, Element, Group, SparseArray, all_pes};
 use crate::reply::{CellRef, Reply, UNKNOWN};
+use crate::report::Reason;
 use crate::scheduler::pe::Pe;
 use crate::stillborn::Uncreated;
 use crate::strided::Strided;
@@ -55,6 +57,9 @@ impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
     /// method of either runs. If one has called [`Cx::set_migratable`](crate::Cx::set_migratable) with `false`, neither
     /// moves. Any number of arrays may be bound to one, and others to those: all of them move together. Once this
     /// creation has been awaited, all have a place.
+    ///
+    /// This PE need not have heard of the other array, only have got the proxy: the creation then waits, and so does what is sent by the proxy that it
+    /// has brought. If there will be no such array, it brings [`CallError::Refused`].
     ///
     /// An element that is destroyed leaves the others as they are: they go on together. An element is not constructed, and
     /// the creation brings [`CallError::Refused`], if the one that it would be bound to has been destroyed already.
@@ -104,7 +109,7 @@ impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
     /// # Panics
     /// If the shape has no elements, or more than 64 bits count, or is not that of the array that it is bound to, and if it
     /// is bound and has a map; when it is sent or first polled, on a thread that is not a PE, if the map says a PE that
-    /// does not exist, and if this PE has not heard of the array that it is bound to.
+    /// does not exist, and if the array that it is bound to is one of another run.
     #[track_caller]
     pub fn create(self, init: C::Init) -> Creation<Array<C>>
     where
@@ -122,14 +127,17 @@ impl<C: Chare<Index: DenseIndex>> ArrayBuilder<C> {
             );
         }
         Creation::new(C::INFO, Location::caller(), move |pe, awaited| {
-            let kind = match (&leader, map) {
-                (Some(leader), _) => leader.kind(pe)?,
-                (None, None) => Kind::Dense { element_count },
-                (None, Some(map)) => Kind::Mapped { pes: mapped(pe, shape, element_count, &*map)? },
+            let (id, cell) = match leader {
+                Some(leader) => bound::create::<C>(pe, &leader, init, awaited)?,
+                None => {
+                    let kind = match map {
+                        None => Kind::Dense { element_count },
+                        Some(map) => Kind::Mapped { pes: mapped(pe, shape, element_count, &*map)? },
+                    };
+                    let info = |id| CollectionInfo::new::<C>(id, shape, kind, pe.pe_count());
+                    create_everywhere::<C>(pe, info, init, awaited)?
+                }
             };
-            let leader = leader.map(|leader| leader.id);
-            let info = |id| CollectionInfo::new::<C>(id, shape, kind, pe.pe_count()).bound_to(leader);
-            let (id, cell) = create_everywhere::<C>(pe, info, init, awaited)?;
             Ok((Array::new(pe.run(), id, shape), cell))
         })
     }
@@ -353,6 +361,9 @@ impl<C: Chare<Index = usize>> SingleBuilder<C> {
     }
 }
 
+/// The collection, and the cell that waits for all constructors, if its creation is awaited.
+type Begun = (CollectionId, Option<CellRef>);
+
 /// Makes a collection known on all PEs, where its elements are then constructed. Fails, and says why, if it does not fit
 /// in memory or its map says nonsense.
 fn create_everywhere<C: Chare>(
@@ -360,36 +371,96 @@ fn create_everywhere<C: Chare>(
     info: impl FnOnce(CollectionId) -> CollectionInfo,
     init: C::Init,
     awaited: bool,
-) -> Result<(CollectionId, Option<CellRef>), String>
+) -> Result<Begun, String>
 where
     C::Init: Clone,
 {
-    let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
-    let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, Codec::by_serde, finish));
-    let id = CollectionId::new(pe.id(), pe.next_creation());
-    let info = Arc::new(info(id));
-    // Messages first, the own part next: if either fails, no other PE has heard of the collection.
-    let creation =
-        |others| Create::<C> { info: info.clone(), init: init.clone(), root }.for_others(pe, others);
-    let mut creations = match pe.others().map(creation).collect::<Result<Vec<_>, Stays>>() {
-        Ok(creations) => creations.into_iter(),
-        Err(why) => {
-            let uncreated = || Uncreated(not_sent::<C>(&why));
-            let all = ChareId { collection: id, element: UNKNOWN };
-            pe.post_to_others(|| Msg::new(all, Reply::none(), uncreated()));
-            uncreated().run(all, root.map_or(Reply::none(), Reply::to), pe);
-            return Ok((id, root));
+    let new = Everywhere::<C>::new(pe, init, awaited);
+    let begun = new.begun();
+    new.create(pe, info(begun.0))?;
+    Ok(begun)
+}
+
+/// A collection that this PE is to create on all.
+pub(crate) struct Everywhere<C: Chare> {
+    id: CollectionId,
+    root: Option<CellRef>,
+    init: C::Init,
+}
+
+impl<C: Chare> Everywhere<C> {
+    pub(crate) fn new(pe: &Pe, init: C::Init, awaited: bool) -> Self {
+        let finish = |_: broadcast::Outcomes<()>, error: Option<CallError>| error.map_or(Ok(()), Err);
+        let root = awaited.then(|| broadcast::open_root::<(), ()>(pe, Codec::by_serde, finish));
+        Everywhere { id: CollectionId::new(pe.id(), pe.next_creation()), root, init }
+    }
+
+    pub(crate) fn begun(&self) -> Begun {
+        (self.id, self.root)
+    }
+
+    /// Tells all PEs that there will be no such collection.
+    pub(crate) fn give_up(self, pe: &Pe, error: CallError) {
+        let Everywhere { id, root, init } = self;
+        pe.guard(|| drop(init));
+        let all = ChareId { collection: id, element: UNKNOWN };
+        pe.post_to_others(|| Msg::new(all, Reply::none(), Uncreated(error.clone())));
+        Uncreated(error).run(all, root.map_or(Reply::none(), Reply::to), pe);
+    }
+}
+
+impl<C: Chare> Everywhere<C>
+where
+    C::Init: Clone,
+{
+    /// Creates it, in the method of who asks for it: if the arguments cannot be cloned, that method panics.
+    pub(crate) fn create(self, pe: &Pe, info: CollectionInfo) -> Result<(), String> {
+        let info = Arc::new(info);
+        let creations = self.creations(pe, &info);
+        self.begin(pe, info, creations)
+    }
+
+    /// Creates it later: what is a panic in [`create`](Self::create) is an error of the creation, and where that fails the run ends.
+    pub(crate) fn create_later(self, pe: &Pe, info: CollectionInfo) {
+        let info = Arc::new(info);
+        match entry::guarded_in_all(pe, EntryOf::<C>::NEW, || self.creations(pe, &info)) {
+            Ok(creations) => {
+                if let Err(text) = self.begin(pe, info, creations) {
+                    pe.shared().stop(Reason::Aborted(text));
+                }
+            }
+            Err(error) => self.give_up(pe, error),
         }
-    };
-    match (Create::<C> { info, init, root }).begin(pe) {
-        Ok(()) => {
-            pe.post_to_others(|| creations.next().expect("there is one for each of the others"));
-            Ok((id, root))
-        }
-        Err(text) => {
-            root.iter().for_each(|root| pe.cells.abandon(pe, root.key));
-            Err(text)
-        }
+    }
+
+    /// A message for each of [`Pe::others`]. They come before the own part: if either fails, no other PE has heard of the collection.
+    fn creations(&self, pe: &Pe, info: &Arc<CollectionInfo>) -> Result<Vec<Msg>, Stays> {
+        let creation = |others| {
+            let create = Create::<C> { info: info.clone(), init: self.init.clone(), root: self.root };
+            create.for_others(pe, others)
+        };
+        pe.others().map(creation).collect()
+    }
+
+    fn begin(
+        self,
+        pe: &Pe,
+        info: Arc<CollectionInfo>,
+        creations: Result<Vec<Msg>, Stays>,
+    ) -> Result<(), String> {
+        let mut creations = match creations {
+            Ok(creations) => creations.into_iter(),
+            Err(why) => {
+                self.give_up(pe, not_sent::<C>(&why));
+                return Ok(());
+            }
+        };
+        let Everywhere { root, init, .. } = self;
+        (Create::<C> { info, init, root })
+            .begin(pe)
+            .inspect_err(|_| root.iter().for_each(|root| pe.cells.abandon(pe, root.key)))?;
+        pe.post_to_others(|| creations.next().expect("there is one for each of the others"));
+        Ok(())
     }
 }
 

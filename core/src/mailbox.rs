@@ -225,6 +225,16 @@ impl Pe {
         }
     }
 
+    /// Notes that this PE is to create a collection, later than its methods are told of it.
+    pub(crate) fn expect_collection(&self, id: CollectionId) {
+        self.unborn_collections.borrow_mut().entry(id).or_default();
+    }
+
+    /// Whether something waits here for a collection, or this PE is to create it.
+    pub(crate) fn expects_collection(&self, id: CollectionId) -> bool {
+        self.unborn_collections.borrow().contains_key(&id)
+    }
+
     /// Keeps a message until its collection is known here; refuses it if that will not be created.
     pub(crate) fn hold_for_collection(&self, id: CollectionId, msg: Msg) {
         if let Some(error) = self.uncreated(id) {

@@ -15,7 +15,7 @@ fn scramble(number: u64) -> u64 {
 
 /// An element that looks at its companions whenever it runs.
 #[derive(Serialize, Deserialize)]
-struct Part {
+pub(super) struct Part {
     companions: Vec<Array<Part>>,
     seed: u64,
     touched: u64,
@@ -158,7 +158,7 @@ impl Part {
     }
 }
 
-const PARTS: usize = 40;
+pub(super) const PARTS: usize = 40;
 
 /// Two arrays of which the second is bound to the first, and each knows the other.
 async fn pair(rt: &Runtime) -> Result<(Array<Part>, Array<Part>)> {
@@ -168,7 +168,7 @@ async fn pair(rt: &Runtime) -> Result<(Array<Part>, Array<Part>)> {
     Ok((leader, follower))
 }
 
-async fn places(array: Array<Part>) -> Result<Vec<usize>> {
+pub(super) async fn places(array: Array<Part>) -> Result<Vec<usize>> {
     Ok(array.place().gather().await?)
 }
 

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod arrays;
+mod binding;
 mod bound;
 mod broadcasts;
 mod callbacks;

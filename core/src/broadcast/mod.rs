@@ -169,8 +169,16 @@ impl Number {
             // Its collection may not exist, or not any more, and nothing that is sent now arrives.
             return;
         }
+        if self.is_early(pe) {
+            return pe.hold_for_collection(self.collection, Msg::for_pe(self));
+        }
         let parcels = self.parcels(pe);
         self.send(pe, parcels);
+    }
+
+    /// Whether the root is to create its collection, and has not done so yet.
+    fn is_early(&self, pe: &Pe) -> bool {
+        pe.collection(self.collection).is_none() && pe.expects_collection(self.collection)
     }
 
     /// Sends it as soon as insertions that came before it have their places.
@@ -271,11 +279,19 @@ impl Payload for Number {
     const INNER: Option<fn(&Self) -> Inner<'_>> = Some(|number| Inner::Message(number.args.message()));
     const LEAVES: Leaves<Self> = Leaves::As(Kind::Number, Self::leave);
     fn run(self, _: ChareId, _: Reply, pe: &Pe) {
+        if self.is_early(pe) {
+            return pe.hold_for_collection(self.collection, Msg::for_pe(self));
+        }
         // The sender's method is not running here: a clone that panics is an error of the call.
         match entry::guarded_in_all(pe, self.args.entry(), || self.parcels(pe)) {
             Ok(parcels) => self.send(pe, parcels),
             Err(error) => self.refuse(pe, error),
         }
+    }
+
+    /// Its collection is not created.
+    fn lost(self, _: ChareId, _: Reply, pe: &Pe, error: CallError) {
+        self.refuse(pe, error);
     }
 }
 
