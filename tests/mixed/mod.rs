@@ -144,6 +144,11 @@ pub(super) async fn mixed_paths(rt: Runtime) -> Result<()> {
             _ => assert_eq!(opened_since, opened),
         }
         carriers.on(from).send_many(carriers.on(to)).await?;
+        let [_, peers_of_many, _] = carriers.on(to).counts().await?;
+        assert!(
+            &*path() != "mpi" || !is_between || peers_of_many == peers_since,
+            "MPI has brought it to the device of the PE that it is for: {peers_since} {peers_of_many}"
+        );
         assert!(is_between || peers_since > peers, "memory of one is read on the other: {peers_since}");
     }
     Ok(())

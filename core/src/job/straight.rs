@@ -23,7 +23,7 @@ use chare_device::{__Arrival as Arrival, __Come as Come, __Leaving as Leaving, H
 use chare_transport::{Buffer, DeviceBuf, Driver, Facts, Frame, Host, Outbox, Progress, Rank};
 use rustc_hash::FxHashMap;
 
-use super::coming;
+use super::{coming, taking};
 use crate::binding::BoundDevices;
 use crate::process::Shared;
 
@@ -53,8 +53,8 @@ pub(super) fn make_room(shared: &Shared, header: &[u8], len: usize) -> Option<De
     if !shared.job()?.paths.sends() {
         return None;
     }
-    // What stands before other messages is no number of a PE; they are for any.
-    let to = header.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    // What cannot be read is refused when it has come.
+    let to = taking::number_of(header).unwrap_or(0);
     to_receive(shared.devices(), coming::device_of(shared, to)?, len)
 }
 
@@ -153,6 +153,9 @@ mod tests {
     use chare_transport::{Identity, Limits, local};
 
     use super::*;
+    use crate::job::staged::Instead;
+    use crate::job::{INSTEAD, PACKED};
+    use crate::wire::Encoder;
 
     /// The facts of processes on these hosts.
     fn facts(hosts: &[usize]) -> Facts {
@@ -182,6 +185,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn whom_a_frame_is_for_is_known_from_its_header() {
+        let instead = vec![(1_usize, Instead::Pieces { id: 7, spoiled: None })];
+        for (is_packed, has_instead) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut encoder = Encoder::default();
+            if is_packed {
+                encoder.put_u32(PACKED);
+                encoder.put_own(&vec![(3_usize, 1_usize), (8, 8)]);
+            }
+            if has_instead {
+                encoder.put_u32(INSTEAD);
+                encoder.put_own(&instead);
+            }
+            encoder.put_u32(5);
+            encoder.put_u32(6);
+            assert_eq!(taking::number_of(&encoder.bytes).ok(), Some(5), "{is_packed} {has_instead}");
+        }
+        assert!(taking::number_of(&PACKED.to_le_bytes()).is_err());
     }
 
     #[test]

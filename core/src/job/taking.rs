@@ -142,6 +142,25 @@ fn read_packed(pe: &Pe, from: Rank, header: &[u8], mut decoder: Decoder<'_>) -> 
     Ok(Came::Message(to, msg))
 }
 
+/// The number of the PE in its process that a frame with this header is for, or the word that says what else it is.
+pub(super) fn number_of(header: &[u8]) -> Result<u32, WireError> {
+    pass_to_number(&mut Decoder::new(header, Vec::new()))
+}
+
+/// Passes over what stands before the number, how its buffers come, and takes that.
+fn pass_to_number(decoder: &mut Decoder<'_>) -> Result<u32, WireError> {
+    let mut number = decoder.take_u32()?;
+    if number == PACKED {
+        packed::skip(decoder)?;
+        number = decoder.take_u32()?;
+    }
+    if number == INSTEAD {
+        let _: Vec<(usize, Instead)> = decoder.take()?;
+        number = decoder.take_u32()?;
+    }
+    Ok(number)
+}
+
 /// What a simulated network has to know of a frame.
 pub(crate) struct Address {
     /// The number of the PE in its process; none if it is for all.
@@ -153,15 +172,7 @@ impl Address {
     /// That of a frame with this header, which is no note.
     pub(crate) fn read(header: &[u8]) -> Result<Self, WireError> {
         let mut decoder = Decoder::new(header, Vec::new());
-        let mut to = decoder.take_u32()?;
-        if to == PACKED {
-            packed::skip(&mut decoder)?;
-            to = decoder.take_u32()?;
-        }
-        if to == INSTEAD {
-            let _: Vec<(usize, Instead)> = decoder.take()?;
-            to = decoder.take_u32()?;
-        }
+        let to = pass_to_number(&mut decoder)?;
         let to = Some(to).filter(|to| *to != SPREAD);
         if to.is_none() {
             // Whoever has spread it.
