@@ -496,6 +496,7 @@ fn main() -> ExitCode {
         trial("a_path_that_is_impossible_is_an_error_at_the_start", impossible_paths),
         trial("a_library_that_spoils_samples_is_not_used", spoiled::samples_are_noticed),
         trial("each_device_and_each_way_is_tried", spoiled::each_sample_counts),
+        trial("samples_that_do_not_come_end_the_start", spoiled::missing_samples_end_the_start),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -314,7 +314,8 @@ impl Options {
         }
     }
 
-    /// How long a process of a job may be silent before it is lost (`--heartbeat`); none for as long as it likes.
+    /// How long a process of a job may be silent before it is lost (`--heartbeat`); none for as long as it likes. At the start MPI has as long, and 10 s at
+    /// least, to bring samples of device memory, if it may be used for that.
     pub fn heartbeat(&self) -> Option<Duration> {
         self.heartbeat
     }

@@ -1,4 +1,4 @@
-//! Libraries of MPI that say they reach devices, and do not: what they bring is noticed before the run.
+//! Libraries of MPI that say they reach devices, and do not: what they bring, or do not bring, is noticed before the run.
 
 use std::env;
 use std::process::Command;
@@ -59,6 +59,35 @@ pub(super) fn each_sample_counts() -> Result<(), Failed> {
                 format!("sample {number} of {rank}: {said}{errors}")
             })?;
         }
+    }
+    Ok(())
+}
+
+/// MPI does not bring samples, or does not come back: no process waits for ever.
+pub(super) fn missing_samples_end_the_start() -> Result<(), Failed> {
+    let (program, shim) = (env!("CARGO_BIN_EXE_across"), shim()?);
+    for (swallow, told) in [
+        (
+            "1:1",
+            &["error: MPI has not brought rank 2 the samples of device memory of rank 1 within 10 s"][..],
+        ),
+        // Which of them says so first is not known; launchers then end the others.
+        (
+            "all",
+            &[
+                "error: MPI has not brought rank 0 the samples of device memory of rank 2 within 10 s",
+                "error: MPI has not brought rank 1 the samples of device memory of rank 0 within 10 s",
+                "error: MPI has not brought rank 2 the samples of device memory of rank 1 within 10 s",
+            ],
+        ),
+    ] {
+        let swallow = format!("CHARE_TEST_SWALLOW={swallow}");
+        let devices = ["--pes", "2", "--device", "host:2", "--heartbeat", "2"];
+        let command = [&["env", &shim, &swallow, program][..], &devices].concat();
+        let (said, errors, code) = texts_and_code(&mpirun_with("3", &command, "mpi", "0"));
+        let is_told =
+            told.iter().any(|told| errors.contains(told)) && errors.contains("`--device-path staged`");
+        check(code != Some(0) && is_told, || format!("{swallow}: {code:?} {said}{errors}"))?;
     }
     Ok(())
 }

@@ -2,42 +2,58 @@
  *
  * A message of four bytes is a sample of device memory (core/src/job/straight.rs): nothing else that is sent is so short. CHARE_TEST_SPOIL says
  * which samples of this process come with other contents: `rank:number`, the number counting from 0 in the order in which they are sent, or `all`;
- * those of `all` are neither read nor written, since they may be at addresses that are no host's. */
+ * those of `all` are neither read nor written, since they may be at addresses that are no host's. CHARE_TEST_SWALLOW says so which of them never leave; for
+ * `all` no call that would send one comes back. */
 
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static char elsewhere[4] = {1, 2, 3, 4};
+static char nowhere[4];
 static int sent = 0;
 
 int MPIX_Query_cuda_support(void) { return 1; }
 
-static int is_spoiled(int number)
+static int is_all(const char *variable)
 {
-    const char *spoil = getenv("CHARE_TEST_SPOIL");
+    const char *which = getenv(variable);
+    return which != NULL && strcmp(which, "all") == 0;
+}
+
+static int is_meant(const char *variable, int number)
+{
+    const char *which = getenv(variable);
     int rank, own, of;
-    if (spoil == NULL)
+    if (which == NULL)
         return 0;
-    if (strcmp(spoil, "all") == 0)
+    if (is_all(variable))
         return 1;
     PMPI_Comm_rank(MPI_COMM_WORLD, &own);
-    return sscanf(spoil, "%d:%d", &rank, &of) == 2 && rank == own && of == number;
+    return sscanf(which, "%d:%d", &rank, &of) == 2 && rank == own && of == number;
 }
 
 int MPI_Isend(const void *buf, int count, MPI_Datatype type, int to, int tag, MPI_Comm comm, MPI_Request *request)
 {
-    if (count == 4 && is_spoiled(sent++))
-        buf = elsewhere;
+    if (count == 4) {
+        int number = sent++;
+        if (is_meant("CHARE_TEST_SPOIL", number))
+            buf = elsewhere;
+        if (is_meant("CHARE_TEST_SWALLOW", number)) {
+            while (is_all("CHARE_TEST_SWALLOW"))
+                pause();
+            /* It waits for what nobody sends. */
+            return PMPI_Irecv(nowhere, 4, MPI_BYTE, MPI_ANY_SOURCE, 4711, comm, request);
+        }
+    }
     return PMPI_Isend(buf, count, type, to, tag, comm, request);
 }
 
 int MPI_Irecv(void *buf, int count, MPI_Datatype type, int from, int tag, MPI_Comm comm, MPI_Request *request)
 {
-    static char nowhere[4];
-    const char *spoil = getenv("CHARE_TEST_SPOIL");
-    if (count == 4 && spoil != NULL && strcmp(spoil, "all") == 0)
+    if (count == 4 && is_all("CHARE_TEST_SPOIL"))
         buf = nowhere;
     return PMPI_Irecv(buf, count, type, from, tag, comm, request);
 }

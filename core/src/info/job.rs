@@ -16,8 +16,7 @@ pub(super) fn text(options: &Options) -> Result<String, StartError> {
     let (rank, pes) = (facts.rank(), options.pes());
     let looked = Info::with_devices(&options);
     let devices = looked.as_ref().ok().map(|(_, devices)| devices);
-    let to_processes = match Paths::find(&process.outbox, &mut process.driver, devices, options.device_path())
-    {
+    let to_processes = match Paths::find(&process.outbox, &mut process.driver, devices, &options) {
         Ok(paths) => paths.lines(rank),
         Err(error) => {
             leave(process.driver);

@@ -153,7 +153,7 @@ impl Job {
             leave(driver);
             return Ok(None);
         }
-        let paths = match Paths::find(&outbox, &mut driver, Some(devices), options.device_path()) {
+        let paths = match Paths::find(&outbox, &mut driver, Some(devices), options) {
             Ok(paths) => paths,
             Err(error) => {
                 leave(driver);

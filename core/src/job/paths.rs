@@ -7,6 +7,8 @@
 //! Invariant: nothing has been sent before, and all samples live until all have tried them, and have closed what they had opened for that: the second
 //! telling waits for all.
 
+use std::time::Duration;
+
 use chare_device::{__Leaving as Leaving, __Offer as Offer, __Reach as Reach, __Sample as Sample};
 use chare_transport::{ConnectError, Driver, Facts, Outbox, Rank};
 use serde::de::DeserializeOwned;
@@ -15,8 +17,11 @@ use serde::{Deserialize, Serialize};
 use super::straight;
 use crate::binding::BoundDevices;
 use crate::device_path::{Chosen, DevicePath, Way, choose};
-use crate::options::OptionsError;
+use crate::options::{Options, OptionsError};
 use crate::runtime::StartError;
+
+/// How long samples may take at least.
+const LEAST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a process tells all others first.
 #[derive(Serialize, Deserialize)]
@@ -91,8 +96,9 @@ impl Paths {
         outbox: &Outbox,
         driver: &mut Driver,
         devices: Option<&BoundDevices>,
-        wanted: Option<DevicePath>,
+        options: &Options,
     ) -> Result<Paths, StartError> {
+        let wanted = options.device_path();
         let facts = driver.facts().clone();
         let samples = match wanted {
             Some(DevicePath::Same | DevicePath::Peer | DevicePath::Staged | DevicePath::Mpi) => {
@@ -124,7 +130,11 @@ impl Paths {
         };
         drop(samples);
         let straight = match (&told, devices) {
-            (Some((all, _)), Some(devices)) => try_straight(outbox, driver, devices, all)?,
+            (Some((all, _)), Some(devices)) => {
+                // As long as a process may be silent at the start: devices, and what the library needs for them, have to be set up.
+                let patience = options.heartbeat().map(|limit| limit.max(LEAST_PATIENCE));
+                try_straight(outbox, driver, devices, all, patience)?
+            }
             _ => Err("there is no network".to_owned()),
         };
         let known = Known { facts: &facts, told, straight };
@@ -224,6 +234,7 @@ fn try_straight(
     driver: &mut Driver,
     devices: &BoundDevices,
     all: &[Said],
+    patience: Option<Duration>,
 ) -> Result<Result<(), String>, StartError> {
     let count =
         |(rank, said): (usize, &Said)| said.straight.as_ref().copied().map_err(|why| of_rank(rank, why));
@@ -231,7 +242,7 @@ fn try_straight(
         Ok(counts) => counts,
         Err(why) => return Ok(Err(why)),
     };
-    let own = straight::exchange(outbox, driver, devices, &counts);
+    let own = straight::exchange(outbox, driver, devices, &counts, patience);
     let all = tell(driver, &own)?.unwrap_or_default();
     let failure =
         |(rank, outcome): (usize, &Result<(), String>)| Some(of_rank(rank, outcome.as_ref().err()?));

@@ -14,18 +14,26 @@
 //! to two others, a sample for each device, however large the job is. A device goes by MPI only if it has sent and received by both ways, but not each pair of devices has
 //! been tried: a library that reaches both ends has to find a way between them. All must have come, each with the contents that only it has: then all processes
 //! use MPI, and otherwise none does, which all are told ([`paths`](super::paths)).
+//!
+//! *A library that does not bring them at all* leaves nothing to go on with: what follows a sample from the same process waits for it, and a call of MPI may not come
+//! back, in all processes at once. So a thread beside ([`Patience`]) ends a process whose samples have not come after the time for which a process may be silent, and
+//! says whose they are. The others end as they do when a process is lost.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use chare_device::{__Arrival as Arrival, __Come as Come, __Leaving as Leaving, HostVec};
-use chare_transport::{Buffer, DeviceBuf, Driver, Facts, Frame, Host, Outbox, Progress, Rank};
+use chare_transport::{Buffer, DeviceBuf, Driver, Facts, Frame, Host, Outbox, Progress, Rank, abort_after};
 use rustc_hash::FxHashMap;
 
 use super::{coming, taking};
 use crate::binding::BoundDevices;
-use crate::process::Shared;
+use crate::launch::{WORDS_WITHIN, say};
+use crate::process::{Shared, lock};
 
 /// A share as what the network sends; none if it has no place of its own.
 pub(super) fn to_send(share: Leaving) -> Result<Buffer, Leaving> {
@@ -82,13 +90,56 @@ fn pairs(from: usize, to: usize) -> impl ExactSizeIterator<Item = (usize, usize)
     (0..from.max(to)).map(move |number| (number % from, number % to))
 }
 
+/// Ends this process if samples do not come in time. Until it is dropped.
+struct Patience {
+    /// Whose have not come.
+    missing: Arc<Mutex<Vec<Rank>>>,
+    /// Nobody is sent anything: what counts is that it is dropped.
+    _end: Sender<()>,
+}
+
+impl Patience {
+    fn begin(own: Rank, senders: &[Rank], limit: Option<Duration>) -> Self {
+        let (end, is_over) = mpsc::channel();
+        let missing = Arc::new(Mutex::new(senders.to_vec()));
+        if let Some(limit) = limit {
+            let missing = missing.clone();
+            let wait = move || {
+                if is_over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                    let missing = lock(&missing).clone();
+                    if !missing.is_empty() {
+                        abort_after(WORDS_WITHIN, move || say(&not_come(own, &missing, limit)));
+                    }
+                }
+            };
+            // Where there can be no thread, there is no limit.
+            let _ = thread::Builder::new().name("samples".into()).spawn(wait);
+        }
+        Patience { missing, _end: end }
+    }
+
+    fn note_come(&self, from: Rank) {
+        lock(&self.missing).retain(|rank| *rank != from);
+    }
+}
+
+fn not_come(own: Rank, missing: &[Rank], limit: Duration) -> String {
+    let ranks = missing.iter().map(|rank| rank.0.to_string()).collect::<Vec<_>>().join(", ");
+    let whose = if missing.len() == 1 { "rank" } else { "ranks" };
+    format!(
+        "error: MPI has not brought {own} the samples of device memory of {whose} {ranks} within {} s; give `--device-path staged`, and it need not",
+        limit.as_secs_f64()
+    )
+}
+
 /// Sends samples of the devices of this process, and receives those of others: all processes do so at once, and have sent nothing else. `counts` says of how many
-/// devices each has them. Why one has not come, if that is so.
+/// devices each has them. Why one has not come, if that is so. Who waits for one longer than `patience` ends.
 pub(super) fn exchange(
     outbox: &Outbox,
     driver: &mut Driver,
     devices: &BoundDevices,
     counts: &[usize],
+    patience: Option<Duration>,
 ) -> Result<(), String> {
     let (own, used, ways) = (outbox.facts().rank(), devices.used(), ways(outbox.facts()));
     let pairs = |from: Rank, to: Rank| pairs(counts[from.index()], counts[to.index()]);
@@ -98,6 +149,7 @@ pub(super) fn exchange(
     let mut rooms: FxHashMap<Rank, VecDeque<_>> =
         senders.iter().map(|from| (*from, rooms_for(*from))).collect();
     driver.set_device_memory(move |from, _, _| rooms.get_mut(&from)?.pop_front()?);
+    let patience = Patience::begin(own, &senders, patience);
     let mut outcome = Ok(());
     for (_, to) in ways.iter().filter(|(from, _)| *from == own) {
         let mut buffers = Vec::new();
@@ -114,11 +166,15 @@ pub(super) fn exchange(
     }
     let mut came = FxHashMap::default();
     while came.len() < senders.len() {
-        let progress = driver.poll(&mut |from, frame| drop(came.insert(from, frame.buffers)));
+        let progress = driver.poll(&mut |from, frame| {
+            patience.note_come(from);
+            came.insert(from, frame.buffers);
+        });
         if progress.map_err(|error| error.to_string())? != Progress::Busy {
             thread::yield_now();
         }
     }
+    drop(patience);
     outcome?;
     senders.into_iter().try_for_each(|from| {
         let samples = came.remove(&from).unwrap_or_default();
