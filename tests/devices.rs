@@ -61,11 +61,15 @@ fn auto_says_what_it_took_and_why() {
 #[test]
 fn a_build_without_mpi_warns_under_its_launchers() {
     let warning = "warning: this program runs by itself in each process of `mpirun`: build it with `--features mpi` to make one job of them\n";
-    for (variable, processes, said) in
-        [("OMPI_COMM_WORLD_SIZE", "4", warning), ("PMI_SIZE", "2", warning), ("PMI_SIZE", "1", "")]
-    {
+    for (sizes, said) in [
+        (&[("OMPI_COMM_WORLD_SIZE", "4")][..], warning),
+        (&[("PMI_SIZE", "2")], warning),
+        (&[("PMI_SIZE", "1")], ""),
+        // One that was started by the other.
+        (&[("PMI_SIZE", "4"), ("OMPI_COMM_WORLD_SIZE", "1")], ""),
+    ] {
         let mut command = Command::new(EVERYWHERE);
-        command.env(variable, processes);
+        command.envs(sizes.iter().copied());
         assert_eq!(answer_of(command, &["--device=host"], None), answered("runs on host:0\n42\n", said));
     }
 }

@@ -10,8 +10,9 @@ pub fn is_launched() -> bool {
         .any(|name| env::var_os(name).is_some())
 }
 
-/// How many processes the launcher has started in all, if there is one that says so.
+/// How many processes the launcher has started in all, if there is one that says so. The least that is said: one that starts another passes on what
+/// it has been told itself, and a single process may be what was wanted.
 pub fn launched_size() -> Option<usize> {
     let size = |name| env::var(name).ok()?.parse().ok();
-    ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().filter_map(size).max()
+    ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().filter_map(size).min()
 }
