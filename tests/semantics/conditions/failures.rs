@@ -2,7 +2,6 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chare::prelude::*;
 use chare::{ExitReport, HANG_EXIT_CODE};
@@ -17,13 +16,13 @@ fn place(mark: &str) -> String {
 }
 
 /// A tag that panics when it is asked to, and cannot be shown.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Fuse {
     value: u32,
     blows: Blows,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 enum Blows {
     Never,
     Compared,
@@ -123,6 +122,15 @@ macro_rules! shaky {
 shaky!(Shaky, #[chare(index = usize)]);
 shaky!(Tough, #[chare(index = usize, keep_after_panic)]);
 
+/// Puts all elements on the last PE, which may be in another process than main.
+struct Last;
+
+impl chare::Placement<usize> for Last {
+    fn pe(&self, _: &usize, pe_count: usize) -> usize {
+        pe_count - 1
+    }
+}
+
 #[track_caller]
 fn panicked(error: CallError, words: &[&str]) {
     let CallError::Panicked(panicked) = &error else { panic!("{error}") };
@@ -138,7 +146,7 @@ fn poisoned(error: CallError, words: &[&str]) {
 
 #[chare::test(pes = [1, 2, 4])]
 async fn a_condition_that_panics_at_arrival_is_a_panic_of_the_call(rt: Runtime) -> Result<()> {
-    let shaky = rt.array::<Shaky>(1).create(()).await?.at(0);
+    let shaky = rt.array::<Shaky>(1).map(Last).create(()).await?.at(0);
     shaky.set(13).await?;
     panicked(shaky.on_state(1).await.expect_err("it panics"), &["Shaky[0].on_state", "level 13"]);
     poisoned(shaky.ran().await.expect_err("it is poisoned"), &["Shaky.on_state", "level 13"]);
@@ -147,7 +155,7 @@ async fn a_condition_that_panics_at_arrival_is_a_panic_of_the_call(rt: Runtime) 
 
 #[chare::test(pes = [1, 2, 4], unsimulated = "plain messages are taken to come in order")]
 async fn a_condition_that_panics_later_is_a_panic_of_the_oldest_call(rt: Runtime) -> Result<()> {
-    let shaky = rt.array::<Shaky>(1).create(()).await?.at(0);
+    let shaky = rt.array::<Shaky>(1).map(Last).create(()).await?.at(0);
     let (first, second) = (shaky.on_state(1).future(), shaky.on_state(2).future());
     let other = shaky.on_call(3).future();
     rt.quiescence().await?;
@@ -158,9 +166,9 @@ async fn a_condition_that_panics_later_is_a_panic_of_the_oldest_call(rt: Runtime
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_chare_that_is_kept_after_panics_keeps_what_it_keeps(rt: Runtime) -> Result<()> {
-    let tough = rt.array::<Tough>(1).create(()).await?.at(0);
+    let tough = rt.array::<Tough>(1).map(Last).create(()).await?.at(0);
     let all = [tough.on_call(14).future(), tough.on_state(1).future(), tough.on_call(3).future()];
     let kept = tough.on_tag(Fuse { value: 5, blows: Blows::Never }).future();
     rt.quiescence().await?;
@@ -175,9 +183,9 @@ async fn a_chare_that_is_kept_after_panics_keeps_what_it_keeps(rt: Runtime) -> R
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn tags_may_panic(rt: Runtime) -> Result<()> {
-    let tough = rt.array::<Tough>(1).create(()).await?.at(0);
+    let tough = rt.array::<Tough>(1).map(Last).create(()).await?.at(0);
     tough.set_fuse(1, Blows::Never).await?;
     for (blows, word) in [(Blows::Compared, "compared"), (Blows::Hashed, "hashed")] {
         let call = tough.on_tag(Fuse { value: 2, blows });
@@ -199,7 +207,7 @@ async fn tags_may_panic(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_poisoned_chare_refuses_what_it_keeps(rt: Runtime) -> Result<()> {
     let array = rt.array::<Shaky>(3).create(()).await?;
     for index in 0..3 {
@@ -232,7 +240,7 @@ async fn a_poisoned_chare_refuses_what_it_keeps(rt: Runtime) -> Result<()> {
 
 #[chare::test(pes = [1, 2, 4])]
 async fn an_error_of_a_kept_call_arrives(rt: Runtime) -> Result<()> {
-    let shaky = rt.array::<Shaky>(1).create(()).await?.at(0);
+    let shaky = rt.array::<Shaky>(1).map(Last).create(()).await?.at(0);
     let call = shaky.fail().future();
     rt.quiescence().await?;
     shaky.set(1).await?;
@@ -246,7 +254,7 @@ fn a_condition_that_panics_with_nobody_waiting_ends_the_run() {
     for pes in PES {
         for is_kept in [false, true] {
             let report = run(pes, async move |rt: Runtime| {
-                let shaky = rt.array::<Shaky>(1).create(()).await?.at(0);
+                let shaky = rt.array::<Shaky>(1).map(Last).create(()).await?.at(0);
                 if !is_kept {
                     shaky.set(13).await?;
                 }
@@ -265,7 +273,7 @@ fn a_condition_that_panics_with_nobody_waiting_ends_the_run() {
 fn what_a_poisoned_chare_keeps_for_nobody_ends_the_run() {
     for pes in PES {
         let report = run(pes, async |rt: Runtime| {
-            let shaky = rt.array::<Shaky>(1).create(()).await?.at(0);
+            let shaky = rt.array::<Shaky>(1).map(Last).create(()).await?.at(0);
             shaky.on_state(1).send();
             rt.quiescence().await?;
             shaky.blow().await.expect_err("it panics");
@@ -311,8 +319,8 @@ impl Doors {
     async fn unshown(_this: This<Self>, _key: Option<Unshown>, _held: Arc<()>) {} // here: unshown
 
     #[entry]
-    fn count(&self, count: Arc<AtomicUsize>) {
-        count.fetch_add(1, Ordering::Relaxed);
+    fn count(&self, to: Promise<()>) -> Result<()> {
+        Ok(to.send(())?)
     }
 
     #[entry(when = |s: &Self| s.keeper.is_open)]
@@ -401,23 +409,25 @@ fn a_tag_whose_text_panics_is_left_out_of_the_report() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares share memory")]
+#[chare::test(pes = [1, 2, 4])]
 async fn what_is_kept_does_not_hold_up_quiescence(rt: Runtime) -> Result<()> {
     let doors = rt.array::<Doors>(9).create(()).await?;
-    let held = Arc::new(());
+    let mut kept = Vec::new();
+    let mut opens = Vec::new();
     for index in 0..9 {
-        doors.at(index).after(5, held.clone()).send();
-        doors.at(index).exactly(5, held.clone()).send();
-        doors.at(index).open(held.clone()).send();
+        let door = doors.at(index);
+        kept.extend([door.after(5, Arc::default()).future(), door.exactly(5, Arc::default()).future()]);
+        opens.push(door.open(Arc::default()).future());
     }
-    let count = Arc::new(AtomicUsize::new(0));
-    doors.count(count.clone()).send();
+    let (to, counted) = rt.promises(9);
+    doors.count(to).send();
     rt.quiescence().await?;
-    assert_eq!(count.load(Ordering::Relaxed), 9);
-    assert_eq!(Arc::strong_count(&held), 28, "all are kept");
+    assert!(counted.is_ready(), "what is not kept has run");
+    assert!(kept.iter().chain(&opens).all(|call| !call.is_ready()), "all are kept");
     doors.unlock().await?;
     rt.quiescence().await?;
-    assert_eq!(Arc::strong_count(&held), 19);
+    assert!(opens.iter().all(|call| call.is_ready()), "their conditions hold");
+    assert!(kept.iter().all(|call| !call.is_ready()));
     Ok(())
 }
 
