@@ -1,14 +1,12 @@
 //! Priorities: of what waits on a PE, expedited calls go first, then those of lower priority, equal ones in order of
 //! arrival; a call without a priority is in the middle. An entry may say what its calls have, and broadcasts go by it too.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use chare::Priority;
 use chare::prelude::*;
 
-/// Notes what it hears, and can be kept busy meanwhile.
+/// Notes what it hears.
 #[derive(Default)]
 struct Listener {
     heard: Vec<i64>,
@@ -18,16 +16,6 @@ struct Listener {
 impl Listener {
     fn new() -> Self {
         Listener::default()
-    }
-
-    /// Keeps its PE busy until it is let go, so that what arrives meanwhile waits.
-    #[entry]
-    fn keep_busy(&mut self, begun: Promise<()>, go_on: Arc<AtomicBool>) -> Result<()> {
-        begun.send(())?;
-        while !go_on.load(Ordering::Acquire) {
-            thread::yield_now();
-        }
-        Ok(())
     }
 
     #[entry]
@@ -70,6 +58,40 @@ impl Listener {
         let (release, released) = cx.promise();
         begun.send(release)?;
         Ok(released.await?)
+    }
+}
+
+/// Keeps its PE busy: what is not expedited has no turn as long as it goes on.
+#[derive(Default)]
+struct Treadmill {
+    goes_on: bool,
+}
+
+#[chare]
+impl Treadmill {
+    fn new() -> Self {
+        Treadmill::default()
+    }
+
+    #[entry(expedited)]
+    fn begin(&mut self, cx: &Cx<Self>) {
+        self.goes_on = true;
+        cx.this().step().send();
+    }
+
+    #[entry(expedited)]
+    fn step(&self, cx: &Cx<Self>) {
+        if self.goes_on {
+            cx.this().step().send();
+        }
+    }
+
+    #[entry(expedited)]
+    fn nothing(&self) {}
+
+    #[entry(expedited)]
+    fn end(&mut self) {
+        self.goes_on = false;
     }
 }
 
@@ -130,29 +152,30 @@ async fn what_comes_from_another_process_goes_by_priority(rt: Runtime) -> Result
     Ok(())
 }
 
-/// Lets `fill` send while the PE of `listener` is busy.
-async fn while_busy(rt: &Runtime, listener: Element<Listener>, fill: impl FnOnce()) -> Result<()> {
-    let (begun, has_begun) = rt.promise();
-    let go_on = Arc::new(AtomicBool::new(false));
-    listener.keep_busy(begun, go_on.clone()).send();
-    has_begun.await?;
+/// Lets `fill` send while a PE, which is not this one, is busy.
+async fn while_busy(rt: &Runtime, pe: impl chare::IntoPe, fill: impl FnOnce()) -> Result<()> {
+    let all = rt.group::<Treadmill>().create(()).await?;
+    let one = all.on(pe);
+    one.begin().await?;
     fill();
-    go_on.store(true, Ordering::Release);
+    // Calls go straight to the process of that PE, in which this one comes after them. What is for all goes by way of others, and so does the end.
+    one.nothing().await?;
+    all.end().send();
     rt.quiescence().await?;
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn what_comes_from_another_pe_too(rt: Runtime) -> Result<()> {
     for pe in rt.pes().filter(|&pe| pe != rt.my_pe()) {
         let listener = rt.single::<Listener>().on_pe(pe).create(()).await?;
-        while_busy(&rt, listener, || RANKS.into_iter().for_each(|rank| send(listener, rank))).await?;
+        while_busy(&rt, pe, || RANKS.into_iter().for_each(|rank| send(listener, rank))).await?;
         assert_eq!(listener.take_heard().await?, ORDER);
     }
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
 async fn what_comes_from_a_thread_too(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let handle = rt.handle();
@@ -163,12 +186,12 @@ async fn what_comes_from_a_thread_too(rt: Runtime) -> Result<()> {
         });
         sender.join().expect("nothing panics there");
     };
-    while_busy(&rt, listener, fill).await?;
+    while_busy(&rt, rt.num_pes() - 1, fill).await?;
     assert_eq!(listener.take_heard().await?, ORDER);
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn strings_of_bits_order_a_search_tree(rt: Runtime) -> Result<()> {
     let listener = rt.single::<Listener>().on_pe(rt.num_pes() - 1).create(()).await?;
     let root = Priority::bits([true]);
@@ -176,7 +199,7 @@ async fn strings_of_bits_order_a_search_tree(rt: Runtime) -> Result<()> {
     let nodes = [(5, right.extended(2, 2)), (4, right.clone()), (1, left.clone()), (2, left.extended(0, 2))];
     let nodes = nodes.into_iter().chain([(3, left.extended(3, 2)), (0, root), (-1, (-1).into())]);
     let fill = || nodes.for_each(|(number, priority)| listener.hear(number).priority(priority).send());
-    while_busy(&rt, listener, fill).await?;
+    while_busy(&rt, rt.num_pes() - 1, fill).await?;
     assert_eq!(listener.take_heard().await?, [-1, 0, 1, 2, 3, 4, 5]);
     Ok(())
 }
@@ -228,12 +251,13 @@ async fn heard_by_a_member(
     fill: impl FnOnce(chare::Group<Listener>, Element<Listener>),
 ) -> Result<Vec<i64>> {
     let group = rt.group::<Listener>().create(()).await?;
-    let member = group.on(rt.num_pes() - 1);
-    while_busy(rt, member, || fill(group, member)).await?;
+    let last = rt.num_pes() - 1;
+    let member = group.on(last);
+    while_busy(rt, last, || fill(group, member)).await?;
     Ok(member.take_heard().await?)
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
     let order = heard_by_a_member(&rt, |_, member| {
         member.hear_late(5).send();
@@ -254,7 +278,7 @@ async fn an_entry_says_how_urgent_its_calls_are(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
     let order = heard_by_a_member(&rt, |group, member| {
         member.hear(1).send();
@@ -269,7 +293,7 @@ async fn callbacks_are_as_urgent_as_their_entry(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
     let urgent = heard_by_a_member(&rt, |group, member| {
         member.hear(1).send();
@@ -295,7 +319,7 @@ async fn a_broadcast_goes_by_its_priority(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "it keeps a PE busy until another lets it go", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "plain messages are taken to come in order")]
 async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtime) -> Result<()> {
     let expedited = heard_by_a_member(&rt, |group, member| {
         member.hear(0).send();
@@ -313,7 +337,7 @@ async fn a_broadcast_never_overtakes_an_earlier_one_of_its_collection(rt: Runtim
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part", one_process = "by a flag that they share")]
+#[chare::test(pes = [2, 4, 8], unsimulated = "another thread takes part")]
 async fn a_broadcast_from_a_thread_goes_by_its_priority_too(rt: Runtime) -> Result<()> {
     let handle = rt.handle();
     let order = heard_by_a_member(&rt, move |group, member| {
