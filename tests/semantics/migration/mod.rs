@@ -7,8 +7,8 @@ mod order;
 mod restarted;
 mod storms;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use chare::device::{DeviceVec, InOut, Kernel, Launch};
@@ -17,11 +17,17 @@ use chare::{BoxError, CallError, Options, PeId};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use super::{PES, run, run_in_one_process};
+use super::{PES, run};
 
-/// The PE after this one.
+/// The PEs of a PE's process: where a chare can go with its coroutines.
+fn pes_around(pe: PeId, rt: &Runtime) -> Vec<usize> {
+    rt.pes().filter(|other| rt.process_of(*other) == rt.process_of(pe)).map(PeId::index).collect()
+}
+
+/// The PE after this one, in its process.
 fn next(pe: PeId, rt: &Runtime) -> usize {
-    (pe.index() + 1) % rt.num_pes()
+    let around = pes_around(pe, rt);
+    around[(pe.index() - around[0] + 1) % around.len()]
 }
 
 #[derive(Serialize, Deserialize)]
@@ -72,11 +78,11 @@ impl Nomad {
         panic!("as asked");
     }
 
-    /// Goes round all PEs by itself.
+    /// Goes round all PEs of its process by itself.
     #[entry]
     async fn tour(&mut self, cx: &Cx<Self>) -> Result<Vec<usize>> {
         let mut seen = Vec::new();
-        for _ in cx.pes() {
+        for _ in pes_around(cx.my_pe(), cx) {
             seen.push(cx.my_pe().index());
             cx.this().migrate(next(cx.my_pe(), cx)).await?;
         }
@@ -86,7 +92,7 @@ impl Nomad {
     #[entry]
     async fn tour_with_others(this: This<Self>) -> Result<Vec<usize>> {
         let mut seen = Vec::new();
-        for _ in this.pes() {
+        for _ in pes_around(this.my_pe(), &this) {
             seen.push(this.my_pe().index());
             this.this().migrate(next(this.my_pe(), &this)).await?;
         }
@@ -115,6 +121,13 @@ impl Nomad {
         let value = from.await?;
         Ok((cx.my_pe().index(), value))
     }
+}
+
+/// An element that is placed on the last PE, and the first PE of the process of that.
+async fn one_with_coroutines(rt: &Runtime) -> Result<(Element<Nomad>, usize)> {
+    let nomads = rt.array::<Nomad>(8).create(()).await?;
+    let last = PeId::new(rt.num_pes() - 1);
+    Ok((nomads.at(7), pes_around(last, rt)[0]))
 }
 
 /// An element that is placed on PE 0, and the last PE.
@@ -171,53 +184,56 @@ async fn what_is_sent_before_and_after_a_move_arrives(rt: Runtime) -> Result<()>
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_coroutine_moves_its_own_chare(rt: Runtime) -> Result<()> {
-    let (nomad, _) = one(&rt).await?;
-    let all: Vec<_> = (0..rt.num_pes()).collect();
+    let (nomad, _) = one_with_coroutines(&rt).await?;
+    // It begins on the last of them.
+    let mut all = pes_around(PeId::new(rt.num_pes() - 1), &rt);
+    all.rotate_right(1);
     assert_eq!(nomad.tour().await?, all);
     assert_eq!(nomad.tour_with_others().await?, all);
     assert_eq!(nomad.history().await?.1.len(), if all.len() == 1 { 0 } else { 2 * all.len() });
     Ok(())
 }
 
-#[chare::test(pes = [2, 4], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [2, 4])]
 async fn a_coroutine_that_waits_goes_on_where_its_chare_is(rt: Runtime) -> Result<()> {
-    let (nomad, last) = one(&rt).await?;
+    let (nomad, to) = one_with_coroutines(&rt).await?;
     let waiting: Vec<_> = (10..15).map(|note| nomad.await_note(note).future()).collect();
     rt.quiescence().await?;
-    nomad.migrate(last).await?;
+    nomad.migrate(to).await?;
     rt.quiescence().await?;
     (10..15).for_each(|note| nomad.note(note).send());
     for woken in waiting {
-        assert_eq!(woken.await?, last);
+        assert_eq!(woken.await?, to);
     }
     Ok(())
 }
 
-#[chare::test(pes = [2, 4], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [2, 4])]
 async fn a_promise_made_before_a_move_is_kept_after_it(rt: Runtime) -> Result<()> {
-    let (nomad, last) = one(&rt).await?;
+    let (nomad, place) = one_with_coroutines(&rt).await?;
     let (to, promise) = rt.promise();
     let value = nomad.await_value(to).future();
     let promise = promise.await?;
     rt.quiescence().await?;
     // The exclusive coroutine owns the chare: the move does not wait for it, but the hook does.
-    nomad.migrate(last).send();
+    nomad.migrate(place).send();
     rt.quiescence().await?;
     promise.send(7)?;
-    assert_eq!(value.await?, (last, 7));
-    assert_eq!(nomad.history().await?.1, [last]);
+    assert_eq!(value.await?, (place, 7));
+    let moved = if place == rt.num_pes() - 1 { vec![] } else { vec![place] };
+    assert_eq!(nomad.history().await?.1, moved);
     Ok(())
 }
 
-#[chare::test(pes = [2, 4], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [2, 4])]
 async fn a_panic_that_is_awaited_ends_no_run_because_the_chare_has_moved(rt: Runtime) -> Result<()> {
-    let (nomad, last) = one(&rt).await?;
+    let (nomad, to_pe) = one_with_coroutines(&rt).await?;
     let (to, begun) = rt.promise();
     let owner = nomad.own_then_panic(to).future();
     let end = begun.await?;
-    nomad.migrate(last).await?;
+    nomad.migrate(to_pe).await?;
     end.send(())?;
     assert!(matches!(owner.await, Err(CallError::Panicked(_))));
     rt.quiescence().await?;
@@ -326,33 +342,40 @@ fn device_buffers_go_along_while_kernels_run() {
     for pes in PES {
         for device in ["host:inline", "host:workers=2", "host:2@1,3:workers=2"] {
             let options = Options::default().with_pes(pes).with_device(device.parse().expect("a device"));
-            let report = Runtime::run(options, async |rt: Runtime| {
+            let report = crate::run_with(options, async |rt: Runtime| {
                 let fields = rt.array::<Field>(6).create(()).await?;
                 for values in fields.step(20).gather().await? {
                     assert_eq!(values, [20.0; 1000]);
                 }
                 Ok::<(), BoxError>(())
             });
-            assert!(report.expect("it starts").is_success(), "{device} at {pes} PEs");
+            assert!(report.is_success(), "{device} at {pes} PEs: {report}");
         }
     }
 }
 
 struct Talker {
-    alive: Arc<AtomicUsize>,
+    is_counted: bool,
 }
+
+/// Talkers that are counted and live: those of one test, whose processes are all inside of this one.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
 impl Drop for Talker {
     fn drop(&mut self) {
-        self.alive.fetch_sub(1, Ordering::Relaxed);
+        if self.is_counted {
+            ALIVE.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[chare(index = usize)]
 impl Talker {
-    fn new(alive: Arc<AtomicUsize>) -> Self {
-        alive.fetch_add(1, Ordering::Relaxed);
-        Talker { alive }
+    fn new(is_counted: bool) -> Self {
+        if is_counted {
+            ALIVE.fetch_add(1, Ordering::Relaxed);
+        }
+        Talker { is_counted }
     }
 
     /// Moves on and on.
@@ -437,14 +460,14 @@ impl Talker {
 
 type Waits<'a> = std::pin::Pin<Box<dyn Future<Output = Result<u64>> + Send + 'a>>;
 
-fn talkers(rt: &Runtime, count: usize) -> (Arc<AtomicUsize>, chare::Creation<Array<Talker>>) {
-    let alive = Arc::new(AtomicUsize::new(0));
-    (alive.clone(), rt.array::<Talker>(count).create(alive))
+/// Two that talk to each other.
+fn talkers(rt: &Runtime) -> chare::Creation<Array<Talker>> {
+    rt.array::<Talker>(2).create(false)
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn channels_keep_their_order_while_both_ends_move(rt: Runtime) -> Result<()> {
-    let talkers = talkers(&rt, 2).1.await?;
+    let talkers = talkers(&rt).await?;
     for (sender_moves, receiver_moves) in [(7, 1_000_000), (1_000_000, 7), (5, 7), (1, 1)] {
         let listening = talkers.at(1).listen(0, 3000, receiver_moves).future();
         talkers.at(0).talk(1, 3000, sender_moves).await?;
@@ -455,9 +478,9 @@ async fn channels_keep_their_order_while_both_ends_move(rt: Runtime) -> Result<(
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4])]
 async fn combinators_go_along(rt: Runtime) -> Result<()> {
-    let talkers = talkers(&rt, 2).1.await?;
+    let talkers = talkers(&rt).await?;
     for _ in 0..20 {
         assert_eq!(talkers.at(0).wait_for_all(1).await?, 1111);
     }
@@ -467,19 +490,26 @@ async fn combinators_go_along(rt: Runtime) -> Result<()> {
 #[test]
 fn a_coroutine_that_has_moved_can_still_be_known_to_hang() {
     for pes in [2, 4] {
-        let report = run_in_one_process(pes, async |rt: Runtime| {
-            let talkers = talkers(&rt, 2).1.await?;
-            talkers.at(0).wait_for_ever(1).send();
+        let (tell, told) = mpsc::channel();
+        let report = run(pes, async move |rt: Runtime| {
+            let talkers = rt.array::<Talker>(8).create(false).await?;
+            let place = pes_around(PeId::new(rt.num_pes() - 1), &rt)[0];
+            tell.send(place)?;
+            talkers.at(7).wait_for_ever(0).send();
             rt.quiescence().await?;
-            talkers.at(0).migrate(1).await?;
+            talkers.at(7).migrate(place).await?;
             rt.quiescence().await?;
-            talkers.at(0).wait_for_ever(1).await?;
+            talkers.at(7).wait_for_ever(0).await?;
             Ok::<(), BoxError>(())
         });
         let text = report.to_string();
         assert_eq!(report.code(), chare::HANG_EXIT_CODE, "{text}");
-        assert!(text.contains("on PE 1:\n  Talker[0].wait_for_ever"), "{text}");
-        assert!(text.contains("a value from Talker[1] in channel 9"), "{text}");
+        let place = told.recv().expect("main has told");
+        let there = text.split(&format!("on PE {place}:\n")).nth(1).expect("it is told of").lines();
+        let waits = there.take_while(|line| line.starts_with("  ")).filter(|line| {
+            line.contains("Talker[7].wait_for_ever") && line.contains("a value from Talker[0] in channel 9")
+        });
+        assert_eq!(waits.count(), 2, "{text}");
     }
 }
 
@@ -487,10 +517,8 @@ fn a_coroutine_that_has_moved_can_still_be_known_to_hang() {
 fn a_run_may_end_while_everything_is_on_its_way() {
     for pes in PES {
         for _ in 0..20 {
-            let alive = Arc::new(AtomicUsize::new(0));
-            let counted = alive.clone();
-            let report = run_in_one_process(pes, async move |rt: Runtime| {
-                let talkers = rt.array::<Talker>(30).create(alive).await?;
+            let report = run(pes, async move |rt: Runtime| {
+                let talkers = rt.array::<Talker>(30).create(true).await?;
                 talkers.wander().send();
                 for i in 0..30 {
                     talkers.at(i).wait_for_ever((i + 1) % 30).send();
@@ -499,7 +527,7 @@ fn a_run_may_end_while_everything_is_on_its_way() {
                 Ok::<(), BoxError>(())
             });
             assert!(report.is_success(), "{report}");
-            assert_eq!(counted.load(Ordering::Relaxed), 0, "each is dropped once");
+            assert_eq!(ALIVE.load(Ordering::Relaxed), 0, "each is dropped once");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What a move comes after, and what comes after it.
 
 use chare::prelude::*;
-use chare::{CallError, Migrated};
+use chare::{CallError, Migrated, PeId};
 use serde::{Deserialize, Serialize};
+
+use super::pes_around;
 
 /// More than one step of a PE brings a broadcast to.
 const MANY: usize = 600;
@@ -12,12 +14,15 @@ const MANY: usize = 600;
 struct Cautious {
     is_open: bool,
     log: Vec<String>,
+    /// A move that it has asked for.
+    #[serde(skip)]
+    moving: Option<Migrated>,
 }
 
 #[chare(index = usize)]
 impl Cautious {
     fn new() -> Self {
-        Cautious { is_open: false, log: Vec::new() }
+        Cautious { is_open: false, log: Vec::new(), moving: None }
     }
 
     fn migrated(&mut self) {
@@ -26,23 +31,26 @@ impl Cautious {
 
     /// The first element asks for a move of one that this broadcast has yet to reach.
     #[entry]
-    fn stay(&mut self, cx: &Cx<Self>, other: usize, moving: Promise<Migrated>) -> Result<()> {
+    fn stay(&mut self, cx: &Cx<Self>, other: usize) {
         cx.set_migratable(false);
         self.log.push("told to stay".to_owned());
         if cx.index() == 0 {
-            let array = cx.array();
-            moving.send(array.at(other).migrate(cx.num_pes() - 1).future())?;
+            self.moving = Some(cx.array().at(other).migrate(cx.num_pes() - 1).future());
         }
-        Ok(())
     }
 
     /// As `stay`; all others end badly.
     #[entry]
-    fn panic_beyond(&self, cx: &Cx<Self>, other: usize, moving: Promise<Migrated>) -> Result<()> {
+    fn panic_beyond(&mut self, cx: &Cx<Self>, other: usize) {
         assert!(cx.index() == 0, "as asked");
-        let array = cx.array();
-        moving.send(array.at(other).migrate(cx.num_pes() - 1).future())?;
-        Ok(())
+        self.moving = Some(cx.array().at(other).migrate(cx.num_pes() - 1).future());
+    }
+
+    /// Why the move that it has asked for did not take place, and whether that is since its element had panicked.
+    #[entry]
+    async fn why_not_moved(&mut self) -> Result<(String, bool)> {
+        let error = self.moving.take().ok_or("it has asked for none")?.await.expect_err("it was told before");
+        Ok((error.to_string(), matches!(error, CallError::Poisoned(_))))
     }
 
     #[entry(when = |s: &Self| s.is_open)]
@@ -76,44 +84,47 @@ async fn many(rt: &Runtime) -> Result<(Array<Cautious>, usize)> {
     Ok((rt.array::<Cautious>(MANY * rt.num_pes()).create(()).await?, MANY - 1))
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4])]
 async fn who_is_told_to_stay_before_the_move_is_asked_for_stays(rt: Runtime) -> Result<()> {
     let (array, other) = many(&rt).await?;
-    let (to, moving) = rt.promise();
-    let told = array.stay(other, to).future();
-    let error = moving.await?.await.expect_err("it was told before").to_string();
+    array.stay(other).await?;
+    let (error, _) = array.at(0).why_not_moved().await?;
     assert_eq!(error, format!("Cautious[{other}] cannot move: it has called `set_migratable(false)`"));
-    told.await?;
     assert_eq!(array.at(other).log().await?, ["told to stay"]);
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [1, 2, 4])]
 async fn who_panics_before_the_move_is_asked_for_does_not_move(rt: Runtime) -> Result<()> {
     let (array, other) = many(&rt).await?;
-    let (to, moving) = rt.promise();
-    let told = array.panic_beyond(other, to).future();
-    assert!(matches!(moving.await?.await, Err(CallError::Poisoned(_))));
-    assert!(matches!(told.await, Err(CallError::Panicked(_))));
+    assert!(matches!(array.panic_beyond(other).await, Err(CallError::Panicked(_))));
+    let (error, is_poisoned) = array.at(0).why_not_moved().await?;
+    assert!(is_poisoned, "{error}");
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], one_process = "its chares move with their coroutines")]
+#[chare::test(pes = [2, 4, 8])]
 async fn what_is_kept_runs_after_the_hook_even_if_that_had_to_wait(rt: Runtime) -> Result<()> {
-    let one = rt.array::<Cautious>(8).create(()).await?.at(0);
+    let one = rt.array::<Cautious>(8).create(()).await?.at(7);
+    // It moves with its coroutines, so to a PE of its process, if that has another.
+    let last = PeId::new(rt.num_pes() - 1);
+    let place = pes_around(last, &rt)[0];
+    let hooks = if place == last.index() { 0 } else { 2 };
     let (kept, woken) = (one.kept().future(), one.await_opening().future());
     rt.quiescence().await?;
     let (to, begun) = rt.promise();
     let opening = one.open_at_last(to).future();
     let end = begun.await?;
-    let (held, moved) = (one.log().future(), one.migrate(1).future());
-    moved.await?;
-    one.migrate(0).await?;
+    let held = one.log().future();
+    rt.quiescence().await?;
+    one.migrate(place).await?;
+    one.migrate(last).await?;
     end.send(())?;
     opening.await?;
     kept.await?;
     woken.await?;
-    assert_eq!(held.await?, ["migrated", "migrated", "kept"]);
-    assert_eq!(one.log().await?, ["migrated", "migrated", "kept", "woken"]);
+    let log = ["migrated", "migrated", "kept", "woken"];
+    assert_eq!(held.await?, log[2 - hooks..3]);
+    assert_eq!(one.log().await?, log[2 - hooks..]);
     Ok(())
 }
