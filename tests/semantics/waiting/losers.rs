@@ -98,11 +98,11 @@ impl Loser {
         this: This<Self>,
         mut call: CallFuture<u64>,
         polled: Promise<()>,
-        gate: Gate,
+        key: Key,
     ) -> Result<()> {
         assert!(poll_immediate(&mut call).await.is_none());
         polled.send(())?;
-        let _ = gate.await;
+        wait_for_key(&this, key).await?;
         this.sleep(Duration::ZERO).await;
         drop(call);
         Ok(())
@@ -139,29 +139,31 @@ async fn senders_that_lose_leave_the_credit(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_call_that_loses_runs_if_it_was_polled_and_only_then(rt: Runtime) -> Result<()> {
     let servers = rt.array::<Server>(NODES).create(()).await?;
     for index in [0, NODES - 1] {
         let server = servers.at(index);
         for polled in [false, true, false, true] {
             let before = server.calls().await?;
-            let (open, gate) = rt.promise();
-            let waits =
-                [server.echo_after(gate, 1).boxed(), rt.sleep(Duration::ZERO).map(|()| Ok(0)).boxed()];
+            let (key, waiting) = rt.promise();
+            let waits = [server.echo_after(key, 1).boxed(), rt.sleep(Duration::ZERO).map(|()| Ok(0)).boxed()];
             match polled {
                 false => drop(waits),
                 true => assert_eq!(select_all(waits).await.0?, 0),
             }
             rt.quiescence().await?;
-            drop(open);
             assert_eq!(server.calls().await?, before + u64::from(polled));
+            match polled {
+                false => assert!(matches!(waiting.await, Err(CallError::BrokenPromise))),
+                true => waiting.await?.send(())?,
+            }
         }
     }
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn whatever_loses_runs_all_the_same(rt: Runtime) -> Result<()> {
     let (nodes, servers) = create(&rt).await?;
     // What is all on one PE may end at once.
@@ -188,15 +190,17 @@ fn expect_unseen(report: &chare::ExitReport) {
 fn the_error_of_a_call_that_has_lost_is_one_that_nobody_awaits() {
     for pes in PES {
         for polled in [false, true] {
-            let report = run_in_one_process(pes, async move |rt: Runtime| {
+            let report = run(pes, async move |rt: Runtime| {
                 let server = rt.array::<Server>(NODES).create(()).await?.at(NODES - 1);
-                let (open, gate) = rt.promise();
-                let call = server.fail_after(gate);
+                let (key, waiting) = rt.promise();
+                let call = server.fail_after(key);
                 match polled {
                     false => drop(call),
-                    true => assert!(rt.timeout(Duration::ZERO, call).await.is_err()),
+                    true => {
+                        assert!(rt.timeout(Duration::ZERO, call).await.is_err());
+                        waiting.await?.send(())?;
+                    }
                 }
-                let _ = open.send(());
                 rt.quiescence().await?;
                 Result::<()>::Ok(())
             });
@@ -213,10 +217,11 @@ fn nor_is_it_lost_when_the_future_goes_elsewhere() {
             let report = run_in_one_process(pes, async move |rt: Runtime| {
                 let server = rt.array::<Server>(NODES).create(()).await?.at(NODES / 2);
                 let loser = rt.array::<Loser>(NODES).create(()).await?.at(index);
-                let ((open, gate), (let_go, told)) = (rt.promise(), rt.promise());
+                let ((key, open), (told, let_go)) = (rt.promise(), rt.promise());
                 let (polled, was_polled) = rt.promise();
-                loser.lose_a_call(server.fail_after(gate).future(), polled, told).send();
+                loser.lose_a_call(server.fail_after(key).future(), polled, told).send();
                 was_polled.await?;
+                let (open, let_go) = (open.await?, let_go.await?);
                 if opens_first {
                     open.send(())?;
                     rt.quiescence().await?;

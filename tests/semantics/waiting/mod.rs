@@ -57,23 +57,30 @@ impl Server {
 
     /// Answers when the gate opens.
     #[entry]
-    async fn echo_after(this: This<Self>, gate: Gate, value: u64) -> u64 {
+    async fn echo_after(this: This<Self>, key: Key, value: u64) -> Result<u64> {
         this.with(|server| server.calls += 1);
-        let _ = gate.await;
-        value
+        wait_for_key(&this, key).await?;
+        Ok(value)
     }
 
     /// Fails when the gate opens.
     #[entry]
-    async fn fail_after(this: This<Self>, gate: Gate) -> Result<u64> {
+    async fn fail_after(this: This<Self>, key: Key) -> Result<u64> {
         this.with(|server| server.calls += 1);
-        let _ = gate.await;
+        wait_for_key(&this, key).await?;
         Err("nobody saw this".into())
     }
 }
 
-/// The reading end of a promise that somebody fulfils, or drops, when it is time.
-type Gate = chare::PromiseFuture<()>;
+/// Who waits at a gate sends what opens it here.
+type Key = Promise<Promise<()>>;
+
+/// Waits until somebody uses the key.
+async fn wait_for_key(rt: &Runtime, key: Key) -> Result<()> {
+    let (open, opened) = rt.promise();
+    key.send(open)?;
+    Ok(opened.await?)
+}
 
 /// How several things are waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
@@ -416,7 +423,7 @@ async fn a_set_may_be_refilled_while_it_is_waited_for(rt: Runtime) -> Result<()>
 }
 
 /// The first to poll is not the only one that is woken, and may go before the value comes.
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a reading end stays in its process")]
 async fn a_promise_may_have_several_readers(rt: Runtime) -> Result<()> {
     let (nodes, servers) = create(&rt).await?;
     for first_gives_up in [false, true] {

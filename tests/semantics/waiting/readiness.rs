@@ -53,9 +53,9 @@ impl Looker {
 
     /// Looks at its own reduction, in which the last element takes part when the gate opens.
     #[entry]
-    async fn reduce(this: This<Self>, gate: Option<Gate>) -> Result<u64> {
-        if let Some(gate) = gate {
-            gate.await?;
+    async fn reduce(this: This<Self>, key: Option<Key>) -> Result<u64> {
+        if let Some(key) = key {
+            wait_for_key(&this, key).await?;
         }
         let mut sum = this.allreduce(1_u64, reduce::Sum);
         loop {
@@ -91,15 +91,15 @@ async fn a_promise_is_looked_at_where_it_was_made(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn calls_and_creations_are_looked_at(rt: Runtime) -> Result<()> {
     let (servers, created) = rt.array::<Server>(NODES).create(()).start();
     rt.quiescence().await?;
     assert!(created.is_ready());
     created.await?;
     for server in [servers.at(0), servers.at(NODES - 1)] {
-        let (open, gate) = rt.promise();
-        let (mut waiting, failed) = (server.echo_after(gate, 3).future(), server.fail().future());
+        let (key, open) = rt.promise();
+        let (mut waiting, failed) = (server.echo_after(key, 3).future(), server.fail().future());
         let (all, gathered) = (servers.echo(1).future(), servers.echo(1).gather());
         assert!(!waiting.is_ready() && !failed.is_ready() && !all.is_ready() && !gathered.is_ready());
         rt.quiescence().await?;
@@ -108,27 +108,27 @@ async fn calls_and_creations_are_looked_at(rt: Runtime) -> Result<()> {
         assert!(matches!(failed.await, Err(CallError::Failed(_))));
         all.await?;
         assert_eq!(gathered.await?, [1; NODES]);
-        open.send(())?;
+        open.await?.send(())?;
         rt.quiescence().await?;
         assert_eq!(waiting.try_take().ok_or("it is ready")??, 3);
     }
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn reductions_are_looked_at(rt: Runtime) -> Result<()> {
     let lookers = rt.array::<Looker>(NODES).create(()).await?;
-    let (open, gate) = rt.promise();
-    let mut gate = Some(gate);
-    let sums: Vec<_> = (0..NODES).rev().map(|index| lookers.at(index).reduce(gate.take()).future()).collect();
-    open.send(())?;
+    let (key, open) = rt.promise();
+    let mut key = Some(key);
+    let sums: Vec<_> = (0..NODES).rev().map(|index| lookers.at(index).reduce(key.take()).future()).collect();
+    open.await?.send(())?;
     for sum in sums {
         assert_eq!(sum.await?, NODES as u64);
     }
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a reading end stays in its process")]
 async fn a_value_is_looked_at_elsewhere(rt: Runtime) -> Result<()> {
     let lookers = rt.array::<Looker>(NODES).create(()).await?;
     for looker in [lookers.at(0), lookers.at(NODES - 1)] {
@@ -148,7 +148,7 @@ async fn a_value_is_looked_at_elsewhere(rt: Runtime) -> Result<()> {
 }
 
 /// A future that comes back from where it was looked at is at home again.
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a reading end stays in its process")]
 async fn a_value_is_looked_at_elsewhere_and_then_here(rt: Runtime) -> Result<()> {
     let lookers = rt.array::<Looker>(NODES).create(()).await?;
     for looker in [lookers.at(0), lookers.at(NODES - 1)] {

@@ -25,9 +25,9 @@ impl Limited {
         cx: &Cx<Self>,
         limit: Duration,
         server: Element<Server>,
-        gate: Gate,
+        key: Key,
     ) -> Result<bool> {
-        match cx.timeout(limit, server.echo_after(gate, 5)).await {
+        match cx.timeout(limit, server.echo_after(key, 5)).await {
             Ok(value) => Ok(value? == 5),
             Err(Elapsed { limit: waited }) => {
                 assert_eq!(waited, limit);
@@ -67,20 +67,20 @@ impl Limited {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn what_comes_in_time_is_brought_and_what_does_not_is_over(rt: Runtime) -> Result<()> {
     let servers = rt.array::<Server>(NODES).create(()).await?;
     let limited = rt.array::<Limited>(NODES).create(()).await?;
     for index in [0, NODES / 2, NODES - 1] {
         let server = servers.at((index + 1) % NODES);
-        let (open, gate) = rt.promise();
-        let waiting = limited.at(index).call_in_time(HOUR, server, gate).future();
+        let (key, open) = rt.promise();
+        let waiting = limited.at(index).call_in_time(HOUR, server, key).future();
         rt.quiescence().await?;
-        open.send(())?;
+        open.await?.send(())?;
         assert!(waiting.await?, "it is in time");
-        let (open, gate) = rt.promise();
-        assert!(!limited.at(index).call_in_time(MOMENT, server, gate).await?, "nothing has opened the gate");
-        open.send(())?;
+        let (key, open) = rt.promise();
+        assert!(!limited.at(index).call_in_time(MOMENT, server, key).await?, "nothing has opened the gate");
+        open.await?.send(())?;
     }
     Ok(())
 }
@@ -106,18 +106,18 @@ async fn a_value_beside_a_timer_that_has_fired_is_brought(rt: Runtime) -> Result
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_future_that_was_lent_can_be_waited_for_further(rt: Runtime) -> Result<()> {
     let servers = rt.array::<Server>(NODES).create(()).await?;
     for server in [servers.at(0), servers.at(NODES - 1)] {
         let calls = server.calls().await?;
-        let (open, gate) = rt.promise();
-        let mut call = server.echo_after(gate, 6);
+        let (key, open) = rt.promise();
+        let mut call = server.echo_after(key, 6);
         for _ in 0..3 {
             let elapsed = rt.timeout(MOMENT, &mut call).await.expect_err("the gate is closed");
             assert_eq!(elapsed.to_string(), "nothing came within 1ms");
         }
-        open.send(())?;
+        open.await?.send(())?;
         assert_eq!(rt.timeout(HOUR, call).await??, 6);
         assert_eq!(server.calls().await?, calls + 1, "it was sent once");
     }
