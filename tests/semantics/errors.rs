@@ -1,10 +1,11 @@
 //! Errors that nobody awaits, where the program decides what becomes of them; and warnings of mailboxes that grow.
 
+use std::cell::Cell;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use chare::prelude::*;
-use chare::{ExitReport, MailboxWarning, MainOutput, Options, Sim, Unawaited, Warning};
+use chare::{ExitReport, MailboxWarning, MainOutput, Options, PeId, Sim, Unawaited, Warning};
 
 use super::PES;
 
@@ -60,6 +61,12 @@ impl Cup {
         Ok(opened.await?)
     }
 
+    /// Tells who decides on this PE whom to call.
+    #[entry]
+    fn is_called_on_errors(&self, cx: &Cx<Self>) {
+        CALLED.set(Some((cx.my_pe(), cx.array().at(0))));
+    }
+
     #[entry]
     fn puzzle(&self) -> Result<(), Riddle> {
         Err(Riddle)
@@ -72,6 +79,11 @@ impl Cup {
         opened.await?;
         Err("later".into())
     }
+}
+
+thread_local! {
+    /// The PE of this thread, and whom it calls when it decides upon an error.
+    static CALLED: Cell<Option<(PeId, Element<Cup>)>> = const { Cell::new(None) };
 }
 
 /// An error that cannot be told.
@@ -148,16 +160,6 @@ where
     R: MainOutput,
 {
     crate::run_with(options.with_pes(pes), main)
-}
-
-/// As [`run_with`], in one process: of those who count there, or use the run that they are of.
-fn run_in_one_process_with<F, Fut, R>(pes: usize, options: Options, main: F) -> ExitReport
-where
-    F: FnOnce(Runtime) -> Fut,
-    Fut: Future<Output = R> + Send + 'static,
-    R: MainOutput,
-{
-    Runtime::run(options.with_pes(pes), main).expect("the host device is always there")
 }
 
 /// Runs a program whose unawaited errors meet `fate`; brings its end and their texts, sorted.
@@ -299,9 +301,10 @@ fn a_reported_error_is_a_warning_and_spoils_the_end() {
                 other => panic!("{other}"),
             }
         });
-        let report = run_in_one_process_with(pes, options.clone(), async |rt: Runtime| {
+        let report = run_with(pes, options.clone(), async |rt: Runtime| {
             let cups = rt.array::<Cup>(8).create(()).await?;
-            cups.at(3).spill("tea".into()).send();
+            // Both are in one process: each says how many it has reported.
+            cups.at(6).spill("tea".into()).send();
             cups.at(7).spill("tea".into()).send();
             rt.quiescence().await?;
             assert_eq!(cups.at(7).sips().await?, 0, "the run goes on");
@@ -317,7 +320,7 @@ fn a_reported_error_is_a_warning_and_spoils_the_end() {
             assert_eq!(text, format!("error: {error} (nobody awaited the call; the program goes on)"));
         }
         // The program's own end counts if it is not a good one.
-        let report = run_in_one_process_with(pes, options, async |rt: Runtime| {
+        let report = run_with(pes, options, async |rt: Runtime| {
             let cups = rt.array::<Cup>(8).create(()).await?;
             cups.at(7).spill("tea".into()).send();
             rt.quiescence().await?;
@@ -344,21 +347,19 @@ fn an_error_without_words_is_reported_too() {
 #[test]
 fn who_decides_may_use_the_runtime_and_is_where_the_error_arose() {
     for pes in PES {
-        // What it needs of the run is there when the run is.
-        let place = Arc::new(OnceLock::<(Runtime, Array<Cup>)>::new());
         let heard = Heard::default();
         let options = Options::default().on_unawaited({
-            let (place, heard) = (place.clone(), heard.clone());
+            let heard = heard.clone();
             move |_| {
-                let (rt, cups) = place.get().expect("set before the first error");
-                hear(&heard, rt.my_pe().index());
-                cups.at(0).sip().send();
+                let (pe, cup) = CALLED.get().expect("set before the first error");
+                hear(&heard, pe.index());
+                cup.sip().send();
                 Unawaited::Ignore
             }
         });
-        let report = run_in_one_process_with(pes, options, async move |rt: Runtime| {
+        let report = run_with(pes, options, async move |rt: Runtime| {
             let cups = rt.array::<Cup>(rt.num_pes()).create(()).await?;
-            place.get_or_init(|| (rt.clone(), cups));
+            cups.is_called_on_errors().await?;
             cups.spill("all".into()).send();
             rt.quiescence().await?;
             assert_eq!(cups.at(0).sips().await?, rt.num_pes() as u64);

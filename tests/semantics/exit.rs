@@ -4,7 +4,7 @@ use chare::prelude::*;
 use chare::{CallFuture, ExitReport, ExitWith};
 use futures::future::poll_immediate;
 
-use super::{PES, run, run_in_one_process};
+use super::{PES, is_spread, run};
 
 struct Ender;
 
@@ -70,28 +70,34 @@ fn an_error_of_main_is_told() {
     }
 }
 
-/// Outcomes of calls that have failed, which nobody has taken: one from this PE and one from the last.
-async fn failures(rt: &Runtime) -> Result<[CallFuture<()>; 2]> {
+/// Outcomes of calls that have failed, which nobody has taken: of this PE, of the last, and of a call that was made on the last, whose
+/// future does not leave its process.
+async fn failures(rt: &Runtime) -> Result<Vec<CallFuture<()>>> {
     let group = rt.group::<Ender>().create(()).await?;
-    let (to, there) = rt.promise();
-    group.on(rt.num_pes() - 1).fail_there(to).await?;
-    let (here, mut there) = (group.on(0).fail().future(), there.await?);
-    if rt.num_pes() > 1 {
-        assert!(poll_immediate(&mut there).await.is_none(), "it asks");
+    let last = group.on(rt.num_pes() - 1);
+    let mut failures = vec![group.on(0).fail().future(), last.fail().future()];
+    if !is_spread(rt) {
+        let (to, there) = rt.promise();
+        last.fail_there(to).await?;
+        let mut there = there.await?;
+        if rt.num_pes() > 1 {
+            assert!(poll_immediate(&mut there).await.is_none(), "it asks");
+        }
+        failures.push(there);
     }
     rt.quiescence().await?;
-    Ok([here, there])
+    Ok(failures)
 }
 
 #[test]
 fn an_error_of_main_is_not_hidden_by_what_it_drops() {
     for pes in PES {
-        let report = run_in_one_process(pes, async |rt: Runtime| {
+        let report = run(pes, async |rt: Runtime| {
             let _failures = failures(&rt).await?;
             Result::<()>::Err("main's own".into())
         });
         assert_eq!((report.code(), report.to_string().as_str()), (1, "error: main's own"));
-        let report = run_in_one_process(pes, async |rt: Runtime| {
+        let report = run(pes, async |rt: Runtime| {
             let _failures = failures(&rt).await;
             if rt.num_pes() > 0 {
                 panic!("main's own");
@@ -106,7 +112,7 @@ fn an_error_of_main_is_not_hidden_by_what_it_drops() {
 fn what_main_drops_ends_the_run_badly_if_main_does_not() {
     for pes in PES {
         for goes_on in [false, true] {
-            let report = run_in_one_process(pes, async move |rt: Runtime| {
+            let report = run(pes, async move |rt: Runtime| {
                 drop(failures(&rt).await?);
                 if goes_on {
                     rt.promise::<()>().1.await?;
