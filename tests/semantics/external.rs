@@ -10,6 +10,7 @@ use chare::prelude::*;
 use chare::{ExitReport, HANG_EXIT_CODE};
 use futures::future::{Either, join, join_all, pending, select};
 use futures::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
 
 use super::{PES, run, run_in_one_process};
 
@@ -142,9 +143,10 @@ impl Waiter {
     /// Waits for the flag and for what is there already, then for what never comes; the flag keeps its waker.
     #[entry]
     async fn flag_or_soon_then_never(this: This<Self>, flag: Keep) -> Result<()> {
+        let flag = flag.flag();
         let (promise, value) = this.promise::<()>();
         promise.send(())?;
-        if let Either::Left(_) = select(Box::pin(flag.0.raised()), value).await {
+        if let Either::Left(_) = select(Box::pin(flag.raised()), value).await {
             return Err("the flag is never raised".into());
         }
         let (_promise, value) = this.promise::<()>();
@@ -154,8 +156,9 @@ impl Waiter {
     /// The same, but what comes comes after a while.
     #[entry]
     async fn flag_or_later_then_never(this: This<Self>, flag: Keep) -> Result<()> {
+        let flag = flag.flag();
         let soon = this.sleep(Duration::from_millis(1));
-        if let Either::Left(_) = select(Box::pin(flag.0.raised()), soon).await {
+        if let Either::Left(_) = select(Box::pin(flag.raised()), soon).await {
             return Err("the flag is never raised".into());
         }
         let (_promise, value) = this.promise::<()>();
@@ -195,10 +198,11 @@ impl Waiter {
     /// The same, after the outside has been heard of.
     #[entry]
     async fn flag_then_known_set(this: This<Self>, flag: Keep) -> Result<()> {
+        let flag = flag.flag();
         let (_promises, values): (Vec<_>, Vec<_>) = (0..40).map(|_| this.promise::<()>()).unzip();
         let mut set = Box::pin(join_all(values));
         let soon = this.sleep(Duration::from_millis(1));
-        if let Either::Left(_) = select(Box::pin(select(Box::pin(flag.0.raised()), &mut set)), soon).await {
+        if let Either::Left(_) = select(Box::pin(select(Box::pin(flag.raised()), &mut set)), soon).await {
             return Err("neither comes".into());
         }
         set.await;
@@ -285,8 +289,9 @@ impl Waiter {
 
     #[entry]
     async fn on_a_flag(this: This<Self>, flag: Keep) {
+        let flag = flag.flag();
         this.with(|_| ());
-        flag.0.raised().await;
+        flag.raised().await;
     }
 
     #[entry]
@@ -296,9 +301,23 @@ impl Waiter {
     }
 }
 
-/// Keeps a flag where it outlives the coroutine.
-#[derive(Clone)]
-struct Keep(Flag);
+/// A flag that outlives the coroutine, by its number. Other processes of a run are inside of this one.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Keep(usize);
+
+static KEPT: Mutex<Vec<Flag>> = Mutex::new(Vec::new());
+
+impl Keep {
+    fn new(flag: &Flag) -> Self {
+        let mut kept = KEPT.lock().expect("nobody panics with the lock");
+        kept.push(flag.clone());
+        Keep(kept.len() - 1)
+    }
+
+    fn flag(self) -> Flag {
+        KEPT.lock().expect("nobody panics with the lock")[self.0].clone()
+    }
+}
 
 async fn waiters(rt: &Runtime) -> Result<Group<Waiter>> {
     Ok(rt.group::<Waiter>().create(()).await?)
@@ -378,7 +397,7 @@ async fn a_waker_that_looks_the_same_deceives_nobody(rt: Runtime) -> Result<()> 
         last.nothing().await?;
         if life >= 4090 {
             let flag = Flag::default();
-            let waiting = last.on_a_flag(Keep(flag.clone())).future();
+            let waiting = last.on_a_flag(Keep::new(&flag)).future();
             rt.sleep(Duration::from_millis(1)).await;
             drop(old.clone());
             flag.raise_later();
@@ -393,14 +412,13 @@ async fn a_waker_that_looks_the_same_deceives_nobody(rt: Runtime) -> Result<()> 
 fn a_waker_of_another_run_deceives_nobody() {
     for pes in PES {
         let flag = Flag::default();
-        let kept = Keep(flag.clone());
+        let kept = flag.clone();
         let report = run(pes, async move |rt: Runtime| {
-            select(Box::pin(kept.0.raised()), rt.sleep(Duration::from_millis(1))).await;
+            select(Box::pin(kept.raised()), rt.sleep(Duration::from_millis(1))).await;
         });
         assert!(report.is_success(), "{report}");
         flag.raise_later();
-        let kept = Keep(flag);
-        let report = run(pes, async move |_: Runtime| kept.0.raised().await);
+        let report = run(pes, async move |_: Runtime| flag.raised().await);
         assert!(report.is_success(), "{report}");
     }
 }
@@ -409,8 +427,8 @@ fn a_waker_of_another_run_deceives_nobody() {
 fn a_set_beside_which_the_outside_is_no_longer_awaited_is_a_hang() {
     for pes in PES {
         let flag = Flag::default();
-        let kept = Keep(flag.clone());
-        let report = run_in_one_process(pes, async move |rt: Runtime| {
+        let kept = Keep::new(&flag);
+        let report = run(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
             Result::<()>::Ok(waiters.on(pes - 1).flag_then_known_set(kept).await?)
         });
@@ -454,8 +472,8 @@ fn a_set_of_known_waits_is_a_hang() {
 fn a_waker_that_an_earlier_wait_has_left_behind_hides_no_hang() {
     for pes in PES {
         let flags = [Flag::default(), Flag::default()];
-        let kept = flags.clone().map(Keep);
-        let report = run_in_one_process(pes, async move |rt: Runtime| {
+        let kept = flags.each_ref().map(Keep::new);
+        let report = run(pes, async move |rt: Runtime| {
             let waiters = waiters(&rt).await?;
             let [soon, later] = kept;
             waiters.on(pes - 1).flag_or_soon_then_never(soon).send();

@@ -1,8 +1,5 @@
 //! Sparse arrays that have elements from their creation, without a message for each.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use chare::prelude::*;
 use chare::{BoxError, CallError, Index, Placement, Strided};
 use reduce::{Gather, Sum};
@@ -194,31 +191,39 @@ async fn a_creation_brings_the_errors_of_constructors(rt: Runtime) -> Result<()>
     Ok(())
 }
 
-struct Slow {
-    constructed: Arc<AtomicUsize>,
-}
+struct Slow;
 
 #[chare(index = usize)]
 impl Slow {
-    async fn new(cx: &Cx<Self>, constructed: Arc<AtomicUsize>) -> Self {
-        cx.sleep(std::time::Duration::from_millis(1)).await;
-        constructed.fetch_add(1, Ordering::Relaxed);
-        Slow { constructed }
+    /// One waits until the key is used.
+    async fn new(cx: &Cx<Self>, late: usize, key: Promise<Promise<()>>) -> Result<Self> {
+        if cx.index() == late {
+            let (open, opened) = cx.promise();
+            key.send(open)?;
+            opened.await?;
+        }
+        Ok(Slow)
     }
 
     #[entry]
-    fn constructed(&self) -> usize {
-        self.constructed.load(Ordering::Relaxed)
+    fn own_index(&self, cx: &Cx<Self>) -> usize {
+        cx.index()
     }
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "it counts in memory that all share")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_creation_waits_for_all_constructors(rt: Runtime) -> Result<()> {
-    let constructed = Arc::new(AtomicUsize::new(0));
-    let range = Strided::new(1_000_000, 5_000_000, 10_000);
-    let slow = rt.array_sparse::<Slow>().strided(range).create(constructed.clone()).await?;
-    assert_eq!(constructed.load(Ordering::Relaxed), 400);
-    assert_eq!(slow.at(1_010_000).constructed().await?, 400);
+    for late in [1_000_000, 3_000_000, 4_990_000] {
+        let range = Strided::new(1_000_000, 5_000_000, 10_000);
+        let (key, waiting) = rt.promise();
+        let (slow, created) = rt.array_sparse::<Slow>().strided(range).create((late, key)).start();
+        let open = waiting.await?;
+        rt.quiescence().await?;
+        assert!(!created.is_ready(), "{late} is not constructed");
+        open.send(())?;
+        created.await?;
+        assert!(slow.own_index().gather().await?.into_iter().eq((1_000_000..5_000_000).step_by(10_000)));
+    }
     Ok(())
 }
 
@@ -343,7 +348,7 @@ fn nonsense_is_told() {
         assert!(report.to_string().contains(told), "{report}");
     }
     let report = report_of(|rt| {
-        rt.array_sparse::<Slow>().strided(Strided::new(0, usize::MAX, 1)).create(Arc::default()).send();
+        rt.array_sparse::<Slow>().strided(Strided::new(0, usize::MAX, 1)).create((0, rt.promise().0)).send();
     });
     assert!(report.contains("an array of 18446744073709551615 elements does not fit in memory"), "{report}");
 }

@@ -34,9 +34,11 @@ impl Sleeper {
         this.with(|sleeper| sleeper.woken.push((before + duration, after + duration)));
     }
 
+    /// How many naps there were, and whether any was over before one with an earlier deadline.
     #[entry]
-    fn woken(&self) -> Vec<(Instant, Instant)> {
-        self.woken.clone()
+    fn woken(&self) -> (usize, bool) {
+        let mut pairs = self.woken.iter().zip(self.woken.iter().skip(1));
+        (self.woken.len(), pairs.any(|(earlier, later)| later.1 < earlier.0))
     }
 
     #[entry]
@@ -46,7 +48,7 @@ impl Sleeper {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time", one_process = "an instant is one of its process")]
+#[chare::test(pes = [1, 2, 4, 8], unsimulated = "it measures real time")]
 async fn a_thousand_timers_are_pending_at_once(rt: Runtime) -> Result<()> {
     let sleepers = rt.array::<Sleeper>(8).create(()).await?;
     let naps: Vec<_> = (0..1000_u64)
@@ -55,11 +57,9 @@ async fn a_thousand_timers_are_pending_at_once(rt: Runtime) -> Result<()> {
     for nap in naps {
         nap.await?;
     }
-    for woken in sleepers.woken().gather().await? {
-        assert_eq!(woken.len(), 125);
-        for (earlier, later) in woken.iter().zip(&woken[1..]) {
-            assert!(later.1 >= earlier.0, "a timer fired before one with an earlier deadline");
-        }
+    for (naps, is_out_of_order) in sleepers.woken().gather().await? {
+        assert_eq!(naps, 125);
+        assert!(!is_out_of_order, "a timer fired before one with an earlier deadline");
     }
     Ok(())
 }
