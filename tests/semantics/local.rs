@@ -2,7 +2,9 @@
 
 use chare::NotLocal;
 use chare::prelude::*;
+use serde::{Deserialize, Serialize};
 
+#[derive(Serialize, Deserialize)]
 struct Counter {
     count: u64,
 }
@@ -94,7 +96,7 @@ impl Drop for LooksWhenDropped {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn what_lives_here_is_touched_at_once(rt: Runtime) -> Result<()> {
     let counters = rt.array::<Counter>(8).create(()).await?;
     let here = counters.at(0);
