@@ -11,7 +11,7 @@ use std::time::Duration;
 use chare::prelude::*;
 use chare::{ExitReport, Handle};
 
-use super::{PES, run, run_in_one_process};
+use super::{PES, run};
 
 #[track_caller]
 fn ended_by_the_user(report: &ExitReport, words: &[&str]) {
@@ -261,27 +261,29 @@ struct Wisher {
 
 #[chare(index = usize)]
 impl Wisher {
-    fn new(cx: &Cx<Self>, wish: fn(&Runtime)) -> Self {
-        Wisher { _wish: Last((**cx).clone(), Some(Box::new(wish))) }
+    fn new(cx: &Cx<Self>, wishes: bool) -> Self {
+        let wish: LastWish = if wishes { Box::new(create_and_broadcast) } else { Box::new(|_| ()) };
+        Wisher { _wish: Last((**cx).clone(), Some(wish)) }
     }
 
     #[entry]
     fn hello(&self) {}
 }
 
+fn create_and_broadcast(rt: &Runtime) {
+    let more = rt.array::<Wisher>(8).create(false).send();
+    more.hello().send();
+    more.at(3).hello().send();
+    drop(more.hello().gather());
+    rt.group::<Keeper>().create(()).send().park().send();
+    rt.single::<Keeper>().create(()).send().park().send();
+}
+
 #[test]
 fn a_destructor_at_the_end_may_create_and_broadcast() {
     for pes in PES {
-        let report = run_in_one_process(pes, async move |rt: Runtime| {
-            let wish = |rt: &Runtime| {
-                let more = rt.array::<Wisher>(8).create(|_: &Runtime| ()).send();
-                more.hello().send();
-                more.at(3).hello().send();
-                drop(more.hello().gather());
-                rt.group::<Keeper>().create(()).send().park().send();
-                rt.single::<Keeper>().create(()).send().park().send();
-            };
-            rt.array::<Wisher>(8).create(wish as fn(&Runtime)).await?.hello().await?;
+        let report = run(pes, async move |rt: Runtime| {
+            rt.array::<Wisher>(8).create(true).await?.hello().await?;
             Result::<()>::Ok(())
         });
         assert!(report.is_success(), "{report}");
@@ -342,6 +344,12 @@ impl Keeper {
     #[entry]
     fn take(&mut self, bomb: Bomb) {
         std::mem::forget(bomb);
+    }
+
+    /// Sends them from here: who sends one elsewhere has dropped it then.
+    #[entry]
+    fn send_bombs(&self, to: Element<Keeper>) {
+        (0..3).for_each(|_| to.take(Bomb).send());
     }
 
     #[entry]
@@ -419,7 +427,7 @@ async fn leave_bombs(rt: &Runtime, held: bool) -> Result<()> {
             keeper.own().send();
             rt.quiescence().await?;
         }
-        (0..3).for_each(|_| keeper.take(Bomb).send());
+        other.send_bombs(keeper).send();
         for _ in 0..3 {
             let (bomb, unread) = rt.promise::<Bomb>();
             assert!(bomb.send(Bomb).is_ok());
@@ -434,7 +442,7 @@ fn many_destructors_that_panic_at_the_end_are_told_and_keep_nobody() {
     for pes in PES {
         for held in [false, true] {
             let (tell, told) = mpsc::channel();
-            let report = run_in_one_process(pes, async move |rt: Runtime| {
+            let report = run(pes, async move |rt: Runtime| {
                 tell.send(wait_outside(&rt)).expect("the test receives it");
                 leave_bombs(&rt, held).await?;
                 rt.exit(0);

@@ -2,35 +2,58 @@
 //! nothing that a run has made outlives it, however it ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use chare::ExitReport;
 use chare::prelude::*;
 
-use super::{PES, run_in_one_process};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Counts values that live, that were made, and that were dropped where they should not have been.
-#[derive(Clone, Default)]
-struct Census(Arc<(AtomicI64, AtomicU64, AtomicU64)>);
+use super::{PES, run};
+
+/// Counts values that live, that were made, and that were dropped where they should not have been. It is known by its number, also to the
+/// other processes of a run, which are inside of this one.
+#[derive(Clone, Copy)]
+struct Census(usize);
+
+#[derive(Default)]
+struct Counts {
+    live: AtomicI64,
+    made: AtomicU64,
+    astray: AtomicU64,
+}
+
+static ALL: Mutex<Vec<&'static Counts>> = Mutex::new(Vec::new());
 
 impl Census {
-    fn make(&self) -> Tracked {
-        self.0.0.fetch_add(1, Ordering::SeqCst);
-        self.0.1.fetch_add(1, Ordering::SeqCst);
-        Tracked(self.clone())
+    fn new() -> Self {
+        let mut all = ALL.lock().expect("nobody panics with the lock");
+        all.push(Box::leak(Box::default()));
+        Census(all.len() - 1)
     }
 
-    fn live(&self) -> i64 {
-        self.0.0.load(Ordering::SeqCst)
+    fn counts(self) -> &'static Counts {
+        ALL.lock().expect("nobody panics with the lock")[self.0]
+    }
+
+    fn make(self) -> Tracked {
+        self.counts().live.fetch_add(1, Ordering::SeqCst);
+        self.counts().made.fetch_add(1, Ordering::SeqCst);
+        Tracked(self)
+    }
+
+    fn live(self) -> i64 {
+        self.counts().live.load(Ordering::SeqCst)
     }
 
     /// Checks that all of many values are gone.
     #[track_caller]
-    fn close(&self, at_least: u64) {
+    fn close(self, at_least: u64) {
         assert_eq!(self.live(), 0, "values outlive the run, or were dropped twice");
-        let (made, astray) = (self.0.1.load(Ordering::SeqCst), self.0.2.load(Ordering::SeqCst));
+        let Counts { made, astray, .. } = self.counts();
+        let (made, astray) = (made.load(Ordering::SeqCst), astray.load(Ordering::SeqCst));
         assert!(made >= at_least, "only {made} values were made");
         assert_eq!(astray, 0, "values of a PE were dropped elsewhere");
     }
@@ -46,7 +69,20 @@ impl Clone for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        self.0.0.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.counts().live.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What another process makes of it is another value.
+impl Serialize for Tracked {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tracked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Census(usize::deserialize(deserializer)?).make())
     }
 }
 
@@ -63,7 +99,7 @@ impl Drop for AtHome {
     fn drop(&mut self) {
         let here = catch_unwind(AssertUnwindSafe(|| self.0.my_pe()));
         if here.ok() != Some(self.1) {
-            self.2.0.0.2.fetch_add(1, Ordering::SeqCst);
+            self.2.0.counts().astray.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
@@ -112,15 +148,15 @@ impl Holder {
     fn stuff(&self, cx: &Cx<Self>, value: Tracked) {
         let channel = cx.channel(&cx.array().at(0), 0);
         for _ in 0..2000 {
-            channel.send(chare::Local(value.clone())).expect("the backlog is larger");
+            channel.send(value.clone()).expect("the backlog is larger");
         }
     }
 
     /// Contributes to a reduction that is never complete.
     #[entry]
-    fn contribute_most(&self, cx: &Cx<Self>, value: Tracked, to: Promise<Vec<chare::Local<Tracked>>>) {
+    fn contribute_most(&self, cx: &Cx<Self>, value: Tracked, to: Promise<Vec<Tracked>>) {
         if cx.index() > 0 {
-            cx.contribute(chare::Local(value), reduce::Gather, to);
+            cx.contribute(value, reduce::Gather, to);
         }
     }
 
@@ -138,7 +174,7 @@ impl Holder {
 }
 
 /// Leaves values in every place that can hold one.
-async fn fill(rt: &Runtime, census: &Census) -> Result<Array<Holder>> {
+async fn fill(rt: &Runtime, census: Census) -> Result<Array<Holder>> {
     let holders = rt.array::<Holder>(20).create(census.make()).await?;
     holders.park(census.make()).send();
     holders.at(3).park_exclusively(census.make()).send();
@@ -174,12 +210,11 @@ impl Late {
 }
 
 /// Runs a program that fills all places and then ends as `end` says.
-fn filled(pes: usize, end: fn(&Runtime, Array<Holder>, &Census)) -> (ExitReport, Census) {
-    let census = Census::default();
-    let inner = census.clone();
-    let report = run_in_one_process(pes, async move |rt: Runtime| {
-        let holders = fill(&rt, &inner).await?;
-        end(&rt, holders, &inner);
+fn filled(pes: usize, end: fn(&Runtime, Array<Holder>, Census)) -> (ExitReport, Census) {
+    let census = Census::new();
+    let report = run(pes, async move |rt: Runtime| {
+        let holders = fill(&rt, census).await?;
+        end(&rt, holders, census);
         let (_promise, never) = rt.promise::<()>();
         Result::<()>::Ok(never.await?)
     });
@@ -231,11 +266,10 @@ fn messages_in_flight_are_dropped_with_the_run() {
 #[test]
 fn messages_that_go_round_are_dropped_when_main_returns() {
     for pes in PES {
-        let census = Census::default();
-        let inner = census.clone();
-        let report = run_in_one_process(pes, async move |rt: Runtime| {
-            let holders = rt.array::<Holder>(20).create(inner.make()).await?;
-            (0..500).for_each(|number| holders.at(number % 20).pass_on(inner.make()).send());
+        let census = Census::new();
+        let report = run(pes, async move |rt: Runtime| {
+            let holders = rt.array::<Holder>(20).create(census.make()).await?;
+            (0..500).for_each(|number| holders.at(number % 20).pass_on(census.make()).send());
             rt.sleep(Duration::from_millis(2)).await;
             Result::<()>::Ok(())
         });
@@ -247,11 +281,10 @@ fn messages_that_go_round_are_dropped_when_main_returns() {
 #[test]
 fn a_hundred_thousand_parked_coroutines_are_dropped() {
     for pes in PES {
-        let census = Census::default();
-        let inner = census.clone();
-        let report = run_in_one_process(pes, async move |rt: Runtime| {
-            let holders = rt.array::<Holder>(20).create(inner.make()).await?;
-            (0..100_000).for_each(|number| holders.at(number % 20).park(inner.make()).send());
+        let census = Census::new();
+        let report = run(pes, async move |rt: Runtime| {
+            let holders = rt.array::<Holder>(20).create(census.make()).await?;
+            (0..100_000).for_each(|number| holders.at(number % 20).park(census.make()).send());
             Result::<()>::Ok(rt.quiescence().await?)
         });
         assert!(report.is_success(), "{report}");
@@ -259,9 +292,9 @@ fn a_hundred_thousand_parked_coroutines_are_dropped() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it counts in memory that all share")]
 async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Result<()> {
-    let census = Census::default();
+    let census = Census::new();
     let holders = rt.array::<Holder>(20).create(census.make()).await?;
     rt.quiescence().await?;
     assert_eq!(census.live(), 20, "one for each element");
@@ -278,9 +311,64 @@ async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Resul
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+/// As long as it lives, the promise in it is not broken.
+#[derive(Clone, Serialize, Deserialize)]
+struct Traced(#[allow(dead_code, reason = "it is held")] Promise<()>);
+
+struct Borrower {
+    own: Traced,
+}
+
+#[chare(index = usize)]
+impl Borrower {
+    fn new(own: Traced) -> Self {
+        Borrower { own }
+    }
+
+    #[entry]
+    fn take(&self, _value: Traced) -> Traced {
+        self.own.clone()
+    }
+
+    #[entry]
+    fn give_back(&self, value: Traced) -> Traced {
+        value
+    }
+}
+
+#[chare::test(pes = [1, 2, 4, 8])]
+async fn they_are_gone_in_all_processes(rt: Runtime) -> Result<()> {
+    let trace = || {
+        let (promise, gone) = rt.promise::<()>();
+        (Traced(promise), gone)
+    };
+    let (own, own_gone) = trace();
+    let borrowers = rt.array::<Borrower>(20).create(own).await?;
+    for index in 0..20 {
+        let (values, gone): (Vec<_>, Vec<_>) = (0..8).map(|_| trace()).unzip();
+        let [a, b, c, d, e, f, g, h] = values.try_into().map_err(|_| "there are eight")?;
+        let one = borrowers.at(index);
+        drop(one.take(a).await?);
+        drop(one.give_back(b).await?);
+        one.take(c).send();
+        drop(one.give_back(d).future());
+        one.give_back(e).to(Callback::ignore());
+        drop(borrowers.give_back(f).gather().await?);
+        borrowers.take(g).await?;
+        drop(borrowers.give_back(h).gather());
+        rt.quiescence().await?;
+        assert!(gone.iter().all(|value| value.is_ready()), "all are dropped");
+        assert!(!own_gone.is_ready(), "the elements have theirs");
+        for value in gone {
+            assert!(matches!(value.await, Err(CallError::BrokenPromise)));
+        }
+    }
+    Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it counts in memory that all share")]
 async fn a_call_that_is_never_sent_drops_its_arguments(rt: Runtime) -> Result<()> {
-    let census = Census::default();
+    let census = Census::new();
     let holders = rt.array::<Holder>(2).create(census.make()).await?;
     drop(holders.at(0).keep(census.make()));
     drop(holders.keep(census.make()));

@@ -188,7 +188,7 @@ async fn timers_that_are_given_up_leave_nothing_behind(rt: Runtime) -> Result<()
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4], one_process = "a reading end stays in its process")]
 async fn readers_that_are_given_up_leave_nothing_behind(rt: Runtime) -> Result<()> {
     let group = rt.group::<Runner>().create(()).await?;
     let (promise, value) = rt.promise();

@@ -131,6 +131,17 @@ impl Keeper {
         self.bombs.extend(bomb);
     }
 
+    /// Sends itself one.
+    #[entry]
+    fn send_one(&self, cx: &Cx<Self>) {
+        cx.this().keep(vec![Bomb]).send();
+    }
+
+    #[entry]
+    fn keep_one(&mut self) {
+        self.bombs.push(Bomb);
+    }
+
     #[entry]
     async fn wait_then_look(&mut self, cx: &Cx<Self>, this: Looker) -> usize {
         cx.sleep(std::time::Duration::ZERO).await;
@@ -160,16 +171,16 @@ impl Looker {
 #[test]
 fn a_panic_in_a_destructor_at_the_end_is_reported_and_hangs_nobody() {
     for pes in [1, 2, 4, 8] {
-        let report = crate::run_in_one_process(pes, |rt| async move {
+        let report = run(pes, |rt| async move {
             let keepers = rt.array::<Keeper>(pes).create(()).await?;
-            keepers.at(pes - 1).keep(vec![Bomb]).await?;
+            keepers.at(pes - 1).keep_one().await?;
             Result::<()>::Ok(())
         });
         assert_eq!(report.code(), 1);
         assert!(report.to_string().contains("destructor"), "{report}");
-        let report = crate::run_in_one_process(pes, |rt| async move {
+        let report = run(pes, |rt| async move {
             let keepers = rt.array::<Keeper>(pes).create(()).await?;
-            keepers.at(pes - 1).keep(vec![Bomb]).send();
+            keepers.at(pes - 1).send_one().await?;
             Result::<()>::Ok(())
         });
         assert_eq!(report.code(), 1);
@@ -186,7 +197,7 @@ fn a_main_that_panics_before_its_first_await_is_reported() {
     }
 }
 
-#[chare::test(pes = [1, 2], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2], one_process = "what a coroutine borrows stays in its process")]
 async fn a_borrow_that_was_refused_leaves_no_trace(rt: Runtime) -> Result<()> {
     let keepers = rt.array::<Keeper>(1).create(()).await?;
     let looker = keepers.at(0).looker().await?;
@@ -197,6 +208,7 @@ async fn a_borrow_that_was_refused_leaves_no_trace(rt: Runtime) -> Result<()> {
 }
 
 /// An argument whose clone panics, or not.
+#[derive(serde::Serialize, serde::Deserialize)]
 enum Cloned {
     Good,
     Fails,
@@ -231,7 +243,7 @@ impl Taker {
     }
 }
 
-#[chare::test(pes = [2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [2, 4])]
 async fn a_clone_that_panics_leaves_no_hole_in_the_numbering(rt: Runtime) -> Result<()> {
     let takers = rt.array::<Taker>(8).create(()).await?;
     assert!(matches!(takers.at(0).send_bad().await, Err(CallError::Panicked(_))));

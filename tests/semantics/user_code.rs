@@ -154,6 +154,7 @@ async fn a_reducer_may_contribute(rt: Runtime) -> Result<()> {
 }
 
 /// A value whose clone or destructor panics.
+#[derive(serde::Serialize, serde::Deserialize)]
 enum Bomb {
     Clone,
     Drop,
@@ -251,9 +252,11 @@ impl Fragile {
     }
 
     #[entry]
-    async fn wait(this: This<Self>, until: chare::PromiseFuture<()>) -> Result<()> {
+    async fn wait(this: This<Self>, key: Promise<Promise<()>>) -> Result<()> {
         this.with(|fragile| fragile.entered = true);
-        until.await?;
+        let (open, opened) = this.promise();
+        key.send(open)?;
+        opened.await?;
         this.with(|fragile| assert!(fragile.entered));
         Ok(())
     }
@@ -271,18 +274,17 @@ impl Fragile {
 
 #[chare::test(
     pes = [1, 2, 4, 8],
-    unsimulated = "plain messages are taken to come in order",
-    one_process = "a reading end stays in its process"
+    unsimulated = "plain messages are taken to come in order"
 )]
 async fn a_coroutine_of_a_poisoned_chare_does_not_see_its_state(rt: Runtime) -> Result<()> {
     let fragile = rt.array::<Fragile>(8).create(()).await?;
     for index in [0, 7] {
-        let (promise, value) = rt.promise();
-        let waits = fragile.at(index).wait(value).future();
+        let (key, waiting) = rt.promise();
+        let waits = fragile.at(index).wait(key).future();
         let looks = fragile.at(index).wait_for_its_state().future();
         rt.quiescence().await?;
         assert!(matches!(fragile.at(index).crash().await, Err(CallError::Panicked(_))));
-        promise.send(())?;
+        waiting.await?.send(())?;
         for outcome in [waits.await, looks.await] {
             let error = outcome.expect_err("the chare is poisoned").to_string();
             assert!(error.contains("poisoned"), "{error}");
@@ -379,7 +381,7 @@ impl Sender {
     }
 }
 
-#[chare::test(pes = [2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [2, 4, 8])]
 async fn a_clone_that_panics_at_the_root_is_told_to_who_awaits_the_broadcast(rt: Runtime) -> Result<()> {
     let workers = rt.array::<Worker>(8).create(()).await?;
     for pe in rt.pes().skip(1) {
@@ -489,7 +491,7 @@ impl Hidden {
     }
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn an_index_that_panics_when_it_is_shown_or_compared_spoils_no_error(rt: Runtime) -> Result<()> {
     let all = rt.array_sparse::<Hidden>().create_empty();
     for index in 0..4 {
