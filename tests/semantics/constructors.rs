@@ -91,7 +91,7 @@ impl Slow {
     fn nothing(&self) {}
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn the_error_of_a_constructor_reaches_who_awaits_the_creation(rt: Runtime) -> Result<()> {
     for at in [0, 15] {
         let error = rt.array::<Plain>(16).create((at, End::Error)).await.unwrap_err();

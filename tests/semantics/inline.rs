@@ -1,6 +1,6 @@
 //! Entries that run on the stack of their caller: `inline`, `local` and `.now()`; never a chare twice on one stack.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::Cell;
 use std::sync::{Arc, Mutex};
 
 use chare::WhyNotNow;
@@ -8,16 +8,14 @@ use chare::prelude::*;
 
 use super::{PES, run};
 
-/// What happened, in order.
-type Log = Arc<Mutex<Vec<Line>>>;
+/// What happened on one PE, in order.
+type Log = Arc<Mutex<Vec<String>>>;
 
-type Line = &'static str;
-
-fn write(log: &Log, line: Line) {
-    log.lock().expect("nobody panics with it").push(line);
+fn write(log: &Log, line: &str) {
+    log.lock().expect("nobody panics with it").push(line.to_owned());
 }
 
-fn take(log: &Log) -> Vec<Line> {
+fn take(log: &Log) -> Vec<String> {
     std::mem::take(&mut *log.lock().expect("nobody panics with it"))
 }
 
@@ -30,10 +28,12 @@ fn why(outcome: Result<u64, CallError>) -> Option<WhyNotNow> {
     }
 }
 
-#[derive(Default)]
+#[derive(Default, serde::Serialize, serde::Deserialize)]
 struct Node {
     value: u64,
     heard: u64,
+    /// What it has seen happen.
+    log: Log,
 }
 
 #[chare]
@@ -43,8 +43,8 @@ impl Node {
     }
 
     #[entry(inline)]
-    fn note(&mut self, log: Log, line: Line) -> u64 {
-        write(&log, line);
+    fn note(&mut self, log: Log, line: String) -> u64 {
+        write(&log, &line);
         self.heard += 1;
         self.heard
     }
@@ -65,40 +65,47 @@ impl Node {
         panic!("on purpose");
     }
 
+    /// What has happened since the last time.
+    #[entry]
+    fn log(&self) -> Vec<String> {
+        take(&self.log)
+    }
+
     /// Calls another node in the middle.
     #[entry]
-    fn call_other(&mut self, other: Element<Node>, log: Log) {
-        write(&log, "begin");
-        other.note(log.clone(), "inline").send();
-        write(&log, "end");
+    fn call_other(&mut self, other: Element<Node>) {
+        write(&self.log, "begin");
+        other.note(self.log.clone(), "inline".to_owned()).send();
+        write(&self.log, "end");
     }
 
     /// Sends to itself in the middle.
     #[entry]
-    fn call_itself(&mut self, cx: &Cx<Self>, log: Log) {
-        write(&log, "begin");
-        cx.this().note(log.clone(), "itself").send();
-        write(&log, "end");
+    fn call_itself(&mut self, cx: &Cx<Self>) {
+        write(&self.log, "begin");
+        cx.this().note(self.log.clone(), "itself".to_owned()).send();
+        write(&self.log, "end");
     }
 
     /// `back` is whoever calls.
     #[entry(inline)]
     fn call_back(&mut self, back: Element<Node>, log: Log) {
         write(&log, "called");
-        back.note(log.clone(), "back").send();
+        back.note(log.clone(), "back".to_owned()).send();
         write(&log, "returns");
     }
 
     #[entry]
-    fn call_and_be_called(&mut self, cx: &Cx<Self>, other: Element<Node>, log: Log) {
-        write(&log, "begin");
-        other.call_back(cx.this(), log.clone()).send();
-        write(&log, "end");
+    fn call_and_be_called(&mut self, cx: &Cx<Self>, other: Element<Node>) {
+        write(&self.log, "begin");
+        other.call_back(cx.this(), self.log.clone()).send();
+        write(&self.log, "end");
     }
 
     /// As `call_and_be_called`, of a coroutine, which does not borrow its state.
     #[entry]
-    async fn call_and_be_called_by_a_coroutine(this: This<Self>, other: Element<Node>, log: Log) {
+    async fn call_and_be_called_by_a_coroutine(this: This<Self>, other: Element<Node>) {
+        let log = this.with(|node| node.log.clone());
         write(&log, "begin");
         other.call_back(this.this(), log.clone()).send();
         write(&log, "end");
@@ -107,9 +114,11 @@ impl Node {
     }
 
     #[entry]
-    async fn own_it(&mut self, release: chare::PromiseFuture<()>) -> Result<()> {
+    async fn own_it(&mut self, cx: &Cx<Self>, begun: Promise<Promise<()>>) -> Result<()> {
+        let (release, released) = cx.promise();
         self.value += 1;
-        Ok(release.await?)
+        begun.send(release)?;
+        Ok(released.await?)
     }
 
     #[entry]
@@ -120,17 +129,17 @@ impl Node {
 
     /// What keeps `.now()` from running, from this chare.
     #[entry]
-    fn add_now(&self, other: Element<Node>) -> Option<WhyNotNow> {
-        why(other.add(1).now())
+    fn add_now(&self, other: Element<Node>) -> Option<String> {
+        why(other.add(1).now()).map(|why| format!("{why:?}"))
     }
 
     #[entry]
-    fn add_to_itself_now(&self, cx: &Cx<Self>) -> Option<WhyNotNow> {
-        why(cx.this().add(1).now())
+    fn add_to_itself_now(&self, cx: &Cx<Self>) -> Option<String> {
+        why(cx.this().add(1).now()).map(|why| format!("{why:?}"))
     }
 
     #[entry]
-    async fn add_and_await(&self, cx: &Cx<Self>, other: Element<Node>) -> Result<u64, CallError> {
+    async fn add_and_await(&self, cx: &Cx<Self>, other: Element<Node>) -> Result<u64> {
         let sent = other.add(1).future();
         other.add(1).await?;
         let (promise, value) = cx.promise();
@@ -156,13 +165,12 @@ async fn two_nodes(rt: &Runtime, pe: usize) -> Result<[Element<Node>; 2]> {
     Ok([nodes.await?, others.await?])
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares share memory")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_call_on_the_same_pe_runs_on_the_stack_of_its_caller(rt: Runtime) -> Result<()> {
     for pe in 0..rt.num_pes() {
         let [one, other] = two_nodes(&rt, pe).await?;
-        let log = Log::default();
-        one.call_other(other, log.clone()).await?;
-        assert_eq!(take(&log), ["begin", "inline", "end"]);
+        one.call_other(other).await?;
+        assert_eq!(one.log().await?, ["begin", "inline", "end"]);
     }
     Ok(())
 }
@@ -171,51 +179,49 @@ async fn a_call_on_the_same_pe_runs_on_the_stack_of_its_caller(rt: Runtime) -> R
 async fn so_it_does_out_of_main(rt: Runtime) -> Result<()> {
     let here = rt.single::<Node>().on_pe(rt.my_pe()).create(()).await?;
     let log = Log::default();
-    here.note(log.clone(), "first").send();
+    here.note(log.clone(), "first".to_owned()).send();
     assert_eq!(take(&log), ["first"]);
-    assert_eq!(here.note(log.clone(), "second").now()?, 2);
-    let third = here.note(log.clone(), "third").future();
+    assert_eq!(here.note(log.clone(), "second".to_owned()).now()?, 2);
+    let third = here.note(log.clone(), "third".to_owned()).future();
     assert_eq!(take(&log), ["second", "third"]);
     assert_eq!(third.await?, 3);
-    let _never_sent = here.note(log.clone(), "never");
-    assert_eq!(here.note(log.clone(), "fourth").await?, 4);
+    let _never_sent = here.note(log.clone(), "never".to_owned());
+    assert_eq!(here.note(log.clone(), "fourth".to_owned()).await?, 4);
     assert_eq!(take(&log), ["fourth"]);
     Ok(())
 }
 
-#[chare::test(pes = [2, 4, 8], one_process = "its chares share memory")]
+#[chare::test(pes = [2, 4, 8])]
 async fn a_call_of_a_chare_elsewhere_is_a_message(rt: Runtime) -> Result<()> {
-    let log = Log::default();
     let far = rt.single::<Node>().on_pe(rt.num_pes() - 1).create(()).await?;
-    assert_eq!(far.note(log.clone(), "far").await?, 1);
+    assert_eq!(far.note(Log::default(), "far".to_owned()).await?, 1);
     let here = rt.single::<Node>().on_pe(rt.my_pe()).create(()).await?;
-    here.call_other(far, log.clone()).await?;
+    here.call_other(far).await?;
     rt.quiescence().await?;
-    let mut lines = take(&log);
+    let mut lines = here.log().await?;
     lines.retain(|line| *line != "inline");
-    assert_eq!(lines, ["far", "begin", "end"]);
-    assert_eq!(far.note(log, "again").await?, 3);
+    assert_eq!(lines, ["begin", "end"]);
+    assert_eq!(far.note(Log::default(), "again".to_owned()).await?, 3);
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares share memory")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_chare_is_on_a_stack_once(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
-    let log = Log::default();
-    one.call_itself(log.clone()).await?;
+    one.call_itself().await?;
     rt.quiescence().await?;
-    assert_eq!(take(&log), ["begin", "end", "itself"]);
-    one.call_and_be_called(other, log.clone()).await?;
+    assert_eq!(one.log().await?, ["begin", "end", "itself"]);
+    one.call_and_be_called(other).await?;
     rt.quiescence().await?;
-    assert_eq!(take(&log), ["begin", "called", "returns", "end", "back"]);
+    assert_eq!(one.log().await?, ["begin", "called", "returns", "end", "back"]);
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
-    one.call_and_be_called_by_a_coroutine(other, log.clone()).await?;
-    assert_eq!(take(&log), ["begin", "called", "returns", "end", "back", "woken"]);
-    assert_eq!(one.add_to_itself_now().await?, Some(WhyNotNow::Running));
+    one.call_and_be_called_by_a_coroutine(other).await?;
+    assert_eq!(one.log().await?, ["begin", "called", "returns", "end", "back", "woken"]);
+    assert_eq!(one.add_to_itself_now().await?, Some("Running".to_owned()));
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn its_value_comes_in_every_way(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
     assert_eq!(one.add_and_await(other).await?, 103);
@@ -237,7 +243,7 @@ async fn errors_and_panics_are_those_of_the_called(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn what_waits_for_the_state_is_woken(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
     let waiting = other.wait_for(2).future();
@@ -247,20 +253,20 @@ async fn what_waits_for_the_state_is_woken(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4])]
 async fn an_exclusive_coroutine_keeps_its_chare(rt: Runtime) -> Result<()> {
     let [one, other] = two_nodes(&rt, rt.num_pes() - 1).await?;
-    let (release, released) = rt.promise();
-    let owner = other.own_it(released).future();
+    let (begun, release) = rt.promise();
+    let owner = other.own_it(begun).future();
+    let release = release.await?;
     rt.quiescence().await?;
-    assert_eq!(one.add_now(other).await?, Some(WhyNotNow::Owned));
-    let log = Log::default();
-    one.call_other(other, log.clone()).await?;
-    assert_eq!(take(&log), ["begin", "end"], "it is held");
+    assert_eq!(one.add_now(other).await?, Some("Owned".to_owned()));
+    one.call_other(other).await?;
+    assert_eq!(one.log().await?, ["begin", "end"], "it is held");
     release.send(())?;
     owner.await?;
     rt.quiescence().await?;
-    assert_eq!(take(&log), ["inline"]);
+    assert_eq!(one.log().await?, ["inline"]);
     Ok(())
 }
 
@@ -320,35 +326,46 @@ fn a_local_call_from_a_thread_ends_the_run() {
 async fn a_chare_that_is_not_there_yet_cannot_be_called_at_once(rt: Runtime) -> Result<()> {
     let node = rt.single::<Node>().on_pe(rt.my_pe()).create(()).send();
     let log = Log::default();
-    let error = node.note(log.clone(), "early").now().expect_err("it is not constructed");
+    let error = node.note(log.clone(), "early".to_owned()).now().expect_err("it is not constructed");
     assert!(error.to_string().contains("not constructed yet; await its creation"), "{error}");
-    assert_eq!(node.note(log.clone(), "later").await?, 1, "a message waits for it");
+    assert_eq!(node.note(log.clone(), "later".to_owned()).await?, 1, "a message waits for it");
     assert_eq!(node.add(4).await?, 4);
     Ok(())
 }
 
-/// A link of a chain on one PE, each of which calls the next on its stack.
-struct Link {
-    depth: Arc<AtomicUsize>,
-    deepest: Arc<AtomicUsize>,
+thread_local! {
+    /// How many links of a chain are on the stack of this PE, and how many there have been at most.
+    static DEPTH: Cell<[usize; 2]> = const { Cell::new([0; 2]) };
 }
+
+/// A link of a chain on one PE, each of which calls the next on its stack.
+struct Link;
 
 #[chare]
 impl Link {
-    fn new(depth: Arc<AtomicUsize>, deepest: Arc<AtomicUsize>) -> Self {
-        Link { depth, deepest }
+    fn new() -> Self {
+        Link
     }
 
     #[entry(inline)]
     fn go_down(&mut self, mut rest: Vec<Element<Link>>, end: Promise<()>) -> Result<()> {
-        let depth = self.depth.fetch_add(1, Ordering::Relaxed) + 1;
-        self.deepest.fetch_max(depth, Ordering::Relaxed);
+        let [depth, deepest] = DEPTH.get();
+        DEPTH.set([depth + 1, deepest.max(depth + 1)]);
         match rest.pop() {
             Some(next) => next.go_down(rest, end).send(),
             None => end.send(())?,
         }
-        self.depth.fetch_sub(1, Ordering::Relaxed);
+        let [depth, deepest] = DEPTH.get();
+        DEPTH.set([depth - 1, deepest]);
         Ok(())
+    }
+
+    /// How deep the stack of its PE has been.
+    #[entry]
+    fn deepest(&self) -> usize {
+        let [depth, deepest] = DEPTH.take();
+        assert_eq!(depth, 0, "all have returned");
+        deepest
     }
 
     /// How many calls fit on the stack before `.now()` is refused.
@@ -363,20 +380,18 @@ impl Link {
     }
 }
 
-#[chare::test(pes = [1, 2, 4], one_process = "its chares share memory")]
+#[chare::test(pes = [1, 2, 4])]
 async fn a_chain_of_calls_does_not_grow_the_stack_without_end(rt: Runtime) -> Result<()> {
-    let (depth, deepest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut links = Vec::new();
     for _ in 0..1000 {
-        let link = rt.single::<Link>().on_pe(rt.num_pes() - 1);
-        links.push(link.create((depth.clone(), deepest.clone())).send());
+        links.push(rt.single::<Link>().on_pe(rt.num_pes() - 1).create(()).send());
     }
     let first = links.pop().expect("there are many");
     let (end, has_ended) = rt.promise();
     first.go_down(links.clone(), end).send();
     has_ended.await?;
     rt.quiescence().await?;
-    let deepest = deepest.load(Ordering::Relaxed);
+    let deepest = first.deepest().await?;
     assert!((32..=33).contains(&deepest), "{deepest}");
     let down = first.count_down(links).await?;
     assert!((32..=33).contains(&down), "{down}");
@@ -413,7 +428,7 @@ struct OnDrop(Element<Node>, Log);
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        self.0.note(self.1.clone(), "dropped").send();
+        self.0.note(self.1.clone(), "dropped".to_owned()).send();
         write(&self.1, "end of drop");
     }
 }
@@ -429,11 +444,11 @@ async fn what_the_runtime_drops_sends_messages(rt: Runtime) -> Result<()> {
     promise.send(OnDrop(node, log.clone()))?;
     rt.quiescence().await?;
     let lines = take(&log);
-    assert!(lines.contains(&"dropped") && lines.contains(&"end of drop"), "{lines:?}");
+    assert!(["dropped", "end of drop"].iter().all(|line| lines.iter().any(|it| it == line)), "{lines:?}");
     Ok(())
 }
 
-#[chare::test(pes = [2, 4], one_process = "its chares do not leave their process")]
+#[chare::test(pes = [2, 4])]
 async fn a_chare_that_has_moved_is_called_where_it_is(rt: Runtime) -> Result<()> {
     let last = PeId::new(rt.num_pes() - 1);
     let node = rt.single::<Node>().on_pe(rt.my_pe()).create(()).await?;
@@ -442,6 +457,6 @@ async fn a_chare_that_has_moved_is_called_where_it_is(rt: Runtime) -> Result<()>
     node.migrate(last).await?;
     assert_eq!(why(node.add(1).now()), Some(WhyNotNow::Elsewhere { here: rt.my_pe(), there: last }));
     assert_eq!(neighbour.add_now(node).await?, None);
-    assert_eq!(node.note(Log::default(), "by message").await?, 1);
+    assert_eq!(node.note(Log::default(), "by message".to_owned()).await?, 1);
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! Reductions: every reducer against a plain loop, any number in flight, to every kind of callback, and what is said
 //! when the elements do not agree.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use chare::prelude::*;
 use ndarray::{Array1, Array2, ShapeBuilder};
 
@@ -10,7 +8,11 @@ use super::{PES, run};
 
 const COUNT: usize = 37;
 
-struct Member;
+#[derive(Default)]
+struct Member {
+    /// Barriers that it has come to.
+    came: usize,
+}
 
 /// The value that an element contributes: small, of both signs, not in order.
 fn value(index: usize) -> i64 {
@@ -31,7 +33,7 @@ enum Op {
 #[chare(index = usize)]
 impl Member {
     fn new() -> Self {
-        Member
+        Member::default()
     }
 
     #[entry]
@@ -140,14 +142,39 @@ impl Member {
         Ok(total)
     }
 
-    /// Nobody leaves a barrier before all have come to it.
+    /// Comes to one barrier after the other; who has left one finds that another, each time one more, has come to it.
     #[entry]
-    async fn meet(&mut self, cx: &Cx<Self>, arrived: Shared<AtomicUsize>, rounds: usize) -> Result<()> {
+    async fn meet(this: This<Self>, rounds: usize) -> Result<()> {
         for round in 1..=rounds {
-            arrived.fetch_add(1, Ordering::SeqCst);
-            cx.barrier().await?;
-            assert!(arrived.load(Ordering::SeqCst) >= round * COUNT, "left barrier {round} too early");
+            this.with(|member| member.came += 1);
+            this.barrier().await?;
+            let other = this.array().at((this.index() + COUNT / 2 + round) % COUNT);
+            assert!(other.came().await? >= round, "left barrier {round} too early");
         }
+        Ok(())
+    }
+
+    #[entry]
+    fn came(&self) -> usize {
+        self.came
+    }
+
+    /// Comes to a barrier, the late one when it is let in, and says so when it has left.
+    #[entry]
+    async fn meet_the_late_one(
+        this: This<Self>,
+        late: usize,
+        let_in: Promise<Promise<()>>,
+        left: Promise<()>,
+    ) -> Result<()> {
+        if this.index() == late {
+            let (to, open) = this.promise();
+            let_in.send(to)?;
+            open.await?;
+        }
+        this.barrier().await?;
+        // Whoever is first has said it.
+        let _ = left.send(());
         Ok(())
     }
 
@@ -220,7 +247,7 @@ async fn members(rt: &Runtime) -> Result<Array<Member>> {
     Ok(rt.array::<Member>(COUNT).create(()).await?)
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn every_reducer_agrees_with_a_loop(rt: Runtime) -> Result<()> {
     let members = members(&rt).await?;
     let values = || (0..COUNT).map(value);
@@ -247,7 +274,7 @@ async fn every_reducer_agrees_with_a_loop(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn logical_reducers_agree_with_a_loop(rt: Runtime) -> Result<()> {
     let members = members(&rt).await?;
     for yes_from in [0, 1, 20, COUNT] {
@@ -355,11 +382,20 @@ async fn allreduce_brings_every_element_the_result(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its chares share memory")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_barrier_lets_nobody_through_before_all_have_come(rt: Runtime) -> Result<()> {
-    let arrived = Shared::new(AtomicUsize::new(0));
-    members(&rt).await?.meet(arrived.clone(), 20).await?;
-    assert_eq!(arrived.load(Ordering::SeqCst), 20 * COUNT);
+    let members = members(&rt).await?;
+    members.meet(20).await?;
+    for late in [0, COUNT / 2, COUNT - 1] {
+        let ((let_in, waiting), (to, left)) = (rt.promise(), rt.promise());
+        let met = members.meet_the_late_one(late, let_in, to).future();
+        let open = waiting.await?;
+        rt.quiescence().await?;
+        assert!(!left.is_ready(), "somebody has not waited for element {late}");
+        open.send(())?;
+        met.await?;
+        left.await?;
+    }
     Ok(())
 }
 
@@ -396,7 +432,7 @@ impl Board {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn results_go_to_every_kind_of_callback(rt: Runtime) -> Result<()> {
     let members = members(&rt).await?;
     let single = rt.single::<Board>().create(()).await?;
@@ -443,7 +479,7 @@ async fn sums_of_floats_are_the_same_every_time(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn a_few_elements_reduce_on_many_pes(rt: Runtime) -> Result<()> {
     for count in [1, 3] {
         let members = rt.array::<Member>(count).create(()).await?;
@@ -464,13 +500,16 @@ fn check<T: std::fmt::Debug>(outcome: Result<T, CallError>, words: &[&str]) {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "what others give is not named in another process")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn elements_that_disagree_on_the_target_are_told(rt: Runtime) -> Result<()> {
     let members = rt.array::<Member>(8).create(()).await?;
     let (to, sum) = rt.promise::<u64>();
     let told = members.disagree_on_target(to).gather().await?;
     for words in told.into_iter().skip(1).step_by(2) {
-        assert!(words.contains("must agree") && words.contains("allreduce"), "{words}");
+        // What is given in other processes is named only where it is given, too.
+        let is_unnamed = super::is_spread(&rt) && words.contains("those in other processes gave");
+        assert!(words.contains("must agree"), "{words}");
+        assert!(words.contains("allreduce") || is_unnamed, "{words}");
     }
     assert!(sum.await.is_err());
     Ok(())
