@@ -240,7 +240,7 @@ async fn a_reader_that_is_gone_does_not_matter(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a reading end stays in its process")]
 async fn the_reading_end_may_go_elsewhere(rt: Runtime) -> Result<()> {
     let keepers = rt.group::<Keeper>().create(()).await?;
     for pe in rt.pes() {
@@ -256,7 +256,7 @@ async fn the_reading_end_may_go_elsewhere(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a reading end stays in its process")]
 async fn a_reading_end_elsewhere_waits_like_any_other(rt: Runtime) -> Result<()> {
     let keepers = rt.group::<Keeper>().create(()).await?;
     let (promise, value) = rt.promise();
@@ -331,7 +331,7 @@ impl Reader {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2, 4, 8], one_process = "a reading end stays in its process")]
 async fn a_promise_may_have_many_readers_anywhere(rt: Runtime) -> Result<()> {
     let readers = rt.array::<Reader>(9).create(()).await?;
     let (to, value) = rt.promise::<String>();
@@ -351,7 +351,7 @@ async fn a_promise_may_have_many_readers_anywhere(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2], one_process = "its values do not leave their process")]
+#[chare::test(pes = [1, 2], one_process = "a reading end stays in its process")]
 async fn all_readers_learn_that_a_promise_is_broken(rt: Runtime) -> Result<()> {
     let readers = rt.array::<Reader>(3).create(()).await?;
     let (to, value) = rt.promise::<String>();
@@ -409,16 +409,16 @@ impl Mover {
 
     #[entry]
     fn fill_a_channel(&self, cx: &Cx<Self>) -> Result<()> {
-        let channel = cx.channel(&cx.array().at(1), 0);
+        let channel = cx.channel(&cx.array().at(7), 0);
         loop {
             channel.send(Cell::new(1_u32))?;
         }
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "an error of the user's own type is its text elsewhere")]
+#[chare::test(pes = [1, 2, 4, 8])]
 async fn values_of_any_kind_are_sent_with_a_question_mark(rt: Runtime) -> Result<()> {
-    let movers = rt.array::<Mover>(2).create(()).await?;
+    let movers = rt.array::<Mover>(8).create(()).await?;
     let (promise, value) = rt.promise();
     let error = movers.at(0).promise_twice(promise).await.expect_err("it takes one");
     let given_back = error.downcast_ref::<Fulfilled<Cell<u32>>>().expect("it is the method's error");
