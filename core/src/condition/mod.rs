@@ -1,6 +1,6 @@
 //! Conditions over a chare's state: `this.wait_until(|s| ..)`, and those of entries (`when`).
 //!
-//! A waiting coroutine registers here; after every step that held `&mut` to the state, all registered coroutines are
+//! A waiting coroutine registers here; after every step that had the state, all registered coroutines are
 //! woken in the order in which they began to wait, and each looks at its own condition. A look takes `&`, so it does
 //! not count as such a step, and the looking comes to rest. After them come the calls that are kept for their entries'
 //! conditions.

@@ -1,8 +1,8 @@
 //! Conditions of entries, `#[entry(when = ..)]`: calls that are kept at their chare until they may run.
 //!
 //! A call whose condition does not hold when it is delivered gets a number and stands in the line of its entry (`line`).
-//! After every step that held `&mut` to the state, the oldest kept call of the chare that may run does, and again until
-//! none may: running one may let others run. They run one after another here, never one inside another.
+//! After every step that had the state (with `&self`, too: there may be a `Cell` in it), the oldest kept call of the chare that may run does, and
+//! again until none may: running one may let others run. They run one after another here, never one inside another.
 //!
 //! Invariants: between two steps no kept call of an idle chare may run, unless a [`GoOn`] is queued, since one turn does a
 //! bounded part of them. Conditions, and what tags do to be found, are the user's code: the lines are taken out of the

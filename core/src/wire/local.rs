@@ -5,7 +5,8 @@ use std::ops::{Deref, DerefMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A value that never leaves its process, for what wants a [`Wire`](super::Wire) type: channels and reductions of chares that always
-/// share a process, in groups of one host or in programs that are never run with several. Sending it to another process is an error of the send.
+/// share a process, in groups of one host or in programs that are never run with several. Sending it to another process is an error of the send; so it is where
+/// a PE has not been told yet where an element is, and that one's home, by way of which it goes then, is in another process.
 ///
 /// ```
 /// use chare::Local;
