@@ -27,12 +27,11 @@ pub(crate) fn take_in(pe: &Pe, from: Rank, frame: Frame<'_>, to_queue: impl Fn(P
                 pe.near_pes().zip(messages).for_each(|(to, msg)| hand_over(pe, to, msg, &to_queue));
             }
             Came::Piece => {}
-            Came::Note(Note::Taken(number)) => pipeline::tell_taken(pe, from, number),
-            Came::Note(note) => {
-                if let Some(job) = shared.job() {
-                    job.heed(shared, from, note);
-                }
-            }
+            Came::Note(note) => match (*note, shared.job()) {
+                (Note::Taken(number), _) => pipeline::tell_taken(pe, from, number),
+                (note, Some(job)) => job.heed(shared, from, note),
+                (_, None) => {}
+            },
         }
         Ok::<_, WireError>(())
     });
@@ -62,7 +61,8 @@ pub(super) enum Came {
     Message(PeId, Msg),
     /// One for each PE of this process.
     ForAll(Vec<Msg>),
-    Note(Note),
+    /// Apart, since messages are far more and are moved with the room of the largest.
+    Note(Box<Note>),
     /// Of device memory, which has been put where it belongs.
     Piece,
 }
@@ -112,7 +112,7 @@ fn read_for_process(
             job.coming.take_in(pe, from, decoder).map(|()| Came::Piece)
         }
         NOTE => {
-            let note = decoder.take()?;
+            let note = Box::new(decoder.take()?);
             decoder.end()?;
             Ok(Came::Note(note))
         }

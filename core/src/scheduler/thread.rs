@@ -206,10 +206,11 @@ fn idle(looker: &Looker<'_>) {
     loop {
         for _ in 0..LOOKS_PER_READING {
             let came = looker.look_at_network(true);
-            if looker.look_at_devices()
+            // What has come from there is not kept waiting for a look elsewhere.
+            if (came && !pe.queue.is_empty())
+                || looker.look_at_devices()
                 || pe.receive()
                 || shared.is_stopping()
-                || (came && !pe.queue.is_empty())
             {
                 return;
             }

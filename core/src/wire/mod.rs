@@ -408,7 +408,7 @@ impl<'a> Decoder<'a> {
 
     /// Fails unless everything has been taken.
     #[inline]
-    pub(crate) fn end(self) -> Result<(), WireError> {
+    pub(crate) fn end(&self) -> Result<(), WireError> {
         match (self.bytes.len(), self.buffers.len()) {
             (0, 0) => Ok(()),
             (bytes, buffers) => Err(left_over(bytes, buffers)),
