@@ -117,7 +117,9 @@ impl Batch {
 
     pub(crate) fn clear(&mut self) {
         let Head { len, cargo: Cargo { bulk, bulk_cost, queued_bytes }, .. } = self.head_mut();
-        bulk.clear();
+        if !bulk.is_empty() {
+            bulk.clear();
+        }
         (*len, *bulk_cost, *queued_bytes) = (HEADER_BYTES, 0, 0);
     }
 

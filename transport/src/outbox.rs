@@ -96,11 +96,29 @@ impl Outbox {
     /// # Errors
     /// If there is no such rank, if the frame is over a limit, and after the driver has closed; the frame comes back.
     pub fn send<'a>(&self, to: Rank, frame: Frame<'a>) -> Result<Queued, SendError<'a>> {
+        // As most are: what is known of them is known when this is compiled.
+        if to.index() < self.shared.lanes.len()
+            && frame.buffers.is_empty()
+            && frame.header.len() <= self.shared.most_inline
+        {
+            let (plan, bytes) = (Plan::short(frame.header), frame.header.len() as u64);
+            return self.queue(to, frame, plan, bytes);
+        }
+        self.send_any(to, frame)
+    }
+
+    #[inline(never)]
+    fn send_any<'a>(&self, to: Rank, frame: Frame<'a>) -> Result<Queued, SendError<'a>> {
+        match self.shared.plan(to, &frame) {
+            Ok((plan, bytes)) => self.queue(to, frame, plan, bytes),
+            Err(refusal) => Err(SendError { to, refusal, frame }),
+        }
+    }
+
+    /// Queues a frame of so many bytes, of which this is the plan, for a rank that there is.
+    #[inline(always)]
+    fn queue<'a>(&self, to: Rank, frame: Frame<'a>, plan: Plan, bytes: u64) -> Result<Queued, SendError<'a>> {
         let limits = &self.shared.limits;
-        let (plan, bytes) = match self.shared.plan(to, &frame) {
-            Ok(plan) => plan,
-            Err(refusal) => return Err(SendError { to, refusal, frame }),
-        };
         let lane = &self.shared.lanes[to.index()];
 
         let mut state = lane.lock();
@@ -210,6 +228,7 @@ impl LaneState {
     }
 
     /// The batch that a record of this size goes into.
+    #[inline(always)]
     fn open_for(&mut self, plan: Plan, limits: &Limits) -> &mut Batch {
         let fits = |open: &Batch| {
             let before = open.cargo().bulk_cost;
@@ -240,20 +259,10 @@ impl Shared {
     }
 
     /// What a frame needs, and how long it is, if it may be sent.
-    #[inline]
     fn plan(&self, to: Rank, frame: &Frame<'_>) -> Result<(Plan, u64), Refusal> {
         if to.index() >= self.lanes.len() {
             return Err(Refusal::NoSuchRank { size: self.lanes.len() });
         }
-        // As most are.
-        if frame.buffers.is_empty() && frame.header.len() <= self.most_inline {
-            return Ok((Plan::short(frame.header), frame.header.len() as u64));
-        }
-        self.plan_any(frame)
-    }
-
-    #[cold]
-    fn plan_any(&self, frame: &Frame<'_>) -> Result<(Plan, u64), Refusal> {
         let bytes = self.limits.admit(frame)?;
         Ok((Plan::of(frame, &self.limits), bytes))
     }
@@ -267,6 +276,7 @@ impl Shared {
 
     /// Wakes the driver if it naps. What it is to find must be there before: in the total order of SeqCst operations, for
     /// what is not under a lock.
+    #[inline(always)]
     pub(crate) fn wake(&self) {
         if self.is_napping.load(Ordering::SeqCst)
             && self.is_napping.swap(false, Ordering::SeqCst)

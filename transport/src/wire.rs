@@ -303,6 +303,7 @@ impl Plan {
 }
 
 /// Appends the record of a frame, of which this is the plan, to a batch that has room for it.
+#[inline(always)]
 pub(crate) fn push_record(batch: &mut Batch, frame: Frame<'_>, plan: Plan, limits: &Limits) {
     if plan.is_short {
         return batch.push_short(frame.header);
