@@ -117,11 +117,9 @@ async fn bind_on_all_pes(rt: Runtime) -> Result<()> {
         let at = places(leader).await?;
         for (second, third) in bound {
             assert_eq!((places(second).await?, places(third).await?), (at.clone(), at.clone()));
-            let heard = second.heard().gather().await?;
-            assert!(
-                heard.iter().all(|heard| [[0, 1], [1, 0]].contains(&[heard.0[0], heard.0[1]])),
-                "{heard:?}"
-            );
+            let mut heard = second.heard().gather().await?;
+            heard.iter_mut().for_each(|heard| heard.0.sort_unstable());
+            assert!(heard.iter().all(|heard| heard.0 == [0, 1]), "{heard:?}");
             let heard = third.heard().gather().await?;
             assert!(heard.iter().all(|heard| heard.0 == [0, 1]) && heard[7].1 == 1, "{heard:?}");
         }
@@ -136,7 +134,7 @@ async fn bind_to_what_does_not_come(rt: Runtime) -> Result<()> {
     for told in told {
         for told in told.await? {
             let expected = "Part is not created, since it has nothing to be bound to: Fussy was not created in another process";
-            assert_eq!(told.starts_with(expected), is_spread(&rt), "{told}");
+            assert!(if is_spread(&rt) { told.starts_with(expected) } else { told.is_empty() }, "{told}");
         }
     }
     assert_eq!(created.await.is_err(), is_spread(&rt));

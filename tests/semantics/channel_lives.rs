@@ -262,12 +262,13 @@ struct Greedy {
 
 impl Drop for Greedy {
     fn drop(&mut self) {
-        let _ = self.dropped.send(());
+        let sent = self.dropped.send(());
         if let Some(channel) = self.channel.take() {
             // An end works in its chare only; else it is not here.
             let _ = channel.try_recv();
         }
         assert!(!self.panics, "as asked");
+        assert!(sent.is_ok(), "more were dropped than there are");
     }
 }
 

@@ -292,8 +292,7 @@ fn a_hundred_thousand_parked_coroutines_are_dropped() {
     }
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "it counts in memory that all share")]
-async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Result<()> {
+async fn use_arguments_and_values(rt: Runtime) -> Result<()> {
     let census = Census::new();
     let holders = rt.array::<Holder>(20).create(census.make()).await?;
     rt.quiescence().await?;
@@ -309,6 +308,19 @@ async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Resul
     rt.quiescence().await?;
     assert_eq!(census.live(), 20);
     Ok(())
+}
+
+#[chare::test(pes = [1, 2, 4, 8], one_process = "it counts in memory, which processes of MPI do not share")]
+async fn arguments_and_values_are_gone_when_they_were_used(rt: Runtime) -> Result<()> {
+    use_arguments_and_values(rt).await
+}
+
+#[test]
+fn what_other_processes_make_of_them_is_gone_too() {
+    for pes in PES {
+        let report = run(pes, use_arguments_and_values);
+        assert!(report.is_success(), "{report}");
+    }
 }
 
 /// As long as it lives, the promise in it is not broken.
@@ -366,14 +378,19 @@ async fn they_are_gone_in_all_processes(rt: Runtime) -> Result<()> {
     Ok(())
 }
 
-#[chare::test(pes = [1, 2, 4, 8], one_process = "it counts in memory that all share")]
-async fn a_call_that_is_never_sent_drops_its_arguments(rt: Runtime) -> Result<()> {
-    let census = Census::new();
-    let holders = rt.array::<Holder>(2).create(census.make()).await?;
-    drop(holders.at(0).keep(census.make()));
-    drop(holders.keep(census.make()));
-    drop(rt.array::<Holder>(4).create(census.make()));
-    rt.quiescence().await?;
-    assert_eq!(census.live(), 2);
-    Ok(())
+#[test]
+fn a_call_that_is_never_sent_drops_its_arguments() {
+    for pes in PES {
+        let report = run(pes, async |rt: Runtime| {
+            let census = Census::new();
+            let holders = rt.array::<Holder>(2).create(census.make()).await?;
+            drop(holders.at(0).keep(census.make()));
+            drop(holders.keep(census.make()));
+            drop(rt.array::<Holder>(4).create(census.make()));
+            rt.quiescence().await?;
+            assert_eq!(census.live(), 2);
+            Result::<()>::Ok(())
+        });
+        assert!(report.is_success(), "{report}");
+    }
 }

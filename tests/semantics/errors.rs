@@ -1,11 +1,11 @@
 //! Errors that nobody awaits, where the program decides what becomes of them; and warnings of mailboxes that grow.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use chare::prelude::*;
-use chare::{ExitReport, MailboxWarning, MainOutput, Options, PeId, Sim, Unawaited, Warning};
+use chare::{ExitReport, MailboxWarning, MainOutput, Options, Sim, Unawaited, Warning};
 
 use super::PES;
 
@@ -64,7 +64,12 @@ impl Cup {
     /// Tells who decides on this PE whom to call.
     #[entry]
     fn is_called_on_errors(&self, cx: &Cx<Self>) {
-        CALLED.set(Some((cx.my_pe(), cx.array().at(0))));
+        CALLED.set(Some(((**cx).clone(), cx.array().at(0))));
+    }
+
+    #[entry]
+    fn is_called_no_more(&self) {
+        CALLED.take();
     }
 
     #[entry]
@@ -82,8 +87,8 @@ impl Cup {
 }
 
 thread_local! {
-    /// The PE of this thread, and whom it calls when it decides upon an error.
-    static CALLED: Cell<Option<(PeId, Element<Cup>)>> = const { Cell::new(None) };
+    /// What a PE, whose thread this is, uses when it decides upon an error: the run, and whom it calls.
+    static CALLED: RefCell<Option<(Runtime, Element<Cup>)>> = const { RefCell::new(None) };
 }
 
 /// An error that cannot be told.
@@ -303,8 +308,9 @@ fn a_reported_error_is_a_warning_and_spoils_the_end() {
         });
         let report = run_with(pes, options.clone(), async |rt: Runtime| {
             let cups = rt.array::<Cup>(8).create(()).await?;
-            // Both are in one process: each says how many it has reported.
-            cups.at(6).spill("tea".into()).send();
+            // Both are in one process, on two PEs where that can be: each process says how many it has reported.
+            let other = if crate::is_spread(&rt) { 6 } else { 3 };
+            cups.at(other).spill("tea".into()).send();
             cups.at(7).spill("tea".into()).send();
             rt.quiescence().await?;
             assert_eq!(cups.at(7).sips().await?, 0, "the run goes on");
@@ -351,9 +357,11 @@ fn who_decides_may_use_the_runtime_and_is_where_the_error_arose() {
         let options = Options::default().on_unawaited({
             let heard = heard.clone();
             move |_| {
-                let (pe, cup) = CALLED.get().expect("set before the first error");
-                hear(&heard, pe.index());
-                cup.sip().send();
+                CALLED.with_borrow(|called| {
+                    let (rt, cup) = called.as_ref().expect("set before the first error");
+                    hear(&heard, rt.my_pe().index());
+                    cup.sip().send();
+                });
                 Unawaited::Ignore
             }
         });
@@ -363,6 +371,7 @@ fn who_decides_may_use_the_runtime_and_is_where_the_error_arose() {
             cups.spill("all".into()).send();
             rt.quiescence().await?;
             assert_eq!(cups.at(0).sips().await?, rt.num_pes() as u64);
+            cups.is_called_no_more().await?;
             Result::<()>::Ok(())
         });
         assert!(report.is_success(), "{report}");

@@ -1,7 +1,7 @@
 //! Waiting for what the runtime does not know: neither a hang nor quiescence, alone and beside known things, and only for
 //! as long as somebody out there can still wake the coroutine.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -301,21 +301,22 @@ impl Waiter {
     }
 }
 
-/// A flag that outlives the coroutine, by its number. Other processes of a run are inside of this one.
+/// A flag that outlives the coroutine, by its number: the test holds it. Other processes of a run are inside of this one.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 struct Keep(usize);
 
-static KEPT: Mutex<Vec<Flag>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<Weak<Mutex<State>>>> = Mutex::new(Vec::new());
 
 impl Keep {
     fn new(flag: &Flag) -> Self {
         let mut kept = KEPT.lock().expect("nobody panics with the lock");
-        kept.push(flag.clone());
+        kept.push(Arc::downgrade(&flag.0));
         Keep(kept.len() - 1)
     }
 
     fn flag(self) -> Flag {
-        KEPT.lock().expect("nobody panics with the lock")[self.0].clone()
+        let kept = KEPT.lock().expect("nobody panics with the lock")[self.0].upgrade();
+        Flag(kept.expect("the test holds it"))
     }
 }
 

@@ -158,7 +158,10 @@ async fn while_busy(rt: &Runtime, pe: impl chare::IntoPe, fill: impl FnOnce()) -
     let one = all.on(pe);
     one.begin().await?;
     fill();
-    // Calls go straight to the process of that PE, in which this one comes after them. What is for all goes by way of others, and so does the end.
+    // Calls go straight to the process of that PE, in which the first of these comes after them. Those of a thread go by way of a PE of this
+    // process, which has sent them when the first is answered: the second comes after them. What is for all goes by way of others, and so
+    // does the end.
+    one.nothing().await?;
     one.nothing().await?;
     all.end().send();
     rt.quiescence().await?;

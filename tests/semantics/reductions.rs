@@ -159,7 +159,7 @@ impl Member {
         self.came
     }
 
-    /// Comes to a barrier, the late one when it is let in, and says so when it has left.
+    /// Comes to three barriers, the late one to the last when it is let in, and says so when it has left that.
     #[entry]
     async fn meet_the_late_one(
         this: This<Self>,
@@ -167,6 +167,8 @@ impl Member {
         let_in: Promise<Promise<()>>,
         left: Promise<()>,
     ) -> Result<()> {
+        this.barrier().await?;
+        this.barrier().await?;
         if this.index() == late {
             let (to, open) = this.promise();
             let_in.send(to)?;
