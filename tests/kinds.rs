@@ -433,7 +433,10 @@ fn a_fault_that_nobody_awaited_on_cuda_ends_the_program() {
     apart("a_fault_that_nobody_awaited_on_cuda_ends_the_program", &[], || {
         register_all();
         let report = run("cuda", async |rt: Runtime| {
-            rt.array::<Owner>(2).create(()).await?.at(1).stray_unawaited().await?;
+            let owners = rt.array::<Owner>(2).create(()).await?;
+            // What is in flight beside it could be what has failed, as far as the driver says.
+            owners.work().gather().await?;
+            owners.at(1).stray_unawaited().await?;
             rt.quiescence().await?;
             panic!("the program goes on");
             #[allow(unreachable_code)]
