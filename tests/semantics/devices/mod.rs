@@ -3,14 +3,9 @@
 //! a device has done; in `limit`, how long a kernel may take; in `across`, device memory in messages; in `pieces`, long ones; in `many`, more than a frame takes. On devices that compute at once, on devices with threads of
 //! their own, and on devices that compute when a PE looks.
 
-/// Tests of a scenario on two devices of each kind.
-macro_rules! on_each_kind {
-    ($($scenario:ident: $inline:ident $workers:ident $polled:ident,)*) => {$(
-        #[chare::test(pes = [1, 2, 4], device = "host:2:inline")]
-        async fn $inline(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-
+/// Tests of a scenario on two devices of each kind that computes beside the PE, or when that looks.
+macro_rules! on_kinds_that_go_on {
+    ($($scenario:ident: $workers:ident $polled:ident,)*) => {$(
         #[chare::test(pes = [1, 2, 4], device = "host:2:workers=2")]
         async fn $workers(rt: Runtime) -> Result<()> {
             $scenario(rt).await
@@ -21,6 +16,19 @@ macro_rules! on_each_kind {
             $scenario(rt).await
         }
     )*};
+}
+
+/// Tests of a scenario on two devices of each kind.
+macro_rules! on_each_kind {
+    ($($scenario:ident: $inline:ident $workers:ident $polled:ident,)*) => {
+        $(
+            #[chare::test(pes = [1, 2, 4], device = "host:2:inline")]
+            async fn $inline(rt: Runtime) -> Result<()> {
+                $scenario(rt).await
+            }
+        )*
+        on_kinds_that_go_on! { $($scenario: $workers $polled,)* }
+    };
 }
 
 mod across;

@@ -290,21 +290,7 @@ async fn what_finds_little_room_waits_in_the_hosts_memory(rt: Runtime) -> Result
     Ok(())
 }
 
-macro_rules! on_each_kind {
-    ($($scenario:ident: $workers:ident $polled:ident,)*) => {$(
-        #[chare::test(pes = [1, 2, 4], device = "host:2:workers=2")]
-        async fn $workers(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-
-        #[chare::test(pes = [1, 2, 4], device = "host:2:polled")]
-        async fn $polled(rt: Runtime) -> Result<()> {
-            $scenario(rt).await
-        }
-    )*};
-}
-
-on_each_kind! {
+on_kinds_that_go_on! {
     shares_of_all_lengths_come_whole: lengths_workers lengths_polled,
     both_directions_go_at_once: both_workers both_polled,
     memory_comes_back_from_what_nobody_reads: unread_workers unread_polled,
